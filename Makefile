@@ -1,0 +1,43 @@
+PYTHON ?= python3
+VENV ?= .venv
+# CPU build of torch. With an NVIDIA GPU: make demo TORCH_INDEX=https://download.pytorch.org/whl/cu130
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+BIN = $(VENV)/bin
+
+.PHONY: help demo test slow lint bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
+
+# Torch goes first and alone, so that only torch is looked up in its own index.
+$(VENV)/.base: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --retries 1 --no-deps --extra-index-url $(TORCH_INDEX) "$(TORCH)"
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(BIN)/pip install --quiet -e ".[dev]"
+	touch $@
+
+demo: $(VENV)/.base  ## train the embedded encoder on data/, score it before and after, write a report
+	$(BIN)/simcse train data/sentences.txt --preset mini-unsup --dev data/sts.tsv --output demo/encoder --overwrite
+	$(BIN)/simcse eval demo/encoder --before mini --tasks data/sts.tsv --report demo/report
+
+test: $(VENV)/.dev  ## the fast tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+slow: $(VENV)/.dev  ## the tests that take minutes
+	$(BIN)/pytest -m slow
+
+lint: $(VENV)/.dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev  ## speed side by side with sentence-transformers
+	$(BIN)/python evaluation/speed/bench.py
+
+clean:  ## remove what make made
+	rm -rf $(VENV) demo
