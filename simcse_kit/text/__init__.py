@@ -1,0 +1,1 @@
+"""Training text: readers, corpora, collation and augmentation."""

@@ -1,0 +1,243 @@
+"""A training corpus: rows on disk, memory-mapped, so that its size is not bounded by memory."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from bisect import bisect_right
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.text.arrow import RowWriter, count_rows
+from simcse_kit.text.cache import CorpusRecord, cache_folder, fingerprint
+from simcse_kit.text.readers import (
+    MAX_LINE_BYTES,
+    Example,
+    Kind,
+    OnBadRow,
+    ReadReport,
+    file_kind,
+    find_files,
+    read_texts,
+)
+from simcse_kit.text.tables import check_columns
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["Corpus"]
+
+logger = logging.getLogger(__name__)
+
+
+class Corpus(Sequence[Example]):
+    """Training rows, memory-mapped; made with :meth:`build`.
+
+    It can be pickled (the rows stay on disk), so data loader workers may hold it.
+
+    Args:
+        path: the Arrow stream file.
+        fingerprint: hex key made from the content of the source files and the reading settings.
+        kind: what the rows are.
+        negatives: most hard negatives of any row; 0 unless ``kind`` is ``triplets``.
+        report: what reading met.
+    """
+
+    def __init__(
+        self, path: Path, *, fingerprint: str, kind: Kind, negatives: int, report: ReadReport
+    ):
+        self.path = path
+        self.fingerprint = fingerprint
+        self.kind = kind
+        self.negatives = negatives
+        self.report = report
+
+    @classmethod
+    def build(
+        cls,
+        paths: str | Path | Sequence[str | Path],
+        *,
+        columns: Sequence[str] | None = None,
+        on_bad_row: OnBadRow = "error",
+        cache_dir: str | Path | None = None,
+        max_line_bytes: int = MAX_LINE_BYTES,
+    ) -> Corpus:
+        """Read files into a corpus, or find it in the cache.
+
+        Args:
+            paths: files or folders; see :func:`~simcse_kit.text.readers.find_files`.
+            columns: anchor, positive and hard negative columns by name or by position; see
+                :func:`~simcse_kit.text.readers.read_examples`.
+            on_bad_row: raise at the first bad row, or skip bad rows and count them in ``report``.
+            cache_dir: where ``corpora/`` is kept; $SIMCSE_CACHE or ~/.cache/simcse_kit by default.
+            max_line_bytes: the longest line accepted.
+
+        Raises:
+            DataError: a file is missing, empty or malformed; the files are of different kinds; no
+                row is left.
+            ConfigError: an argument is wrong, or the cache cannot be written.
+        """
+        wanted = check_columns(columns)
+        files = find_files(paths)
+        settings = {
+            "columns": wanted,
+            "on_bad_row": on_bad_row,
+            "max_line_bytes": max_line_bytes,
+        }
+        kind = _common_kind(files, settings)
+        states = [_state(file) for file in files]
+        key = fingerprint(files, settings)
+        arrow = cache_folder(cache_dir) / f"{key}.arrow"
+        record = _find(arrow)
+        if record is None:
+            record = _write(arrow, files, kind, states, settings)
+        report = record.report(files)
+        if report.skipped:
+            logger.warning("%d rows are used; skipped %s", report.rows, report.summary())
+        return cls(
+            arrow, fingerprint=key, kind=record.kind, negatives=record.negatives, report=report
+        )
+
+    @cached_property
+    def dataset(self) -> datasets.Dataset:
+        """The rows as a memory-mapped dataset: sent0[, sent1[, negatives (list)]]."""
+        from datasets import Dataset
+
+        return Dataset.from_file(str(self.path))
+
+    def __len__(self) -> int:
+        return self.report.rows
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        """Row ``index`` (negative: from the end), or a list of rows for a slice."""
+        if isinstance(index, slice):
+            return self.rows(range(*index.indices(len(self))))
+        return self.rows([index])[0]
+
+    def rows(self, indices: Sequence[int]) -> list[Example]:
+        """The rows with these numbers, in this order.
+
+        Raises:
+            IndexError: a number is out of range.
+        """
+        starts, columns = self._chunks
+        size = len(self)
+        found = []
+        for index in indices:
+            at = index + size if index < 0 else index
+            if not 0 <= at < size:
+                raise IndexError(f"row {index} of a corpus of {size} rows")
+            chunk = bisect_right(starts, at) - 1
+            at -= starts[chunk]
+            texts = [column[chunk][at].as_py() for column in columns]
+            if len(texts) > 2:
+                texts[2:] = texts[2]
+            found.append(Example(tuple(texts)))
+        return found
+
+    @cached_property
+    def _chunks(self) -> tuple[list[int], list[list[Any]]]:
+        """First row number of every record batch, and the arrays of every column."""
+        # Taken apart once: a gather over thousands of batches is slow, a scalar read is not.
+        table = self.dataset.data
+        columns = [table.column(number).chunks for number in range(table.num_columns)]
+        return [0, *accumulate(map(len, columns[0]))][:-1], columns
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Memory maps are opened again where the corpus arrives.
+        return {k: v for k, v in self.__dict__.items() if k not in ("dataset", "_chunks")}
+
+
+def _common_kind(files: Sequence[Path], settings: dict[str, Any]) -> Kind:
+    kinds: dict[Kind, Path] = {}
+    for file in files:
+        kinds.setdefault(file_kind(file, **settings), file)
+    if len(kinds) > 1:
+        (kind, file), (other, other_file) = list(kinds.items())[:2]
+        raise DataError(
+            f"holds {other} but {file} holds {kind}; train on files of one kind at a time",
+            file=other_file,
+        )
+    return next(iter(kinds))
+
+
+def _state(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _find(arrow: Path) -> CorpusRecord | None:
+    """The record of a whole corpus at ``arrow``; None where it is missing or torn."""
+    try:
+        record = CorpusRecord.from_json(arrow.with_suffix(".json").read_text(encoding="utf-8"))
+        whole = arrow.stat().st_size == record.bytes
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return record if whole and count_rows(arrow, record.kind) == record.rows else None
+
+
+def _write(
+    arrow: Path,
+    files: Sequence[Path],
+    kind: Kind,
+    states: Sequence[tuple[int, int]],
+    settings: dict[str, Any],
+) -> CorpusRecord:
+    # The name is unique, so that several builders of one corpus cannot disturb each other.
+    temporary = arrow.with_name(f".{arrow.stem}.{uuid.uuid4().hex}.tmp")
+    try:
+        arrow.parent.mkdir(parents=True, exist_ok=True)
+        report, negatives = _read_into(temporary, files, kind, settings)
+        for file, state in zip(files, states, strict=True):
+            if _state(file) != state:
+                raise DataError("changed while it was read; try again", file=file)
+        size = temporary.stat().st_size
+        record = CorpusRecord.of(kind, negatives, size, report, files)
+        temporary.replace(arrow)
+        temporary.write_text(record.to_json(), encoding="utf-8")
+        temporary.replace(arrow.with_suffix(".json"))
+    except OSError as error:
+        raise ConfigError(
+            f"the cache folder {arrow.parent} cannot be written: {error.strerror or error}; "
+            "set SIMCSE_CACHE to another folder"
+        ) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return record
+
+
+def _read_into(
+    path: Path, files: Sequence[Path], kind: Kind, settings: dict[str, Any]
+) -> tuple[ReadReport, int]:
+    """Write the rows of ``files`` to ``path``; the report and the most negatives of any row."""
+    from tqdm import tqdm
+
+    report = ReadReport()
+    total = sum(file.stat().st_size for file in files)
+    writer = RowWriter(path, kind)
+    try:
+        with tqdm(
+            total=total, desc="reading", unit="B", unit_scale=True, disable=None, delay=2
+        ) as bar:
+            for file in files:
+                _, texts = read_texts(file, report=report, on_bytes=bar.update, **settings)
+                writer.write(texts)
+    finally:
+        writer.close()
+    report.rows = writer.rows
+    if not report.rows:
+        places = ", ".join(map(str, files[:3])) + (", ..." if len(files) > 3 else "")
+        raise DataError(f"no row is left of {places}; skipped {report.summary()}")
+    return report, writer.negatives

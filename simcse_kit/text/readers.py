@@ -1,0 +1,248 @@
+"""Training rows from text files of any supported format.
+
+Formats: .txt (one sentence a line), .csv, .tsv, .jsonl, each also gzipped, and .parquet. Every
+message about bad input names the file and the line (the row, for .parquet).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+from simcse_kit.errors import DataError
+from simcse_kit.text.files import SUFFIXES, check_file, find_files, format_of
+from simcse_kit.text.lines import MAX_LINE_BYTES, OnBytes, read_lines
+from simcse_kit.text.objects import ObjectLayout, jsonl_records, parquet_records
+from simcse_kit.text.report import OnBadRow, Problem, ReadReport, RowGate
+from simcse_kit.text.rows import read_rows
+from simcse_kit.text.tables import are_positions, check_columns, table_layout
+
+__all__ = [
+    "MAX_LINE_BYTES",
+    "SUFFIXES",
+    "Example",
+    "Kind",
+    "OnBadRow",
+    "ReadReport",
+    "Rows",
+    "file_kind",
+    "find_files",
+    "kind_of",
+    "read_examples",
+    "read_lines",
+    "read_rows",
+    "read_texts",
+]
+
+Kind = Literal["texts", "pairs", "triplets"]
+
+_KINDS: tuple[Kind, ...] = ("texts", "pairs", "triplets")
+Rows = Generator[tuple[str, ...], None, None]
+"""Rows of one file, each as the bare tuple of its texts."""
+_Numbered = Iterator[tuple[int, tuple[str, ...] | Problem]]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training row.
+
+    Args:
+        texts: ``(sentence,)``, ``(anchor, positive)``, or ``(anchor, positive, hard negative,
+            ...)``; stripped of surrounding whitespace and never blank.
+    """
+
+    texts: tuple[str, ...]
+
+
+def read_examples(
+    path: str | Path,
+    *,
+    columns: Sequence[str] | None = None,
+    on_bad_row: OnBadRow = "error",
+    report: ReadReport | None = None,
+    max_line_bytes: int = MAX_LINE_BYTES,
+) -> Iterator[Example]:
+    """The training rows of one file, in bounded memory.
+
+    Args:
+        path: a file with one of :data:`SUFFIXES`.
+        columns: names of the anchor, positive and hard negative columns, or their positions
+            from 0 (``("0", "1")``) in a .csv or .tsv file with no header line. None: recognise the
+            header.
+        on_bad_row: what to do about a bad row: raise, or skip it and count it in ``report``.
+        report: counts good rows and skipped ones.
+        max_line_bytes: the longest line accepted.
+
+    Raises:
+        DataError: the file cannot be read, is empty, has not the columns, or a row is bad.
+        ConfigError: an argument is wrong.
+    """
+    report = ReadReport() if report is None else report
+    _, texts = read_texts(
+        path,
+        columns=columns,
+        on_bad_row=on_bad_row,
+        report=report,
+        max_line_bytes=max_line_bytes,
+    )
+    for row in texts:
+        report.rows += 1
+        yield Example(row)
+
+
+def file_kind(
+    path: str | Path,
+    *,
+    columns: Sequence[str] | None = None,
+    on_bad_row: OnBadRow = "error",
+    max_line_bytes: int = MAX_LINE_BYTES,
+) -> Kind:
+    """What the rows of a file are, from its header or first row alone.
+
+    Raises:
+        DataError: as :func:`read_examples`, as far as the first row shows it.
+    """
+    kind, texts = read_texts(
+        path, columns=columns, on_bad_row=on_bad_row, max_line_bytes=max_line_bytes
+    )
+    with closing(texts):
+        return kind
+
+
+def read_texts(
+    path: str | Path,
+    *,
+    columns: Sequence[str] | None = None,
+    on_bad_row: OnBadRow = "error",
+    report: ReadReport | None = None,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    on_bytes: OnBytes | None = None,
+) -> tuple[Kind, Rows]:
+    """The kind of a file and its rows as bare tuples; see :func:`read_examples`.
+
+    The header is read at once. ``report.rows`` is left to the caller; ``on_bytes`` is told of the
+    bytes read from the file.
+    """
+    wanted = check_columns(columns)
+    request = _Request(
+        path, wanted, RowGate(path, on_bad_row, report), on_bad_row, max_line_bytes, on_bytes
+    )
+    format = format_of(path)
+    check_file(path)
+    if format == "csv" or format == "tsv":
+        return _from_table(request, "comma" if format == "csv" else "tab")
+    if are_positions(wanted):
+        raise DataError(
+            f"positions --columns {','.join(wanted or ())} are for .csv and .tsv files; this is a "
+            f".{format} file",
+            file=path,
+        )
+    if format == "jsonl":
+        return _from_jsonl(request)
+    if format == "parquet":
+        return _from_parquet(request)
+    if wanted is not None:
+        raise DataError(
+            f"a .txt file has no columns; leave out --columns {','.join(wanted)}, or rename the "
+            "file to .tsv or .csv",
+            file=path,
+        )
+    return "texts", (tuple(fields) for _, fields in request.rows())
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """The arguments of one reading."""
+
+    path: str | Path
+    columns: tuple[str, ...] | None
+    gate: RowGate
+    on_bad_row: OnBadRow
+    max_line_bytes: int
+    on_bytes: OnBytes | None
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        return read_rows(
+            self.path,
+            on_bad_row=self.on_bad_row,
+            report=self.gate.report,
+            max_line_bytes=self.max_line_bytes,
+            on_bytes=self.on_bytes,
+        )
+
+    def unreadable(self) -> int:
+        """Rows skipped so far, blank lines aside."""
+        report = self.gate.report
+        return report.total_skipped - report.skipped.get("blank line", 0)
+
+    def no_row(self, what: str) -> DataError:
+        return DataError(f"{what}; mend the file or leave it out", file=self.path)
+
+
+def _from_table(request: _Request, separator: str) -> tuple[Kind, Rows]:
+    rows, before = request.rows(), request.unreadable()
+    first = next(rows, None)
+    has_header = not are_positions(request.columns)
+    if has_header and request.unreadable() > before:
+        # Without this the first row after a broken header would be taken for the header.
+        for _ in read_rows(request.path, max_line_bytes=request.max_line_bytes):
+            break
+    if first is None:
+        raise request.no_row("every row is bad")
+    line, fields = first
+    layout = table_layout(
+        fields, request.columns, file=request.path, line=line, separator=separator
+    )
+    if has_header:
+        before = request.gate.report.total_skipped
+        second = next(rows, None)
+        if second is None and request.gate.report.total_skipped == before:
+            raise request.no_row("the file has a header but no row")
+        first = second
+    every = chain(() if first is None else (first,), rows)
+    numbered = ((number, layout.texts(row)) for number, row in every)
+    return kind_of(len(layout.indices)), _good(numbered, request.gate)
+
+
+def _from_jsonl(request: _Request) -> tuple[Kind, Rows]:
+    records = jsonl_records(
+        request.path,
+        request.gate,
+        max_line_bytes=request.max_line_bytes,
+        on_bytes=request.on_bytes,
+    )
+    first = next(records, None)
+    if first is None:
+        raise request.no_row("every row is bad")
+    layout = ObjectLayout.of(list(first[1]), request.columns, file=request.path, line=first[0])
+    numbered = ((line, layout.texts(record)) for line, record in chain((first,), records))
+    return kind_of(len(layout.fixed + layout.negatives)), _good(numbered, request.gate)
+
+
+def _from_parquet(request: _Request) -> tuple[Kind, Rows]:
+    layout, records = parquet_records(
+        request.path,
+        request.columns,
+        request.gate,
+        max_line_bytes=request.max_line_bytes,
+        on_bytes=request.on_bytes,
+    )
+    numbered = ((number, layout.texts(record)) for number, record in records)
+    return kind_of(len(layout.fixed + layout.negatives)), _good(numbered, request.gate)
+
+
+def _good(numbered: _Numbered, gate: RowGate) -> Rows:
+    for line, texts in numbered:
+        if isinstance(texts, Problem):
+            gate.reject(line, texts)
+        else:
+            yield texts
+
+
+def kind_of(columns: int) -> Kind:
+    """The kind of rows with this many text columns: 1, 2, or more."""
+    return _KINDS[min(columns, 3) - 1]
