@@ -1,0 +1,1 @@
+"""Scoring encoders: STS, alignment and uniformity, and the report."""

@@ -1,0 +1,77 @@
+"""The dev set that picks the best checkpoint: loaded once before training, scored many times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from simcse_kit.errors import DataError
+from simcse_kit.evaluation.embed import Encoder, embed
+from simcse_kit.evaluation.geometry import alignment_uniformity
+from simcse_kit.evaluation.pairs_file import load_pairs_file
+from simcse_kit.evaluation.pairset import PairSet, concatenate
+from simcse_kit.evaluation.scores import paired_cosine, spearman
+from simcse_kit.evaluation.sts import find_task, load_task
+
+__all__ = ["DevSet"]
+
+
+class DevSet:
+    """Graded pairs to score an encoder on during training.
+
+    Args:
+        pairs: at least 3 graded pairs.
+    """
+
+    def __init__(self, pairs: PairSet):
+        self.pairs = pairs
+
+    @property
+    def name(self) -> str:
+        """``STSB-dev``, or the file's stem."""
+        return self.pairs.name
+
+    @classmethod
+    def load(cls, path: str | Path, data: str | Path | None = None) -> DevSet:
+        """Open a dev set; everything wrong with it is found here, before training starts.
+
+        Args:
+            path: a folder in the SentEval layout (STS-B dev, 1,500 pairs, is taken), a file of
+                graded pairs (the rows of split "dev" where it has a column ``split``, else all),
+                or a task name such as ``STSB-dev``.
+            data: where a task name is looked up, in the SentEval layout; the Hub without it.
+
+        Raises:
+            ConfigError: unknown task name.
+            DataError: the data is missing or wrong.
+        """
+        place = Path(path)
+        if place.is_dir():
+            return cls(concatenate(load_task("STSB-dev", place), "STSB-dev"))
+        if place.is_file():
+            return cls(load_pairs_file(place, split="dev", if_present=True))
+        if place.suffix or len(place.parts) > 1:
+            raise DataError(
+                f"dev set {str(path)!r} does not exist; give a file of graded pairs, or a folder "
+                "in the SentEval layout"
+            )
+        name = find_task(str(path)).name
+        return cls(concatenate(load_task(name, data), name))
+
+    def score(self, encoder: Encoder) -> dict[str, float]:
+        """Score an encoder: one ``encode`` call over the distinct sentences.
+
+        Returns:
+            ``spearman`` (x100, the figure to select by; NaN where undefined), ``alignment`` (NaN
+            without positives) and ``uniformity``.
+
+        Raises:
+            ModelError: ``encode`` gave something other than (n, d) finite, non-zero vectors.
+        """
+        vectors = embed(encoder, [self.pairs])
+        cosines = paired_cosine(vectors(self.pairs.sentences1), vectors(self.pairs.sentences2))
+        alignment, uniformity = alignment_uniformity(vectors, self.pairs)
+        return {
+            "spearman": spearman(cosines, self.pairs.gold),
+            "alignment": alignment,
+            "uniformity": uniformity,
+        }

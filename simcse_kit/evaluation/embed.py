@@ -1,0 +1,83 @@
+"""Encode every distinct sentence once, and look vectors up by sentence."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from simcse_kit.errors import ModelError
+from simcse_kit.evaluation.pairset import PairSet
+
+__all__ = ["Embeddings", "Encoder", "embed"]
+
+
+class Encoder(Protocol):
+    """Anything that turns n sentences into n vectors, such as a SentenceEncoder."""
+
+    def encode(self, sentences: list[str], /) -> Any:
+        """Give (n, d) numbers: an array, a tensor, or a list of vectors."""
+        ...
+
+
+class Embeddings:
+    """The float32 vectors (m, d) of m distinct sentences."""
+
+    def __init__(self, sentences: Sequence[str], vectors: np.ndarray):
+        self._row = {sentence: row for row, sentence in enumerate(sentences)}
+        self._vectors = vectors
+
+    def __call__(self, sentences: Sequence[str]) -> np.ndarray:
+        """The (n, d) float32 vectors of n sentences, all of which must have been encoded."""
+        return self._vectors[[self._row[sentence] for sentence in sentences]]
+
+
+def embed(encoder: Encoder, sets: Iterable[PairSet], *, progress: bool = False) -> Embeddings:
+    """Encode the distinct sentences of all ``sets`` in one call.
+
+    Args:
+        encoder: its ``encode`` is called once, with a list.
+        sets: whose sentences to encode.
+        progress: handed on to ``encode`` where it has an argument ``progress``.
+
+    Raises:
+        ModelError: ``encode`` gave another shape than (n, d), no numbers, or NaN or infinity.
+    """
+    sentences = list(dict.fromkeys(text for pairs in sets for text in pairs.sentences()))
+    if progress and "progress" in inspect.signature(encoder.encode).parameters:
+        output: Any = encoder.encode(sentences, progress=True)  # type: ignore[call-arg]
+    else:
+        output = encoder.encode(sentences)
+    return Embeddings(sentences, _checked(output, sentences))
+
+
+def _checked(output: Any, sentences: list[str]) -> np.ndarray:
+    n = len(sentences)
+    if hasattr(output, "detach"):  # a torch tensor; float() because NumPy knows no bfloat16
+        output = output.detach().float().cpu().numpy()
+    try:
+        vectors = np.asarray(output, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"encode() gave {type(output).__name__} for {n} sentences, which is no array of "
+            f"numbers ({error}); it must give ({n}, d)"
+        ) from None
+    if vectors.ndim != 2 or len(vectors) != n or vectors.shape[1] == 0:
+        raise ModelError(
+            f"encode() gave shape {vectors.shape} for {n} sentences; it must give ({n}, d)"
+        )
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise ModelError(
+            f"encode() gave NaN or infinity for {len(bad)} of {n} sentences, the first is "
+            f"{sentences[bad[0]][:80]!r}; look at the model's weights, or at its precision"
+        )
+    zero = np.flatnonzero(~vectors.any(axis=1))
+    if len(zero):
+        raise ModelError(
+            f"encode() gave a vector of zeros for {len(zero)} of {n} sentences, the first is "
+            f"{sentences[zero[0]][:80]!r}; a cosine needs a direction"
+        )
+    return vectors

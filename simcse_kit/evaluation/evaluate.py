@@ -1,0 +1,207 @@
+"""Evaluate an encoder on STS tasks and on files of graded pairs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from simcse_kit.errors import ConfigError
+from simcse_kit.evaluation.embed import Embeddings, Encoder, embed
+from simcse_kit.evaluation.geometry import geometry, positives
+from simcse_kit.evaluation.pairs_file import load_pairs_file
+from simcse_kit.evaluation.pairset import PairSet, concatenate
+from simcse_kit.evaluation.results import STANDARD_TASKS, Geometry, Report, SubsetScore, TaskResult
+from simcse_kit.evaluation.scores import paired_cosine, pearson, spearman
+from simcse_kit.evaluation.sts import find_task, load_task
+
+__all__ = ["evaluate", "load_tasks"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_GEOMETRY = "STSB"
+_SOURCES = {
+    "STSB": "STS-B test",
+    "STSB-dev": "STS-B dev",
+    "STSB-train": "STS-B train",
+    "STSB-full": "STS-B train + dev + test",
+}
+_PACKAGES = ("torch", "transformers", "numpy", "scipy", "simcse-kit")
+
+
+def evaluate(
+    encoder: Encoder,
+    tasks: str | Path | Sequence[str | Path] = "sts",
+    *,
+    data: str | Path | None = None,
+    geometry_on: str | None = DEFAULT_GEOMETRY,
+    progress: bool = False,
+    name: str | None = None,
+) -> Report:
+    """Score ``encoder`` on ``tasks``: cosine, no regressor, Spearman x100 over all pairs of a task.
+
+    All data is loaded and verified first; then the distinct sentences of all tasks together are
+    encoded in one call.
+
+    Args:
+        encoder: any object whose ``encode(list[str])`` gives (n, d) numbers.
+        tasks: see :func:`load_tasks`.
+        data: folder in the SentEval layout; without it named tasks come from the Hub.
+        geometry_on: where alignment and uniformity are taken: a name or file such as ``"STSB"``
+            (its test split), ``"STSB-dev"``, ``"STSB-full"`` (the whole set, as in the papers), or
+            None for not at all. With ``"STSB"``, the default, and no STSB among the tasks, it is
+            the first task that has positive pairs.
+        progress: handed on to ``encode`` where it takes it.
+        name: the model's name in the report; the encoder's class without it.
+
+    Raises:
+        ConfigError: unknown task, or no task at all.
+        DataError: data is missing or wrong.
+        ModelError: ``encode`` gave something other than (n, d) finite, non-zero vectors.
+    """
+    start = time.perf_counter()
+    loaded = load_tasks(tasks, data)
+    shape = None if geometry_on is None else _geometry_pairs(geometry_on, loaded, data)
+    needed = [part for sets in loaded.values() for part in sets]
+    if shape is not None:
+        needed.append(shape[0])
+    vectors = embed(encoder, needed, progress=progress)
+    results = {key: _score(key, sets, vectors) for key, sets in loaded.items()}
+    found: Geometry | None = None if shape is None else geometry(vectors, *shape)
+    pooling = getattr(encoder, "pooling", None)
+    return Report(
+        model=name or type(encoder).__name__,
+        pooling=pooling if isinstance(pooling, str) else "unknown",
+        tasks=results,
+        average=_average(results),
+        geometry=found,
+        versions=_versions(),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def load_tasks(
+    tasks: str | Path | Sequence[str | Path], data: str | Path | None = None
+) -> dict[str, list[PairSet]]:
+    """Load and verify the data of all tasks; call it early to fail before any model is loaded.
+
+    Args:
+        tasks: ``"sts"`` (the seven standard tasks), task names, paths of graded-pair files (an
+            entry with a path separator, or one that ends in .tsv or .csv), or a mixture: a list,
+            or one string with commas. Repeated entries count once. Of a file with a column
+            ``split`` only the rows of split "test" are used.
+        data: folder in the SentEval layout; without it named tasks come from the Hub.
+
+    Returns:
+        Subsets by task name, in the order asked for; a file goes by its stem.
+
+    Raises:
+        ConfigError: unknown task, or no task at all.
+        DataError: data is missing or wrong.
+    """
+    entries = _entries(tasks)
+    # the cheap checks come first, before anything is read or fetched
+    named = {entry: find_task(entry) for entry in entries if not _is_file(entry)}
+    if data is None:
+        for task in named.values():
+            task.require_hub()
+    loaded: dict[str, list[PairSet]] = {}
+    for entry in entries:
+        if entry in named:
+            task = named[entry]
+            loaded[task.name] = load_task(task.name, data)
+        else:
+            pairs = load_pairs_file(entry, split="test", if_present=True)
+            taken = pairs.name in loaded or pairs.name.upper() in map(str.upper, STANDARD_TASKS)
+            loaded[entry if taken else pairs.name] = [pairs]
+    return loaded
+
+
+def _entries(tasks: str | Path | Sequence[str | Path]) -> list[str]:
+    """Task names and paths, groups spelled out, each once."""
+    given: Iterable[str]
+    if isinstance(tasks, str | Path):
+        # a file whose name holds a comma is one entry
+        given = [str(tasks)] if _exists(tasks) else str(tasks).split(",")
+    else:
+        given = map(str, tasks)
+    entries: dict[str, None] = {}
+    for entry in filter(None, map(str.strip, given)):
+        group = STANDARD_TASKS if entry.lower() == "sts" else (entry,)
+        entries.update(dict.fromkeys(group))
+    if not entries:
+        raise ConfigError("no task is named; give 'sts', task names, or files of graded pairs")
+    return list(entries)
+
+
+def _exists(entry: str | Path) -> bool:
+    try:
+        return Path(entry).is_file()
+    except OSError:  # a long list of names is too long for a path
+        return False
+
+
+def _is_file(entry: str) -> bool:
+    separators = {"/", os.sep}
+    return any(mark in entry for mark in separators) or entry.lower().endswith((".tsv", ".csv"))
+
+
+def _geometry_pairs(
+    wanted: str, loaded: dict[str, list[PairSet]], data: str | Path | None
+) -> tuple[PairSet, str]:
+    """The pairs for alignment and uniformity, and what to call them."""
+    if wanted == DEFAULT_GEOMETRY and wanted not in loaded:
+        candidates = {key: concatenate(sets, key) for key, sets in loaded.items()}
+        first = next(iter(candidates))
+        chosen = next((key for key, one in candidates.items() if positives(one).any()), first)
+        logger.info("STSB is not among the tasks; alignment and uniformity are on %s", chosen)
+        return candidates[chosen], _SOURCES.get(chosen, chosen)
+    if wanted not in loaded:
+        loaded = load_tasks([wanted], data)
+        wanted = next(iter(loaded))
+    return concatenate(loaded[wanted], wanted), _SOURCES.get(wanted, wanted)
+
+
+def _score(name: str, sets: list[PairSet], vectors: Embeddings) -> TaskResult:
+    cosines = [paired_cosine(vectors(one.sentences1), vectors(one.sentences2)) for one in sets]
+    subsets = {
+        one.name: SubsetScore(spearman(cos, one.gold), pearson(cos, one.gold), len(one))
+        for one, cos in zip(sets, cosines, strict=True)
+    }
+    parts = np.array([score.spearman for score in subsets.values()])
+    weights = np.array([score.pairs for score in subsets.values()])
+    cosine, gold = np.concatenate(cosines), np.concatenate([one.gold for one in sets])
+    return TaskResult(
+        name=name,
+        spearman=spearman(cosine, gold),
+        pearson=pearson(cosine, gold),
+        pairs=len(gold),
+        mean=float(parts.mean()),
+        wmean=float(np.average(parts, weights=weights)),
+        subsets=subsets,
+        cosines=cosine,
+        gold=gold,
+        scale=sets[0].scale,
+    )
+
+
+def _average(results: dict[str, TaskResult]) -> float | None:
+    if any(task not in results for task in STANDARD_TASKS):
+        return None
+    return float(np.mean([results[task].spearman for task in STANDARD_TASKS]))
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package.replace("-", "_")] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package.replace("-", "_")] = "not installed"
+    return versions

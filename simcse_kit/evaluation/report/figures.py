@@ -1,0 +1,213 @@
+"""The two pictures of an evaluation: cosines by human score, and the alignment-uniformity plane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from simcse_kit.evaluation.report import svg
+from simcse_kit.evaluation.report.numbers import counted
+
+__all__ = ["Point", "Ridges", "bin_by_gold", "cosine_ridges", "gold_edges", "hypersphere_plane"]
+
+_COLUMNS = 44  # bars of one row
+
+
+@dataclass(frozen=True, slots=True)
+class Ridges:
+    """The finite cosines of one task, split by human score.
+
+    Attributes:
+        labels: the bins, lowest first, such as ``"0–1"``.
+        cosines: one array a bin.
+        left_out: pairs without a finite cosine or outside the scale.
+    """
+
+    labels: tuple[str, ...]
+    cosines: tuple[np.ndarray, ...]
+    left_out: int
+
+    @property
+    def lowest(self) -> float:
+        """The smallest cosine of all bins; 0 where there is none."""
+        return min((float(part.min()) for part in self.cosines if part.size), default=0.0)
+
+    def median(self, index: int) -> float | None:
+        """The median cosine of a bin, or None where the bin is empty."""
+        part = self.cosines[index]
+        return float(np.median(part)) if part.size else None
+
+
+def gold_edges(scale: tuple[float, float]) -> np.ndarray:
+    """Bin edges over a score scale: whole numbers where 2 to 5 fit, else five equal parts."""
+    low, high = scale
+    span = high - low
+    bins = int(span) if span == int(span) and 2 <= span <= 5 else 5
+    return np.linspace(low, high, bins + 1)
+
+
+def bin_by_gold(cosines: np.ndarray, gold: np.ndarray, scale: tuple[float, float]) -> Ridges:
+    """Split ``cosines (n,)`` by ``gold (n,)``; a score on an edge counts in the upper bin."""
+    edges = gold_edges(scale)
+    usable = np.isfinite(cosines) & (gold >= scale[0]) & (gold <= scale[1])
+    index = np.clip(np.searchsorted(edges, gold[usable], side="right") - 1, 0, len(edges) - 2)
+    kept = np.clip(cosines[usable], -1.0, 1.0)
+    return Ridges(
+        labels=tuple(f"{a:g}\u2013{b:g}" for a, b in pairwise(edges)),
+        cosines=tuple(kept[index == i] for i in range(len(edges) - 1)),
+        left_out=int(len(cosines) - usable.sum()),
+    )
+
+
+def cosine_ridges(ridges: Ridges, *, lowest: float, key: str, label: str) -> Markup:
+    """One histogram row a bin, lowest score at the bottom, with the median marked.
+
+    Args:
+        ridges: the binned cosines.
+        lowest: left end of the axis; give all panels of a page the same.
+        key: a word unique on the page.
+        label: what the figure shows, for readers who cannot see it.
+    """
+    left = max(np.floor(lowest * 10 - 1e-9) / 10, -1.0)
+    left = min(left, 0.9)
+    edges = np.linspace(left, 1.0, _COLUMNS + 1)
+    rows = len(ridges.labels)
+
+    def draw(figure: Figure) -> None:
+        pane = svg.axes(figure, left=76, right=44, bottom=40, top=22)
+        pane.set(xlim=(left, 1.0), ylim=(0, rows), yticks=[])
+        pane.spines["left"].set_visible(False)
+        pane.grid(axis="y", visible=False)
+        pane.locator_params(axis="x", nbins=7)
+        pane.set_xlabel("cosine of the two embeddings")
+        beside = pane.get_yaxis_transform()
+        pane.text(
+            -0.03,
+            rows + 0.12,
+            "human score",
+            transform=beside,
+            ha="right",
+            color=svg.MUTED,
+            size=9.5,
+        )
+        pane.text(
+            1.03, rows + 0.12, "median", transform=beside, ha="left", color=svg.MUTED, size=9.5
+        )
+        for row, (name, part) in enumerate(zip(ridges.labels, ridges.cosines, strict=True)):
+            color = svg.BINS[row + len(svg.BINS) - rows]
+            pane.axhline(row, color=svg.GRID, linewidth=0.8)
+            pane.text(-0.03, row + 0.36, name, transform=beside, ha="right", color=svg.INK)
+            size = f"n = {counted(part.size)}"
+            pane.text(
+                -0.03, row + 0.07, size, transform=beside, ha="right", color=svg.MUTED, size=8.5
+            )
+            median = ridges.median(row)
+            if median is None:
+                continue
+            share = np.histogram(part, bins=edges)[0] / part.size
+            height = 0.86 * share / share.max()
+            pane.stairs(row + height, edges, baseline=row, fill=True, color=color, linewidth=0)
+            pane.vlines(median, row, row + 0.92, color=svg.INK, linewidth=1.4)
+            text = f"{median:.2f}".replace("-", "\u2212")
+            pane.text(1.03, row + 0.2, text, transform=beside, ha="left", color=svg.INK)
+
+    return svg.render(draw, key=key, label=label, size=(380, 62 + 46 * rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A place in the alignment-uniformity plane.
+
+    ``name`` is drawn, so it must be ours (a role such as "before"), never a model's name.
+    """
+
+    name: str
+    alignment: float
+    uniformity: float
+    series: int = 0
+
+
+def hypersphere_plane(
+    points: Sequence[Point],
+    path: Sequence[tuple[float, float]],
+    *,
+    arrow: bool,
+    key: str,
+    label: str,
+) -> Markup:
+    """Uniformity to the right, alignment upwards; lower is better on both.
+
+    Args:
+        points: the models; must not be empty unless ``path`` is not.
+        path: ``(uniformity, alignment)`` at the evaluations during training, in order.
+        arrow: draw an arrow from the first point to the second.
+        key: a word unique on the page.
+        label: what the figure shows, for readers who cannot see it.
+    """
+
+    def draw(figure: Figure) -> None:
+        pane = svg.axes(figure, left=48, right=14, bottom=42, top=26)
+        across = np.array([point.uniformity for point in points] + [x for x, _ in path])
+        upward = np.array([point.alignment for point in points] + [y for _, y in path])
+        pane.set(xlim=_around(across), ylim=_around(upward))
+        pane.locator_params(nbins=5)
+        pane.set_xlabel("uniformity")
+        pane.set_title("alignment", loc="left", size=11, color=svg.MUTED, x=-0.11)
+        pane.annotate(
+            "better on both",
+            xy=(0.02, 0.03),
+            xytext=(0.09, 0.09),
+            xycoords="axes fraction",
+            color=svg.MUTED,
+            size=9.5,
+            arrowprops={"arrowstyle": "->", "color": svg.MUTED, "shrinkA": 1, "shrinkB": 0},
+        )
+        if path:
+            xs, ys = zip(*path, strict=True)
+            pane.plot(xs, ys, color=svg.SERIES[1], linewidth=1.2, alpha=0.75)
+            if len(path) <= 200:
+                pane.plot(xs, ys, linestyle="", marker="o", markersize=2.6, color=svg.SERIES[1])
+        if arrow and len(points) > 1:
+            ends = [(point.uniformity, point.alignment) for point in points[:2]]
+            style = {
+                "arrowstyle": "-|>,head_length=0.5,head_width=0.25",
+                "color": svg.INK,
+                "linewidth": 1.3,
+                "shrinkA": 8,
+                "shrinkB": 8,
+            }
+            pane.annotate("", xy=ends[1], xytext=ends[0], arrowprops=style)
+        middle = sum(pane.get_xlim()) / 2
+        for point in points:
+            color = svg.SERIES[point.series % len(svg.SERIES)]
+            x, y = point.uniformity, point.alignment
+            pane.plot(
+                x, y, marker="o", markersize=9, color=color, markeredgecolor=svg.PAPER, zorder=4
+            )
+            # The name stands on the side away from the other points, clear of arrow and path.
+            above = y >= upward.mean()
+            outward = 0 if len(across) == 1 else -1 if x < middle else 1
+            pane.annotate(
+                point.name,
+                (x, y),
+                xytext=(4 * outward, 9 if above else -17),
+                textcoords="offset points",
+                ha="center",
+                color=svg.INK,
+                weight="bold",
+                zorder=5,
+            )
+
+    return svg.render(draw, key=key, label=label, size=(380, 290))
+
+
+def _around(values: np.ndarray) -> tuple[float, float]:
+    """Axis limits with room on both sides, also where all values are one."""
+    low, high = float(values.min()), float(values.max())
+    room = 0.22 * (high - low) or max(0.1 * abs(low), 0.05)
+    return low - room, high + room

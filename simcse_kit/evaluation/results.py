@@ -1,0 +1,140 @@
+"""What an evaluation gives back: plain records, a JSON form with a version, and a text table.
+
+Correlations are multiplied by 100 and kept unrounded; NaN stands for "undefined" (a constant side)
+and becomes ``null`` in JSON.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["SCHEMA", "STANDARD_TASKS", "Geometry", "Report", "SubsetScore", "TaskResult"]
+
+SCHEMA = 1
+"""Version of the JSON form; raised whenever a key changes its meaning or goes away."""
+
+STANDARD_TASKS = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSB", "SICKR")
+"""The seven tasks whose mean is the usual "Avg." column (arXiv 2104.08821, table 5)."""
+
+
+@dataclass(frozen=True)
+class SubsetScore:
+    """Correlations x100 over the ``pairs`` scored pairs of one subset; NaN where undefined."""
+
+    spearman: float
+    pearson: float
+    pairs: int
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task.
+
+    ``spearman`` and ``pearson`` are taken over the concatenation of all subsets ("all");
+    ``mean`` and ``wmean`` are the plain and the pair-weighted mean of the subsets' Spearman.
+    ``cosines`` (float64, in [-1, 1]) and ``gold`` (on ``scale``) hold one value a pair, in the
+    order of ``subsets``.
+    """
+
+    name: str
+    spearman: float
+    pearson: float
+    pairs: int
+    mean: float
+    wmean: float
+    subsets: dict[str, SubsetScore]
+    cosines: np.ndarray
+    gold: np.ndarray
+    scale: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The shape of the embedding cloud; ``source`` says which pairs and sentences it was taken on.
+
+    ``alignment`` is taken over ``positives`` pairs (NaN where there is none), the rest over
+    ``sentences`` distinct sentences. See :mod:`simcse_kit.functional.hypersphere`.
+    """
+
+    alignment: float
+    uniformity: float
+    mean_cosine: float
+    dimension_std: float
+    effective_rank: float
+    positives: int
+    sentences: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that one evaluation found.
+
+    ``average`` is the mean of the unrounded "all" Spearman of the seven standard tasks, and None
+    unless all seven are there. ``seconds`` is the wall time of the whole evaluation.
+    """
+
+    model: str
+    pooling: str
+    tasks: dict[str, TaskResult]
+    average: float | None
+    geometry: Geometry | None
+    versions: dict[str, str]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form (schema 1): plain dicts and numbers, NaN and infinities as None.
+
+        The geometry's five numbers stand at the top level (None where it was not computed);
+        ``"geometry"`` holds its ``source``, ``positives`` and ``sentences``.
+        """
+        shape = self.geometry
+        return {
+            "schema": SCHEMA,
+            "model": self.model,
+            "pooling": self.pooling,
+            "tasks": {name: _task_json(task) for name, task in self.tasks.items()},
+            "average": _number(self.average),
+            **{key: _number(None if shape is None else getattr(shape, key)) for key in _MEASURES},
+            "geometry": None if shape is None else {key: getattr(shape, key) for key in _COUNTS},
+            "versions": dict(self.versions),
+            "seconds": _number(self.seconds),
+        }
+
+    def table(self) -> str:
+        """A plain text table for a terminal, with the protocol named below it."""
+        from simcse_kit.evaluation.table import render
+
+        return render(self)
+
+
+_MEASURES = ("alignment", "uniformity", "mean_cosine", "dimension_std", "effective_rank")
+_COUNTS = ("source", "positives", "sentences")
+
+
+def _number(value: float | None) -> float | None:
+    """A JSON number, or None where there is none to give."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _subset_json(score: SubsetScore) -> dict[str, Any]:
+    return {
+        "spearman": _number(score.spearman),
+        "pearson": _number(score.pearson),
+        "pairs": score.pairs,
+    }
+
+
+def _task_json(task: TaskResult) -> dict[str, Any]:
+    return {
+        "spearman": _number(task.spearman),
+        "pearson": _number(task.pearson),
+        "pairs": task.pairs,
+        "mean": _number(task.mean),
+        "wmean": _number(task.wmean),
+        "subsets": {name: _subset_json(score) for name, score in task.subsets.items()},
+    }
