@@ -1,0 +1,31 @@
+"""The table of training methods: one paper, one file, one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from simcse_kit.registry import Registry
+
+if TYPE_CHECKING:
+    from simcse_kit.methods.base import MethodConfig
+
+__all__ = ["METHODS", "build_config"]
+
+METHODS = Registry("method", {"simcse": "simcse_kit.methods.simcse:SimCSE"})
+
+
+def build_config(name: str, options: Mapping[str, Any]) -> MethodConfig:
+    """The typed options of a method.
+
+    Args:
+        name: a key of :data:`METHODS`.
+        options: option -> value; options left out take the paper's default.
+
+    Raises:
+        ConfigError: an unknown method, an unknown key, or a value that is not allowed.
+    """
+    method = METHODS.resolve(name)
+    from simcse_kit.methods.base import parse_config
+
+    return parse_config(method, options)

@@ -1,0 +1,195 @@
+"""SimCSE, unsupervised and supervised (arXiv 2104.08821)."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from simcse_kit.errors import ModelError
+from simcse_kit.functional.contrastive import (
+    diagonal_cross_entropy,
+    info_nce_logits,
+    negatives_per_anchor,
+)
+from simcse_kit.methods.base import Method, MethodConfig, MethodOutput, Paper
+from simcse_kit.methods.heads import mlp_head
+from simcse_kit.methods.masking import mask_tokens, masked_lm_loss
+
+if TYPE_CHECKING:
+    from simcse_kit.encoder.encoder import SentenceEncoder
+    from simcse_kit.text.readers import Kind
+
+__all__ = ["SimCSE", "SimCSEConfig"]
+
+logger = logging.getLogger(__name__)
+
+
+class SimCSEConfig(MethodConfig):
+    """Options of SimCSE; the defaults are those of the unsupervised setting of the paper."""
+
+    temperature: float = Field(
+        default=0.05, gt=0, description="tau of the paper, divides the cosines"
+    )
+    head: Literal["mlp", "none"] = Field(
+        default="mlp", description="layer between encoder and loss: linear + tanh, or none"
+    )
+    mlp_only_train: bool = Field(
+        default=True,
+        description="drop the head after training (paper: true for texts, false for triplets)",
+    )
+    hard_negative_alpha: float = Field(
+        default=1.0,
+        ge=0,
+        description="alpha of the paper (not its log): weight of an anchor's own hard negatives",
+    )
+    mlm_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="lambda, weight of the masked-language-model loss (paper: 0.1)",
+    )
+    mlm_probability: float = Field(
+        default=0.15, gt=0, le=1, description="share of the tokens that MLM asks for"
+    )
+    dropout: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="set every dropout of the encoder; unset keeps its own",
+    )
+
+
+class SimCSE(Method):
+    """InfoNCE over in-batch negatives.
+
+    Data of kind ``texts``: a sentence is its own positive under another dropout mask. The method
+    makes both views itself, in one forward pass of 2B rows; dropout is drawn for each element, so
+    the twins differ. Data of kind ``pairs`` and ``triplets``: the positive, and the hard
+    negatives, come from the data. The kind is read off the number of views.
+
+    With ``mlp_only_train`` the head belongs to the method and is gone when the encoder is saved;
+    without it the head is installed in the encoder. A head the encoder already keeps stays part
+    of the encoder: it is trained on, never replaced.
+
+    Raises:
+        ModelError: ``mlm_weight`` is above 0 and the model has no MLM head or no mask token.
+    """
+
+    name: ClassVar[str] = "simcse"
+    paper: ClassVar[Paper] = Paper(
+        title="SimCSE: Simple Contrastive Learning of Sentence Embeddings",
+        arxiv="2104.08821",
+        year=2021,
+    )
+    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs", "triplets")
+    Config: ClassVar[type[MethodConfig]] = SimCSEConfig
+
+    options: SimCSEConfig
+
+    def __init__(self, encoder: SentenceEncoder, config: SimCSEConfig):
+        super().__init__(encoder, config)
+        if config.dropout is not None:
+            encoder.set_dropout(config.dropout)
+        self.head: nn.Module | None = None
+        if config.head == "mlp" and config.mlp_only_train:
+            self.head = mlp_head(encoder.embedding_dim)
+        elif config.head == "mlp" and encoder.head is None:
+            encoder.set_head(mlp_head(encoder.embedding_dim))
+        self.mlm: nn.Module | None = None
+        if config.mlm_weight > 0:
+            if encoder.tokenizer.mask_token_id is None:
+                raise ModelError(
+                    f"method.mlm_weight = {config.mlm_weight} needs a mask token and the tokenizer "
+                    "has none; set method.mlm_weight to 0 or use a masked language model"
+                )
+            self.mlm = encoder.masked_lm()
+        self._dropout_checked = False
+
+    @classmethod
+    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:
+        """Positives of the other rows, and the hard negatives of all rows."""
+        hard = len(cls.views(kind, negatives)) - 2 if kind == "triplets" else 0
+        return negatives_per_anchor(batch_size, hard)
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(R, L) -> (R, d): one encoder forward, then the head if the method has one."""
+        embeddings = super().embed(input_ids, attention_mask)
+        return embeddings if self.head is None else self.head(embeddings)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, text_ids: Tensor, view_mask: Tensor
+    ) -> MethodOutput:
+        """The loss of one batch; see :meth:`Method.forward` for the shapes.
+
+        Logs ``contrastive_loss``, ``positive_cosine`` (mean cosine of anchor and positive),
+        ``accuracy`` (share of anchors whose positive beats every negative; a tie does not count)
+        and, with ``mlm_weight``, ``mlm_loss`` before its weight.
+
+        Raises:
+            ConfigError: a batch without any negative, or with shapes that do not fit.
+        """
+        if input_ids.shape[1] == 1:
+            self._check_dropout()
+            input_ids, attention_mask, text_ids, view_mask = (
+                tensor.repeat_interleave(2, dim=1)
+                for tensor in (input_ids, attention_mask, text_ids, view_mask)
+            )
+        rows, views, length = input_ids.shape
+        flat_ids = input_ids.reshape(rows * views, length)
+        flat_mask = attention_mask.reshape(rows * views, length)
+        embeddings = self.embed(flat_ids, flat_mask).reshape(rows, views, -1)
+        has_hard = views > 2
+        logits = info_nce_logits(
+            embeddings[:, 0],
+            embeddings[:, 1],
+            embeddings[:, 2:] if has_hard else None,
+            temperature=self.options.temperature,
+            hard_negative_alpha=self.options.hard_negative_alpha,
+            negative_mask=view_mask[:, 2:] if has_hard else None,
+            anchor_ids=text_ids[:, 0],
+            positive_ids=text_ids[:, 1],
+            negative_ids=text_ids[:, 2:] if has_hard else None,
+        )
+        loss = diagonal_cross_entropy(logits)
+        positive = logits.detach().diagonal()
+        rivals = (logits.detach() >= positive.unsqueeze(1)).sum(dim=1) - 1
+        logs: dict[str, float | Tensor] = {
+            "contrastive_loss": loss.detach(),
+            "positive_cosine": positive.mean() * self.options.temperature,
+            "accuracy": (rivals == 0).float().mean(),
+        }
+        if self.mlm is not None:
+            # After the contrastive forward, so that its dropout draws do not depend on MLM.
+            mlm_loss = self._mlm_loss(flat_ids, flat_mask, view_mask.reshape(-1))
+            logs["mlm_loss"] = mlm_loss.detach()
+            loss = loss + self.options.mlm_weight * mlm_loss
+        return MethodOutput(loss=loss, logs=logs)
+
+    def _mlm_loss(self, input_ids: Tensor, attention_mask: Tensor, present: Tensor) -> Tensor:
+        """Masks every view anew, the twins of one sentence differently; dummy rows are left out."""
+        assert self.mlm is not None
+        tokenizer = self.encoder.tokenizer
+        masked_ids, chosen = mask_tokens(
+            input_ids,
+            attention_mask * present.unsqueeze(1),
+            mask_id=tokenizer.mask_token_id,
+            special_ids=tokenizer.all_special_ids,
+            vocabulary=len(tokenizer),
+            probability=self.options.mlm_probability,
+        )
+        output = self.mlm(input_ids=masked_ids, attention_mask=attention_mask)
+        return masked_lm_loss(output.logits, input_ids, chosen)
+
+    def _check_dropout(self) -> None:
+        """Say once that twins without dropout are equal, so that there is nothing to learn."""
+        if self._dropout_checked or not self.training:
+            return
+        self._dropout_checked = True
+        rates = self.encoder.dropouts()
+        if not any(rate > 0 for rate in rates.values()):
+            logger.warning(
+                "every dropout of the encoder is 0, so both views of a sentence are equal and "
+                "unsupervised SimCSE has nothing to learn from; use --set method.dropout=0.1"
+            )
