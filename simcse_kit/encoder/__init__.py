@@ -1,0 +1,1 @@
+"""Wrapping a Hugging Face transformer as a sentence encoder."""

@@ -1,0 +1,243 @@
+"""Opening a transformer and its tokenizer, safely and quietly; nobody else calls AutoModel."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from simcse_kit.encoder.recipe import read_object
+from simcse_kit.errors import ConfigError, ModelError
+
+__all__ = [
+    "check_length",
+    "dropout_probabilities",
+    "load_backbone",
+    "load_masked_lm",
+    "load_tokenizer",
+    "position_limit",
+    "set_dropout",
+]
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Hold back the load report and bar: we check the loading ourselves and say it in one line."""
+    from transformers.utils import logging as hf_logging
+
+    verbosity = hf_logging.get_verbosity()
+    bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity(logging.ERROR)
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _require_safetensors(folder: Path) -> None:
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(f"{folder} holds a PEFT adapter; merge it into its model and save that")
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.exists():
+        return
+    if index.exists():
+        shards = (read_object(index).get("weight_map") or {}).values()
+        # TRAP: transformers opens a shard of any other name with torch.load.
+        for shard in shards:
+            if not str(shard).endswith(".safetensors") or Path(str(shard)).name != shard:
+                raise ModelError(f"{index}: {shard!r} is no safetensors file of this folder")
+        return
+    pickled = sorted(path.name for path in folder.glob("*.bin"))
+    if pickled:
+        raise ModelError(
+            f"{folder} holds pickled weights ({pickled[0]}), which can run code when opened and "
+            "are never loaded; if you trust the file, convert it in its folder: python -c "
+            '"import torch, safetensors.torch as s; '
+            f"w = torch.load('{pickled[0]}', weights_only=True); "
+            "s.save_file({k: v.clone() for k, v in w.items()}, 'model.safetensors', "
+            "{'format': 'pt'})\""
+        )
+    raise ModelError(f"{folder} has no model.safetensors")
+
+
+def _refuse_remote_code(folder: Path) -> None:
+    """TRAP: transformers passes over `auto_map` where it knows the model type itself."""
+    for name in ("config.json", "tokenizer_config.json"):
+        path = folder / name
+        code = read_object(path).get("auto_map") if path.exists() else None
+        wanted = {"AutoConfig", "AutoModel", "AutoTokenizer"}
+        if code and (not isinstance(code, dict) or wanted & set(code)):
+            raise ModelError(
+                f"{path} asks for the model's own Python code; pass trust_remote_code=True if you "
+                "have read it and trust it"
+            )
+
+
+def _one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:400]
+
+
+def _load(auto_class: Any, folder: Path, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+    _require_safetensors(folder)
+    if not trust_remote_code:
+        _refuse_remote_code(folder)
+    try:
+        with _quiet_transformers():
+            model, info = auto_class.from_pretrained(
+                folder,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
+                local_files_only=True,
+                dtype=torch.float32,
+            )
+    # transformers raises whatever its parts raise on a damaged folder; all of it is bad input.
+    except Exception as error:
+        raise ModelError(f"{folder} cannot be opened as a model: {_one_line(error)}") from error
+    return model, info
+
+
+def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """Open the transformer in float32, in evaluation mode, without its pooler.
+
+    Raises:
+        ModelError: the weights are missing, pickled, damaged or incomplete, or this is no encoder
+            of text.
+    """
+    from transformers import AutoModel
+
+    model, info = _load(AutoModel, folder, trust_remote_code)
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise ModelError(
+            f"{folder} lacks {len(missing)} weights of its architecture, {missing[0]} first; they "
+            "would be random. Is the checkpoint complete?"
+        )
+    words = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    if model.config.is_encoder_decoder or not isinstance(words, nn.Embedding):
+        raise ModelError(
+            f"{folder} is a {type(model).__name__}; a text encoder or decoder is needed"
+        )
+    # Our own head stands in for the pooler, and a pooler that was missing is random by now.
+    if isinstance(getattr(model, "pooler", None), nn.Module):
+        model.pooler = None
+    return model.eval()
+
+
+def load_masked_lm(folder: Path, backbone: Any) -> nn.Module:
+    """Open the masked-LM head of a checkpoint on top of an already loaded backbone.
+
+    Raises:
+        ModelError: the checkpoint has no masked-LM head.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    # Code of a repository that already runs in the backbone was trusted when that was loaded.
+    trusted = type(backbone).__module__.startswith("transformers_modules.")
+    model, info = _load(AutoModelForMaskedLM, folder, trusted)
+    if info["missing_keys"]:
+        raise ModelError(
+            f"{folder} has no masked-LM head ({sorted(info['missing_keys'])[0]} is missing); "
+            "set method.mlm_weight = 0, or start from a checkpoint saved with its MLM head"
+        )
+    setattr(model, model.base_model_prefix, backbone)
+    model.tie_weights()
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def load_tokenizer(folder: Path, *, vocabulary: int, trust_remote_code: bool = False) -> Any:
+    """Open the tokenizer and hold it against the model's vocabulary.
+
+    Raises:
+        ModelError: there is none, it is empty or damaged, has no padding token, or knows more
+            tokens than the model has embeddings.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with _quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=trust_remote_code, local_files_only=True
+            )
+    except Exception as error:
+        raise ModelError(f"{folder}: the tokenizer cannot be opened: {_one_line(error)}") from error
+    # TRAP: without its files transformers makes an empty tokenizer that knows no word.
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise ModelError(f"{folder} has no tokenizer; copy tokenizer.json of the model there")
+    if len(tokenizer) > vocabulary:
+        raise ModelError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens but the model only {vocabulary} "
+            "embeddings; tokenizer and weights do not belong together"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"{folder}: the tokenizer has neither a padding nor an end token")
+    return tokenizer
+
+
+def position_limit(backbone: Any) -> int | None:
+    """Tokens that the model has positions for; None where it has no such limit."""
+    limit = getattr(backbone.config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit <= 0:
+        return None
+    # TRAP: RoBERTa and its kin count positions from padding_idx + 1, so 514 rows serve 512 tokens.
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return limit if padding is None else limit - padding - 1
+
+
+def check_length(wanted: Any, limit: int | None) -> int:
+    """Return a sentence length if a model with ``limit`` positions can use it.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    is_number = isinstance(wanted, int) and not isinstance(wanted, bool)
+    if not is_number or wanted < 3 or (limit is not None and wanted > limit):
+        most = "" if limit is None else f" and at most {limit}, the positions of this model"
+        raise ConfigError(f"max_length is {wanted!r}; it must be at least 3{most}")
+    return int(wanted)
+
+
+def _dropout_places(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Every (name, module, attribute) that holds a dropout probability.
+
+    Some models keep the probability of attention in a plain attribute, not in an nn.Dropout.
+    """
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Dropout):
+            yield name, module, "p"
+        for attribute, value in vars(module).items():
+            if "dropout" in attribute and type(value) in (float, int):
+                yield f"{name}.{attribute}".lstrip("."), module, attribute
+
+
+def dropout_probabilities(backbone: nn.Module) -> dict[str, float]:
+    """Every dropout probability inside the model, by the place where it acts."""
+    return {name: float(getattr(m, a)) for name, m, a in _dropout_places(backbone)}
+
+
+def set_dropout(backbone: Any, probability: float) -> None:
+    """Set every dropout probability of the model, in its modules and in its configuration."""
+    # Some models put nn.Identity in the place of a dropout of 0.
+    for parent in list(backbone.modules()):
+        for name, child in list(parent.named_children()):
+            if "drop" in name and isinstance(child, nn.Identity):
+                setattr(parent, name, nn.Dropout(0.0))
+    for _, module, attribute in list(_dropout_places(backbone)):
+        setattr(module, attribute, float(probability))
+    for key, value in list(vars(backbone.config).items()):
+        if "dropout" in key and type(value) in (float, int) and "layer" not in key:
+            setattr(backbone.config, key, float(probability))

@@ -1,0 +1,63 @@
+"""The feed-forward stage after pooling, in the form that sentence-transformers calls ``Dense``."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from simcse_kit.errors import ModelError
+
+__all__ = ["ACTIVATIONS", "Dense"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "identity": nn.Identity,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+class Dense(nn.Module):
+    """Linear map and activation: ``activation(x W^T + b)``.
+
+    With ``tanh`` and equal sizes this is the MLP head of SimCSE (arXiv 2104.08821, section 6.3).
+
+    Args:
+        in_features: size of the incoming vectors.
+        out_features: size of the outgoing vectors.
+        bias: add ``b``.
+        activation: one of :data:`ACTIVATIONS`.
+
+    Raises:
+        ModelError: the activation is not one of :data:`ACTIVATIONS`.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, activation: str = "tanh"
+    ):
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ModelError(
+                f"unknown activation {activation!r} in a Dense stage; "
+                f"known: {', '.join(sorted(ACTIVATIONS))}"
+            )
+        self.in_features = in_features
+        self.out_features = out_features
+        self.activation_name = activation
+        self.linear = nn.Linear(in_features, out_features, bias=bias)
+        self.activation = ACTIVATIONS[activation]()
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """``(n, in_features)`` to ``(n, out_features)``."""
+        return cast(Tensor, self.activation(self.linear(vectors)))
+
+    @property
+    def is_mlp_head(self) -> bool:
+        """Whether this is the square tanh layer that SimCSE and BERT's pooler share."""
+        return (
+            self.activation_name == "tanh"
+            and self.in_features == self.out_features
+            and self.linear.bias is not None
+        )

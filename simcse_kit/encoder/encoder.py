@@ -1,0 +1,333 @@
+"""SentenceEncoder: a Hugging Face transformer, a pooling, and what comes after it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import normalize as unit_length
+
+from simcse_kit.encoder import backbone as hf
+from simcse_kit.encoder.dense import Dense
+from simcse_kit.encoder.inference import checked_texts, compute_vectors, token_ids
+from simcse_kit.encoder.loading import DEFAULT_POOLING, load_parts
+from simcse_kit.encoder.pooling import HEAD_POOLINGS, LAYER_POOLINGS, check_pooling, pool
+from simcse_kit.encoder.recipe import read_recipe
+from simcse_kit.errors import ConfigError, DataError, ModelError
+
+__all__ = ["SentenceEncoder"]
+
+Sentences: TypeAlias = str | Sequence[str]
+Vectors: TypeAlias = NDArray[Any] | Tensor
+
+
+class SentenceEncoder(nn.Module):
+    """Text to vectors.
+
+    Open one with :meth:`load`; the attributes are for reading.
+
+    Attributes:
+        backbone: the transformer, without its pooler.
+        tokenizer: its tokenizer.
+        pooling: one of :data:`simcse_kit.encoder.pooling.POOLINGS`.
+        head: Dense stages after pooling, or None.
+        normalize: whether :meth:`encode` gives unit vectors unless told otherwise.
+        max_length: tokens of a sentence, special tokens included; what is longer is cut.
+        source: the folder it was opened from.
+    """
+
+    def __init__(
+        self,
+        backbone: Any,
+        tokenizer: Any,
+        *,
+        pooling: str = DEFAULT_POOLING,
+        head: nn.Sequential | None = None,
+        normalize: bool = False,
+        max_length: int | None = None,
+        lowercase: bool = False,
+        prompt: str = "",
+        source: Path | None = None,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.pooling = check_pooling(pooling)
+        self.head = head
+        self.normalize = normalize
+        self.lowercase = lowercase
+        self.prompt = prompt
+        self.source = source
+        self.max_length = self._checked_length(max_length)
+        if pooling in HEAD_POOLINGS and head is None:
+            raise ModelError(f"pooling {pooling!r} needs a head, and there is none")
+
+    # ---------------------------------------------------------------- opening and saving
+
+    @classmethod
+    def load(
+        cls,
+        path_or_name: str | os.PathLike[str],
+        *,
+        pooling: str | None = None,
+        max_length: int | None = None,
+        trust_remote_code: bool = False,
+        device: str | torch.device | None = None,
+    ) -> SentenceEncoder:
+        """Open an encoder.
+
+        Opens folders of this kit and of sentence-transformers, plain Hugging Face models, and
+        princeton-nlp/SimCSE checkpoints (as trained and converted). Only safetensors weights are
+        read; pickled weights are refused.
+
+        Args:
+            path_or_name: a folder, ``"mini"`` (embedded), or a name on the Hugging Face Hub.
+            pooling: in place of the folder's own recipe. A kept head is then dropped, unless the
+                pooling is ``cls`` or ``pooler``, whose head must be in the checkpoint.
+            max_length: in place of the folder's own.
+            trust_remote_code: allow Python code of the model's repository to run.
+            device: where to put it; CPU unless given.
+
+        Raises:
+            ModelError: there is no such model, or it is damaged, incomplete or not supported.
+            ConfigError: the pooling, the length or the device is none that can be used.
+        """
+        parts = load_parts(
+            path_or_name,
+            pooling=pooling,
+            max_length=max_length,
+            trust_remote_code=trust_remote_code,
+        )
+        encoder = cls(**parts).eval()
+        try:
+            return encoder.to(device or "cpu")
+        # torch tells of an unknown or absent device in several ways.
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(f"device {str(device)!r} cannot be used: {reason}") from error
+
+    def save(self, folder: str | os.PathLike[str], *, card: str | None = None) -> None:
+        """Write the encoder as a folder that this kit, sentence-transformers and AutoModel open.
+
+        A new folder appears whole or not at all. In an existing folder other files stay; while
+        files are exchanged it has no ``config.json``, so that an interrupted save is refused on
+        loading and not misread.
+
+        Args:
+            folder: where to; made if needed.
+            card: text of README.md; a short description if not given.
+
+        Raises:
+            ModelError: the folder cannot be written.
+        """
+        from simcse_kit.encoder.persistence import save_encoder
+
+        save_encoder(self, Path(folder), card)
+
+    # ---------------------------------------------------------------- properties
+
+    @property
+    def embedding_dim(self) -> int:
+        """Dimensions of the vectors."""
+        if self.head is not None:
+            return cast(Dense, self.head[-1]).out_features
+        return int(self.backbone.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def dropouts(self) -> dict[str, float]:
+        """Every dropout probability of the transformer, by the place where it acts."""
+        return hf.dropout_probabilities(self.backbone)
+
+    def set_dropout(self, probability: float) -> None:
+        """Set every dropout probability of the transformer.
+
+        Raises:
+            ConfigError: the probability is not in [0, 1).
+        """
+        if not 0 <= probability < 1:
+            raise ConfigError(f"dropout is {probability}; allowed: 0 <= p < 1")
+        hf.set_dropout(self.backbone, probability)
+
+    def set_head(self, dense: Dense) -> None:
+        """Keep ``dense`` after pooling, in training and afterwards; ``cls_before_pooler`` becomes
+        ``cls``."""
+        self.head = nn.Sequential(dense)
+        if self.pooling == "cls_before_pooler":
+            self.pooling = "cls"
+
+    def masked_lm(self) -> nn.Module:
+        """The checkpoint's masked-LM model on this very transformer (weights are shared).
+
+        Returns:
+            A module; ``module(input_ids=, attention_mask=).logits`` is ``(n, L, vocabulary)``.
+
+        Raises:
+            ModelError: the checkpoint has no masked-LM head.
+        """
+        if self.source is None:
+            raise ModelError("this encoder was not opened from a folder, so it has no MLM head")
+        return hf.load_masked_lm(read_recipe(self.source).transformer, self.backbone)
+
+    # ---------------------------------------------------------------- computing
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token ids to vectors, not normalised.
+
+        Args:
+            input_ids: ``(n, L)`` int64, padded on the right.
+            attention_mask: ``(n, L)``, 1 for tokens, 0 for padding.
+
+        Returns:
+            ``(n, embedding_dim)``.
+        """
+        layers = self.pooling in LAYER_POOLINGS
+        output = self.backbone(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=layers
+        )
+        states = output.hidden_states if layers else (output.last_hidden_state,)
+        vectors = pool(self.pooling, states, attention_mask)
+        return vectors if self.head is None else cast(Tensor, self.head(vectors))
+
+    def tokenize(
+        self, sentences: Sequence[str], *, max_length: int | None = None
+    ) -> tuple[list[list[int]], int]:
+        """Sentences to token ids, special tokens included.
+
+        Returns:
+            The ids of each sentence, and how many sentences were cut to ``max_length``.
+        """
+        length = self.max_length if max_length is None else self._checked_length(max_length)
+        texts = [self.prompt + text for text in sentences]
+        if self.lowercase:
+            texts = [text.lower() for text in texts]
+        return token_ids(self.tokenizer, texts, length)
+
+    @overload
+    def encode(
+        self,
+        sentences: str | Sequence[str],
+        *,
+        batch_size: int | None = ...,
+        token_budget: int | None = ...,
+        normalize: bool | None = ...,
+        to: Literal["numpy"] = ...,
+        max_length: int | None = ...,
+        progress: bool = ...,
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def encode(
+        self,
+        sentences: str | Sequence[str],
+        *,
+        batch_size: int | None = ...,
+        token_budget: int | None = ...,
+        normalize: bool | None = ...,
+        to: Literal["torch"],
+        max_length: int | None = ...,
+        progress: bool = ...,
+    ) -> Tensor: ...
+
+    def encode(
+        self,
+        sentences: str | Sequence[str],
+        *,
+        batch_size: int | None = None,
+        token_budget: int | None = None,
+        normalize: bool | None = None,
+        to: Literal["numpy", "torch"] = "numpy",
+        max_length: int | None = None,
+        progress: bool = False,
+    ) -> NDArray[np.float32] | Tensor:
+        """Sentences to vectors, in the given order.
+
+        Each distinct sentence is computed once; batches are made of sentences of like length. A
+        log line says how many sentences were longer than ``max_length`` and so were cut.
+
+        Args:
+            sentences: one sentence or many.
+            batch_size: most sentences in one pass; by default only the token budget counts.
+            token_budget: most tokens in one pass, padding included.
+            normalize: unit vectors; by default what the recipe says.
+            to: ``"numpy"`` (float32) or ``"torch"`` (on the encoder's device).
+            max_length: tokens of a sentence, in place of the encoder's own.
+            progress: a bar on stderr, shown only on a terminal.
+
+        Returns:
+            ``(n, embedding_dim)``; ``(embedding_dim,)`` for a single string.
+
+        Raises:
+            DataError: an entry is not a string.
+            ConfigError: a length, size or budget that is not allowed.
+        """
+        if to not in ("numpy", "torch"):
+            raise ConfigError(f"encode(to={to!r}); allowed: 'numpy', 'torch'")
+        for what, value in (("batch_size", batch_size), ("token_budget", token_budget)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigError(f"encode({what}={value!r}); it must be an integer of at least 1")
+        texts = checked_texts(sentences)
+        distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        vectors = compute_vectors(
+            self,
+            list(distinct),
+            batch_size=batch_size,
+            token_budget=token_budget,
+            max_length=max_length,
+            progress=progress,
+        )
+        result = vectors[torch.tensor([distinct[text] for text in texts], dtype=torch.int64)]
+        if self.normalize if normalize is None else normalize:
+            result = unit_length(result, dim=1)
+        if isinstance(sentences, str):
+            result = result[0]
+        return result if to == "torch" else result.cpu().numpy()
+
+    def similarity(self, a: Sentences | Vectors, b: Sentences | Vectors) -> NDArray[np.float32]:
+        """Cosine of every pair, always as a matrix.
+
+        Args:
+            a: one sentence, n sentences, or their vectors ``(n, d)`` or ``(d,)``.
+            b: one sentence, m sentences, or their vectors ``(m, d)`` or ``(d,)``.
+
+        Returns:
+            ``(n, m)`` float32; ``(1, 1)`` for two single sentences. A zero vector has cosine 0.
+
+        Raises:
+            DataError: an entry is not a string, or the vectors of the sides do not match.
+        """
+        left, right = self._vectors(a), self._vectors(b)
+        if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
+            raise DataError(
+                f"vectors of shapes {tuple(left.shape)} and {tuple(right.shape)} cannot be "
+                "compared; give (n, d) and (m, d)"
+            )
+        return (unit_length(left, dim=1) @ unit_length(right, dim=1).T).clamp(-1, 1).numpy()
+
+    # ---------------------------------------------------------------- inside
+
+    def _vectors(self, side: Sentences | Vectors) -> Tensor:
+        if isinstance(side, np.ndarray) and side.dtype.kind in "fiub":
+            side = torch.from_numpy(side.astype(np.float32))
+        if isinstance(side, Tensor):
+            rows = side.detach().float().cpu()
+            return rows[None] if rows.ndim == 1 else rows
+        return self.encode(checked_texts(side), to="torch").cpu()
+
+    def _checked_length(self, wanted: int | None) -> int:
+        """The length asked for, or the default, held against what the model has positions for."""
+        limit = hf.position_limit(self.backbone)
+        if wanted is not None:
+            return hf.check_length(wanted, limit)
+        # Tokenizers without a limit of their own report an astronomic number.
+        own = min(int(self.tokenizer.model_max_length), 10**6)
+        return own if limit is None else min(own, limit)

@@ -1,0 +1,133 @@
+"""From a model's name or folder to the parts of an encoder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from simcse_kit.encoder import backbone as hf
+from simcse_kit.encoder.dense import Dense
+from simcse_kit.encoder.pooling import HEAD_POOLINGS, check_pooling
+from simcse_kit.encoder.recipe import Recipe, checkpoint_head, read_object, read_recipe
+from simcse_kit.encoder.sources import resolve_model
+from simcse_kit.errors import ConfigError, ModelError
+
+__all__ = ["DEFAULT_POOLING", "load_parts"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_POOLING = "mean"
+
+
+def load_parts(
+    path_or_name: str | os.PathLike[str],
+    *,
+    pooling: str | None,
+    max_length: int | None,
+    trust_remote_code: bool,
+) -> dict[str, Any]:
+    """The arguments of :class:`~simcse_kit.encoder.encoder.SentenceEncoder` for a model.
+
+    See :meth:`~simcse_kit.encoder.encoder.SentenceEncoder.load` for arguments and errors.
+    """
+    if pooling is not None:
+        check_pooling(pooling)
+    folder = resolve_model(path_or_name, trust_remote_code=trust_remote_code)
+    recipe = read_recipe(folder)
+    chosen, stages = _choose_pooling(folder, recipe, pooling)
+    backbone = hf.load_backbone(recipe.transformer, trust_remote_code=trust_remote_code)
+    tokenizer = hf.load_tokenizer(
+        recipe.transformer,
+        vocabulary=backbone.get_input_embeddings().num_embeddings,
+        trust_remote_code=trust_remote_code,
+    )
+    _check_widths(folder, stages, backbone.config.hidden_size)
+    return {
+        "backbone": backbone,
+        "tokenizer": tokenizer,
+        "pooling": chosen,
+        "head": nn.Sequential(*stages) if stages else None,
+        "normalize": recipe.normalize,
+        "max_length": _length(folder, recipe, backbone) if max_length is None else max_length,
+        "lowercase": recipe.lowercase,
+        "prompt": recipe.prompt,
+        "source": folder,
+    }
+
+
+def _check_widths(folder: Path, stages: list[Dense], width: int) -> None:
+    for stage in stages:
+        if stage.in_features != width:
+            raise ModelError(
+                f"{folder}: a Dense stage takes {stage.in_features} dimensions but is given "
+                f"{width}; its files do not belong together"
+            )
+        width = stage.out_features
+
+
+def _length(folder: Path, recipe: Recipe, backbone: Any) -> int | None:
+    """The folder's own length, or None where it does not say."""
+    length, limit = recipe.max_length, hf.position_limit(backbone)
+    try:
+        return None if length is None else hf.check_length(length, limit)
+    except ConfigError as error:
+        raise ModelError(f"{folder}: {error}; or give max_length when loading") from None
+
+
+def _choose_pooling(folder: Path, recipe: Recipe, wanted: str | None) -> tuple[str, list[Dense]]:
+    """The pooling to use and the stages after it."""
+    if recipe.pooling is None:
+        return _choose_without_recipe(folder, wanted)
+    if wanted is None or wanted == recipe.pooling:
+        return recipe.pooling, recipe.stages
+    if wanted in HEAD_POOLINGS:
+        if recipe.pooling in HEAD_POOLINGS:
+            return wanted, recipe.stages
+        head = checkpoint_head(recipe.transformer, wanted)
+        if head is None:
+            raise ModelError(
+                f"pooling {wanted!r} needs a head, and {folder} has none; its own recipe is "
+                f"{recipe.pooling!r}"
+            )
+        return wanted, [head]
+    logger.warning(
+        "%s was saved with pooling %r%s; %r is used because you asked for it",
+        folder,
+        recipe.pooling,
+        " and a head, which is dropped" if recipe.stages else "",
+        wanted,
+    )
+    return wanted, []
+
+
+def _choose_without_recipe(folder: Path, wanted: str | None) -> tuple[str, list[Dense]]:
+    """A plain Hugging Face folder or a SimCSE checkpoint; the folder's name says nothing."""
+    # The class name that princeton-nlp/SimCSE trains under; such a checkpoint has its MLP.
+    named = read_object(folder / "config.json").get("architectures")
+    trained_by_simcse = isinstance(named, list) and any(str(n).endswith("ForCL") for n in named)
+    chosen = wanted or ("cls" if trained_by_simcse else DEFAULT_POOLING)
+    head = checkpoint_head(folder, chosen) if chosen in HEAD_POOLINGS else None
+    if wanted is None:
+        if trained_by_simcse and head is None:
+            chosen = DEFAULT_POOLING
+        logger.info(
+            "%s has no pooling recipe; using %r%s",
+            folder,
+            chosen,
+            " with its MLP head (for an unsupervised SimCSE checkpoint give "
+            "pooling='cls_before_pooler')"
+            if chosen == "cls"
+            else "",
+        )
+    if chosen not in HEAD_POOLINGS:
+        return chosen, []
+    if head is None:
+        raise ModelError(
+            f"pooling {chosen!r} needs a head, and {folder} has no weights for one; choose "
+            "another pooling, such as 'cls_before_pooler' or 'mean'"
+        )
+    return chosen, [head]

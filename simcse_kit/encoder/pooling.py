@@ -1,0 +1,71 @@
+"""From token states to one vector a sentence.
+
+Batches are padded on the right, so the first token is at position 0 in every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from simcse_kit.errors import ConfigError
+from simcse_kit.registry import closest
+
+__all__ = ["HEAD_POOLINGS", "LAYER_POOLINGS", "POOLINGS", "check_pooling", "pool"]
+
+POOLINGS: dict[str, str] = {
+    "cls": "first token, then the kept MLP head (supervised SimCSE)",
+    "cls_before_pooler": "first token as it is (unsupervised SimCSE at test time)",
+    "mean": "mean of all tokens, special tokens included",
+    "max": "maximum over all tokens, per dimension",
+    "first_last_mean": "mean of layer 1 and the last layer, then mean of all tokens",
+    "last_two_mean": "mean of the last two layers, then mean of all tokens",
+    "last_token": "last token that is not padding (decoder models)",
+    "pooler": "first token, then the model's own pooler (linear and tanh)",
+}
+
+# Index into hidden_states. TRAP: hidden_states[0] is the embedding layer; layer 1 is [1]. The
+# SimCSE paper's table used the embedding layer by mistake, its code was mended later (SimCSE#285).
+LAYER_POOLINGS: dict[str, tuple[int, int]] = {"first_last_mean": (1, -1), "last_two_mean": (-2, -1)}
+HEAD_POOLINGS = frozenset({"cls", "pooler"})
+
+
+def check_pooling(name: str) -> str:
+    """Return ``name`` if it is a pooling.
+
+    Raises:
+        ConfigError: it is not; the message lists the poolings.
+    """
+    if name not in POOLINGS:
+        raise ConfigError(
+            f"unknown pooling {name!r}{closest(name, list(POOLINGS))}; known: {', '.join(POOLINGS)}"
+        )
+    return name
+
+
+def pool(name: str, hidden_states: Sequence[Tensor], attention_mask: Tensor) -> Tensor:
+    """Pool token states; the head of ``cls`` and ``pooler`` is applied by the encoder, not here.
+
+    Args:
+        name: one of :data:`POOLINGS`.
+        hidden_states: layer outputs, each ``(n, L, d)``; the last one suffices unless the pooling
+            is one of :data:`LAYER_POOLINGS`, which need all, the embedding layer first.
+        attention_mask: ``(n, L)``, 1 for tokens and 0 for padding on the right.
+
+    Returns:
+        ``(n, d)``.
+    """
+    last = hidden_states[-1]
+    if name in ("cls", "cls_before_pooler", "pooler"):
+        return last[:, 0]
+    if name == "last_token":
+        ends = attention_mask.sum(dim=1) - 1
+        return last[range(last.shape[0]), ends]
+    if name == "max":
+        return last.masked_fill(attention_mask[..., None] == 0, float("-inf")).amax(dim=1)
+    if name in LAYER_POOLINGS:
+        low, high = LAYER_POOLINGS[name]
+        last = (hidden_states[low] + hidden_states[high]) / 2
+    mask = attention_mask[..., None].to(last.dtype)
+    return (last * mask).sum(dim=1) / mask.sum(dim=1)
