@@ -92,8 +92,9 @@ def load_tasks(
     """Load and verify the data of all tasks; call it early to fail before any model is loaded.
 
     Args:
-        tasks: ``"sts"`` (the seven standard tasks), task names, paths of graded-pair files (an
-            entry with a path separator, or one that ends in .tsv or .csv), or a mixture: a list,
+        tasks: ``"sts"`` (the seven standard tasks; from the Hub SICKR-all stands in for SICKR,
+            which is not there), task names, paths of graded-pair files (an entry with a path
+            separator, or one that ends in .tsv or .csv), or a mixture: a list,
             or one string with commas. Repeated entries count once. Of a file with a column
             ``split`` only the rows of split "test" are used.
         data: folder in the SentEval layout; without it named tasks come from the Hub.
@@ -105,7 +106,7 @@ def load_tasks(
         ConfigError: unknown task, or no task at all.
         DataError: data is missing or wrong.
     """
-    entries = _entries(tasks)
+    entries = _entries(tasks, from_hub=data is None)
     # the cheap checks come first, before anything is read or fetched
     named = {entry: find_task(entry) for entry in entries if not _is_file(entry)}
     if data is None:
@@ -123,7 +124,7 @@ def load_tasks(
     return loaded
 
 
-def _entries(tasks: str | Path | Sequence[str | Path]) -> list[str]:
+def _entries(tasks: str | Path | Sequence[str | Path], *, from_hub: bool) -> list[str]:
     """Task names and paths, groups spelled out, each once."""
     given: Iterable[str]
     if isinstance(tasks, str | Path):
@@ -134,6 +135,12 @@ def _entries(tasks: str | Path | Sequence[str | Path]) -> list[str]:
     entries: dict[str, None] = {}
     for entry in filter(None, map(str.strip, given)):
         group = STANDARD_TASKS if entry.lower() == "sts" else (entry,)
+        if from_hub and group == STANDARD_TASKS:
+            logger.warning(
+                "the Hub has SICK-R only as 9,927 pairs, so SICKR-all stands in for SICKR and "
+                "there is no seven-task average; give the SentEval folder to have both"
+            )
+            group = (*STANDARD_TASKS[:-1], "SICKR-all")
         entries.update(dict.fromkeys(group))
     if not entries:
         raise ConfigError("no task is named; give 'sts', task names, or files of graded pairs")

@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from simcse_kit.errors import ConfigError, DataError, ModelError
 from simcse_kit.evaluation.dev import DevSet
 from simcse_kit.evaluation.evaluate import evaluate, load_tasks
+from simcse_kit.evaluation.pairset import PairSet
 from simcse_kit.evaluation.results import STANDARD_TASKS, Geometry, Report, TaskResult
 from simcse_kit.evaluation.sts import load_task
 from tests.evaluation.synthetic import PER_FILE, BagOfWords
@@ -157,8 +158,24 @@ def test_data_is_verified_before_anything_is_encoded(senteval: Path, encoder: Ba
     with pytest.raises(ConfigError, match="no task is named"):
         evaluate(encoder, " , ", data=senteval)
     with pytest.raises(DataError, match="SICKR: the Hub copy"):
-        evaluate(encoder)
+        evaluate(encoder, "SICKR")
     assert encoder.calls == []
+
+
+def test_from_the_hub_the_other_sickr_stands_in_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = []
+
+    def fake(name: str, data: object) -> list[PairSet]:
+        asked.append((name, data))
+        return [PairSet("all", ["a", "b", "c"], ["a", "c", "b"], np.array([5.0, 1.0, 2.0]))]
+
+    monkeypatch.setattr("simcse_kit.evaluation.evaluate.load_task", fake)
+    loaded = load_tasks("sts")
+    assert list(loaded) == ["STS12", "STS13", "STS14", "STS15", "STS16", "STSB", "SICKR-all"]
+    assert all(data is None for _, data in asked)
+    assert "SICKR-all stands in for SICKR" in caplog.text
 
 
 class Fixed:
