@@ -1,0 +1,72 @@
+"""From examples to the named tensors that methods take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from simcse_kit.text.readers import Example
+
+__all__ = ["Collator"]
+
+
+@dataclass
+class Collator:
+    """Tokenize all views of a batch in one call and pad them together.
+
+    Attributes:
+        tokenize: texts to token ids, with the number of texts that were cut.
+        pad_id: id that fills up shorter rows.
+        views: which text of an example each view holds.
+        sentences: distinct sentences of every batch so far, summed.
+        cut: those of them that were too long.
+    """
+
+    tokenize: Callable[[Sequence[str]], tuple[list[list[int]], int]]
+    pad_id: int
+    views: tuple[int, ...]
+    sentences: int = field(default=0, init=False)
+    cut: int = field(default=0, init=False)
+
+    @property
+    def truncated(self) -> float | None:
+        """Share of the sentences that were cut; None before the first."""
+        return self.cut / self.sentences if self.sentences else None
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """One batch of B examples in V views.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` ``(B, V, L)`` int64; ``text_ids`` ``(B, V)``
+            int64, equal where the tokens are equal; ``view_mask`` ``(B, V)`` bool, False where an
+            example has no such text and an empty sentence stands in.
+        """
+        shape = (len(examples), len(self.views))
+        texts: list[str] = []
+        present: list[bool] = []
+        for example in examples:
+            for view in self.views:
+                there = view < len(example.texts)
+                present.append(there)
+                texts.append(example.texts[view] if there else "")
+        distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        rows, cut = self.tokenize(list(distinct))
+        self.sentences += len({text for text, there in zip(texts, present, strict=True) if there})
+        self.cut += cut
+        longest = max(len(row) for row in rows)
+        padded = torch.tensor([row + [self.pad_id] * (longest - len(row)) for row in rows])
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = (torch.arange(longest) < lengths[:, None]).to(torch.int64)
+        # Equal tokens, not equal text: two sentences that the cut makes alike are alike. The hash
+        # of a tuple of integers does not change from one Python process to the next.
+        hashes = torch.tensor([hash(tuple(row)) for row in rows])
+        index = torch.tensor([distinct[text] for text in texts])
+        return {
+            "input_ids": padded[index].view(*shape, longest),
+            "attention_mask": mask[index].view(*shape, longest),
+            "text_ids": hashes[index].view(shape),
+            "view_mask": torch.tensor(present).view(shape),
+        }

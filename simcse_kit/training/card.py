@@ -1,0 +1,27 @@
+"""The model card of a trained encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from simcse_kit.encoder.persistence import default_card
+from simcse_kit.methods.base import Method
+
+__all__ = ["training_card"]
+
+
+def training_card(method: Method, summary: Mapping[str, str]) -> str:
+    """README.md of the saved folder: how to use it, how it was made, what to cite."""
+    facts = "\n".join(f"| {name} | {value} |" for name, value in summary.items())
+    paper = method.paper
+    return f"""{default_card(method.encoder)}
+## Training
+
+| | |
+|---|---|
+{facts}
+
+The whole configuration is in `run.toml`, the curves are in `training.html`.
+
+Method: *{paper.title}* ({paper.year}), <https://arxiv.org/abs/{paper.arxiv}>
+"""

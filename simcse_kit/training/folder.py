@@ -1,0 +1,156 @@
+"""The output folder of a run: who may write into it, and what a resumed run must share with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from simcse_kit.config import RunConfig, read_toml
+from simcse_kit.errors import ConfigError
+
+__all__ = [
+    "CHECKPOINTS",
+    "METRICS",
+    "RESULT",
+    "RUN_FILE",
+    "check_folder",
+    "claim_folder",
+    "newest_checkpoint",
+    "write_text",
+]
+
+RUN_FILE = "run.toml"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+_FINGERPRINT = "training-text.sha256"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_folder(config: RunConfig, fingerprint: str, *, resume: bool, overwrite: bool) -> Path:
+    """Check that the run may use its output folder; nothing is written yet.
+
+    Args:
+        config: the run.
+        fingerprint: of the training text.
+        resume: the run goes on from a checkpoint in the folder.
+        overwrite: the run replaces an earlier one.
+
+    Raises:
+        ConfigError: the folder holds something else, or another run, or nothing to resume, or
+            cannot be written.
+    """
+    folder = Path(config.training.output)
+    run_file = folder / RUN_FILE
+    try:
+        _check_place(folder)
+        if resume:
+            _check_resumable(folder, run_file, config, fingerprint)
+        elif folder.is_dir() and any(folder.iterdir()):
+            if not run_file.exists():
+                raise ConfigError(
+                    f"output folder {folder} holds other files; give --output a new folder"
+                )
+            if not overwrite:
+                raise ConfigError(
+                    f"output folder {folder} holds an earlier run; --resume goes on with it, "
+                    "--overwrite starts anew, or give --output another folder"
+                )
+    except OSError as error:
+        raise _unusable(folder, error.strerror or str(error)) from None
+    return folder
+
+
+def claim_folder(folder: Path, config: RunConfig, fingerprint: str, *, resume: bool) -> None:
+    """Write the resolved configuration into a checked folder; clear what an earlier run left.
+
+    Without its ``config.json`` the encoder of the earlier run does not pass for that of this run,
+    should this run be interrupted.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    try:
+        if not resume:
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+            for name in (METRICS, RESULT, "training.html", "config.json"):
+                (folder / name).unlink(missing_ok=True)
+        (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        write_text(folder / CHECKPOINTS / _FINGERPRINT, fingerprint + "\n")
+        write_text(folder / RUN_FILE, config.to_toml())
+    except OSError as error:
+        raise _unusable(folder, error.strerror or str(error)) from None
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the most steps, or None."""
+    found = {
+        int(path.name.removeprefix("checkpoint-")): path
+        for path in (folder / CHECKPOINTS).glob("checkpoint-*")
+        if path.name.removeprefix("checkpoint-").isdigit()
+        and (path / "trainer_state.json").exists()
+    }
+    return found[max(found)] if found else None
+
+
+def _unusable(folder: Path, reason: str) -> ConfigError:
+    return ConfigError(f"output folder {folder} cannot be used: {reason}; give --output another")
+
+
+def _check_place(folder: Path) -> None:
+    place = folder
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise _unusable(folder, f"{place} is a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise _unusable(folder, f"no permission to write into {place}")
+
+
+def _check_resumable(folder: Path, run_file: Path, config: RunConfig, fingerprint: str) -> None:
+    if not run_file.exists() or newest_checkpoint(folder) is None:
+        anew = "run with --overwrite" if run_file.exists() else "run without --resume"
+        raise ConfigError(f"nothing to resume in {folder}: it has no checkpoint; {anew}")
+    old, new = read_toml(run_file), tomllib.loads(config.to_toml())
+    for table in (old, new):
+        table.get("training", {}).pop("output", None)  # the same folder, however it is spelled
+    changes = [
+        f"{key} was {_shown(before)}, is {_shown(after)}"
+        for key, before, after in _differences(old, new)
+    ]
+    kept = folder / CHECKPOINTS / _FINGERPRINT
+    if not changes and kept.exists() and kept.read_text(encoding="utf-8").strip() != fingerprint:
+        changes = ["the training text has other content"]
+    if changes:
+        raise ConfigError(
+            f"the run in {folder} was started with another configuration: {'; '.join(changes)}; "
+            "give the same again, or start a new run in another folder"
+        )
+
+
+def _differences(
+    old: dict[str, Any], new: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield f"{prefix}{key}", before, after
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else repr(value)

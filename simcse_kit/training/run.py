@@ -1,0 +1,234 @@
+"""From a configuration to a trained encoder in a folder."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+
+from simcse_kit.config import MethodSection, RunConfig
+from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.errors import ConfigError
+from simcse_kit.evaluation.dev import DevSet
+from simcse_kit.methods import METHODS, build_config
+from simcse_kit.methods.base import Method, MethodConfig, check_reads
+from simcse_kit.text.collate import Collator
+from simcse_kit.text.corpus import Corpus
+from simcse_kit.text.readers import Example
+from simcse_kit.training.arguments import accumulation_steps, training_arguments
+from simcse_kit.training.callbacks import (
+    MethodState,
+    MetricsFile,
+    ProgressBar,
+    StepFlow,
+    history_rows,
+)
+from simcse_kit.training.folder import METRICS, check_folder, claim_folder, newest_checkpoint
+from simcse_kit.training.result import TrainResult, save_results
+from simcse_kit.training.rows import RowSubset, split_rows
+from simcse_kit.training.scoring import LOSS, SPEARMAN, batches_of, dev_scorer, loss_scorer
+from simcse_kit.training.trainer import ContrastiveTrainer
+
+__all__ = ["TrainResult", "train"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """All that is known, and was found good, before any weights are loaded."""
+
+    config: RunConfig
+    method: type[Method]
+    options: MethodConfig
+    corpus: Corpus
+    dev: DevSet | None
+    rows: RowSubset
+    kept_back: list[Example]
+    score_name: str | None
+    folder: Path
+    arguments: transformers.TrainingArguments
+    accumulation: int
+
+
+def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> TrainResult:
+    """Train an encoder and save the best checkpoint.
+
+    Configuration, training text, dev set and output folder are checked before the model loads;
+    the output folder is written to only when the model and the method are there.
+
+    Args:
+        config: the run.
+        resume: go on from the newest checkpoint in the output folder.
+        overwrite: replace an earlier run in the output folder.
+
+    Returns:
+        Where the encoder is, and how the run went.
+
+    Raises:
+        ConfigError: a setting is wrong, or the output folder cannot be used.
+        DataError: the training text or the dev set is wrong.
+        ModelError: the model cannot be opened or lacks what the method needs, or training diverged.
+    """
+    _refuse_many_devices()
+    prepared = _prepare(config, resume=resume, overwrite=overwrite)
+    config = prepared.config
+
+    # Weights that are new, such as the head's, depend on the seed too.
+    transformers.set_seed(config.training.seed)
+    encoder = SentenceEncoder.load(
+        config.model.name,
+        pooling=config.model.pooling,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+    method = prepared.method(encoder, prepared.options).train()
+    claim_folder(prepared.folder, config, prepared.corpus.fingerprint, resume=resume)
+    trainer, collator, per_step = _trainer(prepared, method)
+
+    checkpoint = newest_checkpoint(prepared.folder) if resume else None
+    began = time.perf_counter()
+    if checkpoint is not None and (_step_of(checkpoint) or 0) >= prepared.arguments.max_steps:
+        trainer.reopen(checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds = time.perf_counter() - began
+
+    state, name = trainer.state, prepared.score_name
+    history = history_rows(state.log_history)
+    here = state.global_step - (_step_of(checkpoint) or 0)
+    result = TrainResult(
+        output=prepared.folder,
+        steps=state.global_step,
+        sentences=here * per_step,
+        seconds=seconds,
+        score_name=name,
+        start_score=next((row[name] for row in history if name in row and not row["step"]), None),
+        best_score=None if state.best_metric is None else float(state.best_metric),
+        best_step=_step_of(state.best_model_checkpoint),
+        truncated=collator.truncated,
+        skipped=dict(prepared.corpus.report.skipped),
+        history=history,
+    )
+    dev_name = None if prepared.dev is None else prepared.dev.name
+    save_results(config, method, prepared.corpus, dev_name, result)
+    return result
+
+
+def _refuse_many_devices() -> None:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(
+            "training in several processes would not share negatives between them yet; "
+            "start one process without torchrun"
+        )
+    if torch.cuda.device_count() > 1:
+        raise ConfigError(
+            f"{torch.cuda.device_count()} GPUs are visible and the trainer would split the batch "
+            "between them, and with it the negatives; set CUDA_VISIBLE_DEVICES to one of them"
+        )
+
+
+def _prepare(config: RunConfig, *, resume: bool, overwrite: bool) -> _Prepared:
+    training = config.training
+    method: type[Method] = METHODS.resolve(config.method.name)
+    options = build_config(config.method.name, config.method.options)
+    # The method's defaults too, so that run.toml tells all and repeats the run later on.
+    section = MethodSection.model_validate({"name": config.method.name, **options.model_dump()})
+    config = config.model_copy(update={"method": section})
+    accumulation = accumulation_steps(config)
+    if not config.data.train:
+        raise ConfigError("no training data: name files or folders, such as data/sentences.txt")
+    dev = None if config.evaluation.dev is None else DevSet.load(config.evaluation.dev)
+    corpus = Corpus.build(
+        config.data.train, columns=config.data.columns, on_bad_row=config.data.on_bad_row
+    )
+    check_reads(method, corpus.kind)
+    _check_batch(method, corpus, training.batch_size, accumulation)
+    folder = check_folder(config, corpus.fingerprint, resume=resume, overwrite=overwrite)
+
+    rows, kept_back = split_rows(
+        corpus, 0 if dev is not None else config.evaluation.held_out, training.seed
+    )
+    if len(rows) < training.batch_size or len(kept_back) < 2:  # no rows to spare
+        rows, kept_back = split_rows(corpus, 0, training.seed)
+    name = SPEARMAN if dev is not None else LOSS if kept_back else None
+    if name is None:
+        logger.warning("nothing to evaluate on: the last state is kept, not the best")
+    steps_of_epoch = math.ceil(len(rows) // training.batch_size / accumulation)
+    steps = training.max_steps or max(1, math.ceil(steps_of_epoch * training.epochs))
+    arguments = training_arguments(config, folder, steps, name)
+    return _Prepared(
+        config, method, options, corpus, dev, rows, kept_back, name, folder, arguments, accumulation
+    )
+
+
+def _check_batch(method: type[Method], corpus: Corpus, size: int, accumulation: int) -> None:
+    if len(corpus) < size:
+        raise ConfigError(
+            f"training.batch_size is {size} but the data has only "
+            f"{len(corpus)} rows; use --batch-size {len(corpus)} or less, or more data"
+        )
+    negatives = method.negatives_per_anchor(size, corpus.kind, corpus.negatives)
+    if negatives < 1:
+        raise ConfigError(
+            f"training.batch_size is {size}, which leaves {corpus.kind} no negatives to learn "
+            "from; use --batch-size 2 or more"
+        )
+    logger.info(
+        "%d %s, %d negatives per anchor%s",
+        len(corpus),
+        corpus.kind,
+        negatives,
+        " (gradient accumulation adds none)" if accumulation > 1 else "",
+    )
+
+
+def _trainer(prepared: _Prepared, method: Method) -> tuple[ContrastiveTrainer, Collator, int]:
+    """The trainer, the collator that counts, and the sentences of an optimizer step."""
+    config, corpus, encoder = prepared.config, prepared.corpus, method.encoder
+    training = config.training
+    length = min(config.data.max_length, encoder.max_length)
+    views = method.views(corpus.kind, corpus.negatives)
+
+    def tokenize(texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        return encoder.tokenize(texts, max_length=length)
+
+    collator, uncounted = (
+        Collator(tokenize, encoder.tokenizer.pad_token_id, views) for _ in range(2)
+    )
+    scorer = None
+    if prepared.dev is not None:
+        scorer = dev_scorer(prepared.dev)
+    elif prepared.kept_back:
+        batches = batches_of(prepared.kept_back, max(2, training.batch_size), uncounted)
+        scorer = loss_scorer(batches, training.seed)
+    ln_batch = method.loss_reference(training.batch_size, corpus.kind, corpus.negatives)
+    negatives = method.negatives_per_anchor(training.batch_size, corpus.kind, corpus.negatives)
+    per_step = training.batch_size * len(views) * prepared.accumulation
+    trainer = ContrastiveTrainer(
+        method,
+        prepared.arguments,
+        rows=prepared.rows,
+        collator=collator,
+        evaluate_method=scorer,
+        ln_batch=ln_batch,
+        sentences_per_step=per_step,
+        callbacks=[
+            MethodState(method),
+            MetricsFile(prepared.folder / METRICS),
+            ProgressBar(per_step, ln_batch, negatives),
+        ],
+    )
+    # After the metrics file, which begins empty.
+    trainer.add_callback(StepFlow(None if scorer is None else trainer.evaluate))
+    return trainer, collator, per_step
+
+
+def _step_of(checkpoint: str | Path | None) -> int | None:
+    return None if checkpoint is None else int(Path(checkpoint).name.rpartition("-")[2])

@@ -1,0 +1,78 @@
+"""The score that chooses the checkpoint: Spearman on graded pairs, or the loss of held-out rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from simcse_kit.errors import ModelError
+from simcse_kit.evaluation.dev import DevSet
+from simcse_kit.methods.base import Method
+from simcse_kit.text.readers import Example
+
+__all__ = ["LOSS", "SPEARMAN", "Scorer", "batches_of", "dev_scorer", "held_out_loss", "loss_scorer"]
+
+SPEARMAN, LOSS = "dev_spearman", "dev_loss"
+
+Scorer = Callable[[Method], dict[str, float]]
+"""The dev metrics of a method, finite numbers by name."""
+
+Batch = dict[str, Tensor]
+
+
+def dev_scorer(dev: DevSet) -> Scorer:
+    """Score by graded pairs: ``dev_spearman`` and, where defined, the geometry."""
+
+    def score(method: Method) -> dict[str, float]:
+        scores = {f"dev_{key}": value for key, value in dev.score(method.encoder).items()}
+        if math.isnan(scores[SPEARMAN]):
+            # All vectors alike: the worst there is, and NaN would compare as the best.
+            scores[SPEARMAN] = -100.0
+        # Alignment is NaN without positives, and JSON has no NaN.
+        return {key: value for key, value in scores.items() if math.isfinite(value)}
+
+    return score
+
+
+def batches_of(
+    rows: Sequence[Example], size: int, collator: Callable[[Sequence[Example]], Batch]
+) -> list[Batch]:
+    """Full batches of held-out rows, at most ``size`` rows each; none of fewer than two rows."""
+    size = min(size, len(rows))
+    if size < 2:
+        return []
+    starts = range(0, len(rows) - size + 1, size)
+    return [collator(rows[start : start + size]) for start in starts]
+
+
+def loss_scorer(batches: Sequence[Batch], seed: int) -> Scorer:
+    """Score by the loss of held-out rows: ``dev_loss``."""
+    return lambda method: {LOSS: held_out_loss(method, batches, seed)}
+
+
+def held_out_loss(method: Method, batches: Sequence[Batch], seed: int) -> float:
+    """Mean loss over fixed batches, with the dropout that training has, drawn from ``seed``.
+
+    Without dropout the two views of unsupervised SimCSE would be one and the same. The state of
+    the random numbers is put back, so that evaluating does not change the training.
+
+    Raises:
+        ModelError: the loss is not finite.
+    """
+    was_training = method.training
+    method.train()
+    device = next(method.parameters()).device
+    total = 0.0
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        for batch in batches:
+            total += float(method(**{k: v.to(device) for k, v in batch.items()}).loss)
+    method.train(was_training)
+    if not math.isfinite(total):
+        raise ModelError(
+            f"the held-out loss is {total}: training has diverged; lower training.learning_rate"
+        )
+    return total / len(batches)

@@ -1,0 +1,163 @@
+"""The optimisation loop: transformers.Trainer, taught that the model is a method."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import transformers
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+
+from simcse_kit.errors import ModelError
+from simcse_kit.methods.base import Method
+from simcse_kit.training.order import ShuffledOrder
+from simcse_kit.training.rows import RowSubset
+
+__all__ = ["ContrastiveTrainer"]
+
+logger = logging.getLogger(__name__)
+
+_WEIGHTS = "model.safetensors"
+
+
+class ContrastiveTrainer(transformers.Trainer):
+    """A thin Trainer: the loss comes from the method, the dev score from a function.
+
+    Args:
+        method: the model; its ``forward`` takes the collator's tensors by name.
+        args: the trainer's own arguments.
+        rows: the training rows.
+        collator: rows to tensors.
+        evaluate_method: gives the dev metrics; called with the method at every evaluation.
+        ln_batch: loss of an encoder that tells nothing apart, logged beside the loss.
+        sentences_per_step: for the speed.
+        callbacks: what else happens.
+    """
+
+    # Trainer would look at forward(**batch) and hand num_items_in_batch to the method.
+    accepts_loss_kwargs = False
+
+    def __init__(
+        self,
+        method: Method,
+        args: transformers.TrainingArguments,
+        *,
+        rows: RowSubset,
+        collator: Callable[[Sequence[Any]], dict[str, Tensor]],
+        evaluate_method: Callable[[Method], dict[str, float]] | None,
+        ln_batch: float,
+        sentences_per_step: int,
+        callbacks: list[transformers.TrainerCallback],
+    ):
+        super().__init__(
+            model=method,
+            args=args,
+            train_dataset=rows,
+            # Never read; the trainer insists on one where it is to evaluate.
+            eval_dataset=None if evaluate_method is None else rows,
+            data_collator=collator,
+            callbacks=callbacks,
+        )
+        self.model_accepts_loss_kwargs = False
+        # We bring our own bar; the trainer's prints its logs to stdout.
+        self.remove_callback(transformers.trainer_callback.PrinterCallback)
+        self.remove_callback(transformers.trainer_callback.ProgressCallback)
+        self._rows = rows
+        self._method = method
+        self._evaluate_method = evaluate_method
+        self._ln_batch = ln_batch
+        self._per_step = sentences_per_step
+        self._method_logs: dict[str, list[Tensor | float]] = {}
+        self._mark = (time.perf_counter(), 0)
+        self._evaluating = 0.0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> ShuffledOrder:  # noqa: ARG002
+        return ShuffledOrder(len(self._rows), self.args.seed)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002 - a trainer argument
+    ) -> Any:
+        """The method's loss; its logs are collected for the next log line."""
+        output = model(**inputs)
+        for name, value in output.logs.items():
+            self._method_logs.setdefault(name, []).append(value)
+        return (output.loss, output) if return_outputs else output.loss
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """The dev metrics, under the names that the trainer looks for."""
+        if self._evaluate_method is None:
+            return {}
+        began = time.perf_counter()
+        metrics = {f"eval_{k}": v for k, v in self._evaluate_method(self._method).items()}
+        self._evaluating += time.perf_counter() - began
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add what the method says, ln(candidates) and the speed to a training line."""
+        if "loss" in logs:
+            for name, values in self._method_logs.items():
+                logs[name] = sum(float(value) for value in values) / len(values)
+            self._method_logs.clear()
+            logs["ln_batch"] = self._ln_batch
+            now, step = time.perf_counter(), self.state.global_step
+            seconds = now - self._mark[0] - self._evaluating
+            if self._mark[1] and seconds > 0:
+                done = (step - self._mark[1]) * self._per_step
+                logs["sentences_per_second"] = round(done / seconds, 1)
+            self._mark, self._evaluating = (now, step), 0.0
+        super().log(logs, start_time)
+
+    # ---- Checkpoints hold the whole method. The trainer's own _save fails on tied weights and
+    # pickles its arguments; its loading is not strict, so that a missing tensor goes unnoticed.
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(self._method, str(folder / _WEIGHTS))
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        path = Path(resume_from_checkpoint) / _WEIGHTS
+        try:
+            load_model(model or self._method, str(path), strict=True)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"checkpoint {path} cannot be read: {reason}") from error
+
+    def reopen(self, checkpoint: Path) -> None:
+        """Put back the state that a finished run ended with: the log, and the best weights.
+
+        To train on from its last checkpoint would make one step too many.
+
+        Raises:
+            ModelError: the weights cannot be read.
+        """
+        self.state = transformers.TrainerState.load_from_json(
+            str(checkpoint / "trainer_state.json")
+        )
+        best = self.state.best_model_checkpoint
+        # By its name: the folder may have been moved since.
+        self._load_from_checkpoint(
+            str(checkpoint if best is None else checkpoint.parent / Path(best).name)
+        )
+
+    def _load_best_model(self) -> None:
+        best = self.state.best_model_checkpoint
+        if best is None:
+            logger.warning("no checkpoint had a dev score; the last state is kept")
+            return
+        self._load_from_checkpoint(best)

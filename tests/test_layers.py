@@ -1,0 +1,98 @@
+"""Who may import whom, and what a start of the program costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import simcse_kit
+
+ROOT = Path(simcse_kit.__file__).parent
+FILES = {
+    path.relative_to(ROOT).with_suffix("").as_posix(): path.read_text(encoding="utf-8")
+    for path in sorted(ROOT.rglob("*.py"))
+}
+# A part imports itself and parts before it; those on one line do not know each other.
+LAYERS = "errors|registry|config|functional|encoder text|methods|evaluation|training|cli".split("|")
+RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer.split()}
+# One file a paper, one file a command: they do not know each other, but for these.
+SHARED = {"methods": ["base", "heads", "masking", "__init__"], "cli": ["__init__"]}
+TABLES = ["methods/__init__", "cli/main"]
+
+
+def imported(source: str) -> set[str]:
+    """What is imported, lazily and for typing too; ``from a import b`` gives ``a.b``."""
+    nodes = list(ast.walk(ast.parse(source)))
+    plain = {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
+    froms = [n for n in nodes if isinstance(n, ast.ImportFrom)]
+    used = {f"transformers.{n.attr}" for n in nodes if isinstance(n, ast.Attribute)}
+    named = {f"{'.' * n.level}{n.module}.{alias.name}" for n in froms for alias in n.names}
+    return plain | named | {name for name in used if name.endswith(".Trainer") or "AutoM" in name}
+
+
+def allowed(name: str, target: str) -> bool:
+    """Whether the module ``name``, such as ``text/collate``, may import ``target``."""
+    part, _, file = name.partition("/")
+    package, other, *rest = [*target.split("."), ""]
+    if package == "transformers" and (other == "Trainer" or other.startswith("AutoModel")):
+        return name == "training/trainer" if other == "Trainer" else part == "encoder"
+    if package != "simcse_kit" or other not in RANK or part not in RANK:
+        return package != ""  # other packages, and what is above all layers; nothing relative
+    if other == part:
+        return rest[0] in ["", file, *SHARED.get(part, rest)] or name in TABLES
+    return RANK[other] < RANK[part]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_only_point_down(name: str) -> None:
+    assert name.partition("/")[0] in {*RANK, "__init__", "__main__"}, "a part without a layer"
+    assert [target for target in imported(FILES[name]) if not allowed(name, target)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("config", "from simcse_kit.methods import METHODS"),
+        ("text/collate", "def f():\n    from simcse_kit.encoder.encoder import SentenceEncoder"),
+        ("encoder/encoder", "import simcse_kit.text.lines"),
+        ("evaluation/dev", "from simcse_kit.training import run"),
+        ("methods/another", "from simcse_kit.methods.simcse import SimCSE"),
+        ("methods/another", "from simcse_kit.methods import simcse"),
+        ("cli/train", "from simcse_kit.cli import info"),
+        ("training/run", "from simcse_kit.cli.main import app"),
+        ("training/run", "import transformers\nx = transformers.Trainer"),
+        ("methods/simcse", "from transformers import AutoModelForMaskedLM"),
+        ("text/lines", "from .rows import x"),
+    ],
+)
+def test_the_rules_bite(name: str, source: str) -> None:
+    assert not all(allowed(name, target) for target in imported(source))
+
+
+def test_a_start_is_light() -> None:
+    probe = (
+        "import sys, simcse_kit; from simcse_kit.cli.main import main\n"
+        "sys.argv = ['simcse', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert "Usage: simcse" in done.stdout
+    assert done.stdout.endswith("set()\n")
+
+
+def test_help_is_quick() -> None:
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "simcse_kit", "--help"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.5

@@ -1,0 +1,65 @@
+"""Which rows training sees, and which are kept back."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simcse_kit.text.corpus import Corpus
+from simcse_kit.text.readers import Example
+from simcse_kit.training.rows import RowSubset, split_rows
+
+
+class Numbers:
+    """A corpus whose row n says n."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def rows(self, indices: Any) -> list[Example]:
+        assert all(0 <= index < self.size for index in indices)
+        return [Example((str(index),)) for index in indices]
+
+
+def corpus(size: int) -> Corpus:
+    return cast(Corpus, Numbers(size))
+
+
+def numbers(rows: list[Example]) -> list[int]:
+    return [int(row.texts[0]) for row in rows]
+
+
+@st.composite
+def left_out(draw: st.DrawFn) -> tuple[int, list[int]]:
+    size = draw(st.integers(1, 80))
+    return size, sorted(draw(st.sets(st.integers(0, size - 1))))
+
+
+@given(left_out())
+def test_what_stays_is_the_complement_in_order(case: tuple[int, list[int]]) -> None:
+    size, without = case
+    subset = RowSubset(corpus(size), without)
+    expected = [row for row in range(size) if row not in set(without)]
+    assert len(subset) == len(expected)
+    assert numbers(subset.__getitems__(range(len(subset)))) == expected
+    assert numbers([subset[index] for index in range(len(subset))]) == expected
+
+
+@given(st.integers(0, 200), st.integers(0, 50), st.integers(0, 5))
+def test_split_divides_the_corpus(size: int, held_out: int, seed: int) -> None:
+    subset, back = split_rows(corpus(size), held_out, seed)
+    kept, gone = numbers(subset.__getitems__(range(len(subset)))), numbers(back)
+    assert len(gone) == min(held_out, size // 10)
+    assert sorted(kept + gone) == list(range(size))
+    assert kept == sorted(kept)
+    assert gone == sorted(gone)
+    assert numbers(split_rows(corpus(size), held_out, seed)[1]) == gone
+
+
+def test_another_seed_keeps_other_rows_back() -> None:
+    assert numbers(split_rows(corpus(500), 9, 0)[1]) != numbers(split_rows(corpus(500), 9, 1)[1])
