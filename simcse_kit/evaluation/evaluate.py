@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -37,7 +37,7 @@ _PACKAGES = ("torch", "transformers", "numpy", "scipy", "simcse-kit")
 
 def evaluate(
     encoder: Encoder,
-    tasks: str | Path | Sequence[str | Path] = "sts",
+    tasks: str | Path | Sequence[str | Path] | Mapping[str, list[PairSet]] = "sts",
     *,
     data: str | Path | None = None,
     geometry_on: str | None = DEFAULT_GEOMETRY,
@@ -51,7 +51,7 @@ def evaluate(
 
     Args:
         encoder: any object whose ``encode(list[str])`` gives (n, d) numbers.
-        tasks: see :func:`load_tasks`.
+        tasks: see :func:`load_tasks`; or what it gave, so that several encoders share it.
         data: folder in the SentEval layout; without it named tasks come from the Hub.
         geometry_on: where alignment and uniformity are taken: a name or file such as ``"STSB"``
             (its test split), ``"STSB-dev"``, ``"STSB-full"`` (the whole set, as in the papers), or
@@ -66,7 +66,7 @@ def evaluate(
         ModelError: ``encode`` gave something other than (n, d) finite, non-zero vectors.
     """
     start = time.perf_counter()
-    loaded = load_tasks(tasks, data)
+    loaded = dict(tasks) if isinstance(tasks, Mapping) else load_tasks(tasks, data)
     shape = None if geometry_on is None else _geometry_pairs(geometry_on, loaded, data)
     needed = [part for sets in loaded.values() for part in sets]
     if shape is not None:

@@ -193,7 +193,11 @@ def _loss(history: History, key: str, last: float) -> Panel | None:
             pane.plot(xs, ys, color=svg.SERIES[1], marker="o" if len(xs) < 3 else "", markersize=4)
         if len(dev_values):
             pane.plot(dev_steps, dev_values, color=svg.SERIES[0], linestyle=(0, (1, 1.2)))
-        pane.set_ylim(bottom=min(0.0, *ys, *dev_values))
+        shown = [*ys, *dev_values, *levels]
+        if min(shown) > 0 and max(shown) > 50 * min(shown):
+            pane.set_yscale("log")  # else the curve lies on the axis
+        else:
+            pane.set_ylim(bottom=min(0.0, *shown))
 
     parts = [f"Training loss: {_span(values)}." if len(values) else "No training loss was logged."]
     if block > 1:

@@ -1,0 +1,1 @@
+"""The command `simcse`; one file a command."""

@@ -1,0 +1,51 @@
+"""`simcse methods` and `simcse presets`"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+__all__ = ["methods_command", "presets_command"]
+
+_Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+def methods_command(as_json: _Json = False) -> None:
+    """The training methods, with paper, data and options."""
+    from simcse_kit.methods import METHODS
+
+    entries = {}
+    for name in METHODS:
+        method = METHODS.resolve(name)
+        entries[name] = {
+            "title": method.paper.title,
+            "arxiv": method.paper.arxiv,
+            "year": method.paper.year,
+            "reads": list(method.reads),
+            "options": {
+                key: {"default": field.default, "help": field.description}
+                for key, field in method.Config.model_fields.items()
+            },
+        }
+    if as_json:
+        typer.echo(json.dumps(entries))
+        return
+    for name, entry in entries.items():
+        typer.echo(f"{name}: {entry['title']} ({entry['year']}, arXiv {entry['arxiv']})")
+        typer.echo(f"  reads {', '.join(entry['reads'])}")
+        for key, option in entry["options"].items():
+            typer.echo(f"  method.{key} = {option['default']}  # {option['help']}")
+
+
+def presets_command(as_json: _Json = False) -> None:
+    """The packaged presets; the comments say paper, expected score and hardware."""
+    from simcse_kit.config import preset_path, presets
+
+    texts = {name: preset_path(name).read_text(encoding="utf-8") for name in presets()}
+    if as_json:
+        typer.echo(json.dumps(texts))
+        return
+    for name, text in texts.items():
+        typer.echo(f"{name}\n" + "".join(f"  {line}\n" for line in text.strip().split("\n")))

@@ -1,0 +1,66 @@
+"""The command `simcse`: the table of commands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from simcse_kit import __version__
+from simcse_kit.cli import catalogue, encode, evaluate, info, similarity, train
+from simcse_kit.errors import SimcseError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="simcse",
+    help="Text files in, a proven sentence encoder out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,  # importing rich takes longer than all the rest of `--help`
+)
+app.command("train", cls=train.TrainCommand)(train.train_command)
+app.command("encode")(encode.encode_command)
+app.command("similarity")(similarity.similarity_command)
+app.command("eval")(evaluate.eval_command)
+app.command("info")(info.info_command)
+app.command("methods")(catalogue.methods_command)
+app.command("presets")(catalogue.presets_command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings only.")] = False,
+    version: Annotated[  # noqa: ARG001 - acts through its callback
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Train, use and evaluate sentence encoders. Results go to stdout, progress to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("simcse: %(message)s"))
+    package = logging.getLogger("simcse_kit")
+    package.handlers[:] = [handler]
+    package.setLevel(logging.WARNING if quiet else logging.INFO)
+    package.propagate = False
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 2 wrong input or usage, 1 anything unexpected."""
+    # Set before any Hugging Face library is imported; forking after use would warn.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except SimcseError as error:
+        sys.stderr.write(f"simcse: error: {error}\n")
+        sys.exit(2)

@@ -1,0 +1,25 @@
+"""`simcse similarity`"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+__all__ = ["similarity_command"]
+
+
+def similarity_command(
+    model: Annotated[str, typer.Argument(help="Embedded name, folder, or Hub name.")],
+    first: Annotated[str, typer.Argument(metavar="SENTENCE", help="A sentence.")],
+    second: Annotated[str, typer.Argument(metavar="SENTENCE", help="Another sentence.")],
+    pooling: Annotated[str | None, typer.Option(help="In place of the model's own.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """Cosine similarity of two sentences, -1 to 1."""
+    from simcse_kit.encoder.encoder import SentenceEncoder
+
+    encoder = SentenceEncoder.load(model, pooling=pooling)
+    value = float(encoder.similarity(first, second)[0, 0])
+    typer.echo(json.dumps({"similarity": value}) if as_json else f"{value:.4f}")

@@ -1,0 +1,117 @@
+"""`simcse train`"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+__all__ = ["TrainCommand", "train_command"]
+
+_DATA = "DATA..."
+
+
+class TrainCommand(TyperCommand):
+    """Shows ``DATA...`` in the usage line, where typer would add brackets and dots of its own."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The parts of the usage line."""
+        return [_DATA if _DATA in piece else piece for piece in super().collect_usage_pieces(ctx)]
+
+
+def train_command(
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar=_DATA,
+            help="txt (a sentence a line), csv, tsv, jsonl or parquet; .gz too; files or folders.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Embedded name, folder, or Hub name. [default: mini]")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="See `simcse methods`. [default: simcse]")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="See `simcse presets`.")] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A run.toml, over the preset.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of the encoder. [simcse-output]")
+    ] = None,
+    dev: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="STS folder or graded pairs that choose the checkpoint."),
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Stop after so many steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens of a sentence.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.")] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Names or positions of the columns to read."),
+    ] = None,
+    on_bad_row: Annotated[
+        str | None, typer.Option(metavar="error|skip", help="Stop at a bad row, or count it.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting: method.temperature=0.1"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in DIR.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier run in DIR.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """Train an encoder on text files and keep the best checkpoint."""
+    from simcse_kit.config import load_config, parse_setting
+
+    flags: list[tuple[str, str, Any]] = [
+        ("data", "train", data or None),
+        ("model", "name", model),
+        ("method", "name", method),
+        ("training", "output", output),
+        ("evaluation", "dev", dev),
+        ("training", "epochs", epochs),
+        ("training", "max_steps", max_steps),
+        ("training", "batch_size", batch_size),
+        ("training", "learning_rate", lr),
+        ("data", "max_length", max_length),
+        ("training", "seed", seed),
+        ("data", "columns", None if columns is None else columns.split(",")),
+        ("data", "on_bad_row", on_bad_row),
+    ]
+    named = [{table: {key: value}} for table, key, value in flags if value is not None]
+    resolved = load_config(
+        preset=preset, file=config, overrides=[*map(parse_setting, settings or []), *named]
+    )
+    from simcse_kit.training.run import train
+
+    result = train(resolved, resume=resume, overwrite=overwrite)
+    if as_json:
+        typer.echo(json.dumps(result.to_json()))
+        return
+    typer.echo(
+        f"{result.steps:,} steps in {result.seconds:.0f} s "
+        f"({result.sentences_per_second:.0f} sentences/s)"
+    )
+    if result.best_score is not None:
+        before = "" if result.start_score is None else f" ({result.start_score:.4g} before)"
+        typer.echo(
+            f"{result.score_name} {result.best_score:.4g} at step {result.best_step}{before}"
+        )
+    if result.truncated:
+        typer.echo(f"{100 * result.truncated:.1f} % of the sentences were cut")
+    for reason, count in result.skipped.items():
+        typer.echo(f"skipped {count} rows: {reason}")
+    typer.echo(f"encoder: {result.output}")
+    typer.echo(f"curves:  {result.output / 'training.html'}")
