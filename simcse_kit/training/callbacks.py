@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from simcse_kit.methods.base import Method
 from simcse_kit.training.folder import write_text
@@ -32,13 +32,7 @@ class MethodState(TrainerCallback):
     def __init__(self, method: Method):
         self._method = method
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_: Any,
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Pass on the progress, 0 to 1."""
         self._method.after_step(state.global_step / max(1, state.max_steps))
 
@@ -56,25 +50,13 @@ class StepFlow(TrainerCallback):
     def __init__(self, evaluate: Callable[[], Any] | None):
         self._evaluate = evaluate
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_: Any,
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Evaluate, unless the run goes on from a checkpoint."""
         # Not before train(): the trainer begins with an empty log.
         if state.global_step == 0 and self._evaluate is not None:
             self._evaluate()
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_: Any,
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Ask for an evaluation, a checkpoint and a line of the log."""
         if state.global_step >= state.max_steps and self._evaluate is not None:
             control.should_evaluate = True
@@ -90,25 +72,13 @@ class MetricsFile(TrainerCallback):
         self._path = path
         self._written = 0
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_: Any,
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Start from the rows of the checkpoint, if there is one."""
         rows = history_rows(state.log_history)
         write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
         self._written = len(rows)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Append what is new."""
         rows = history_rows(state.log_history)
         with self._path.open("a", encoding="utf-8") as file:
@@ -117,7 +87,7 @@ class MetricsFile(TrainerCallback):
 
 
 class ProgressBar(TrainerCallback):
-    """Sentences done, speed, time left, negatives, the loss beside ln(candidates), the dev score."""
+    """Sentences done, speed, time left, negatives, loss beside ln(candidates), dev score."""
 
     def __init__(self, sentences_per_step: int, ln_batch: float, negatives: int):
         self._per_step = sentences_per_step
@@ -126,13 +96,7 @@ class ProgressBar(TrainerCallback):
         self._bar: Any = None
         self._shown: dict[str, str] = {}
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_: Any,
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Open the bar on stderr; tqdm keeps quiet where that is no terminal."""
         self._bar = tqdm(
             total=state.max_steps * self._per_step,
@@ -143,24 +107,13 @@ class ProgressBar(TrainerCallback):
             dynamic_ncols=True,
         )
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_: Any,
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Move on by one step."""
         if self._bar is not None:
             self._bar.update(state.global_step * self._per_step - self._bar.n)
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **_: Any,
+        self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any
     ) -> None:
         """Show the newest numbers."""
         logs = logs or {}
@@ -172,13 +125,7 @@ class ProgressBar(TrainerCallback):
         if self._bar is not None and self._shown:
             self._bar.set_postfix(self._shown, refresh=False)
 
-    def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_: Any,
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Close the bar."""
         if self._bar is not None:
             self._bar.close()
