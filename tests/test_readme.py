@@ -1,0 +1,42 @@
+"""The README's commands and code, run as they stand, in order, in one folder.
+
+Training is cut short (``--max-steps``): whether the commands work is the question here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def test_readme_commands(tmp_path: Path) -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    shutil.copytree(REPOSITORY / "data", tmp_path / "data")
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "SIMCSE_CACHE": str(tmp_path / "cache"),
+    }
+    ran = 0
+    for language, block in re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.M | re.S):
+        commands = [[sys.executable, "-c", block]] if language == "python" else []
+        if language == "sh":
+            commands = [shlex.split(line) for line in block.strip().split("\n")]
+        for command in commands:
+            if command[:2] == ["simcse", "train"]:
+                # A named flag comes after the README's own, and the last one wins.
+                command += ["--max-steps", "2"]
+            done = subprocess.run(
+                command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr}"
+            ran += 1
+    assert ran >= 8
+    assert (tmp_path / "my-report" / "report.html").is_file()
+    assert (tmp_path / "vectors.npy").is_file()
