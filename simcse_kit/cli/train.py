@@ -96,7 +96,12 @@ def train_command(
     )
     from simcse_kit.training.run import train
 
-    result = train(resolved, resume=resume, overwrite=overwrite)
+    try:
+        result = train(resolved, resume=resume, overwrite=overwrite)
+    except KeyboardInterrupt:
+        message = "interrupted; the same command with --resume (without --overwrite) goes on"
+        typer.echo(f"simcse: {message} from the newest checkpoint", err=True)
+        raise typer.Exit(1) from None
     if as_json:
         typer.echo(json.dumps(result.to_json()))
         return

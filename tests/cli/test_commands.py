@@ -245,6 +245,19 @@ def test_train_refuses(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_interrupted_training_says_how_to_go_on(
+    simcse: Simcse, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_run, "train", interrupted)
+    done = simcse("train", texts)
+    assert (done.code, done.out) == (1, "")
+    assert "interrupted" in done.err
+    assert "--resume" in done.err
+
+
 # ------------------------------------------------------------------ encode
 
 
