@@ -20,30 +20,37 @@ UNSUP = {"steps": 150, "batch": 64, "lr": 4e-4, "length": 32, "every": 50}
 SUP = {"steps": 150, "batch": 64, "lr": 2e-4, "length": 32, "every": 50}
 
 
-def ours(arm: str, seed: int, shared: Path, work: Path) -> str:
-    from simcse_kit.config import load_config
+def ours(options: argparse.Namespace, name: str) -> str:
+    from simcse_kit.config import load_config, parse_setting
     from simcse_kit.training.run import train
 
-    supervised = arm != "unsup"
+    supervised = options.arm != "unsup"
     setting = SUP if supervised else UNSUP
     data = "data/train/nli/triplets.csv" if supervised else "data/train/unsup_sentences.txt"
-    start = str(work / f"unsup-{seed}") if arm == "unsup-sup" else "mini"
-    output = work / f"{arm}-{seed}"
+    start = str(options.work / f"unsup-{options.seed}") if options.arm == "unsup-sup" else "mini"
+    output = options.work / name
     config = load_config(
         preset="mini-sup" if supervised else "mini-unsup",
         overrides=[
             {
                 "model": {"name": start},
-                "data": {"train": [str(shared / data)], "max_length": setting["length"]},
+                "data": {
+                    "train": [str(options.shared / data)],
+                    "max_length": setting["length"],
+                },
                 "training": {
                     "output": str(output),
                     "max_steps": setting["steps"],
                     "batch_size": setting["batch"],
                     "learning_rate": setting["lr"],
-                    "seed": seed,
+                    "seed": options.seed,
                 },
-                "evaluation": {"dev": str(shared / "data/sts/raw"), "every": setting["every"]},
-            }
+                "evaluation": {
+                    "dev": str(options.shared / "data/sts/raw"),
+                    "every": setting["every"],
+                },
+            },
+            *map(parse_setting, options.settings),
         ],
     )
     train(config, overwrite=True)
@@ -64,10 +71,8 @@ def sentence_transformers(arm: str, seed: int, shared: Path, work: Path) -> str:
     import simcse_kit
     from simcse_kit.evaluation.dev import DevSet
 
-    setting = UNSUP if arm.startswith("st-unsup") else SUP
-    # sentence-transformers' default is 20, a temperature of 0.05; 10 is the 0.1 of our preset.
-    scale = 10.0 if arm == "st-unsup-scale10" else 20.0
-    if arm.startswith("st-unsup"):
+    setting = UNSUP if arm == "st-unsup" else SUP
+    if arm == "st-unsup":
         text = (shared / "data/train/unsup_sentences.txt").read_text(encoding="utf-8")
         lines = text.strip().split("\n")
         rows = {"anchor": lines, "positive": lines}
@@ -106,7 +111,7 @@ def sentence_transformers(arm: str, seed: int, shared: Path, work: Path) -> str:
         model=model,
         args=args,
         train_dataset=Dataset.from_dict(rows),
-        loss=losses.MultipleNegativesRankingLoss(model, scale=scale),
+        loss=losses.MultipleNegativesRankingLoss(model),
         evaluator=EmbeddingSimilarityEvaluator(
             list(dev.sentences1), list(dev.sentences2), list(dev.gold / 5.0), name="dev"
         ),
@@ -120,10 +125,12 @@ def sentence_transformers(arm: str, seed: int, shared: Path, work: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    arms = ("raw", "unsup", "sup", "unsup-sup", "st-unsup", "st-unsup-scale10", "st-sup")
+    arms = ("raw", "unsup", "sup", "unsup-sup", "st-unsup", "st-sup")
     parser.add_argument("--arm", choices=arms, required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pooling", help="of arm raw")
+    parser.add_argument("--set", dest="settings", action="append", default=[], help="key=value")
+    parser.add_argument("--variant", default="", help="name of a run with --set")
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="where the encoders go")
     options = parser.parse_args()
@@ -132,15 +139,15 @@ def main() -> None:
     from simcse_kit.evaluation.dev import DevSet
 
     began = time.perf_counter()
-    name = f"{options.arm}-{options.seed}"
+    name = f"{options.arm}{options.variant}-{options.seed}"
     if options.arm == "raw":
         folder, name = "mini", f"raw-{options.pooling}"
     elif options.arm.startswith("st-"):
         folder = sentence_transformers(options.arm, options.seed, options.shared, options.work)
     else:
-        folder = ours(options.arm, options.seed, options.shared, options.work)
+        folder = ours(options, name)
     trained = time.perf_counter() - began
-    encoder = SentenceEncoder.load(folder, pooling=options.pooling)
+    encoder = SentenceEncoder.load(folder, pooling=options.pooling)  # of arm raw only
     report = evaluate(encoder, "sts", data=options.shared / "data/sts/raw", name=name)
     dev = DevSet.load(options.shared / "data/sts/raw").score(encoder)
     result = report.to_json() | {

@@ -14,12 +14,13 @@ ARMS = {
     "raw-last_two_mean": "raw, last-two mean",
     "raw-cls_before_pooler": "raw, [CLS]",
     "raw-max": "raw, max",
-    "unsup": "simcse-unsup",
-    "st-unsup": "sentence-transformers, same data, scale 20 (its default)",
-    "st-unsup-scale10": "sentence-transformers, same data, scale 10",
-    "sup": "simcse-sup from raw",
-    "st-sup": "sentence-transformers, same triplets",
-    "unsup-sup": "simcse-sup from simcse-unsup",
+    "unsup": "**simcse-unsup** (preset `mini-unsup`)",
+    "unsup-mean": "the same with mean pooling",
+    "unsup-mean-t0.05": "the same with mean pooling, τ 0.05",
+    "st-unsup": "sentence-transformers: mean pooling, scale 20 (τ 0.05)",
+    "sup": "**simcse-sup** from raw (preset `mini-sup`)",
+    "st-sup": "sentence-transformers: mean pooling, scale 20 (τ 0.05)",
+    "unsup-sup": "**simcse-sup** from simcse-unsup",
 }
 
 
