@@ -23,7 +23,7 @@ $(VENV)/.dev: $(VENV)/.base
 
 demo: $(VENV)/.base  ## train the embedded encoder on data/, score it before and after, write a report
 	$(BIN)/simcse train data/sentences.txt --preset mini-unsup --dev data/sts.tsv --max-steps 20 --set evaluation.every=5 --output demo/unsup --overwrite
-	$(BIN)/simcse train data/nli.csv --model demo/unsup --preset mini-sup --dev data/sts.tsv --set evaluation.every=5 --epochs 3 --output demo/encoder --overwrite
+	$(BIN)/simcse train data/nli.csv --model demo/unsup --preset mini-sup --dev data/sts.tsv --set evaluation.every=5 --epochs 6 --output demo/encoder --overwrite
 	$(BIN)/simcse eval demo/encoder --before mini --tasks data/sts.tsv --report demo/report
 
 test: $(VENV)/.dev  ## the fast tests
