@@ -39,9 +39,6 @@ class ContrastiveTrainer(transformers.Trainer):
         callbacks: what else happens.
     """
 
-    # Trainer would look at forward(**batch) and hand num_items_in_batch to the method.
-    accepts_loss_kwargs = False
-
     def __init__(
         self,
         method: Method,
@@ -63,6 +60,7 @@ class ContrastiveTrainer(transformers.Trainer):
             data_collator=collator,
             callbacks=callbacks,
         )
+        # Else the trainer may take the method for one that scales its loss by num_items_in_batch.
         self.model_accepts_loss_kwargs = False
         # We bring our own bar; the trainer's prints its logs to stdout.
         self.remove_callback(transformers.trainer_callback.PrinterCallback)
