@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from simcse_kit.startup import collection_paused
+
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -49,7 +51,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'simcse_kit' has no attribute {name!r}")
-    value = getattr(import_module(f"simcse_kit.{_PUBLIC[name]}"), name)
+    with collection_paused():
+        value = getattr(import_module(f"simcse_kit.{_PUBLIC[name]}"), name)
     globals()[name] = value
     return value
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from simcse_kit.atomic import write_whole
 from simcse_kit.errors import ConfigError, DataError
 
 __all__ = ["eval_command"]
@@ -40,7 +41,7 @@ def eval_command(
 ) -> None:
     """Score an encoder on STS tasks, with alignment and uniformity."""
     from simcse_kit.evaluation.evaluate import DEFAULT_GEOMETRY, evaluate, load_tasks
-    from simcse_kit.training.folder import METRICS, write_text
+    from simcse_kit.training.folder import METRICS
 
     # Whatever is wrong with files and data is said before a model is opened.
     scores = None if json_file in (None, "-") else Path(str(json_file))
@@ -76,12 +77,7 @@ def eval_command(
     else:
         typer.echo("\n\n".join(each.table() for each in reports))
     if scores is not None:
-        try:
-            write_text(scores, document)
-        except OSError as error:
-            raise ConfigError(
-                f"--json {json_file} cannot be written: {error.strerror or error}"
-            ) from None
+        write_whole(scores, document, remedy="give --json another file")
     if report is not None:
         from simcse_kit.evaluation.report.page import write_report
 

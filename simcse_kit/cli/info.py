@@ -18,7 +18,7 @@ def info_command(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """What a model is: pooling, head, dimensions, length, dropout, files, fingerprint."""
-    from simcse_kit.encoder.encoder import SentenceEncoder
+    from simcse_kit import SentenceEncoder
     from simcse_kit.encoder.pooling import POOLINGS
 
     encoder = SentenceEncoder.load(model, pooling=pooling)
@@ -32,6 +32,7 @@ def info_command(
         "model": model,
         "folder": str(encoder.source),
         "architecture": type(encoder.backbone).__name__,
+        "engine": "torch" if encoder.engine is None else encoder.backbone.summary,
         "parameters": sum(p.numel() for p in encoder.parameters()),
         "pooling": encoder.pooling,
         "pooling_means": POOLINGS[encoder.pooling],
@@ -60,7 +61,7 @@ def info_command(
 
 def _model_files(folder: Path) -> list[Path]:
     """The files that make the encoder; not the checkpoints and logs of a training beside them."""
-    kinds = {".json", ".safetensors", ".txt", ".model"}
+    kinds = {".json", ".safetensors", ".txt", ".model", ".onnx", ".xml", ".bin"}
     found = [*folder.glob("*"), *folder.glob("[0-9]_*/*")]
     extra = {"result.json"}
     return sorted(p for p in found if p.is_file() and p.suffix in kinds and p.name not in extra)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -10,7 +12,7 @@ from typing import Annotated
 import typer
 
 from simcse_kit import __version__
-from simcse_kit.cli import catalogue, encode, evaluate, info, similarity, train
+from simcse_kit.cli import catalogue, encode, evaluate, export, info, similarity, train
 from simcse_kit.errors import SimcseError
 
 __all__ = ["app", "main"]
@@ -28,6 +30,7 @@ app.command("encode")(encode.encode_command)
 app.command("similarity")(similarity.similarity_command)
 app.command("eval")(evaluate.eval_command)
 app.command("info")(info.info_command)
+app.command("export")(export.export_command)
 app.command("methods")(catalogue.methods_command)
 app.command("presets")(catalogue.presets_command)
 
@@ -59,6 +62,9 @@ def main() -> None:
     """Entry point. Exit codes: 0 done, 2 wrong input or usage, 1 anything unexpected."""
     # Set before any Hugging Face library is imported; forking after use would warn.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Python looks twice for cyclic garbage while it shuts down, which with torch and transformers
+    # takes a second; what is frozen is passed over.
+    atexit.register(gc.freeze)
     try:
         app()
     except SimcseError as error:

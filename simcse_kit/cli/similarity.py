@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from simcse_kit.startup import collection_paused
+
 __all__ = ["similarity_command"]
 
 
@@ -18,8 +20,9 @@ def similarity_command(
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
 ) -> None:
     """Cosine similarity of two sentences, -1 to 1."""
-    from simcse_kit.encoder.encoder import SentenceEncoder
+    with collection_paused(keep=True):
+        from simcse_kit import SentenceEncoder
 
-    encoder = SentenceEncoder.load(model, pooling=pooling)
+        encoder = SentenceEncoder.load(model, pooling=pooling)
     value = float(encoder.similarity(first, second)[0, 0])
     typer.echo(json.dumps({"similarity": value}) if as_json else f"{value:.4f}")

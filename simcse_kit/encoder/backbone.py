@@ -13,6 +13,7 @@ from torch import nn
 
 from simcse_kit.encoder.recipe import read_object
 from simcse_kit.errors import ConfigError, ModelError
+from simcse_kit.startup import collection_paused
 
 __all__ = [
     "check_length",
@@ -21,14 +22,18 @@ __all__ = [
     "load_masked_lm",
     "load_tokenizer",
     "position_limit",
+    "quiet_transformers",
     "set_dropout",
 ]
 
 logger = logging.getLogger(__name__)
 
+# Of these only the encoder is opened.
+_WITH_DECODER = frozenset({"t5", "mt5", "umt5"})
+
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Hold back the load report and bar: we check the loading ourselves and say it in one line."""
     from transformers.utils import logging as hf_logging
 
@@ -92,7 +97,7 @@ def _load(auto_class: Any, folder: Path, trust_remote_code: bool) -> tuple[Any, 
     if not trust_remote_code:
         _refuse_remote_code(folder)
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model, info = auto_class.from_pretrained(
                 folder,
                 trust_remote_code=trust_remote_code,
@@ -107,6 +112,7 @@ def _load(auto_class: Any, folder: Path, trust_remote_code: bool) -> tuple[Any, 
     return model, info
 
 
+@collection_paused()
 def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """Open the transformer in float32, in evaluation mode, without its pooler.
 
@@ -114,9 +120,11 @@ def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> Any:
         ModelError: the weights are missing, pickled, damaged or incomplete, or this is no encoder
             of text.
     """
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoModelForTextEncoding
 
-    model, info = _load(AutoModel, folder, trust_remote_code)
+    kind = read_object(folder / "config.json").get("model_type")
+    auto = AutoModelForTextEncoding if kind in _WITH_DECODER else AutoModel
+    model, info = _load(auto, folder, trust_remote_code)
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise ModelError(
@@ -156,6 +164,7 @@ def load_masked_lm(folder: Path, backbone: Any) -> nn.Module:
     return model
 
 
+@collection_paused()
 def load_tokenizer(folder: Path, *, vocabulary: int, trust_remote_code: bool = False) -> Any:
     """Open the tokenizer and hold it against the model's vocabulary.
 
@@ -166,7 +175,7 @@ def load_tokenizer(folder: Path, *, vocabulary: int, trust_remote_code: bool = F
     from transformers import AutoTokenizer
 
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=trust_remote_code, local_files_only=True
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, overload
 
@@ -15,10 +15,23 @@ from torch.nn.functional import normalize as unit_length
 
 from simcse_kit.encoder import backbone as hf
 from simcse_kit.encoder.dense import Dense
+from simcse_kit.encoder.engines.base import Engine
 from simcse_kit.encoder.inference import checked_texts, compute_vectors, token_ids
 from simcse_kit.encoder.loading import DEFAULT_POOLING, load_parts
-from simcse_kit.encoder.pooling import HEAD_POOLINGS, LAYER_POOLINGS, check_pooling, pool
+from simcse_kit.encoder.packing.families import Block
+from simcse_kit.encoder.packing.layout import MULTIPLE, Layout, pack
+from simcse_kit.encoder.packing.model import can_pack, packed_states
+from simcse_kit.encoder.pooling import (
+    FIRST_TOKEN_POOLINGS,
+    HEAD_POOLINGS,
+    LAYER_POOLINGS,
+    check_pooling,
+    pool,
+    pool_packed,
+)
+from simcse_kit.encoder.precision.lower import Precision, check_precision
 from simcse_kit.encoder.recipe import read_recipe
+from simcse_kit.encoder.stream import CHUNK, stream_vectors
 from simcse_kit.errors import ConfigError, DataError, ModelError
 
 __all__ = ["SentenceEncoder"]
@@ -40,6 +53,8 @@ class SentenceEncoder(nn.Module):
         normalize: whether :meth:`encode` gives unit vectors unless told otherwise.
         max_length: tokens of a sentence, special tokens included; what is longer is cut.
         source: the folder it was opened from.
+        engine: what computes in place of the transformer, for an exported encoder; else None. The
+            backbone then has no weights, and ``forward`` refuses.
     """
 
     def __init__(
@@ -54,6 +69,7 @@ class SentenceEncoder(nn.Module):
         lowercase: bool = False,
         prompt: str = "",
         source: Path | None = None,
+        engine: Engine | None = None,
     ):
         super().__init__()
         self.backbone = backbone
@@ -64,6 +80,8 @@ class SentenceEncoder(nn.Module):
         self.lowercase = lowercase
         self.prompt = prompt
         self.source = source
+        self.engine = engine
+        self._packs: bool | None = None if engine is None else False
         self.max_length = self._checked_length(max_length)
         if pooling in HEAD_POOLINGS and head is None:
             raise ModelError(f"pooling {pooling!r} needs a head, and there is none")
@@ -82,9 +100,9 @@ class SentenceEncoder(nn.Module):
     ) -> SentenceEncoder:
         """Open an encoder.
 
-        Opens folders of this kit and of sentence-transformers, plain Hugging Face models, and
-        princeton-nlp/SimCSE checkpoints (as trained and converted). Only safetensors weights are
-        read; pickled weights are refused.
+        Opens folders of this kit (exported ones too) and of sentence-transformers, plain Hugging
+        Face models, and princeton-nlp/SimCSE checkpoints (as trained and converted). Only
+        safetensors weights are read; pickled weights are refused.
 
         Args:
             path_or_name: a folder, ``"mini"`` (embedded), or a name on the Hugging Face Hub.
@@ -105,6 +123,8 @@ class SentenceEncoder(nn.Module):
             trust_remote_code=trust_remote_code,
         )
         encoder = cls(**parts).eval()
+        if encoder.engine is not None and torch.device(device or "cpu").type != "cpu":
+            raise ConfigError(f"{path_or_name} is exported to run on the CPU, not on {device!r}")
         try:
             return encoder.to(device or "cpu")
         # torch tells of an unknown or absent device in several ways.
@@ -135,6 +155,8 @@ class SentenceEncoder(nn.Module):
     @property
     def embedding_dim(self) -> int:
         """Dimensions of the vectors."""
+        if self.engine is not None:
+            return int(self.backbone.dim)
         if self.head is not None:
             return cast(Dense, self.head[-1]).out_features
         return int(self.backbone.config.hidden_size)
@@ -142,7 +164,16 @@ class SentenceEncoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.parameters()).device
+        return torch.device("cpu") if self.engine is not None else next(self.parameters()).device
+
+    def require_weights(self) -> None:
+        """Make sure that there is a transformer to train or to change.
+
+        Raises:
+            ModelError: the encoder is exported; the message names the model it was made from.
+        """
+        if self.engine is not None:
+            self.backbone.refuse()
 
     def dropouts(self) -> dict[str, float]:
         """Every dropout probability of the transformer, by the place where it acts."""
@@ -190,13 +221,48 @@ class SentenceEncoder(nn.Module):
         Returns:
             ``(n, embedding_dim)``.
         """
+        if self.packs:
+            packed = pack(input_ids, attention_mask, multiple=MULTIPLE)
+            return self.forward_packed(*packed)[: len(input_ids)]
         layers = self.pooling in LAYER_POOLINGS
         output = self.backbone(
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=layers
         )
         states = output.hidden_states if layers else (output.last_hidden_state,)
-        vectors = pool(self.pooling, states, attention_mask)
-        return vectors if self.head is None else cast(Tensor, self.head(vectors))
+        return self._after_pooling(pool(self.pooling, states, attention_mask))
+
+    @property
+    def packs(self) -> bool:
+        """Whether batches run without their padding; some architectures cannot."""
+        # Recomputing activations is the model's own affair, in its own code.
+        if any(getattr(part, "gradient_checkpointing", False) for part in self.backbone.modules()):
+            return False
+        if self._packs is None:
+            self._packs = can_pack(self.backbone)
+        return self._packs
+
+    def forward_packed(
+        self, tokens: Tensor, layout: Layout, blocks: Sequence[Block] | None = None
+    ) -> Tensor:
+        """:meth:`forward` of a batch whose padding is out already.
+
+        Args:
+            tokens: ``(T,)`` ids of all rows, end to end.
+            layout: where the rows are.
+            blocks: layers prepared for inference, in place of those of the model.
+
+        Returns:
+            ``(R, embedding_dim)``, in the order of the batch.
+        """
+        states = packed_states(
+            self.backbone,
+            tokens,
+            layout,
+            all_layers=self.pooling in LAYER_POOLINGS,
+            first_only=self.pooling in FIRST_TOKEN_POOLINGS,
+            blocks=blocks,
+        )
+        return self._after_pooling(pool_packed(self.pooling, states, layout))
 
     def tokenize(
         self, sentences: Sequence[str], *, max_length: int | None = None
@@ -222,6 +288,7 @@ class SentenceEncoder(nn.Module):
         normalize: bool | None = ...,
         to: Literal["numpy"] = ...,
         max_length: int | None = ...,
+        precision: Precision = ...,
         progress: bool = ...,
     ) -> NDArray[np.float32]: ...
 
@@ -235,6 +302,7 @@ class SentenceEncoder(nn.Module):
         normalize: bool | None = ...,
         to: Literal["torch"],
         max_length: int | None = ...,
+        precision: Precision = ...,
         progress: bool = ...,
     ) -> Tensor: ...
 
@@ -247,6 +315,7 @@ class SentenceEncoder(nn.Module):
         normalize: bool | None = None,
         to: Literal["numpy", "torch"] = "numpy",
         max_length: int | None = None,
+        precision: Precision = "fp32",
         progress: bool = False,
     ) -> NDArray[np.float32] | Tensor:
         """Sentences to vectors, in the given order.
@@ -261,6 +330,11 @@ class SentenceEncoder(nn.Module):
             normalize: unit vectors; by default what the recipe says.
             to: ``"numpy"`` (float32) or ``"torch"`` (on the encoder's device).
             max_length: tokens of a sentence, in place of the encoder's own.
+            precision: ``"bf16"`` or ``"int8"`` computes the linear maps in that. Where bfloat16 is
+                not faster, a log line says so and float32 is taken. int8 is for CPUs; a log line
+                tells how far its vectors are from those in float32. Its ranges come from the
+                sentences of the first call and are kept until the weights change, so that the
+                vectors of all calls can be compared.
             progress: a bar on stderr, shown only on a terminal.
 
         Returns:
@@ -268,13 +342,13 @@ class SentenceEncoder(nn.Module):
 
         Raises:
             DataError: an entry is not a string.
-            ConfigError: a length, size or budget that is not allowed.
+            ConfigError: a length, size or budget that is not allowed, or a precision that this
+                encoder, this CPU or this torch does not serve.
         """
         if to not in ("numpy", "torch"):
             raise ConfigError(f"encode(to={to!r}); allowed: 'numpy', 'torch'")
-        for what, value in (("batch_size", batch_size), ("token_budget", token_budget)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ConfigError(f"encode({what}={value!r}); it must be an integer of at least 1")
+        _check_sizes(batch_size=batch_size, token_budget=token_budget)
+        check_precision(self, precision)
         texts = checked_texts(sentences)
         distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         vectors = compute_vectors(
@@ -284,6 +358,7 @@ class SentenceEncoder(nn.Module):
             token_budget=token_budget,
             max_length=max_length,
             progress=progress,
+            precision=precision,
         )
         result = vectors[torch.tensor([distinct[text] for text in texts], dtype=torch.int64)]
         if self.normalize if normalize is None else normalize:
@@ -291,6 +366,63 @@ class SentenceEncoder(nn.Module):
         if isinstance(sentences, str):
             result = result[0]
         return result if to == "torch" else result.cpu().numpy()
+
+    def encode_stream(
+        self,
+        sentences: Iterable[str],
+        *,
+        chunk: int = CHUNK,
+        batch_size: int | None = None,
+        token_budget: int | None = None,
+        normalize: bool | None = None,
+        max_length: int | None = None,
+        precision: Precision = "fp32",
+        progress: bool = False,
+        total: int | None = None,
+    ) -> Iterator[NDArray[np.float32]]:
+        """:meth:`encode` for as many sentences as there are, in bounded memory.
+
+        One chunk is held at a time and one is read ahead, which is tokenized meanwhile. Each
+        distinct sentence of a chunk is computed once.
+
+        Args:
+            sentences: read once, in the thread that asks for the vectors.
+            chunk: most sentences of a chunk; very long sentences make smaller chunks.
+            batch_size: as for :meth:`encode`.
+            token_budget: as for :meth:`encode`.
+            normalize: as for :meth:`encode`.
+            max_length: as for :meth:`encode`.
+            precision: as for :meth:`encode`.
+            progress: as for :meth:`encode`.
+            total: number of sentences, if known, for the time left in the bar.
+
+        Yields:
+            ``(rows, embedding_dim)`` float32; laid end to end, row i belongs to sentence i.
+
+        Raises:
+            DataError: an entry is not a string; raised when it is read, a chunk ahead.
+            ConfigError: as for :meth:`encode`; before anything is read, but for an architecture
+                that int8 does not serve.
+        """
+        _check_sizes(chunk=chunk, batch_size=batch_size, token_budget=token_budget)
+        if isinstance(sentences, str) or not isinstance(sentences, Iterable):
+            kind = type(sentences).__name__
+            raise DataError(f"sentences are {kind}, not an iterable of strings such as a list")
+        if max_length is not None:
+            self._checked_length(max_length)
+        check_precision(self, precision)
+        return stream_vectors(
+            self,
+            sentences,
+            chunk=chunk,
+            max_length=max_length,
+            normalize=self.normalize if normalize is None else normalize,
+            progress=progress,
+            total=total,
+            batch_size=batch_size,
+            token_budget=token_budget,
+            precision=precision,
+        )
 
     def similarity(self, a: Sentences | Vectors, b: Sentences | Vectors) -> NDArray[np.float32]:
         """Cosine of every pair, always as a matrix.
@@ -315,6 +447,9 @@ class SentenceEncoder(nn.Module):
 
     # ---------------------------------------------------------------- inside
 
+    def _after_pooling(self, vectors: Tensor) -> Tensor:
+        return vectors if self.head is None else cast(Tensor, self.head(vectors))
+
     def _vectors(self, side: Sentences | Vectors) -> Tensor:
         if isinstance(side, np.ndarray) and side.dtype.kind in "fiub":
             side = torch.from_numpy(side.astype(np.float32))
@@ -325,9 +460,15 @@ class SentenceEncoder(nn.Module):
 
     def _checked_length(self, wanted: int | None) -> int:
         """The length asked for, or the default, held against what the model has positions for."""
-        limit = hf.position_limit(self.backbone)
+        limit = hf.position_limit(self.backbone) if self.engine is None else self.backbone.positions
         if wanted is not None:
             return hf.check_length(wanted, limit)
         # Tokenizers without a limit of their own report an astronomic number.
         own = min(int(self.tokenizer.model_max_length), 10**6)
         return own if limit is None else min(own, limit)
+
+
+def _check_sizes(**sizes: Any) -> None:
+    for what, value in sizes.items():
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ConfigError(f"encode({what}={value!r}); it must be an integer of at least 1")

@@ -3,32 +3,52 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from simcse_kit.encoder.batching import length_sorted_batches, pad_batch
+from simcse_kit.encoder.packing.layout import MULTIPLE, pack_rows
+from simcse_kit.encoder.packing.model import prepared_blocks
+from simcse_kit.encoder.pooling import FIRST_TOKEN_POOLINGS
+from simcse_kit.encoder.precision.lower import Precision, lower_blocks
+from simcse_kit.encoder.threads import shared_out
 from simcse_kit.errors import DataError
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
 
-__all__ = ["checked_texts", "compute_vectors", "evaluation_mode", "token_ids"]
+__all__ = [
+    "checked_texts",
+    "compute_vectors",
+    "evaluation_mode",
+    "progress_bar",
+    "token_ids",
+    "vectors_of_rows",
+    "warn_of_cut",
+]
 
 logger = logging.getLogger(__name__)
 
-# Padded tokens of one forward pass. On CPUs larger passes leave the cache and gain nothing.
+# Tokens of one forward pass. On CPUs larger passes leave the cache and gain nothing.
 CPU_TOKEN_BUDGET = 2048
 CUDA_TOKEN_BUDGET = 32768
+# A job of fewer tokens is one batch, computed by all threads together.
+SHARED_TOKENS = 512
+# Tokens from which on it pays to lay out the weights anew for oneDNN.
+PREPARE_FROM = 8192
 # Sentences tokenized in one call; the tokenizer's own objects take kilobytes a sentence.
 TOKENIZE_AT_ONCE = 8192
+# A tokenizer serves one thread at a time, and a stream tokenizes ahead in another one.
+_TOKENIZING = Lock()
 
 
-def checked_texts(sentences: Any) -> list[str]:
-    """The sentences as a list.
+def checked_texts(sentences: Any, *, first: int = 0) -> list[str]:
+    """The sentences as a list; errors count them from ``first``.
 
     Raises:
         DataError: this is no sequence of strings, or a string is not valid Unicode.
@@ -38,7 +58,7 @@ def checked_texts(sentences: Any) -> list[str]:
     if not isinstance(sentences, Iterable):
         raise DataError(f"sentences are {type(sentences).__name__}, not a string or a sequence")
     texts = list(sentences)
-    for number, text in enumerate(texts):
+    for number, text in enumerate(texts, start=first):
         if not isinstance(text, str):
             shown = " ".join(repr(text).split())
             raise DataError(f"sentence {number} is {type(text).__name__} {shown:.60}, not a string")
@@ -59,20 +79,24 @@ def token_ids(tokenizer: Any, texts: Sequence[str], length: int) -> tuple[list[l
     cut = 0
     for start in range(0, len(texts), TOKENIZE_AT_ONCE):
         part = list(texts[start : start + TOKENIZE_AT_ONCE])
-        encoded = tokenizer(
-            part,
-            truncation=True,
-            max_length=length,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )
+        with _TOKENIZING:
+            encoded = tokenizer(
+                part,
+                truncation=True,
+                max_length=length,
+                padding=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )
         ids: list[list[int]] = encoded["input_ids"]
         full = [number for number, row in enumerate(ids) if len(row) >= length]
         if tokenizer.is_fast:
             cut += sum(bool(encoded.encodings[number].overflowing) for number in full)
         elif full:
-            whole = tokenizer([part[number] for number in full], truncation=False, verbose=False)
+            with _TOKENIZING:
+                whole = tokenizer(
+                    [part[number] for number in full], truncation=False, verbose=False
+                )
             cut += sum(len(row) > length for row in whole["input_ids"])
         # Without special tokens an empty sentence has no token at all, and nothing to pool.
         rows += [row or [tokenizer.pad_token_id] for row in ids]
@@ -100,33 +124,120 @@ def compute_vectors(
     token_budget: int | None,
     max_length: int | None,
     progress: bool,
+    precision: Precision,
 ) -> Tensor:
     """Vectors ``(n, embedding_dim)`` float32 on the encoder's device, in the order of ``texts``."""
-    from tqdm import tqdm
-
-    device = encoder.device
-    budget = token_budget or (CPU_TOKEN_BUDGET if device.type == "cpu" else CUDA_TOKEN_BUDGET)
     rows, cut = encoder.tokenize(texts, max_length=max_length)
+    warn_of_cut(cut, len(texts), max_length or encoder.max_length)
+    with progress_bar(len(rows), shown=progress) as bar:
+        return vectors_of_rows(
+            encoder,
+            rows,
+            batch_size=batch_size,
+            token_budget=token_budget,
+            precision=precision,
+            on_done=bar.update,
+        )
+
+
+def warn_of_cut(cut: int, sentences: int, length: int) -> None:
+    """Say how many sentences were longer than ``length`` tokens, if any were."""
     if cut:
         logger.warning(
             "%d of %d distinct sentences are longer than %d tokens and were cut",
             cut,
-            len(texts),
-            max_length or encoder.max_length,
+            sentences,
+            length,
         )
-    vectors = torch.empty((len(texts), encoder.embedding_dim), device=device)
-    bar = tqdm(
-        total=len(texts),
-        unit=" sentences",
-        desc="encode",
-        disable=None if progress else True,
-        delay=2,
-    )
-    with evaluation_mode(encoder), bar:
-        for batch in length_sorted_batches(
-            [len(row) for row in rows], token_budget=budget, batch_size=batch_size
+
+
+def progress_bar(total: int | None, *, shown: bool) -> Any:
+    """A bar over sentences on stderr, where that is a terminal; with the time left if ``total`` is
+    known."""
+    from tqdm import tqdm
+
+    off = None if shown else True  # None: where stderr is no terminal
+    return tqdm(total=total, unit=" sentences", desc="encode", disable=off, delay=2)
+
+
+@torch.inference_mode()
+def vectors_of_rows(
+    encoder: SentenceEncoder,
+    rows: Sequence[Sequence[int]],
+    *,
+    batch_size: int | None = None,
+    token_budget: int | None = None,
+    precision: Precision = "fp32",
+    on_done: Callable[[int], object] | None = None,
+) -> Tensor:
+    """Rows of token ids to vectors.
+
+    Args:
+        encoder: the encoder; dropout is off inside.
+        rows: the token ids of each sentence, as :meth:`SentenceEncoder.tokenize` gives them.
+        batch_size: most rows of one pass.
+        token_budget: most tokens of one pass.
+        precision: in what the linear maps are computed.
+        on_done: told of the number of rows of every pass.
+
+    Returns:
+        ``(n, embedding_dim)`` float32 on the encoder's device, in the order of ``rows``.
+    """
+    device = encoder.device
+    lengths = [len(row) for row in rows]
+    tokens = sum(lengths)
+    workers = torch.get_num_threads() if device.type == "cpu" else 1
+    budget = token_budget or (CPU_TOKEN_BUDGET if device.type == "cpu" else CUDA_TOKEN_BUDGET)
+    # Small jobs are shared out evenly, and the smallest left to the threads inside torch.
+    if token_budget is None and tokens < workers * budget:
+        budget = max(tokens // workers + 1, SHARED_TOKENS)
+    batches = list(length_sorted_batches(lengths, token_budget=budget, batch_size=batch_size))
+    vectors = torch.empty((len(rows), encoder.embedding_dim), device=device)
+    with evaluation_mode(encoder):
+        run = _Runner(encoder, rows, many=tokens >= PREPARE_FROM, precision=precision)
+        for batch, part in shared_out(
+            lambda batch: run([rows[n] for n in batch]), batches, workers
         ):
-            ids, mask = pad_batch([rows[n] for n in batch], encoder.tokenizer.pad_token_id)
-            vectors[batch] = encoder(ids.to(device), mask.to(device)).float()
-            bar.update(len(batch))
+            vectors[batch] = part
+            if on_done is not None:
+                on_done(len(batch))
     return vectors
+
+
+class _Runner:
+    """One batch of rows to vectors, by whichever way the encoder has.
+
+    Args:
+        encoder: the encoder, in evaluation mode.
+        rows: all rows that will come.
+        many: many batches will come, so that it pays to prepare the weights.
+        precision: in what the linear maps are computed.
+    """
+
+    def __init__(
+        self,
+        encoder: SentenceEncoder,
+        rows: Sequence[Sequence[int]],
+        *,
+        many: bool,
+        precision: Precision,
+    ):
+        self.encoder = encoder
+        self.blocks = None
+        first_only = encoder.pooling in FIRST_TOKEN_POOLINGS
+        if precision != "fp32" and rows:
+            self.blocks = lower_blocks(encoder, precision, rows, first_only=first_only)
+        if self.blocks is None and many and encoder.packs:
+            self.blocks = prepared_blocks(encoder.backbone, first_only=first_only)
+
+    def __call__(self, rows: list[Sequence[int]]) -> Tensor:
+        encoder = self.encoder
+        if encoder.engine is not None:
+            ids, mask = pad_batch(rows, encoder.tokenizer.pad_token_id)
+            return torch.from_numpy(encoder.engine.run(ids.numpy(), mask.numpy()))
+        if not encoder.packs:
+            ids, mask = pad_batch(rows, encoder.tokenizer.pad_token_id)
+            return encoder.forward(ids.to(encoder.device), mask.to(encoder.device)).float()
+        multiple = 1 if self.blocks is None else MULTIPLE
+        tokens, layout = pack_rows(rows, encoder.device, multiple=multiple)
+        return encoder.forward_packed(tokens, layout, self.blocks).float()[: len(rows)]

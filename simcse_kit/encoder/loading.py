@@ -12,7 +12,7 @@ from torch import nn
 from simcse_kit.encoder import backbone as hf
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.pooling import HEAD_POOLINGS, check_pooling
-from simcse_kit.encoder.recipe import Recipe, checkpoint_head, read_object, read_recipe
+from simcse_kit.encoder.recipe import ENGINE_FILE, Recipe, checkpoint_head, read_object, read_recipe
 from simcse_kit.encoder.sources import resolve_model
 from simcse_kit.errors import ConfigError, ModelError
 
@@ -38,6 +38,8 @@ def load_parts(
         check_pooling(pooling)
     folder = resolve_model(path_or_name, trust_remote_code=trust_remote_code)
     recipe = read_recipe(folder)
+    if (folder / ENGINE_FILE).exists():
+        return _exported_parts(folder, recipe, pooling, max_length, trust_remote_code)
     chosen, stages = _choose_pooling(folder, recipe, pooling)
     backbone = hf.load_backbone(recipe.transformer, trust_remote_code=trust_remote_code)
     tokenizer = hf.load_tokenizer(
@@ -52,10 +54,45 @@ def load_parts(
         "pooling": chosen,
         "head": nn.Sequential(*stages) if stages else None,
         "normalize": recipe.normalize,
-        "max_length": _length(folder, recipe, backbone) if max_length is None else max_length,
+        "max_length": _length(folder, recipe, hf.position_limit(backbone))
+        if max_length is None
+        else max_length,
         "lowercase": recipe.lowercase,
         "prompt": recipe.prompt,
         "source": folder,
+    }
+
+
+def _exported_parts(
+    folder: Path,
+    recipe: Recipe,
+    pooling: str | None,
+    max_length: int | None,
+    trust_remote_code: bool,
+) -> dict[str, Any]:
+    """The same for a folder that `simcse export` made."""
+    from simcse_kit.encoder.engines.folder import ExportedBackbone, open_engine, read_facts
+
+    if pooling not in (None, recipe.pooling):
+        raise ConfigError(
+            f"{folder} was exported with pooling {recipe.pooling!r}, which is part of its graph; "
+            f"export the model again to use {pooling!r}"
+        )
+    facts = read_facts(folder)
+    limit = facts.positions
+    return {
+        "backbone": ExportedBackbone(folder, facts),
+        "tokenizer": hf.load_tokenizer(
+            folder, vocabulary=facts.vocabulary, trust_remote_code=trust_remote_code
+        ),
+        "pooling": recipe.pooling,
+        "head": nn.Sequential(*recipe.stages) if recipe.stages else None,
+        "normalize": recipe.normalize,
+        "max_length": _length(folder, recipe, limit) if max_length is None else max_length,
+        "lowercase": recipe.lowercase,
+        "prompt": recipe.prompt,
+        "source": folder,
+        "engine": open_engine(folder, facts),
     }
 
 
@@ -69,9 +106,9 @@ def _check_widths(folder: Path, stages: list[Dense], width: int) -> None:
         width = stage.out_features
 
 
-def _length(folder: Path, recipe: Recipe, backbone: Any) -> int | None:
+def _length(folder: Path, recipe: Recipe, limit: int | None) -> int | None:
     """The folder's own length, or None where it does not say."""
-    length, limit = recipe.max_length, hf.position_limit(backbone)
+    length = recipe.max_length
     try:
         return None if length is None else hf.check_length(length, limit)
     except ConfigError as error:

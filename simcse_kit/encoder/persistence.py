@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +22,7 @@ from simcse_kit.errors import ModelError
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
 
-__all__ = ["default_card", "save_encoder"]
+__all__ = ["default_card", "save_encoder", "staged_folder", "write_settings"]
 
 # Module names of sentence-transformers 2 to 6; newer ones would lock older versions out.
 _ST = "sentence_transformers.models."
@@ -28,11 +30,24 @@ _OF_A_MODEL = (
     *("model*.safetensors", "model.safetensors.index.json", "sentence_*_config.json"),
     *("tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model"),
+    *("engine.json", "model.onnx", "model.xml", "model.bin"),
 )
 
 
 def save_encoder(encoder: SentenceEncoder, folder: Path, card: str | None) -> None:
     """See :meth:`simcse_kit.encoder.encoder.SentenceEncoder.save`."""
+    with staged_folder(folder) as staging:
+        _write_weights(encoder, staging)
+        write_settings(encoder, staging, default_card(encoder) if card is None else card)
+
+
+@contextmanager
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write a model to, which takes the place of ``folder`` when the block is through.
+
+    Raises:
+        ModelError: it cannot be written; any OSError of the block is taken for that.
+    """
     try:
         # Inside a folder that exists: it may be a mounted volume, and its parent not ours.
         home = folder if folder.is_dir() else folder.parent
@@ -41,7 +56,7 @@ def save_encoder(encoder: SentenceEncoder, folder: Path, card: str | None) -> No
     except OSError as error:
         raise ModelError(f"{folder} cannot be written: {error.strerror or error}") from None
     try:
-        _write(encoder, staging, card)
+        yield staging
         # mkdtemp and safetensors make files for the owner alone.
         for path in (staging, *staging.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
@@ -56,8 +71,14 @@ def save_encoder(encoder: SentenceEncoder, folder: Path, card: str | None) -> No
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write(encoder: SentenceEncoder, staging: Path, card: str | None) -> None:
-    _write_backbone(encoder, staging)
+def write_settings(encoder: SentenceEncoder, staging: Path, card: str) -> None:
+    """Write all of a model folder but the weights of the transformer."""
+    config = encoder.backbone.config
+    settings: dict[str, Any] = config.to_dict()
+    settings["architectures"] = [type(encoder.backbone).__name__]
+    # Without this sentence-transformers' layer pooling silently sees the last layer only.
+    settings["output_hidden_states"] = encoder.pooling in LAYER_POOLINGS
+    _write_json(staging / "config.json", settings)
     if encoder.tokenizer.is_fast:  # else the length of the last call would be written as well
         encoder.tokenizer.backend_tokenizer.no_truncation()
     encoder.tokenizer.save_pretrained(staging)
@@ -103,11 +124,10 @@ def _write(encoder: SentenceEncoder, staging: Path, card: str | None) -> None:
             for number, (path, kind) in enumerate(modules)
         ],
     )
-    text = card if card is not None else default_card(encoder)
-    (staging / "README.md").write_text(text, encoding="utf-8")
+    (staging / "README.md").write_text(card, encoding="utf-8")
 
 
-def _write_backbone(encoder: SentenceEncoder, staging: Path) -> None:
+def _write_weights(encoder: SentenceEncoder, staging: Path) -> None:
     weights = {
         key: value.detach().cpu().contiguous()
         for key, value in encoder.backbone.state_dict().items()
@@ -127,12 +147,6 @@ def _write_backbone(encoder: SentenceEncoder, staging: Path) -> None:
             weights[key] = value.clone()
         seen.add(value.data_ptr())
     save_file(weights, staging / "model.safetensors", metadata={"format": "pt"})
-    config = encoder.backbone.config
-    settings: dict[str, Any] = config.to_dict()
-    settings["architectures"] = [type(encoder.backbone).__name__]
-    # Without this sentence-transformers' layer pooling silently sees the last layer only.
-    settings["output_hidden_states"] = encoder.pooling in LAYER_POOLINGS
-    _write_json(staging / "config.json", settings)
 
 
 def _write_dense(stage: Dense, part: Path) -> None:

@@ -7,12 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
+from simcse_kit.encoder.packing.layout import Layout
 from simcse_kit.errors import ConfigError
 from simcse_kit.registry import closest
 
-__all__ = ["HEAD_POOLINGS", "LAYER_POOLINGS", "POOLINGS", "check_pooling", "pool"]
+__all__ = [
+    "FIRST_TOKEN_POOLINGS",
+    "HEAD_POOLINGS",
+    "LAYER_POOLINGS",
+    "POOLINGS",
+    "check_pooling",
+    "pool",
+    "pool_packed",
+]
 
 POOLINGS: dict[str, str] = {
     "cls": "first token, then the kept MLP head (supervised SimCSE)",
@@ -29,6 +39,7 @@ POOLINGS: dict[str, str] = {
 # SimCSE paper's table used the embedding layer by mistake, its code was mended later (SimCSE#285).
 LAYER_POOLINGS: dict[str, tuple[int, int]] = {"first_last_mean": (1, -1), "last_two_mean": (-2, -1)}
 HEAD_POOLINGS = frozenset({"cls", "pooler"})
+FIRST_TOKEN_POOLINGS = HEAD_POOLINGS | {"cls_before_pooler"}
 
 
 def check_pooling(name: str) -> str:
@@ -57,11 +68,11 @@ def pool(name: str, hidden_states: Sequence[Tensor], attention_mask: Tensor) -> 
         ``(n, d)``.
     """
     last = hidden_states[-1]
-    if name in ("cls", "cls_before_pooler", "pooler"):
+    if name in FIRST_TOKEN_POOLINGS:
         return last[:, 0]
     if name == "last_token":
         ends = attention_mask.sum(dim=1) - 1
-        return last[range(last.shape[0]), ends]
+        return last[torch.arange(last.shape[0], device=last.device), ends]
     if name == "max":
         return last.masked_fill(attention_mask[..., None] == 0, float("-inf")).amax(dim=1)
     if name in LAYER_POOLINGS:
@@ -69,3 +80,24 @@ def pool(name: str, hidden_states: Sequence[Tensor], attention_mask: Tensor) -> 
         last = (hidden_states[low] + hidden_states[high]) / 2
     mask = attention_mask[..., None].to(last.dtype)
     return (last * mask).sum(dim=1) / mask.sum(dim=1)
+
+
+def pool_packed(name: str, states: Sequence[Tensor], layout: Layout) -> Tensor:
+    """Pool the states of a packed batch.
+
+    Args:
+        name: one of :data:`POOLINGS`.
+        states: layer outputs as for :func:`pool`, each ``(T, d)``; for the
+            :data:`FIRST_TOKEN_POOLINGS` the last one is ``(R, d)``, the first tokens alone.
+        layout: where the rows are.
+
+    Returns:
+        ``(R, d)``, in the order of the batch.
+    """
+    if name in FIRST_TOKEN_POOLINGS:
+        return layout.to_batch_order(states[-1])
+    pooled = []
+    for group in zip(*(layout.by_group(state) for state in states), strict=True):
+        every = torch.ones(group[0].shape[:2], dtype=torch.int64, device=group[0].device)
+        pooled.append(pool(name, group, every))
+    return layout.to_batch_order(torch.cat(pooled))

@@ -21,6 +21,7 @@ from simcse_kit.encoder.pooling import LAYER_POOLINGS
 from simcse_kit.errors import ModelError
 
 __all__ = [
+    "ENGINE_FILE",
     "ST_POOLINGS",
     "Recipe",
     "checkpoint_head",
@@ -29,6 +30,8 @@ __all__ = [
     "read_recipe",
 ]
 
+# A folder with this file holds an exported graph in place of weights.
+ENGINE_FILE = "engine.json"
 # Our pooling for each token pooling of sentence-transformers.
 ST_POOLINGS = {"cls": "cls_before_pooler", "mean": "mean", "max": "max", "lasttoken": "last_token"}
 _LEGACY_MODES = {

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from bisect import bisect_right
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from simcse_kit.atomic import replacement, write_whole
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.text.arrow import RowWriter, count_rows
 from simcse_kit.text.cache import CorpusRecord, cache_folder, fingerprint
@@ -194,27 +193,22 @@ def _write(
     states: Sequence[tuple[int, int]],
     settings: dict[str, Any],
 ) -> CorpusRecord:
-    # The name is unique, so that several builders of one corpus cannot disturb each other.
-    temporary = arrow.with_name(f".{arrow.stem}.{uuid.uuid4().hex}.tmp")
+    remedy = "set SIMCSE_CACHE to another folder"
     try:
         arrow.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(
+            f"the cache folder {arrow.parent} cannot be made: {reason}; {remedy}"
+        ) from None
+    with replacement(arrow, remedy=remedy) as temporary:
         report, negatives = _read_into(temporary, files, kind, settings)
         for file, state in zip(files, states, strict=True):
             if _state(file) != state:
                 raise DataError("changed while it was read; try again", file=file)
         size = temporary.stat().st_size
-        record = CorpusRecord.of(kind, negatives, size, report, files)
-        temporary.replace(arrow)
-        temporary.write_text(record.to_json(), encoding="utf-8")
-        temporary.replace(arrow.with_suffix(".json"))
-    except OSError as error:
-        raise ConfigError(
-            f"the cache folder {arrow.parent} cannot be written: {error.strerror or error}; "
-            "set SIMCSE_CACHE to another folder"
-        ) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    record = CorpusRecord.of(kind, negatives, size, report, files)
+    write_whole(arrow.with_suffix(".json"), record.to_json(), remedy=remedy)
     return record
 
 

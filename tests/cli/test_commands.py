@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -195,7 +196,7 @@ def test_flags_win_over_set_file_and_preset(
     flags = (
         f"train a.txt b.csv --preset simcse-sup --config {file} --model m --method simcse "
         "--output o --dev d.tsv --epochs 2 --max-steps 9 --batch-size 16 --lr 0.01 --max-length 40 "
-        "--seed 3 --columns 0,2 --on-bad-row skip --set training.seed=2 "
+        "--memory-budget 4GB --seed 3 --columns 0,2 --on-bad-row skip --set training.seed=2 "
         "--set method.temperature=0.1 --resume --overwrite"
     )
     assert simcse(*flags.split()).code != 0
@@ -208,6 +209,7 @@ def test_flags_win_over_set_file_and_preset(
     training = config.training
     assert (training.epochs, training.max_steps, training.batch_size) == (2, 9, 16)
     assert (training.learning_rate, training.seed) == (0.01, 3)
+    assert training.memory_budget == "4GB"
     assert config.method.options["temperature"] == 0.1
     assert config.method.options["mlp_only_train"] is False
 
@@ -282,6 +284,46 @@ def test_encode_a_file(simcse: Simcse, tiny_encoder_dir: Path, tmp_path: Path) -
     assert files_in(tmp_path) == ["a.txt", "v.npy"]
 
 
+def test_encode_streams_the_same_array(
+    simcse: Simcse, tiny_encoder_dir: Path, tmp_path: Path
+) -> None:
+    # more rows than a first header of one digit has room for, were it not padded
+    lines = [f"the cat sat {'a ' * (n % 7)}" for n in range(137)]
+    source, target = tmp_path / "a.txt", tmp_path / "v.npy"
+    source.write_text("\n".join(lines), encoding="utf-8")
+    done = simcse("encode", tiny_encoder_dir, source, "--output", target, "--chunk", "10")
+    assert done.out.startswith("137 vectors of 32 dimensions")
+    assert done.err.count("\n") <= 1  # no bar where stderr is no terminal
+    mapped = np.load(target, mmap_mode="r")
+    expected = SentenceEncoder.load(tiny_encoder_dir).encode(lines)
+    np.testing.assert_allclose(mapped, expected, atol=1e-6)
+    plain = tmp_path / "plain.npy"
+    np.save(plain, np.asarray(mapped))
+    assert plain.read_bytes() == target.read_bytes()
+
+
+def test_encode_leaves_nothing_half_written(
+    simcse: Simcse, tiny_encoder_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "v.npy"
+    target.write_bytes(b"old")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a cat\na dog\n\na man\n")))
+    done = simcse("encode", tiny_encoder_dir, "-", "--output", target, "--chunk", "1")
+    refused(done, "<standard input>:3", "blank")
+    assert target.read_bytes() == b"old"
+    assert files_in(tmp_path) == ["v.npy"]
+
+
+def test_encode_meets_bad_lines_before_a_model_is_opened(
+    simcse: Simcse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SentenceEncoder, "load", lambda *_, **__: pytest.fail("opened"))
+    source = tmp_path / "a.txt"
+    source.write_bytes(b"a cat\n" * 1000 + b"\xff\n")
+    done = simcse("encode", "mini", source, "--output", tmp_path / "v.npy")
+    refused(done, f"{source}:1001", "UTF-8")
+
+
 def test_encode_refuses(simcse: Simcse, tiny_encoder_dir: Path, tmp_path: Path) -> None:
     source, blank = tmp_path / "a.txt", tmp_path / "blank.txt"
     source.write_text("a cat\n", encoding="utf-8")
@@ -299,6 +341,8 @@ def test_encode_refuses(simcse: Simcse, tiny_encoder_dir: Path, tmp_path: Path) 
     refused(encode(tmp_path / "absent", source, "v.npy"), "absent")
     refused(encode(tiny_encoder_dir, source, "v.npy", "--pooling", "meen"), "meen", "mean")
     refused(encode(tiny_encoder_dir, source, "v.npy", "--batch-size", "0"), "batch_size")
+    refused(encode(tiny_encoder_dir, source, "v.npy", "--chunk", "0"), "chunk")
+    refused(encode(tiny_encoder_dir, source, "v.npy", "--precision", "int4"), "int4", "int8")
     assert files_in(tmp_path) == ["a.txt", "blank.txt", "taken.npy"]
 
 

@@ -508,13 +508,33 @@ def test_broken_tokenizer(family: Family, copy: Copy) -> None:
 
 
 def test_not_an_encoder_of_text(tmp_path: Path, tiny_encoder_dir: Path) -> None:
-    from transformers import T5Config, T5Model
+    from transformers import BartConfig, BartModel
 
-    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
-    T5Model(T5Config(vocab_size=47, **sizes)).save_pretrained(tmp_path)
+    sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 8}
+    BartModel(BartConfig(vocab_size=47, **sizes, **heads)).save_pretrained(tmp_path)
     for path in tiny_encoder_dir.glob("tokenizer*"):
         shutil.copy(path, tmp_path)
-    assert "is a T5Model; a text encoder or decoder is needed" in refused(tmp_path)
+    assert "is a BartModel; a text encoder or decoder is needed" in refused(tmp_path)
+
+
+def test_the_encoder_of_t5(tmp_path: Path, tiny_encoder_dir: Path) -> None:
+    from transformers import T5Config, T5Model
+
+    sizes = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 2, "num_heads": 2}
+    model = T5Model(T5Config(vocab_size=47, pad_token_id=0, **sizes)).eval()
+    model.save_pretrained(tmp_path / "whole")
+    for path in tiny_encoder_dir.glob("tokenizer*"):
+        shutil.copy(path, tmp_path / "whole")
+    encoder = SentenceEncoder.load(tmp_path / "whole", max_length=32)
+    ids = torch.tensor(encoder.tokenize([SENTENCES[0]])[0])
+    with torch.no_grad():
+        expected = model.encoder(input_ids=ids).last_hidden_state.mean(dim=1)
+    vectors = encoder.encode(SENTENCES)  # in batches with padding
+    np.testing.assert_allclose(vectors[0], expected[0].numpy(), atol=1e-5)
+    encoder.save(tmp_path / "encoder")
+    again = SentenceEncoder.load(tmp_path / "encoder").encode(SENTENCES)
+    np.testing.assert_allclose(again, vectors, atol=1e-5)
 
 
 def test_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,6 @@ and subsets are untrusted and reach the page only through the escaping template 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from simcse_kit.atomic import write_whole
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.report import curves, sections, tables
 from simcse_kit.evaluation.report.numbers import counted
@@ -129,28 +128,14 @@ def _render(template: str, **values: Any) -> str:
 
 
 def _write(folder: Path, documents: Mapping[str, str]) -> None:
+    remedy = "choose another output folder"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in documents.items():
-            # A file name in a model path need not be valid UTF-8; its odd bytes are shown escaped.
-            _replace(folder / name, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise ConfigError(
-            f"the report cannot be written to {str(folder)!r}: {error.strerror or error}; "
-            "choose another output folder"
+            f"the report cannot be written to {str(folder)!r}: {error.strerror or error}; {remedy}"
         ) from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp's 0600 would hide the page from a web server
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    for name, text in documents.items():
+        # A file name in a model path need not be valid UTF-8; its odd bytes are shown escaped.
+        content = text.encode("utf-8", "backslashreplace")
+        write_whole(folder / name, content, remedy=remedy)

@@ -1,0 +1,78 @@
+"""The module that is exported: tokens to vectors, padded, in stock operators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from simcse_kit.encoder.pooling import LAYER_POOLINGS, pool
+
+if TYPE_CHECKING:
+    from simcse_kit.encoder.encoder import SentenceEncoder
+
+__all__ = ["SentenceGraph", "example_batch", "stock_attention"]
+
+
+class SentenceGraph(nn.Module):
+    """Backbone, pooling, head and normalisation of an encoder, by the padded path.
+
+    Args:
+        encoder: its parts are used, not copied.
+    """
+
+    def __init__(self, encoder: SentenceEncoder):
+        super().__init__()
+        self.backbone = encoder.backbone
+        self.head = encoder.head
+        self.pooling = encoder.pooling
+        self.normalize = encoder.normalize
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """``(n, L)`` ids and mask to the outputs that :func:`.base.outputs` names."""
+        layers = self.pooling in LAYER_POOLINGS
+        output = self.backbone(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=layers
+        )
+        states = output.hidden_states if layers else (output.last_hidden_state,)
+        vectors = pool(self.pooling, states, attention_mask)
+        if self.head is not None:
+            vectors = self.head(vectors)
+        return (normalize(vectors, dim=1), vectors) if self.normalize else (vectors,)
+
+
+def example_batch(encoder: SentenceEncoder) -> tuple[Tensor, Tensor]:
+    """Three rows of different length to trace with: no size is 1, and some tokens are padding."""
+    vocabulary = encoder.backbone.get_input_embeddings().num_embeddings
+    ids = torch.arange(3 * 9).reshape(3, 9) % vocabulary
+    mask = torch.ones_like(ids)
+    for row, length in enumerate((9, 5, 3)):
+        ids[row, length:] = encoder.tokenizer.pad_token_id
+        mask[row, length:] = 0
+    return ids, mask
+
+
+@contextmanager
+def stock_attention(encoder: SentenceEncoder) -> Iterator[None]:
+    """Inside, the backbone runs transformers' plain attention; afterwards its own again.
+
+    TRAP: of the graph that SDPA gives, OpenVINO makes NaN for a padded position that sees no token,
+    as sliding windows have, and ONNX Runtime cannot fuse its guards against that.
+    """
+    backbone = encoder.backbone
+    before = getattr(backbone.config, "_attn_implementation", None)
+    cached = getattr(backbone.config, "use_cache", None)
+    backbone.set_attn_implementation("eager")
+    if cached is not None:
+        backbone.config.use_cache = False  # no past keys among the outputs of a decoder
+    try:
+        yield
+    finally:
+        if before is not None:
+            backbone.set_attn_implementation(before)
+        if cached is not None:
+            backbone.config.use_cache = cached

@@ -1,0 +1,205 @@
+"""Attention within each row of a packed batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from simcse_kit.encoder.packing.cuda import kernel_attention, kernel_serves
+from simcse_kit.encoder.packing.layout import Layout
+from simcse_kit.encoder.packing.noise import Noise, cheap
+
+__all__ = ["block_attention"]
+
+
+def block_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    *,
+    scale: float,
+    dropout: float = 0.0,
+    noise: Noise | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Softmax attention in which a token sees the tokens of its own row only.
+
+    Dropout acts on the attention probabilities, as in the models themselves; kernels for variable
+    lengths leave it out, and with it half of the noise that makes SimCSE's positives.
+
+    Args:
+        query: ``(T, heads, d)``; or ``(R, heads, d)``, for the first token of each row alone.
+        key: ``(T, kv_heads, d)``; ``heads`` is a multiple of ``kv_heads``.
+        value: ``(T, kv_heads, d)``.
+        layout: where the rows are.
+        scale: factor on the scores.
+        dropout: probability with which an attention probability becomes 0.
+        noise: where its random numbers come from; a new one if not given.
+        causal: a token sees no later token.
+        window: a token sees tokens less than so many places away; None for all.
+        bias: ``(heads, L, L)`` added to the scores, for the longest row.
+
+    Returns:
+        Of the shape of ``query``.
+    """
+    asking = layout if len(query) == layout.tokens else layout.of_firsts()
+    # The kernel aligns the ends of rows where there are fewer queries than keys.
+    shifted = asking is not layout and (causal or window is not None)
+    if kernel_serves(query, dropout=dropout, bias=bias) and not shifted:
+        return kernel_attention(
+            query, key, value, asking, layout, scale=scale, causal=causal, window=window
+        )
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key, value = (part.repeat_interleave(repeats, dim=1) for part in (key, value))
+    masks = [
+        _mask(asked, length, causal, window, bias, query)
+        for (_, asked), (_, length) in zip(asking.groups, layout.groups, strict=True)
+    ]
+    if dropout and cheap(query):
+        result: Tensor = _DroppedAttention.apply(  # type: ignore[no-untyped-call]
+            query, key, value, asking, layout, scale, dropout, noise or Noise(), *masks
+        )
+        return result
+    outputs = [
+        _attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask, dropout, scale)
+        .transpose(1, 2)
+        .flatten(0, 1)
+        for q, k, v, mask in zip(
+            asking.by_group(query),
+            layout.by_group(key),
+            layout.by_group(value),
+            masks,
+            strict=True,
+        )
+    ]
+    return torch.cat(outputs)
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scale: float
+) -> Tensor:
+    # On CPUs torch's kernel is made for long rows; for these lengths three steps are a fifth
+    # faster, for shorter and longer ones they are not.
+    plain = mask is None and not dropout and not torch.is_grad_enabled()
+    if plain and query.device.type == "cpu" and 16 <= key.shape[2] < 32:
+        return (query @ key.transpose(-1, -2)).mul_(scale).softmax(dim=-1) @ value
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale
+    )
+
+
+def _mask(
+    asked: int,
+    length: int,
+    causal: bool,
+    window: int | None,
+    bias: Tensor | None,
+    like: Tensor,
+) -> Tensor | None:
+    """What is added to the scores, ``(asked, length)`` or one for each head; None for nothing."""
+    mask = None if bias is None else bias[:, :asked, :length]
+    if causal or (window is not None and window < length):
+        ahead = torch.arange(length, device=like.device)
+        ahead = ahead - ahead[:asked, None]
+        hidden = ahead > 0 if causal else torch.zeros_like(ahead, dtype=torch.bool)
+        if window is not None:
+            hidden = hidden | (ahead.abs() >= window)
+        lowest = torch.zeros_like(ahead, dtype=like.dtype).masked_fill(hidden, -torch.inf)
+        mask = lowest if mask is None else mask + lowest
+    return mask
+
+
+class _DroppedAttention(torch.autograd.Function):
+    """Attention with dropout, group by group, with its gradient written out.
+
+    torch's own has no fast path with dropout on CPUs; and built from single operators, the tape
+    of dozens of groups in each layer, and the copies between them, cost more than the products.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        asking: Layout,
+        layout: Layout,
+        scale: float,
+        dropout: float,
+        noise: Noise,
+        *masks: Tensor | None,
+    ) -> Tensor:
+        heads = query.shape[1]
+        sizes = [
+            rows * heads * asked * length
+            for (rows, asked), (_, length) in zip(asking.groups, layout.groups, strict=True)
+        ]
+        keep, factor = noise.keep_mask([sum(sizes)], dropout)
+        result = torch.empty_like(query, memory_format=torch.contiguous_format)
+        saved: list[Tensor] = []
+        for q, k, v, out, kept, mask in zip(
+            asking.by_group(query),
+            layout.by_group(key),
+            layout.by_group(value),
+            asking.by_group(result),
+            torch.split(keep, sizes),
+            masks,
+            strict=True,
+        ):
+            q, k, v = _heads_first(q), _heads_first(k), _heads_first(v)
+            scores = torch.bmm(q.flatten(0, 1), k.flatten(0, 1).mT).mul_(scale)
+            if mask is not None:
+                scores.view(-1, heads, *scores.shape[1:]).add_(mask)
+            share = scores.softmax(dim=-1)
+            dropped = kept.view(share.shape).to(share.dtype).mul_(share).mul_(factor)
+            mixed = torch.bmm(dropped, v.flatten(0, 1))
+            out.copy_(mixed.view(q.shape).transpose(1, 2))
+            saved += [q, k, v, share, kept]
+        ctx.save_for_backward(*saved)
+        ctx.layouts, ctx.numbers = (asking, layout), (scale, factor)
+        ctx.biases = [mask is not None and mask.requires_grad for mask in masks]
+        return result
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        (asking, layout), (scale, factor) = ctx.layouts, ctx.numbers
+        saved, tokens = ctx.saved_tensors, layout.tokens
+        grads = grad.new_empty(grad.shape), *grad.new_empty(2, tokens, *grad.shape[1:])
+        mask_grads: list[Tensor | None] = []
+        for number, (g, to_q, to_k, to_v) in enumerate(
+            zip(
+                asking.by_group(grad),
+                asking.by_group(grads[0]),
+                layout.by_group(grads[1]),
+                layout.by_group(grads[2]),
+                strict=True,
+            )
+        ):
+            q, k, v, share, kept = saved[5 * number : 5 * number + 5]
+            shape, flat = (q.shape, k.shape), [part.flatten(0, 1) for part in (q, k, v)]
+            g = _heads_first(g).flatten(0, 1)
+            factors = kept.view(share.shape).to(share.dtype).mul_(factor)
+            to_v.copy_(torch.bmm((factors * share).mT, g).view(shape[1]).transpose(1, 2))
+            inner = factors.mul_(torch.bmm(g, flat[2].mT))
+            inner = torch._softmax_backward_data(inner, share, -1, share.dtype)
+            if ctx.biases[number]:
+                mask_grads.append(inner.view(-1, q.shape[1], *inner.shape[1:]).sum(dim=0))
+            else:
+                mask_grads.append(None)
+            inner.mul_(scale)
+            to_q.copy_(torch.bmm(inner, flat[1]).view(shape[0]).transpose(1, 2))
+            to_k.copy_(torch.bmm(inner.mT, flat[0]).view(shape[1]).transpose(1, 2))
+        return (*grads, *(5 * [None]), *mask_grads)
+
+
+def _heads_first(group: Tensor) -> Tensor:
+    """``(rows, length, heads, d)`` to ``(rows, heads, length, d)``, contiguous."""
+    return group.transpose(1, 2).contiguous()

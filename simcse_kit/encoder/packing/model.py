@@ -1,0 +1,160 @@
+"""Running a backbone on packed batches, and telling whether that is possible."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from simcse_kit.encoder.packing.families import Block, blocks_of
+from simcse_kit.encoder.packing.forward import embed_tokens, relative_bias, run_blocks
+from simcse_kit.encoder.packing.layout import Layout, pack
+from simcse_kit.encoder.packing.linear import live, prepared
+from simcse_kit.encoder.packing.noise import Noise
+from simcse_kit.encoder.packing.shared import Shares, run_shared
+
+__all__ = ["can_pack", "packed_states", "prepared_blocks"]
+
+logger = logging.getLogger(__name__)
+
+# Their packed form is held against the padded one by the tests, gradients included.
+_PROVEN = frozenset(
+    "albert bert camembert distilbert electra eurobert gpt2 llama mistral modernbert mpnet "
+    "nomic_bert qwen2 qwen3 roberta xlm-roberta".split()
+)
+_TOLERANCE = 1e-4
+# Tokens of a batch from which on several threads run it in shares.
+SHARED_FROM = 512
+
+
+def can_pack(backbone: Any) -> bool:
+    """Whether a backbone can run packed batches; a log line says so where it cannot.
+
+    A family that is not among those of the tests is tried on two short rows, packed and padded.
+    """
+    kind = backbone.config.model_type
+    if blocks_of(backbone, live) is None:
+        if not getattr(backbone, "_supports_attention_backend", False):
+            reason = "does not use transformers' attention interface"
+        elif getattr(backbone.config, "attention_chunk_size", None):
+            reason = "attends in chunks"
+        else:
+            from simcse_kit.encoder.packing.interface import IMPLEMENTATION
+
+            backbone.set_attn_implementation(IMPLEMENTATION)
+            reason = "" if kind in _PROVEN or _agrees(backbone) else "gives other vectors packed"
+        if reason:
+            logger.info("%s %s: batches are padded, which is slower", kind, reason)
+            return False
+    return True
+
+
+def prepared_blocks(backbone: Any, *, first_only: bool) -> list[Block] | None:
+    """The layers with their weights laid out for many forward passes without training."""
+    return blocks_of(backbone, prepared, first_only=first_only)
+
+
+def packed_states(
+    backbone: Any,
+    tokens: Tensor,
+    layout: Layout,
+    *,
+    all_layers: bool = False,
+    first_only: bool = False,
+    blocks: Sequence[Block] | None = None,
+) -> list[Tensor]:
+    """Token states of a packed batch.
+
+    Args:
+        backbone: a transformer that :func:`can_pack`.
+        tokens: ``(T,)`` ids.
+        layout: where the rows are.
+        all_layers: give the states before the first layer and after each; else the last alone.
+        first_only: only the first token of each row is wanted; where the family allows it, the
+            last layer is computed for those alone.
+        blocks: from :func:`prepared_blocks` with the same ``first_only``.
+
+    Returns:
+        ``(T, d)`` each; with ``first_only`` the last is ``(R, d)``, in the order of the layout.
+    """
+    positions = _positions(backbone, tokens, layout)
+    if blocks is None:
+        blocks = blocks_of(backbone, live, first_only=first_only)
+    if blocks is not None:
+        states = embed_tokens(backbone, tokens, positions)
+        bias = relative_bias(backbone, layout, tokens.device)
+        run = partial(run_blocks, blocks, all_layers=all_layers, first_only=first_only)
+        if bias is None and _worth_sharing(states):
+            shares = Shares(layout, torch.get_num_threads())
+            noises = [Noise(at_once=True) for _ in shares.layouts]
+            return run_shared(
+                lambda worker, part, own: run(part, own, noise=noises[worker]),
+                states,
+                shares,
+                [weight for weight in backbone.parameters() if weight.requires_grad],
+            )
+        return run(states, layout, bias=bias)
+    from simcse_kit.encoder.packing.interface import packed_rows
+
+    options: dict[str, Any] = {"output_hidden_states": all_layers}
+    if getattr(backbone.config, "use_cache", False):
+        options["use_cache"] = False
+    with packed_rows(layout):
+        output = backbone(input_ids=tokens[None], position_ids=positions[None], **options)
+    found = output.hidden_states if all_layers else [output.last_hidden_state]
+    layers = [states[0] for states in found]
+    if first_only:
+        layers[-1] = layout.firsts(layers[-1])
+    return layers
+
+
+def _worth_sharing(states: Tensor) -> bool:
+    """Whether a pass is to be trained on, by several threads, and large enough for that."""
+    return (
+        torch.is_grad_enabled()
+        and states.requires_grad
+        and states.device.type == "cpu"
+        and torch.get_num_threads() > 1
+        and len(states) >= SHARED_FROM
+        # A setting of the thread, which the others would not have.
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _positions(backbone: Any, tokens: Tensor, layout: Layout) -> Tensor:
+    """``(T,)``: the position of every token in its row, as the model itself numbers them."""
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    if padding is None:
+        return layout.positions(tokens.device)
+    # TRAP: RoBERTa and its kin count from padding_idx + 1, and only tokens that are not padding.
+    groups = layout.by_group(tokens != padding)
+    count: Tensor = torch.cat([(group.cumsum(1) * group).flatten() for group in groups])
+    return count + int(padding)
+
+
+@torch.no_grad()
+def _agrees(backbone: Any) -> bool:
+    """Whether two short rows give the same states packed and padded."""
+    device = next(backbone.parameters()).device
+    highest = backbone.get_input_embeddings().num_embeddings - 1
+    ids = torch.arange(1, 15, device=device).clamp_max(highest).reshape(2, 7)
+    mask = torch.ones_like(ids)
+    mask[1, 4:] = 0
+    training = backbone.training
+    backbone.eval()
+    try:
+        tokens, layout = pack(ids, mask)
+        packed = packed_states(backbone, tokens, layout)[-1]
+        padded = backbone(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()]
+    # Whatever an unknown architecture stumbles over, the padded way is there for it.
+    except Exception as error:
+        logger.debug("packing failed: %s", error)
+        return False
+    finally:
+        backbone.train(training)
+    return bool((packed - padded).abs().max() <= _TOLERANCE * padded.abs().max().clamp_min(1))

@@ -1,0 +1,152 @@
+"""Training with several threads, each of which runs all layers on its share of the rows.
+
+Threads inside the operators wait for each other at the end of every one of them. Threads with rows
+of their own wait twice in a step: after the forward pass, and after the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from simcse_kit.encoder.packing.layout import Layout
+from simcse_kit.encoder.threads import in_parallel
+
+__all__ = ["Shares", "run_shared"]
+
+# What a thread runs: its states and its layout to the states of some layers.
+Run: TypeAlias = Callable[[int, Tensor, Layout], Sequence[Tensor]]
+
+
+class Shares:
+    """The rows of a packed batch dealt out, so that everybody gets about as many of each length.
+
+    Args:
+        layout: of the whole batch.
+        workers: number of shares; fewer where there are not enough rows.
+    """
+
+    def __init__(self, layout: Layout, workers: int):
+        self.layout = layout
+        workers = min(workers, len(layout.order))
+        # How many rows of each group everybody gets; who gets one more goes round.
+        self._counts: list[list[int]] = []
+        dealt = 0
+        for rows, _ in layout.groups:
+            counts = [rows // workers] * workers
+            for extra in range(dealt, dealt + rows % workers):
+                counts[extra % workers] += 1
+            dealt += rows
+            self._counts.append(counts)
+        lengths = [length for _, length in layout.groups]
+        self.layouts = [
+            Layout(
+                # Nobody asks a share for the order of the batch.
+                layout.order[:0],
+                tuple(
+                    (counts[worker], length)
+                    for counts, length in zip(self._counts, lengths, strict=True)
+                    if counts[worker]
+                ),
+            )
+            for worker in range(workers)
+        ]
+
+    def deal(self, tokens: Tensor) -> list[Tensor]:
+        """``(T, ...)``, or ``(R, ...)`` of the rows alone, to the tensor of each share."""
+        pieces = torch.split(tokens, self._sizes(len(tokens)))
+        count = len(self.layouts)
+        return [torch.cat(pieces[worker::count]) for worker in range(count)]
+
+    def join(self, shares: Sequence[Tensor]) -> Tensor:
+        """The inverse of :meth:`deal`."""
+        sizes = self._sizes(sum(map(len, shares)))
+        count = len(self.layouts)
+        pieces = [torch.split(share, sizes[w::count]) for w, share in enumerate(shares)]
+        return torch.cat([piece for group in zip(*pieces, strict=True) for piece in group])
+
+    def _sizes(self, length: int) -> list[int]:
+        """Sizes of the pieces, group by group and in each worker by worker."""
+        whole = length == self.layout.tokens
+        return [
+            count * (tokens if whole else 1)
+            for (_, tokens), counts in zip(self.layout.groups, self._counts, strict=True)
+            for count in counts
+        ]
+
+
+def run_shared(
+    run: Run, states: Tensor, shares: Shares, parameters: Sequence[Tensor]
+) -> list[Tensor]:
+    """What ``run`` gives for the whole batch, with its gradient, computed share by share.
+
+    Args:
+        run: called in a thread for each share, with its number, states and layout.
+        states: ``(T, d)``.
+        shares: of the rows.
+        parameters: all tensors that ``run`` uses and that want a gradient.
+
+    Returns:
+        The tensors that ``run`` gives, put together.
+    """
+    return list(_Shared.apply(run, shares, states, *parameters))  # type: ignore[no-untyped-call]
+
+
+class _Shared(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, run: Run, shares: Shares, states: Tensor, *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
+        parts = [part.requires_grad_() for part in shares.deal(states.detach())]
+
+        def forwards(worker: int) -> Sequence[Tensor]:
+            with torch.enable_grad():
+                return run(worker, parts[worker], shares.layouts[worker])
+
+        results = in_parallel(forwards, range(len(parts)))
+        ctx.graphs, ctx.shares, ctx.parameters = (
+            list(zip(parts, results, strict=True)),
+            shares,
+            parameters,
+        )
+        ctx.set_materialize_grads(False)
+        return tuple(
+            shares.join([part.detach() for part in layer]) for layer in zip(*results, strict=True)
+        )
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        asked = [number for number, grad in enumerate(grads) if grad is not None]
+        dealt = [ctx.shares.deal(grad) for grad in grads if grad is not None]
+        graphs, ctx.graphs = ctx.graphs, None
+
+        def backwards(worker: int) -> tuple[Tensor | None, ...]:
+            part, results = graphs[worker]
+            # Not `backward`: who adds to a shared gradient first would be chance.
+            return torch.autograd.grad(
+                [results[number] for number in asked],
+                [part, *ctx.parameters],
+                [layer[worker] for layer in dealt],
+                allow_unused=True,
+            )
+
+        found = in_parallel(backwards, range(len(graphs)))
+        sums = [_total(column) for column in zip(*(row[1:] for row in found), strict=True)]
+        states = None if found[0][0] is None else ctx.shares.join([row[0] for row in found])
+        return None, None, states, *sums
+
+
+def _total(grads: Sequence[Tensor | None]) -> Tensor | None:
+    first, *others = grads
+    # A weight is used by all shares or by none.
+    if first is None:
+        return None
+    # Added up in their order, so that the sum is the same every time.
+    for other in others:
+        assert other is not None
+        first = first.add_(other)
+    return first

@@ -1,0 +1,1 @@
+"""Encoding in bfloat16 or int8, with torch alone."""

@@ -1,0 +1,91 @@
+"""Work shared out to threads, each of which computes with one core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+__all__ = ["in_parallel", "shared_out"]
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def shared_out(
+    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int
+) -> Iterator[tuple[Job, Result]]:
+    """Do every job, several at a time.
+
+    Several threads with a batch each are faster than one batch with several threads in it: nobody
+    waits at the end of every operator. Every job is computed in the same way whoever does it.
+
+    Args:
+        work: what to do; it must be safe to call from several threads.
+        jobs: its arguments.
+        workers: threads; 1, or a single job, is done by the calling thread.
+
+    Yields:
+        Each job with its result, in the order in which they are ready.
+    """
+    if workers < 2 or len(jobs) < 2:
+        for job in jobs:
+            yield job, work(job)
+        return
+    remaining = iter(jobs)
+    with _single_cored(min(workers, len(jobs))) as pool:
+        alone = _as_here(work)
+        # One job waits for each that runs: what is in flight stays bounded.
+        running = {
+            pool.submit(alone, job): job
+            for _, job in zip(range(2 * workers), remaining, strict=False)
+        }
+        while running:
+            ready, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in ready:
+                yield running.pop(future), future.result()
+                for job in remaining:
+                    running[pool.submit(alone, job)] = job
+                    break
+
+
+def in_parallel(work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
+    """Do all jobs at the same time, a thread for each.
+
+    Args:
+        work: what to do; it must be safe to call from several threads.
+        jobs: its arguments.
+
+    Returns:
+        The results, in the order of the jobs.
+    """
+    if len(jobs) < 2:
+        return [work(job) for job in jobs]
+    with _single_cored(len(jobs)) as pool:
+        return list(pool.map(_as_here(work), jobs))
+
+
+@contextmanager
+def _single_cored(workers: int) -> Iterator[ThreadPoolExecutor]:
+    threads = torch.get_num_threads()
+    # The number of threads is a setting of each thread, but those to come take over the last one.
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _as_here(work: Callable[[Job], Result]) -> Callable[[Job], Result]:
+    """``work`` in the inference mode of the calling thread."""
+    inference = torch.is_inference_mode_enabled()
+
+    def run(job: Job) -> Result:
+        with torch.inference_mode(inference):
+            return work(job)
+
+    return run
