@@ -6,13 +6,14 @@ named flags. Unknown keys are refused. The resolved configuration is written bef
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.registry import closest
@@ -27,6 +28,7 @@ __all__ = [
     "TrainingSection",
     "load_config",
     "merge",
+    "parse_bytes",
     "parse_setting",
     "preset_path",
     "presets",
@@ -35,6 +37,13 @@ __all__ = [
 ]
 
 PRESET_FOLDER = Path(__file__).resolve().parent / "presets"
+
+_UNITS = {
+    "": 1,
+    "b": 1,
+    **{f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", start=1)},
+    **{f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", start=1)},
+}
 
 
 class Section(BaseModel):
@@ -102,9 +111,22 @@ class TrainingSection(Section):
     seed: int = Field(42, ge=0, description="of weights, shuffling and dropout")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 is autocast")
+    memory_budget: str | int | None = Field(
+        None, description="such as 4GB: larger batches are embedded in chunks that fit into it"
+    )
+    chunk_tokens: int | None = Field(
+        None, ge=1, description="embed every batch in chunks of so many tokens"
+    )
     report_to: list[str] = Field(
         default_factory=list, description="tensorboard, wandb, ... (their packages installed)"
     )
+
+    @field_validator("memory_budget", mode="before")
+    @classmethod
+    def _is_size(cls, value: Any) -> Any:
+        if value is not None:
+            parse_bytes(value)
+        return value
 
 
 class RunConfig(Section):
@@ -188,6 +210,21 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(old, Mapping)
         result[key] = merge(old, value) if both else value  # type: ignore[arg-type]
     return result
+
+
+def parse_bytes(size: str | int) -> int:
+    """A size in bytes: ``"4GB"`` is 4·10⁹, ``"2GiB"`` is 2·2³⁰, a number alone is bytes.
+
+    Raises:
+        ValueError: this is no size above 0.
+    """
+    text = str(size).lower() if isinstance(size, (str, int)) else ""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text)
+    unit = _UNITS.get(match[2]) if match else None
+    count = 0 if match is None or unit is None else int(float(match[1]) * unit)
+    if count < 1:
+        raise ValueError("must be a size such as 4GB, 500MB, 2GiB or a number of bytes")
+    return count
 
 
 def parse_setting(text: str) -> dict[str, Any]:

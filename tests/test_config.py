@@ -16,6 +16,7 @@ from simcse_kit.config import (
     RunConfig,
     load_config,
     merge,
+    parse_bytes,
     parse_setting,
     preset_path,
     presets,
@@ -238,3 +239,31 @@ def test_the_papers_settings() -> None:
         assert config.method.options["mlp_only_train"] is only_train
         assert config.method.options["temperature"] == 0.05
         assert (config.data.max_length, config.evaluation.every) == (32, 125)
+
+
+# ------------------------------------------------------------------ sizes
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [
+        ("4GB", 4 * 10**9),
+        ("500MB", 5 * 10**8),
+        ("2GiB", 2**31),
+        ("1.5 gb", 15 * 10**8),
+        ("3kib", 3072),
+        ("70000", 70000),
+        (70000, 70000),
+    ],
+)
+def test_sizes(size: str | int, count: int) -> None:
+    assert parse_bytes(size) == count
+
+
+@pytest.mark.parametrize("size", ["4 bananas", "GB", "", "-1GB", "0", 0, -3, 1.5, True, "1e9"])
+def test_what_is_no_size_is_refused(size: Any) -> None:
+    message = message_of(overrides=[{"training": {"memory_budget": size}}])
+    assert message == (
+        f"command line: training.memory_budget is {size!r}: must be a size such as 4GB, 500MB, "
+        "2GiB or a number of bytes"
+    )

@@ -50,6 +50,10 @@ def train_command(
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Stop after so many steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
+    memory_budget: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Such as 4GB: larger batches go in chunks that fit."),
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens of a sentence.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.")] = None,
@@ -84,6 +88,7 @@ def train_command(
         ("training", "epochs", epochs),
         ("training", "max_steps", max_steps),
         ("training", "batch_size", batch_size),
+        ("training", "memory_budget", memory_budget),
         ("training", "learning_rate", lr),
         ("data", "max_length", max_length),
         ("training", "seed", seed),

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simcse_kit.errors import ConfigError
+from simcse_kit.functional.batch import ContrastiveBatch, negatives_per_anchor
+from simcse_kit.functional.exclusions import CellChange, LogWeights, same_text
 from simcse_kit.functional.similarity import cosine_matrix, full_precision
+from simcse_kit.functional.tiled import TILES_FROM, Contrast, contrast
 
-__all__ = ["diagonal_cross_entropy", "info_nce", "info_nce_logits", "negatives_per_anchor"]
+__all__ = [
+    "ContrastiveTerms",
+    "info_nce",
+    "info_nce_terms",
+    "negatives_per_anchor",
+]
 
 
-def negatives_per_anchor(batch: int, hard_negatives: int = 0) -> int:
-    """How many negatives one anchor meets in the denominator.
+@dataclass(frozen=True)
+class ContrastiveTerms:
+    """A contrastive loss and what is worth logging beside it.
 
-    The positives of the other rows and the hard negatives of every row, its own among them:
-    ``(batch - 1) + batch * hard_negatives``.
-
-    Args:
-        batch: rows in one forward pass. Gradient accumulation does not enlarge it.
-        hard_negatives: hard negatives in each row.
+    Attributes:
+        loss: scalar, joined to the graph.
+        positive_cosine: scalar, detached: mean cosine of an anchor and its positive.
+        accuracy: scalar, detached: share of anchors whose positive beats every other candidate
+            of their denominator. A tie does not count.
     """
-    return batch - 1 + batch * hard_negatives
+
+    loss: Tensor
+    positive_cosine: Tensor
+    accuracy: Tensor
 
 
 def info_nce(
@@ -39,6 +50,7 @@ def info_nce(
     positive_ids: Tensor | None = None,
     negative_ids: Tensor | None = None,
     allow_no_negatives: bool = False,
+    symmetric: bool = False,
 ) -> Tensor:
     r"""Contrastive loss of SimCSE: the mean over anchors of
 
@@ -64,6 +76,12 @@ def info_nce(
             its positive is left out of anchor i's denominator, so that no sentence is its own
             negative. The true positive always stays. Ids not given are not compared.
         allow_no_negatives: return 0 for a batch of one sentence instead of refusing it.
+        symmetric: take the mean of this loss and of the same loss from the positives to the
+            anchors. Hard negatives are candidates of the anchors alone: in the second direction
+            positive i meets the anchors and nothing else.
+
+    From 512 x 512 logits on, the loss is computed in strips: the same value and gradients in
+    O(B·d) memory (:mod:`simcse_kit.functional.tiled`), but no second derivative.
 
     Returns:
         A scalar, float32 or wider. An anchor whose negatives are all masked adds 0.
@@ -71,33 +89,22 @@ def info_nce(
     Raises:
         ConfigError: shapes that do not fit, τ ≤ 0, α < 0, or no negative at all.
     """
-    return diagonal_cross_entropy(
-        info_nce_logits(
-            anchors,
-            positives,
-            hard_negatives,
-            temperature=temperature,
-            hard_negative_alpha=hard_negative_alpha,
-            negative_mask=negative_mask,
-            anchor_ids=anchor_ids,
-            positive_ids=positive_ids,
-            negative_ids=negative_ids,
-            allow_no_negatives=allow_no_negatives,
-        )
-    )
+    return info_nce_terms(
+        anchors,
+        positives,
+        hard_negatives,
+        temperature=temperature,
+        hard_negative_alpha=hard_negative_alpha,
+        negative_mask=negative_mask,
+        anchor_ids=anchor_ids,
+        positive_ids=positive_ids,
+        negative_ids=negative_ids,
+        allow_no_negatives=allow_no_negatives,
+        symmetric=symmetric,
+    ).loss
 
 
-def diagonal_cross_entropy(logits: Tensor) -> Tensor:
-    """Mean cross entropy where the right class of row i is column i.
-
-    Args:
-        logits: (B, N) with N ≥ B; -inf leaves a candidate out.
-    """
-    with full_precision(logits.device):
-        return F.cross_entropy(logits, torch.arange(logits.shape[0], device=logits.device))
-
-
-def info_nce_logits(
+def info_nce_terms(
     anchors: Tensor,
     positives: Tensor,
     hard_negatives: Tensor | None = None,
@@ -109,106 +116,102 @@ def info_nce_logits(
     positive_ids: Tensor | None = None,
     negative_ids: Tensor | None = None,
     allow_no_negatives: bool = False,
-) -> Tensor:
-    """The softmax inputs of :func:`info_nce`; arguments and errors are the same.
+    symmetric: bool = False,
+) -> ContrastiveTerms:
+    """The loss of :func:`info_nce` with what is worth logging; arguments and errors are the same.
 
-    Returns:
-        (B, B + B·k): first the positives, column i being anchor i's own; then the hard negatives
-        row by row, anchor i's own in columns B + i·k to B + i·k + k - 1. -inf where left out.
+    With ``symmetric`` the accuracy is that of the direction from anchors to positives.
     """
-    rows, negatives = _check_shapes(
-        anchors, positives, hard_negatives, negative_mask, anchor_ids, positive_ids, negative_ids
+    batch = ContrastiveBatch(
+        anchors,
+        positives,
+        hard_negatives,
+        temperature=temperature,
+        hard_negative_alpha=hard_negative_alpha,
+        negative_mask=negative_mask,
+        anchor_ids=anchor_ids,
+        positive_ids=positive_ids,
+        negative_ids=negative_ids,
+        allow_no_negatives=allow_no_negatives,
     )
-    _check_scalars(temperature, hard_negative_alpha)
-    if negatives_per_anchor(rows, negatives) == 0 and not allow_no_negatives:
-        raise ConfigError(
-            "a batch of one sentence has no negatives: got batch size 1 and no hard negatives; "
-            "use a batch size of 2 or more, and drop a last batch of one row"
-        )
-    own = torch.eye(rows, dtype=torch.bool, device=anchors.device)
-    logits = cosine_matrix(anchors, positives) / temperature
-    excluded = _same_text(positive_ids, anchor_ids, positive_ids, like=own) & ~own
-    if hard_negatives is not None and negatives:
-        own_block = own.repeat_interleave(negatives, dim=1)
-        block = cosine_matrix(anchors, hard_negatives.flatten(0, 1)) / temperature
-        left_out = _same_text(negative_ids, anchor_ids, positive_ids, like=own_block)
-        if negative_mask is not None:
-            left_out = left_out | ~negative_mask.bool().flatten()
-        if hard_negative_alpha == 0.0:
+    whole = batch.rows * batch.rows * (1 + batch.negatives) < TILES_FROM
+    compute = _plain_terms if whole else _tiled_terms
+    terms = compute(batch)
+    if symmetric:
+        terms = replace(terms, loss=(terms.loss + compute(batch.reversed()).loss) / 2)
+    return terms
+
+
+def _logits(batch: ContrastiveBatch) -> Tensor:
+    """The softmax inputs, (B, B + B·k); -inf where a candidate is left out.
+
+    First the positives, column i being anchor i's own; then the hard negatives row by row, anchor
+    i's own in columns B + i·k to B + i·k + k - 1.
+    """
+    own = torch.eye(batch.rows, dtype=torch.bool, device=batch.anchors.device)
+    logits = cosine_matrix(batch.anchors, batch.positives) / batch.tau
+    excluded = _same_text(batch, batch.positive_ids, like=own) & ~own
+    if batch.hard_negatives is not None and batch.negatives:
+        own_block = own.repeat_interleave(batch.negatives, dim=1)
+        block = cosine_matrix(batch.anchors, batch.hard_negatives.flatten(0, 1)) / batch.tau
+        left_out = _same_text(batch, batch.negative_ids, like=own_block)
+        if batch.negative_mask is not None:
+            left_out = left_out | ~batch.negative_mask.bool().flatten()
+        if batch.hard_negative_alpha == 0.0:
             left_out = left_out | own_block
-        elif hard_negative_alpha != 1.0:
+        elif batch.hard_negative_alpha != 1.0:
             # Not own_block * log(alpha): bool times a float is rounded to the default float32.
-            block = torch.where(own_block, block + math.log(hard_negative_alpha), block)
+            weighted = block + math.log(batch.hard_negative_alpha)
+            block = torch.where(own_block, weighted, block)
         logits = torch.cat([logits, block], dim=1)
         excluded = torch.cat([excluded, left_out], dim=1)
     return logits.masked_fill(excluded, -torch.inf)
 
 
-def _same_text(candidates: Tensor | None, *queries: Tensor | None, like: Tensor) -> Tensor:
-    """Bool of the shape of ``like`` (B, N): candidate n has an id that a query has in row i."""
+def _same_text(batch: ContrastiveBatch, candidates: Tensor | None, *, like: Tensor) -> Tensor:
+    """Bool of the shape of ``like`` (B, N): candidate n is the text of anchor i or its positive."""
     same = torch.zeros_like(like)
     if candidates is not None:
-        for ids in queries:
+        for ids in (batch.anchor_ids, batch.positive_ids):
             if ids is not None:
                 same = same | (ids.unsqueeze(1) == candidates.flatten().unsqueeze(0))
     return same
 
 
-def _check_scalars(temperature: float | Tensor, alpha: float) -> None:
-    if isinstance(temperature, Tensor):
-        # Reading the value of a tensor on an accelerator would stop the pipeline at every step.
-        if temperature.numel() != 1:
-            shape = tuple(temperature.shape)
-            raise ConfigError(f"temperature must hold one number, got a tensor of shape {shape}")
-    elif not (math.isfinite(temperature) and temperature > 0):
-        raise ConfigError(f"temperature must be above 0, got {temperature}; the paper uses 0.05")
-    if not (math.isfinite(alpha) and alpha >= 0):
-        raise ConfigError(
-            f"hard_negative_alpha must be 0 or more, got {alpha}; it is the weight itself, "
-            "not its logarithm: 1 leaves hard negatives as they are, 0 drops an anchor's own"
-        )
+def _plain_terms(batch: ContrastiveBatch) -> ContrastiveTerms:
+    logits = _logits(batch)
+    scores = logits.detach()
+    positive = scores.diagonal()
+    rivals = (scores >= positive.unsqueeze(1)).sum(dim=1) - 1
+    with full_precision(logits.device):
+        loss = F.cross_entropy(logits, torch.arange(batch.rows, device=logits.device))
+    return ContrastiveTerms(
+        loss=loss,
+        positive_cosine=(positive.mean() * batch.tau).detach(),
+        accuracy=(rivals == 0).to(scores.dtype).mean(),
+    )
 
 
-def _check_shapes(
-    anchors: Tensor,
-    positives: Tensor,
-    hard_negatives: Tensor | None,
-    negative_mask: Tensor | None,
-    anchor_ids: Tensor | None,
-    positive_ids: Tensor | None,
-    negative_ids: Tensor | None,
-) -> tuple[int, int]:
-    """B and k, after everything was found to fit them."""
-    if anchors.dim() != 2 or anchors.shape[0] == 0:
-        raise ConfigError(
-            f"anchors must have shape (B, d) with B of 1 or more, got {tuple(anchors.shape)}"
-        )
-    rows, dim = anchors.shape
-    negatives = 0
-    if hard_negatives is not None:
-        if hard_negatives.dim() != 3:
-            raise ConfigError(
-                f"hard_negatives must have shape (B, k, d), got {tuple(hard_negatives.shape)}"
-            )
-        negatives = hard_negatives.shape[1]
-    else:
-        for name, given in (("negative_mask", negative_mask), ("negative_ids", negative_ids)):
-            if given is not None:
-                raise ConfigError(
-                    f"{name} of shape {tuple(given.shape)} was given without hard_negatives"
-                )
-    expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
-        ("positives", positives, (rows, dim)),
-        ("hard_negatives", hard_negatives, (rows, negatives, dim)),
-        ("negative_mask", negative_mask, (rows, negatives)),
-        ("anchor_ids", anchor_ids, (rows,)),
-        ("positive_ids", positive_ids, (rows,)),
-        ("negative_ids", negative_ids, (rows, negatives)),
-    ]
-    for name, tensor, shape in expected:
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise ConfigError(
-                f"{name} must have shape {shape} to fit anchors of shape {tuple(anchors.shape)}, "
-                f"got {tuple(tensor.shape)}"
-            )
-    return rows, negatives
+def _tiled_terms(batch: ContrastiveBatch, strip: int | None = None) -> ContrastiveTerms:
+    rows, negatives = batch.rows, batch.negatives
+    number = torch.arange(rows, device=batch.anchors.device)
+    changes: list[CellChange] = []
+    known = [(batch.positive_ids, number)]
+    present = flat = None
+    if batch.hard_negatives is not None and negatives:
+        flat = batch.hard_negatives.flatten(0, 1)
+        owners = number.repeat_interleave(negatives)
+        ids = None if batch.negative_ids is None else batch.negative_ids.flatten()
+        if batch.negative_mask is not None:
+            present = batch.negative_mask.flatten().nonzero().squeeze(1)
+            owners = owners[present]
+            ids = None if ids is None else ids[present]
+        columns = rows + torch.arange(len(owners), device=number.device)
+        known.append((ids, columns))
+        alpha = batch.hard_negative_alpha
+        if alpha != 1.0:
+            changes.append(LogWeights(owners, columns, math.log(alpha) if alpha else -math.inf))
+    always = 0 if batch.positive_ids is None else rows
+    changes += same_text([batch.anchor_ids, batch.positive_ids], known, expected=always)
+    spec = Contrast(number, changes, present, strip)
+    return ContrastiveTerms(*contrast(batch.anchors, batch.positives, flat, batch.tau, spec))

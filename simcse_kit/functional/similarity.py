@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-__all__ = ["cosine_matrix", "full_precision", "unit_rows"]
+__all__ = ["cosine_matrix", "full_precision", "unit_rows", "unit_rows_backward"]
 
 _EPS = 1e-8
 
@@ -34,6 +34,23 @@ def unit_rows(vectors: Tensor) -> Tensor:
     wide = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
     return torch.where(length > _EPS, wide / length.clamp_min(_EPS), torch.zeros_like(wide))
+
+
+def unit_rows_backward(vectors: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient of :func:`unit_rows`, for losses that make their gradients by themselves.
+
+    Args:
+        vectors: (..., d), what was scaled.
+        gradient: (..., d), the gradient with respect to the scaled vectors.
+
+    Returns:
+        (..., d), of the type of ``gradient``; 0 where a vector has no direction.
+    """
+    wide = vectors.to(gradient.dtype)
+    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    inverse = torch.where(length > _EPS, 1 / length.clamp_min(_EPS), torch.zeros_like(length))
+    unit = wide * inverse
+    return (gradient - unit * (unit * gradient).sum(dim=-1, keepdim=True)) * inverse
 
 
 def cosine_matrix(left: Tensor, right: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from torch import Tensor, nn
 
@@ -17,13 +18,59 @@ if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
     from simcse_kit.text.readers import Kind
 
-__all__ = ["Method", "MethodConfig", "MethodOutput", "Paper", "check_reads", "parse_config"]
+__all__ = [
+    "Batch",
+    "Method",
+    "MethodConfig",
+    "MethodOutput",
+    "Paper",
+    "check_reads",
+    "parse_config",
+]
 
 _ROWS = {
     "texts": "one sentence a row",
     "pairs": "two texts a row (anchor, positive)",
     "triplets": "three or more texts a row (anchor, positive, hard negatives)",
 }
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples in V views of at most L tokens.
+
+    Args:
+        input_ids: (B, V, L) int64, laid out by :meth:`Method.views`.
+        attention_mask: (B, V, L), 0 at padding.
+        text_ids: (B, V) int64, hashes of the texts.
+        view_mask: (B, V) bool, False where a hard negative is absent; ``input_ids`` holds a dummy
+            sentence there.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    text_ids: Tensor
+    view_mask: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """B and V."""
+        examples, views = self.text_ids.shape
+        return examples, views
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Ids and mask of all views of all examples, both (B·V, L); example by example."""
+        return self.input_ids.flatten(0, 1), self.attention_mask.flatten(0, 1)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on another device."""
+        return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+    def repeat_views(self, times: int) -> Batch:
+        """Every view ``times`` times in a row: (B, V·times, L)."""
+        return Batch(
+            **{name: tensor.repeat_interleave(times, 1) for name, tensor in vars(self).items()}
+        )
 
 
 @dataclass
@@ -68,7 +115,17 @@ class Method(nn.Module):
     """A training method. The method is the model: heads and state are submodules and buffers.
 
     So the optimizer, the device, distributed training and the checkpoint hold all of it.
-    Subclasses set the class attributes, and write :meth:`forward`.
+    Subclasses set the class attributes and write :meth:`loss`, and where they need to
+    :meth:`layout` and :meth:`embed`. One training step is :meth:`layout`, :meth:`embed` of all
+    rows, :meth:`loss`: either in one piece, which is :meth:`forward`, or with the rows in chunks
+    (gradient caching). So that both are the same:
+
+    - :meth:`embed` treats every row by itself and changes no state. It runs up to twice for a
+      row. What depends on other rows, such as a BatchNorm head, belongs in :meth:`loss`.
+    - :meth:`layout` and :meth:`loss` run once for a batch. State, such as a queue of keys, is
+      collected in :meth:`loss` and moved on in :meth:`after_step`.
+    - A method whose loss is not a function of the embeddings says so in
+      :meth:`beyond_embeddings`.
 
     Args:
         encoder: the encoder to train; it is what gets saved at the end.
@@ -105,6 +162,23 @@ class Method(nn.Module):
         count = {"texts": 1, "pairs": 2, "triplets": 2 + max(negatives, 1)}[kind]
         return tuple(range(count))
 
+    @classmethod
+    def beyond_embeddings(cls, options: MethodConfig) -> str | None:  # noqa: ARG003
+        """Why the loss is no function of the embeddings alone; None where it is one.
+
+        Such a method cannot be trained in chunks. The answer follows "because".
+
+        Args:
+            options: the method's options; no weights are needed.
+        """
+        if cls.loss is Method.loss:
+            return "its loss is not written as a function of the embeddings"
+        return None
+
+    def layout(self, batch: Batch) -> Batch:
+        """The views to embed, made of those that the collator gave; by default the same."""
+        return batch
+
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embeddings as the loss sees them: one encoder forward, then the heads of the method.
 
@@ -118,19 +192,28 @@ class Method(nn.Module):
         embeddings: Tensor = self.encoder(input_ids, attention_mask)
         return embeddings
 
+    def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
+        """The loss of the embeddings of one batch.
+
+        Args:
+            embeddings: (B, V, d), as :meth:`embed` gives them.
+            batch: the (B, V) views that were embedded, as :meth:`layout` gave them.
+        """
+        raise NotImplementedError
+
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, text_ids: Tensor, view_mask: Tensor
     ) -> MethodOutput:
-        """The loss of one batch.
+        """The loss of one batch, with all rows in one forward pass of the encoder.
 
         Args:
-            input_ids: (B, V, L) int64, laid out by :meth:`views`.
-            attention_mask: (B, V, L), 0 at padding.
-            text_ids: (B, V) int64, hashes of the texts.
-            view_mask: (B, V) bool, False where a hard negative is absent; ``input_ids`` holds a
-                dummy sentence there.
+            input_ids: (B, V, L) int64; this and the others as in :class:`Batch`.
+            attention_mask: (B, V, L).
+            text_ids: (B, V) int64.
+            view_mask: (B, V) bool.
         """
-        raise NotImplementedError
+        batch = self.layout(Batch(input_ids, attention_mask, text_ids, view_mask))
+        return self.loss(self.embed(*batch.rows()).view(*batch.shape, -1), batch)
 
     def after_step(self, progress: float) -> None:
         """Called after every optimizer step.

@@ -9,12 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from simcse_kit.errors import ModelError
-from simcse_kit.functional.contrastive import (
-    diagonal_cross_entropy,
-    info_nce_logits,
-    negatives_per_anchor,
-)
-from simcse_kit.methods.base import Method, MethodConfig, MethodOutput, Paper
+from simcse_kit.functional.contrastive import info_nce_terms, negatives_per_anchor
+from simcse_kit.methods.base import Batch, Method, MethodConfig, MethodOutput, Paper
 from simcse_kit.methods.heads import mlp_head
 from simcse_kit.methods.masking import mask_tokens, masked_lm_loss
 
@@ -118,10 +114,26 @@ class SimCSE(Method):
         embeddings = super().embed(input_ids, attention_mask)
         return embeddings if self.head is None else self.head(embeddings)
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, text_ids: Tensor, view_mask: Tensor
-    ) -> MethodOutput:
-        """The loss of one batch; see :meth:`Method.forward` for the shapes.
+    @classmethod
+    def beyond_embeddings(cls, options: MethodConfig) -> str | None:
+        """The MLM loss is one of the token states, and of a forward pass of its own."""
+        assert isinstance(options, SimCSEConfig)
+        if options.mlm_weight > 0:
+            return (
+                f"method.mlm_weight = {options.mlm_weight} adds a loss of the token states, not of "
+                "the embeddings"
+            )
+        return super().beyond_embeddings(options)
+
+    def layout(self, batch: Batch) -> Batch:
+        """A single view, of kind ``texts``, is taken twice: (B, 1, L) -> (B, 2, L)."""
+        if batch.shape[1] > 1:
+            return batch
+        self._check_dropout()
+        return batch.repeat_views(2)
+
+    def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
+        """InfoNCE of (B, V, d): anchors, positives, hard negatives; and MLM, with its weight.
 
         Logs ``contrastive_loss``, ``positive_cosine`` (mean cosine of anchor and positive),
         ``accuracy`` (share of anchors whose positive beats every negative; a tie does not count)
@@ -130,39 +142,27 @@ class SimCSE(Method):
         Raises:
             ConfigError: a batch without any negative, or with shapes that do not fit.
         """
-        if input_ids.shape[1] == 1:
-            self._check_dropout()
-            input_ids, attention_mask, text_ids, view_mask = (
-                tensor.repeat_interleave(2, dim=1)
-                for tensor in (input_ids, attention_mask, text_ids, view_mask)
-            )
-        rows, views, length = input_ids.shape
-        flat_ids = input_ids.reshape(rows * views, length)
-        flat_mask = attention_mask.reshape(rows * views, length)
-        embeddings = self.embed(flat_ids, flat_mask).reshape(rows, views, -1)
-        has_hard = views > 2
-        logits = info_nce_logits(
+        has_hard = batch.shape[1] > 2
+        terms = info_nce_terms(
             embeddings[:, 0],
             embeddings[:, 1],
             embeddings[:, 2:] if has_hard else None,
             temperature=self.options.temperature,
             hard_negative_alpha=self.options.hard_negative_alpha,
-            negative_mask=view_mask[:, 2:] if has_hard else None,
-            anchor_ids=text_ids[:, 0],
-            positive_ids=text_ids[:, 1],
-            negative_ids=text_ids[:, 2:] if has_hard else None,
+            negative_mask=batch.view_mask[:, 2:] if has_hard else None,
+            anchor_ids=batch.text_ids[:, 0],
+            positive_ids=batch.text_ids[:, 1],
+            negative_ids=batch.text_ids[:, 2:] if has_hard else None,
         )
-        loss = diagonal_cross_entropy(logits)
-        positive = logits.detach().diagonal()
-        rivals = (logits.detach() >= positive.unsqueeze(1)).sum(dim=1) - 1
+        loss = terms.loss
         logs: dict[str, float | Tensor] = {
             "contrastive_loss": loss.detach(),
-            "positive_cosine": positive.mean() * self.options.temperature,
-            "accuracy": (rivals == 0).float().mean(),
+            "positive_cosine": terms.positive_cosine,
+            "accuracy": terms.accuracy,
         }
         if self.mlm is not None:
             # After the contrastive forward, so that its dropout draws do not depend on MLM.
-            mlm_loss = self._mlm_loss(flat_ids, flat_mask, view_mask.reshape(-1))
+            mlm_loss = self._mlm_loss(*batch.rows(), batch.view_mask.flatten())
             logs["mlm_loss"] = mlm_loss.detach()
             loss = loss + self.options.mlm_weight * mlm_loss
         return MethodOutput(loss=loss, logs=logs)

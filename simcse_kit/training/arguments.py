@@ -89,6 +89,8 @@ def training_arguments(
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "seed": training.seed,
+        # Without a GPU bf16 is allowed only where the CPU is asked for.
+        "use_cpu": not torch.accelerator.is_available(),
         "bf16": training.precision == "bf16",
         "logging_steps": training.log_every,
         "logging_first_step": True,
@@ -103,6 +105,8 @@ def training_arguments(
         "greater_is_better": score_name == SPEARMAN,
         # A last batch of few rows has few negatives, a last batch of one has none.
         "dataloader_drop_last": True,
+        # The default only from torch 2.8 on.
+        "optim": "adamw_torch_fused",
         "remove_unused_columns": False,
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),

@@ -10,8 +10,8 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerState
 
+from simcse_kit.atomic import write_whole
 from simcse_kit.methods.base import Method
-from simcse_kit.training.folder import write_text
 
 __all__ = ["MethodState", "MetricsFile", "ProgressBar", "StepFlow", "history_rows"]
 
@@ -75,7 +75,7 @@ class MetricsFile(TrainerCallback):
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Start from the rows of the checkpoint, if there is one."""
         rows = history_rows(state.log_history)
-        write_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+        write_whole(self._path, "".join(json.dumps(row) + "\n" for row in rows))
         self._written = len(rows)
 
     def on_log(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from simcse_kit.atomic import write_whole
 from simcse_kit.config import RunConfig, read_toml
 from simcse_kit.errors import ConfigError
 
@@ -19,8 +20,8 @@ __all__ = [
     "RUN_FILE",
     "check_folder",
     "claim_folder",
+    "keep_chunks",
     "newest_checkpoint",
-    "write_text",
 ]
 
 RUN_FILE = "run.toml"
@@ -28,16 +29,8 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 _FINGERPRINT = "training-text.sha256"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+_CHUNKS = "chunk-tokens"
+_WHOLE = "whole batch"
 
 
 def check_folder(config: RunConfig, fingerprint: str, *, resume: bool, overwrite: bool) -> Path:
@@ -89,10 +82,37 @@ def claim_folder(folder: Path, config: RunConfig, fingerprint: str, *, resume: b
             for name in (METRICS, RESULT, "training.html", "config.json"):
                 (folder / name).unlink(missing_ok=True)
         (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        write_text(folder / CHECKPOINTS / _FINGERPRINT, fingerprint + "\n")
-        write_text(folder / RUN_FILE, config.to_toml())
+        write_whole(folder / CHECKPOINTS / _FINGERPRINT, fingerprint + "\n")
+        write_whole(folder / RUN_FILE, config.to_toml())
     except OSError as error:
         raise _unusable(folder, error.strerror or str(error)) from None
+
+
+def keep_chunks(folder: Path, chunk_tokens: int | None, *, resume: bool) -> int | None:
+    """Write down how a claimed run cuts its batches, or read how the run to go on with did.
+
+    The dropout masks depend on it, and what a memory budget leaves room for may differ next time.
+
+    Returns:
+        The tokens of a chunk; None for batches in one piece.
+
+    Raises:
+        ConfigError: the folder cannot be written, or the file in it is damaged.
+    """
+    path = folder / CHECKPOINTS / _CHUNKS
+    try:
+        if resume and path.exists():
+            kept = path.read_text(encoding="utf-8").strip()
+            return int(kept) if kept != _WHOLE else None
+        write_whole(path, f"{_WHOLE if chunk_tokens is None else chunk_tokens}\n")
+    except OSError as error:
+        raise _unusable(folder, error.strerror or str(error)) from None
+    except ValueError:
+        raise ConfigError(
+            f"{path} is damaged: it must hold a number of tokens or {_WHOLE!r}; "
+            "write it anew, or start the run anew with --overwrite"
+        ) from None
+    return chunk_tokens
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from simcse_kit.atomic import write_whole
 from simcse_kit.config import RunConfig
 from simcse_kit.evaluation.report.page import write_training_report
 from simcse_kit.methods.base import Method
 from simcse_kit.text.corpus import Corpus
 from simcse_kit.training.card import training_card
-from simcse_kit.training.folder import RESULT, write_text
+from simcse_kit.training.folder import RESULT
 from simcse_kit.training.scoring import SPEARMAN
 
 __all__ = ["TrainResult", "save_results"]
@@ -100,7 +101,7 @@ def save_results(
     write_training_report(
         result.history, result.output, title=f"Training of {config.model.name}", summary=summary
     )
-    write_text(result.output / RESULT, json.dumps(result.to_json(), indent=2) + "\n")
+    write_whole(result.output / RESULT, json.dumps(result.to_json(), indent=2) + "\n")
 
 
 def _warn_of_no_gain(result: TrainResult) -> None:

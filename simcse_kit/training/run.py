@@ -18,7 +18,7 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.dev import DevSet
 from simcse_kit.methods import METHODS, build_config
-from simcse_kit.methods.base import Method, MethodConfig, check_reads
+from simcse_kit.methods.base import Batch, Method, MethodConfig, check_reads
 from simcse_kit.text.collate import Collator
 from simcse_kit.text.corpus import Corpus
 from simcse_kit.text.readers import Example
@@ -30,15 +30,32 @@ from simcse_kit.training.callbacks import (
     StepFlow,
     history_rows,
 )
-from simcse_kit.training.folder import METRICS, check_folder, claim_folder, newest_checkpoint
+from simcse_kit.training.chunking import check_chunking, gradient_cache, memory_plan
+from simcse_kit.training.folder import (
+    METRICS,
+    check_folder,
+    claim_folder,
+    newest_checkpoint,
+)
+from simcse_kit.training.gradient_cache import GradientCache
 from simcse_kit.training.result import TrainResult, save_results
 from simcse_kit.training.rows import RowSubset, split_rows
-from simcse_kit.training.scoring import LOSS, SPEARMAN, batches_of, dev_scorer, loss_scorer
+from simcse_kit.training.scoring import (
+    LOSS,
+    SPEARMAN,
+    batches_of,
+    dev_scorer,
+    in_one_piece,
+    loss_scorer,
+)
 from simcse_kit.training.trainer import ContrastiveTrainer
 
 __all__ = ["TrainResult", "train"]
 
 logger = logging.getLogger(__name__)
+
+# Rows that a memory plan looks at.
+_SAMPLED = 256
 
 
 @dataclass(frozen=True)
@@ -73,7 +90,8 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
         Where the encoder is, and how the run went.
 
     Raises:
-        ConfigError: a setting is wrong, or the output folder cannot be used.
+        ConfigError: a setting is wrong, the memory budget is too small, or the output folder
+            cannot be used.
         DataError: the training text or the dev set is wrong.
         ModelError: the model cannot be opened or lacks what the method needs, or training diverged.
     """
@@ -88,9 +106,21 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
         pooling=config.model.pooling,
         trust_remote_code=config.model.trust_remote_code,
     )
+    encoder.require_weights()
     method = prepared.method(encoder, prepared.options).train()
+    collator, uncounted = (_collator(prepared, method) for _ in range(2))
+    plan = memory_plan(
+        method,
+        lambda: _sample(prepared.rows, uncounted),
+        config.training,
+        prepared.arguments,
+        _length(prepared, method),
+    )
     claim_folder(prepared.folder, config, prepared.corpus.fingerprint, resume=resume)
-    trainer, collator, per_step = _trainer(prepared, method)
+    cache = gradient_cache(
+        prepared.folder, config.training, prepared.arguments, plan, resume=resume
+    )
+    trainer, per_step = _trainer(prepared, method, collator, uncounted, cache)
 
     checkpoint = newest_checkpoint(prepared.folder) if resume else None
     began = time.perf_counter()
@@ -149,6 +179,7 @@ def _prepare(config: RunConfig, *, resume: bool, overwrite: bool) -> _Prepared:
         config.data.train, columns=config.data.columns, on_bad_row=config.data.on_bad_row
     )
     check_reads(method, corpus.kind)
+    check_chunking(method, options, training)
     _check_batch(method, corpus, training.batch_size, accumulation)
     folder = check_folder(config, corpus.fingerprint, resume=resume, overwrite=overwrite)
 
@@ -185,32 +216,53 @@ def _check_batch(method: type[Method], corpus: Corpus, size: int, accumulation: 
         len(corpus),
         corpus.kind,
         negatives,
-        " (gradient accumulation adds none)" if accumulation > 1 else "",
+        " (gradient accumulation adds none; a larger --batch-size with --memory-budget does)"
+        if accumulation > 1
+        else "",
     )
 
 
-def _trainer(prepared: _Prepared, method: Method) -> tuple[ContrastiveTrainer, Collator, int]:
-    """The trainer, the collator that counts, and the sentences of an optimizer step."""
-    config, corpus, encoder = prepared.config, prepared.corpus, method.encoder
-    training = config.training
-    length = min(config.data.max_length, encoder.max_length)
-    views = method.views(corpus.kind, corpus.negatives)
+def _length(prepared: _Prepared, method: Method) -> int:
+    """Most tokens of a sentence in training."""
+    return min(prepared.config.data.max_length, method.encoder.max_length)
+
+
+def _collator(prepared: _Prepared, method: Method) -> Collator:
+    encoder, corpus = method.encoder, prepared.corpus
+    length = _length(prepared, method)
 
     def tokenize(texts: Sequence[str]) -> tuple[list[list[int]], int]:
         return encoder.tokenize(texts, max_length=length)
 
-    collator, uncounted = (
-        Collator(tokenize, encoder.tokenizer.pad_token_id, views) for _ in range(2)
-    )
+    views = method.views(corpus.kind, corpus.negatives)
+    return Collator(tokenize, encoder.tokenizer.pad_token_id, views)
+
+
+def _sample(rows: RowSubset, collator: Collator) -> Batch:
+    apart = max(1, len(rows) // _SAMPLED)
+    return Batch(**collator(rows.__getitems__(range(0, len(rows), apart)[:_SAMPLED])))
+
+
+def _trainer(
+    prepared: _Prepared,
+    method: Method,
+    collator: Collator,
+    uncounted: Collator,
+    cache: GradientCache | None,
+) -> tuple[ContrastiveTrainer, int]:
+    """The trainer, and the sentences of an optimizer step."""
+    config, corpus = prepared.config, prepared.corpus
+    training = config.training
     scorer = None
     if prepared.dev is not None:
         scorer = dev_scorer(prepared.dev)
     elif prepared.kept_back:
         batches = batches_of(prepared.kept_back, max(2, training.batch_size), uncounted)
-        scorer = loss_scorer(batches, training.seed)
+        scorer = loss_scorer(batches, training.seed, cache or in_one_piece)
     ln_batch = method.loss_reference(training.batch_size, corpus.kind, corpus.negatives)
     negatives = method.negatives_per_anchor(training.batch_size, corpus.kind, corpus.negatives)
-    per_step = training.batch_size * len(views) * prepared.accumulation
+    views = len(method.views(corpus.kind, corpus.negatives))
+    per_step = training.batch_size * views * prepared.accumulation
     trainer = ContrastiveTrainer(
         method,
         prepared.arguments,
@@ -219,6 +271,7 @@ def _trainer(prepared: _Prepared, method: Method) -> tuple[ContrastiveTrainer, C
         evaluate_method=scorer,
         ln_batch=ln_batch,
         sentences_per_step=per_step,
+        cache=cache,
         callbacks=[
             MethodState(method),
             MetricsFile(prepared.folder / METRICS),
@@ -227,7 +280,7 @@ def _trainer(prepared: _Prepared, method: Method) -> tuple[ContrastiveTrainer, C
     )
     # After the metrics file, which begins empty.
     trainer.add_callback(StepFlow(None if scorer is None else trainer.evaluate))
-    return trainer, collator, per_step
+    return trainer, per_step
 
 
 def _step_of(checkpoint: str | Path | None) -> int | None:

@@ -10,17 +10,34 @@ from torch import Tensor
 
 from simcse_kit.errors import ModelError
 from simcse_kit.evaluation.dev import DevSet
-from simcse_kit.methods.base import Method
+from simcse_kit.methods.base import Batch, Method, MethodOutput
 from simcse_kit.text.readers import Example
 
-__all__ = ["LOSS", "SPEARMAN", "Scorer", "batches_of", "dev_scorer", "held_out_loss", "loss_scorer"]
+__all__ = [
+    "LOSS",
+    "SPEARMAN",
+    "Forward",
+    "Scorer",
+    "batches_of",
+    "dev_scorer",
+    "held_out_loss",
+    "in_one_piece",
+    "loss_scorer",
+]
 
 SPEARMAN, LOSS = "dev_spearman", "dev_loss"
 
 Scorer = Callable[[Method], dict[str, float]]
 """The dev metrics of a method, finite numbers by name."""
 
-Batch = dict[str, Tensor]
+Forward = Callable[[Method, Batch], MethodOutput]
+"""How the loss of a batch is computed."""
+
+
+def in_one_piece(method: Method, batch: Batch) -> MethodOutput:
+    """All rows in one forward pass, as the method itself does it."""
+    output: MethodOutput = method(**vars(batch))
+    return output
 
 
 def dev_scorer(dev: DevSet) -> Scorer:
@@ -38,22 +55,24 @@ def dev_scorer(dev: DevSet) -> Scorer:
 
 
 def batches_of(
-    rows: Sequence[Example], size: int, collator: Callable[[Sequence[Example]], Batch]
+    rows: Sequence[Example], size: int, collator: Callable[[Sequence[Example]], dict[str, Tensor]]
 ) -> list[Batch]:
     """Full batches of held-out rows, at most ``size`` rows each; none of fewer than two rows."""
     size = min(size, len(rows))
     if size < 2:
         return []
     starts = range(0, len(rows) - size + 1, size)
-    return [collator(rows[start : start + size]) for start in starts]
+    return [Batch(**collator(rows[start : start + size])) for start in starts]
 
 
-def loss_scorer(batches: Sequence[Batch], seed: int) -> Scorer:
+def loss_scorer(batches: Sequence[Batch], seed: int, forward: Forward = in_one_piece) -> Scorer:
     """Score by the loss of held-out rows: ``dev_loss``."""
-    return lambda method: {LOSS: held_out_loss(method, batches, seed)}
+    return lambda method: {LOSS: held_out_loss(method, batches, seed, forward)}
 
 
-def held_out_loss(method: Method, batches: Sequence[Batch], seed: int) -> float:
+def held_out_loss(
+    method: Method, batches: Sequence[Batch], seed: int, forward: Forward = in_one_piece
+) -> float:
     """Mean loss over fixed batches, with the dropout that training has, drawn from ``seed``.
 
     Without dropout the two views of unsupervised SimCSE would be one and the same. The state of
@@ -69,7 +88,7 @@ def held_out_loss(method: Method, batches: Sequence[Batch], seed: int) -> float:
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         for batch in batches:
-            total += float(method(**{k: v.to(device) for k, v in batch.items()}).loss)
+            total += float(forward(method, batch.to(device)).loss)
     method.train(was_training)
     if not math.isfinite(total):
         raise ModelError(

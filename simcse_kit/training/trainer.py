@@ -14,7 +14,8 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from simcse_kit.errors import ModelError
-from simcse_kit.methods.base import Method
+from simcse_kit.methods.base import Batch, Method
+from simcse_kit.training.gradient_cache import GradientCache
 from simcse_kit.training.order import ShuffledOrder
 from simcse_kit.training.rows import RowSubset
 
@@ -36,6 +37,7 @@ class ContrastiveTrainer(transformers.Trainer):
         evaluate_method: gives the dev metrics; called with the method at every evaluation.
         ln_batch: loss of an encoder that tells nothing apart, logged beside the loss.
         sentences_per_step: for the speed.
+        cache: makes the steps in chunks; None: in one piece.
         callbacks: what else happens.
     """
 
@@ -49,6 +51,7 @@ class ContrastiveTrainer(transformers.Trainer):
         evaluate_method: Callable[[Method], dict[str, float]] | None,
         ln_batch: float,
         sentences_per_step: int,
+        cache: GradientCache | None = None,
         callbacks: list[transformers.TrainerCallback],
     ):
         super().__init__(
@@ -70,6 +73,7 @@ class ContrastiveTrainer(transformers.Trainer):
         self._evaluate_method = evaluate_method
         self._ln_batch = ln_batch
         self._per_step = sentences_per_step
+        self._cache = cache
         self._method_logs: dict[str, list[Tensor | float]] = {}
         self._mark = (time.perf_counter(), 0)
         self._evaluating = 0.0
@@ -85,7 +89,10 @@ class ContrastiveTrainer(transformers.Trainer):
         num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002 - a trainer argument
     ) -> Any:
         """The method's loss; its logs are collected for the next log line."""
-        output = model(**inputs)
+        if self._cache is None:
+            output = model(**inputs)
+        else:
+            output = self._cache(self._method, Batch(**inputs))
         for name, value in output.logs.items():
             self._method_logs.setdefault(name, []).append(value)
         return (output.loss, output) if return_outputs else output.loss

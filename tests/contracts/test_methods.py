@@ -18,8 +18,17 @@ from torch import Tensor
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods import METHODS, build_config
-from simcse_kit.methods.base import Method, MethodConfig, Paper, check_reads, parse_config
+from simcse_kit.methods.base import (
+    Batch,
+    Method,
+    MethodConfig,
+    MethodOutput,
+    Paper,
+    check_reads,
+    parse_config,
+)
 from simcse_kit.text.readers import Kind
+from simcse_kit.training.gradient_cache import GradientCache
 
 SENTENCES = [
     "the cat sat on the mat .",
@@ -37,7 +46,7 @@ CASES = [
     for name in METHODS
     for kind in METHODS.resolve(name).reads
 ]
-Batch = dict[str, Tensor]
+Tensors = dict[str, Tensor]
 Make = Callable[..., Method]
 
 
@@ -45,7 +54,7 @@ def text_id(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
 
 
-def make_batch(method: type[Method], encoder: SentenceEncoder, kind: str) -> Batch:
+def make_batch(method: type[Method], encoder: SentenceEncoder, kind: str) -> Tensors:
     """Eight rows; in triplets every second row lacks its last hard negative."""
     count = len(SENTENCES)
     rows = [
@@ -109,6 +118,20 @@ def test_gradient_reaches_every_weight(make: Make, name: str, kind: str) -> None
         if weight.requires_grad and (weight.grad is None or not weight.grad.any())
     ]
     assert dead == []
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_gradients_are_the_same_in_chunks(make: Make, name: str, kind: str) -> None:
+    """Whatever looks at other rows, or keeps state, in ``embed`` shows here."""
+    method = make(name).double()
+    method.encoder.set_dropout(0.0)
+    batch = make_batch(type(method), method.encoder, kind)
+    torch.autograd.backward(method(**batch).loss)
+    expected = {n: w.grad.clone() for n, w in method.named_parameters() if w.grad is not None}
+    method.zero_grad()
+    torch.autograd.backward(GradientCache(24)(method, Batch(**batch)).loss)
+    found = {n: w.grad for n, w in method.named_parameters() if w.grad is not None}
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
@@ -314,3 +337,20 @@ def test_refusal_explains_every_kind_there_is() -> None:
     with pytest.raises(ConfigError) as caught:
         check_reads(Fake, "labelled")
     assert all(f"{kind} = " in str(caught.value) for kind in get_args(Kind))
+
+
+def test_a_loss_that_is_none_of_embeddings_is_known_as_such() -> None:
+    class Whole(Method):
+        name = "whole"
+
+        def forward(self, **_: Tensor) -> MethodOutput:
+            raise NotImplementedError
+
+    class Parts(Method):
+        name = "parts"
+
+        def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
+            raise NotImplementedError
+
+    assert Whole.beyond_embeddings(MethodConfig()) is not None
+    assert Parts.beyond_embeddings(MethodConfig()) is None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.packing.layout import MULTIPLE, pack
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.functional.contrastive import info_nce
 from simcse_kit.methods import build_config
@@ -282,12 +283,11 @@ def test_mlm_leaves_the_contrastive_part_untouched(encoder: SentenceEncoder) -> 
         assert torch.equal(value, copies[key]), key
     assert output.logs["contrastive_loss"] == expected.loss
     contrastive, masked = seen
-    assert torch.equal(contrastive, batch["input_ids"].flatten(0, 1))
-    changed = masked != contrastive
+    rows, attention = (batch[key].flatten(0, 1) for key in ("input_ids", "attention_mask"))
+    assert torch.equal(contrastive[0], pack(rows, attention, multiple=MULTIPLE)[0])
+    changed = masked != rows
     assert changed.any()
-    assert not torch.isin(
-        contrastive[changed], torch.tensor(encoder.tokenizer.all_special_ids)
-    ).any()
+    assert not torch.isin(rows[changed], torch.tensor(encoder.tokenizer.all_special_ids)).any()
     total = output.logs["contrastive_loss"] + 0.1 * output.logs["mlm_loss"]
     torch.testing.assert_close(output.loss.detach(), total)
     assert output.logs["mlm_loss"] > 0

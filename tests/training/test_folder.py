@@ -9,12 +9,7 @@ import pytest
 
 from simcse_kit.config import RunConfig, load_config
 from simcse_kit.errors import ConfigError
-from simcse_kit.training.folder import (
-    check_folder,
-    claim_folder,
-    newest_checkpoint,
-    write_text,
-)
+from simcse_kit.training.folder import check_folder, claim_folder, newest_checkpoint
 
 
 def config_for(folder: Path) -> RunConfig:
@@ -137,17 +132,3 @@ def test_the_newest_checkpoint_is_the_last_whole_one(tmp_path: Path) -> None:
     checkpoint(tmp_path, 250, whole=False)
     checkpoint(tmp_path, 7).rename(tmp_path / "checkpoints" / "checkpoint-old")
     assert newest_checkpoint(tmp_path) == wanted
-
-
-def test_a_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.txt"
-    write_text(path, "one\n")
-
-    def fail(*_: object) -> None:
-        raise OSError("disk")
-
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="disk"):
-        write_text(path, "two\n")
-    assert path.read_text(encoding="utf-8") == "one\n"
-    assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]

@@ -220,7 +220,7 @@ def test_accumulated_batches_add_steps_not_negatives(
         update={"training": config.training.model_copy(update={"max_steps": None})}
     )
     result = train(config)
-    assert "64 texts, 7 negatives per anchor (gradient accumulation adds none)" in caplog.text
+    assert "64 texts, 7 negatives per anchor (gradient accumulation adds none;" in caplog.text
     # 8 batches make 3 steps (3 + 3 + 2), twice
     assert result.steps == 6
     assert result.history[-1]["epoch"] == 2

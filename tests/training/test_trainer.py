@@ -15,7 +15,7 @@ from transformers import TrainerControl, TrainerState
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ModelError
-from simcse_kit.methods.base import Method, MethodOutput
+from simcse_kit.methods.base import Batch, Method, MethodOutput
 from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
 from simcse_kit.text.collate import Collator
 from simcse_kit.text.readers import Example
@@ -32,7 +32,7 @@ def method(tiny_encoder_dir: Path) -> SimCSE:
     return SimCSE(encoder, SimCSEConfig()).train()
 
 
-def batches(method: SimCSE, size: int = 4) -> list[dict[str, Tensor]]:
+def batches(method: SimCSE, size: int = 4) -> list[Batch]:
     rows = [Example((text,)) for text in sentences(12)]
     return batches_of(rows, size, Collator(method.encoder.tokenize, 0, (0,)))
 
@@ -71,7 +71,7 @@ def test_held_out_loss_has_dropout(method: SimCSE) -> None:
     held = batches(method)
     torch.manual_seed(3)
     with torch.no_grad():
-        losses = [float(method(**batch).loss) for batch in held]
+        losses = [float(method(**vars(batch)).loss) for batch in held]
     assert loss_scorer(held, 3)(method) == {"dev_loss": pytest.approx(sum(losses) / 3)}
     assert len(losses) == 3
 
@@ -79,12 +79,12 @@ def test_held_out_loss_has_dropout(method: SimCSE) -> None:
 def test_divergence_is_an_error() -> None:
     for loss in (math.nan, math.inf):
         with pytest.raises(ModelError, match="training has diverged"):
-            held_out_loss(cast(Method, Constant(loss)), [{}], seed=0)
+            held_out_loss(cast(Method, Constant(loss)), [Batch(*[torch.zeros(2, 1)] * 4)], seed=0)
 
 
 def test_held_out_batches_are_full(method: SimCSE) -> None:
-    assert [len(batch["input_ids"]) for batch in batches(method, 5)] == [5, 5]
-    assert [len(batch["input_ids"]) for batch in batches(method, 50)] == [12]
+    assert [batch.shape[0] for batch in batches(method, 5)] == [5, 5]
+    assert [batch.shape[0] for batch in batches(method, 50)] == [12]
     assert batches(method, 1) == []
 
 
