@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN = $(VENV)/bin
 
-.PHONY: help demo test slow lint bench clean
+.PHONY: help demo test slow lint bench peers clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
@@ -37,8 +37,12 @@ lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev  ## speed side by side with sentence-transformers
-	$(BIN)/python evaluation/speed/bench.py
+bench: $(VENV)/.dev  ## speed side by side with sentence-transformers: an hour (BENCH=--quick: minutes)
+	$(BIN)/python evaluation/speed/bench.py $(BENCH)
+
+peers: $(VENV)/.dev  ## what bench can use besides: sentence-transformers' ONNX and OpenVINO backends, ours
+	$(BIN)/pip install --quiet -e ".[onnx,openvino]"
+	evaluation/speed/peers.sh $(PYTHON) $(TORCH) $(TORCH_INDEX)
 
 clean:  ## remove what make made
 	rm -rf $(VENV) demo

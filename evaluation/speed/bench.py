@@ -1,9 +1,11 @@
-"""Encoding and training speed beside sentence-transformers, interleaved in one process.
+"""Speed side by side with sentence-transformers and the original SimCSE step.
 
-    make bench            # or: python evaluation/speed/bench.py --rounds 5 --threads 2
+    make bench                                      # all of it, about an hour
+    python evaluation/speed/bench.py --quick        # a trial of three minutes
+    python evaluation/speed/bench.py --only train   # the tasks whose name begins so
 
-Same model, same sentences, same threads; A B A B …; what counts is the ratio of the medians.
-Writes results.json beside this file.
+Writes results.json, results.svg and the table in README.md beside this file; README.md says how it
+is measured. ``--quick`` writes to build/bench-quick instead.
 """
 
 from __future__ import annotations
@@ -11,136 +13,130 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import statistics
-import time
-from collections.abc import Callable
+import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+PEERS = ROOT / "build/peers"
 
 
-def interleaved(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each variant in each round, after one round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(rounds + 1):
-        for name, run in variants.items():
-            began = time.perf_counter()
-            run()
-            if number:
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
-
-
-def sentences(count: int) -> tuple[list[str], str]:
-    """Varied sentences: the large local set if it is there, else the sample data."""
-    for path in (
-        ROOT.parent / "shared/data/train/unsup_sentences.txt",
-        ROOT / "data/sentences.txt",
-    ):
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8").strip().split("\n")
-            return lines[:count], path.name
-    raise SystemExit("no sentences found")
-
-
-def encoding(texts: list[str], rounds: int) -> dict[str, list[float]]:
-    from sentence_transformers import SentenceTransformer
-
-    import simcse_kit
-    from simcse_kit import SentenceEncoder
-
-    ours = SentenceEncoder.load("mini")
-    folder = HERE / ".mini-saved"
-    ours.save(folder)
-    theirs = SentenceTransformer(str(folder), device="cpu")
-    difference = abs(ours.encode(texts[:200]) - theirs.encode(texts[:200])).max()
-    assert difference < 1e-5, f"vectors differ by {difference} in {simcse_kit.__version__}"
-    return interleaved(
-        {
-            "simcse_kit": lambda: ours.encode(texts),
-            "sentence-transformers": lambda: theirs.encode(texts, show_progress_bar=False),
-        },
-        rounds,
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    cores = len(os.sched_getaffinity(0))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="small trial, figures do not count")
+    parser.add_argument("--only", action="append", default=[], metavar="PREFIX", help="of tasks")
+    parser.add_argument("--list", action="store_true", help="name the tasks and stop")
+    parser.add_argument("--rounds", type=int, help="that count (5; 2 with --quick)")
+    parser.add_argument("--threads", type=int, default=cores, help="of every variant (all cores)")
+    parser.add_argument("--scale", type=float, help="factor on the number of sentences (1; 0.1)")
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared/data", help="data")
+    parser.add_argument("--output", type=Path, help="folder of the results (this one)")
+    parser.add_argument(
+        "--peer-python",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="interpreter of onnx, openvino or export (build/peers/NAME/bin/python)",
     )
+    return parser.parse_args(arguments)
 
 
-def training_step(texts: list[str], rounds: int) -> dict[str, list[float]]:
-    """One unsupervised step of 64 sentences, 32 tokens: forward, backward, clip, AdamW."""
-    import torch
-    from sentence_transformers import SentenceTransformer, losses
-
-    from simcse_kit import SentenceEncoder
-    from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
-    from simcse_kit.text.collate import Collator
-    from simcse_kit.text.readers import Example
-
-    batches = [texts[start : start + 64] for start in range(0, 64 * (rounds + 1), 64)]
-    encoder = SentenceEncoder.load("mini")
-    method = SimCSE(encoder, SimCSEConfig(head="none")).train()
-    collate = Collator(
-        lambda rows: encoder.tokenize(rows, max_length=32), encoder.tokenizer.pad_token_id, (0,)
-    )
-    peer = SentenceTransformer(str(HERE / ".mini-saved"), device="cpu").train()
-    peer.max_seq_length = 32
-    loss = losses.MultipleNegativesRankingLoss(peer)
-    optimizers = [torch.optim.AdamW(m.parameters(), lr=1e-5, fused=True) for m in (method, peer)]
-
-    def finish(value: torch.Tensor, model: torch.nn.Module, which: int) -> None:
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizers[which].step()
-        optimizers[which].zero_grad()
-
-    ours = iter(batches)
-    theirs = iter(batches)
-
-    def our_step() -> None:
-        finish(method(**collate([Example((text,)) for text in next(ours)])).loss, method, 0)
-
-    def their_step() -> None:
-        batch = next(theirs)
-        features = [peer.preprocess(batch), peer.preprocess(batch)]
-        finish(loss(features, None), peer, 1)
-
-    return interleaved({"simcse_kit": our_step, "sentence-transformers": their_step}, rounds)
+def _pythons(given: list[str]) -> dict[str, str]:
+    """Interpreters by name. Our own exports run under the main one, if it has no other."""
+    found = {"main": sys.executable, "export": sys.executable}
+    for folder in sorted(PEERS.glob("*")):
+        found[folder.name] = str(folder / "bin/python")
+    for entry in given:
+        name, _, path = entry.partition("=")
+        if name not in ("onnx", "openvino", "export") or not Path(path).is_file():
+            sys.exit(f"--peer-python {entry}: give onnx, openvino or export=PATH of an interpreter")
+        found[name] = path
+    return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--sentences", type=int, default=2000)
-    options = parser.parse_args()
-    import sentence_transformers
-    import torch
-    import transformers
+def _wanted(options: argparse.Namespace, tasks: dict[str, Any]) -> list[str]:
+    if not options.only:
+        return [key for key, task in tasks.items() if task.in_quick or not options.quick]
+    for prefix in options.only:
+        if not any(key.startswith(prefix) for key in tasks):
+            sys.exit(f"--only {prefix}: no task begins so; there are {', '.join(tasks)}")
+    return [key for key in tasks if key.startswith(tuple(options.only))]
 
-    torch.set_num_threads(options.threads)
-    texts, source = sentences(options.sentences)
-    results = {
-        "encode": encoding(texts, options.rounds),
-        "train_step_64x32": training_step(texts, options.rounds),
-    }
-    summary = {}
-    for what, seconds in results.items():
-        medians = {name: statistics.median(values) for name, values in seconds.items()}
-        ratio = medians["sentence-transformers"] / medians["simcse_kit"]
-        summary[what] = {"median_seconds": medians, "times_faster": round(ratio, 2)}
-        print(f"{what}: {ratio:.2f} times sentence-transformers ({medians})")
-    environment = {
-        "threads": options.threads,
-        "cpu": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "sentence_transformers": sentence_transformers.__version__,
-        "text": source,
-        "sentences": len(texts),
-    }
-    document = {"summary": summary, "seconds": results, "environment": environment}
-    (HERE / "results.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+def _earlier(path: Path, environment: dict[str, object]) -> dict[str, Any]:
+    """The tasks of an earlier run that the new ones go beside: same machine, same threads."""
+    if not path.is_file():
+        return {}
+    document = json.loads(path.read_text(encoding="utf-8"))
+    tasks: dict[str, Any] = document.get("tasks", {})
+    if tasks and document["environment"] != environment:
+        sys.exit(
+            f"{path} was measured on another machine or with other threads: "
+            f"{document['environment']}, now {environment}; move it away or use --output"
+        )
+    return tasks
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _options(arguments)
+    # Before anything of numpy or torch is imported here.
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    from harness.driver import Setting
+    from harness.environment import environment
+    from harness.report import write_outputs
+    from harness.task import Bench
+    from harness.tasks import TASKS
+    from harness.texts import Data
+
+    keys = _wanted(options, TASKS)
+    if options.list:
+        print("\n".join(keys))
+        return 0
+    output = options.output or (ROOT / "build/bench-quick" if options.quick else HERE)
+    output.mkdir(parents=True, exist_ok=True)
+    where = environment(options.threads)
+    results = _earlier(output / "results.json", where)
+    data = Data.find(options.shared)
+    if data.is_sample:
+        print(f"{options.shared} is absent: measured on the sample data in data/", file=sys.stderr)
+    failed = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as work:
+        pythons = _pythons(options.peer_python)
+        bench = Bench(
+            setting=Setting(options.threads, pythons, Path(work), hurry=options.quick),
+            data=data,
+            shared=options.shared,
+            rounds=options.rounds or (2 if options.quick else 5),
+            scale=options.scale or (0.1 if options.quick else 1.0),
+            quick=options.quick,
+        )
+        for key in keys:
+            print(f"{key} ...", file=sys.stderr, flush=True)
+            results[key] = TASKS[key].result(bench, key)
+            failed += _said(key, results[key])
+            # After every task, so that an interruption costs one task only.
+            ordered = {name: results[name] for name in TASKS if name in results}
+            write_outputs({"environment": where, "tasks": ordered}, output)
+    print(output / "results.json")
+    return 1 if failed else 0
+
+
+def _said(key: str, task: dict[str, Any]) -> list[str]:
+    """Print a task's result; gives the variants that failed, not for want of a package."""
+    failed = []
+    for name, variant in task["variants"].items():
+        if "not_run" in variant:
+            print(f"  {name}: not run: {variant['not_run']}", file=sys.stderr)
+            if not variant["package_missing"]:
+                failed.append(f"{key}/{name}")
+            continue
+        ratio = variant.get("speed_over_baseline", {}).get("wall", {}).get("median")
+        print(f"  {name}: {variant['wall']['median']:.4g} s, {ratio} times", file=sys.stderr)
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

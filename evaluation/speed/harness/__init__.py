@@ -1,0 +1,1 @@
+"""Side-by-side measurement: a worker process for each variant, asked in rotation."""
