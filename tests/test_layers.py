@@ -18,11 +18,14 @@ FILES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 # A part imports itself and parts before it; those on one line do not know each other.
-LAYERS = "errors startup|atomic registry|config|functional|encoder text".split("|")
+LAYERS = "errors startup|atomic registry|calls|config|functional|encoder text".split("|")
 LAYERS += "methods|evaluation|training|cli".split("|")
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer.split()}
 # One file a paper, one file a command: they do not know each other, but for these.
-SHARED = {"methods": ["base", "heads", "masking", "__init__"], "cli": ["__init__"]}
+SHARED = {
+    "methods": "base heads masking momentum objectives queue __init__".split(),
+    "cli": ["__init__"],
+}
 TABLES = ["methods/__init__", "cli/main"]
 
 

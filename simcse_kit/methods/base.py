@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
@@ -32,6 +32,8 @@ _ROWS = {
     "texts": "one sentence a row",
     "pairs": "two texts a row (anchor, positive)",
     "triplets": "three or more texts a row (anchor, positive, hard negatives)",
+    "labelled": "two texts and a number a row (anchor, other, label)",
+    "documents": "sentences in order, a blank line after each document",
 }
 
 
@@ -43,14 +45,16 @@ class Batch:
         input_ids: (B, V, L) int64, laid out by :meth:`Method.views`.
         attention_mask: (B, V, L), 0 at padding.
         text_ids: (B, V) int64, hashes of the texts.
-        view_mask: (B, V) bool, False where a hard negative is absent; ``input_ids`` holds a dummy
-            sentence there.
+        view_mask: (B, V) bool, False where a text is absent, such as a hard negative;
+            ``input_ids`` holds a dummy sentence there.
+        labels: (B,) float32, the label of every row; None for data without labels.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     text_ids: Tensor
     view_mask: Tensor
+    labels: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -64,13 +68,26 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
-        return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        return self._each(lambda tensor: tensor.to(device))
 
     def repeat_views(self, times: int) -> Batch:
         """Every view ``times`` times in a row: (B, V·times, L)."""
-        return Batch(
-            **{name: tensor.repeat_interleave(times, 1) for name, tensor in vars(self).items()}
-        )
+        return self.take_views([view for view in range(self.shape[1]) for _ in range(times)])
+
+    def take_views(self, views: Sequence[int]) -> Batch:
+        """The views with these numbers, in this order: (B, len(views), L)."""
+        wanted = torch.tensor(views, device=self.text_ids.device)
+        # Labels belong to the row and have no axis of views.
+        return self._each(lambda part: part.index_select(1, wanted) if part.dim() > 1 else part)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        given = {n: tensor for n, tensor in vars(self).items() if tensor is not None}
+        return Batch(**{name: change(tensor) for name, tensor in given.items()})
+
+    def view_numbers(self) -> Tensor:
+        """(B·V,) int64: the view of every row of :meth:`rows`."""
+        examples, views = self.shape
+        return torch.arange(views, device=self.text_ids.device).repeat(examples)
 
 
 @dataclass
@@ -151,16 +168,19 @@ class Method(nn.Module):
     def views(cls, kind: Kind, negatives: int = 0) -> tuple[int, ...]:
         """How the collator lays out a row: view v holds text ``views[v]`` of the example.
 
-        Texts ``(0,)``, pairs ``(0, 1)``, triplets ``(0, 1, 2, …)``. A method that wants two
-        separately prepared copies of a sentence answers ``(0, 0)``.
+        Texts ``(0,)``, pairs and labelled ``(0, 1)``, triplets ``(0, 1, 2, …)``; documents
+        ``(0, 1, …)``, a sentence and those that come next. A method that wants two separately
+        prepared copies of a sentence answers ``(0, 0)``.
 
         Args:
             kind: the kind of the data.
-            negatives: the most hard negatives a row has; 0 for texts and pairs. A row with fewer
-                is filled with a dummy sentence and marked in ``view_mask``.
+            negatives: the most hard negatives a row has, or next sentences of documents; 0 for
+                other kinds. A row with fewer is filled with a dummy sentence and marked in
+                ``view_mask``.
         """
-        count = {"texts": 1, "pairs": 2, "triplets": 2 + max(negatives, 1)}[kind]
-        return tuple(range(count))
+        more = max(negatives, 1)
+        counts = {"texts": 1, "pairs": 2, "labelled": 2, "triplets": 2 + more}
+        return tuple(range(counts.get(kind, 1 + more)))
 
     @classmethod
     def beyond_embeddings(cls, options: MethodConfig) -> str | None:  # noqa: ARG003
@@ -179,12 +199,14 @@ class Method(nn.Module):
         """The views to embed, made of those that the collator gave; by default the same."""
         return batch
 
-    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:  # noqa: ARG002
         """Embeddings as the loss sees them: one encoder forward, then the heads of the method.
 
         Args:
             input_ids: (R, L) int64.
             attention_mask: (R, L), 0 at padding.
+            views: (R,) int64, which view of its example each row is; for methods that treat them
+                differently, such as those with a momentum encoder.
 
         Returns:
             (R, d), not normalised.
@@ -202,7 +224,12 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, text_ids: Tensor, view_mask: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        text_ids: Tensor,
+        view_mask: Tensor,
+        labels: Tensor | None = None,
     ) -> MethodOutput:
         """The loss of one batch, with all rows in one forward pass of the encoder.
 
@@ -211,9 +238,11 @@ class Method(nn.Module):
             attention_mask: (B, V, L).
             text_ids: (B, V) int64.
             view_mask: (B, V) bool.
+            labels: (B,) float32, or None.
         """
-        batch = self.layout(Batch(input_ids, attention_mask, text_ids, view_mask))
-        return self.loss(self.embed(*batch.rows()).view(*batch.shape, -1), batch)
+        batch = self.layout(Batch(input_ids, attention_mask, text_ids, view_mask, labels))
+        embeddings = self.embed(*batch.rows(), batch.view_numbers())
+        return self.loss(embeddings.view(*batch.shape, -1), batch)
 
     def after_step(self, progress: float) -> None:
         """Called after every optimizer step.

@@ -109,9 +109,9 @@ class SimCSE(Method):
         hard = len(cls.views(kind, negatives)) - 2 if kind == "triplets" else 0
         return negatives_per_anchor(batch_size, hard)
 
-    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """(R, L) -> (R, d): one encoder forward, then the head if the method has one."""
-        embeddings = super().embed(input_ids, attention_mask)
+        embeddings = super().embed(input_ids, attention_mask, views)
         return embeddings if self.head is None else self.head(embeddings)
 
     @classmethod

@@ -38,7 +38,7 @@ __all__ = [
     "read_texts",
 ]
 
-Kind = Literal["texts", "pairs", "triplets"]
+Kind = Literal["texts", "pairs", "triplets", "labelled", "documents"]
 
 _KINDS: tuple[Kind, ...] = ("texts", "pairs", "triplets")
 Rows = Generator[tuple[str, ...], None, None]

@@ -104,6 +104,7 @@ class GradientCache:
 
     def _embedding(self, method: Method, batch: Batch) -> Callable[[Chunk], Tensor]:
         input_ids, attention_mask = batch.rows()
+        views = batch.view_numbers()
 
         def embed(chunk: Chunk) -> Tensor:
             ids = input_ids[chunk.rows, : chunk.longest]
@@ -111,7 +112,7 @@ class GradientCache:
             # Anew for each chunk, since the context keeps the weights it has cast until it ends:
             # those cast without a graph must not serve where one is needed.
             with self._autocast():
-                return method.embed(ids, mask)
+                return method.embed(ids, mask, views[chunk.rows])
 
         return embed
 

@@ -151,7 +151,8 @@ def _kept_bytes(method: Method, ids: Tensor, mask: Tensor, autocast: Autocast) -
     try:
         with autocast(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             # Held, so that no storage is freed and its address counted only once for two.
-            embeddings = method.embed(ids, mask)
+            # View 0, since a view that a momentum encoder embeds keeps nothing.
+            embeddings = method.embed(ids, mask, torch.zeros_like(ids[:, 0]))
     finally:
         torch.set_num_threads(threads)
     del embeddings

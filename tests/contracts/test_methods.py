@@ -55,22 +55,24 @@ def text_id(text: str) -> int:
 
 
 def make_batch(method: type[Method], encoder: SentenceEncoder, kind: str) -> Tensors:
-    """Eight rows; in triplets every second row lacks its last hard negative."""
+    """Eight rows; in triplets and documents every second row lacks its last text."""
     count = len(SENTENCES)
     rows = [
         [SENTENCES[i], SENTENCES[i] + " .", SENTENCES[(i + 3) % count] + " ?", "a tree"]
         for i in range(count)
     ]
-    layout = method.views(kind, HARD_NEGATIVES if kind == "triplets" else 0)  # type: ignore[arg-type]
+    several = kind in ("triplets", "documents")
+    layout = method.views(kind, HARD_NEGATIVES if several else 0)  # type: ignore[arg-type]
     texts = [[row[column] for column in layout] for row in rows]
     encoded = encoder.tokenizer(
         [text for row in texts for text in row], padding=True, return_tensors="pt"
     )
     shape = (count, len(layout))
     view_mask = torch.ones(shape, dtype=torch.bool)
-    if kind == "triplets":
+    if several:
         view_mask[::2, -1] = False
-    return {
+    labels = {"labels": torch.arange(count).remainder(2).float()} if kind == "labelled" else {}
+    return labels | {
         "input_ids": encoded["input_ids"].unflatten(0, shape),
         "attention_mask": encoded["attention_mask"].unflatten(0, shape),
         "text_ids": torch.tensor([[text_id(text) for text in row] for row in texts]),
@@ -211,7 +213,7 @@ def test_dropout_is_drawn_for_each_row(make: Make, name: str, kind: str) -> None
     method = make(name)
     batch = make_batch(type(method), method.encoder, kind)
     row_ids, row_mask = batch["input_ids"][0, :1], batch["attention_mask"][0, :1]
-    twins = row_ids.repeat(2, 1), row_mask.repeat(2, 1)
+    twins = row_ids.repeat(2, 1), row_mask.repeat(2, 1), torch.zeros(2, dtype=torch.int64)
     one, other = method.embed(*twins)
     assert (one - other).abs().max() > 1e-3
     one, other = method.eval().embed(*twins)
@@ -255,7 +257,7 @@ def test_wrong_kind_of_data_is_refused_before_weights_are_loaded(
     method = METHODS.resolve(name)
     for kind in method.reads:
         check_reads(method, kind)
-    for kind in {"texts", "pairs", "triplets", "labelled"} - set(method.reads):
+    for kind in set(get_args(Kind)) - set(method.reads):
         with pytest.raises(ConfigError, match=f"'{name}' cannot read '{kind}' data") as caught:
             check_reads(method, kind)
         assert all(known in str(caught.value) for known in method.reads)
@@ -335,7 +337,7 @@ def test_refusal_explains_every_kind_there_is() -> None:
         reads = get_args(Kind)
 
     with pytest.raises(ConfigError) as caught:
-        check_reads(Fake, "labelled")
+        check_reads(Fake, "pictures")
     assert all(f"{kind} = " in str(caught.value) for kind in get_args(Kind))
 
 

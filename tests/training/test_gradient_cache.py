@@ -33,8 +33,8 @@ class LearnedTemperature(SimCSE):
         self.scale = nn.Parameter(torch.tensor(1.3))
         self.embedded: list[tuple[Tensor, Tensor]] = []
 
-    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        embeddings = super().embed(input_ids, attention_mask)
+    def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
+        embeddings = super().embed(input_ids, attention_mask, views)
         self.embedded.append((input_ids, embeddings))
         return embeddings
 
@@ -123,7 +123,11 @@ def test_with_dropout_it_is_the_gradient_of_the_embeddings_it_has_seen(
         ids, mask = batch.rows()
         chunks = chunks_of(mask, 40)
         assert len(chunks) > 3
-        parts = [method.embed(ids[c.rows, : c.longest], mask[c.rows, : c.longest]) for c in chunks]
+        views = batch.view_numbers()
+        parts = [
+            method.embed(ids[c.rows, : c.longest], mask[c.rows, : c.longest], views[c.rows])
+            for c in chunks
+        ]
         order = torch.cat([chunk.rows for chunk in chunks]).argsort()
         return method.loss(torch.cat(parts)[order].unflatten(0, batch.shape), batch)
 
