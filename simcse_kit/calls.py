@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from simcse_kit.errors import ConfigError
 
-__all__ = ["Call", "bound", "parse_chain"]
+__all__ = ["Call", "bound", "parse_chain", "parse_list"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,31 @@ def parse_chain(text: str, *, what: str) -> list[Call]:
         return [_call(part) for part in _parts(tree.body)]
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise ConfigError(f"{what} is {text!r}, which cannot be read; {example}") from None
+
+
+def parse_list(text: str, *, what: str) -> list[Call]:
+    """Split ``"a,b-c(x=2)"`` into its calls; a name may hold dashes.
+
+    Args:
+        text: names, each with arguments in brackets or without, joined by commas.
+        what: the setting that the text belongs to, for messages.
+
+    Raises:
+        ConfigError: the text is not of that form, or an argument is no literal.
+    """
+    found = []
+    for part in re.findall(r"[^,(]+(?:\([^()]*\))?|[,(]", text):
+        if part == ",":
+            continue
+        name, bracket, arguments = part.strip().partition("(")
+        if not re.fullmatch(r"[A-Za-z_][\w-]*", name):
+            raise ConfigError(
+                f"{what} is {text!r}, which cannot be read at {part!r}; write names joined by "
+                "commas, options in brackets, such as simcse,moco(queue_size=1024)"
+            )
+        (call,) = parse_chain(f"_({arguments}" if bracket else "_", what=f"{what}, {name}")
+        found.append(Call(name, call.args, call.kwargs))
+    return found
 
 
 def _parts(node: ast.expr) -> list[ast.expr]:

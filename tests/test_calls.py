@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simcse_kit.calls import Call, bound, parse_chain
+from simcse_kit.calls import Call, bound, parse_chain, parse_list
 from simcse_kit.errors import ConfigError
 
 
@@ -38,3 +38,14 @@ def test_arguments_are_checked_against_the_signature() -> None:
         bound(Call("delete", (), (("rat", 0.3),)), make, what="augment")
     with pytest.raises(ConfigError, match="augment: delete: rate is 3, at most 1"):
         bound(Call("delete", (3,)), make, what="augment")
+
+
+def test_a_list_is_split_at_commas_outside_brackets() -> None:
+    assert parse_list("a, b-c(x=1, y='z'),d()", what="methods") == [
+        Call("a"),
+        Call("b-c", (), (("x", 1), ("y", "z"))),
+        Call("d"),
+    ]
+    for text in ("a(", "a)b", "1a", "a(x=(1,2))"):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            parse_list(text, what="methods")

@@ -12,7 +12,16 @@ from typing import Annotated
 import typer
 
 from simcse_kit import __version__
-from simcse_kit.cli import catalogue, encode, evaluate, export, info, similarity, train
+from simcse_kit.cli import (
+    catalogue,
+    compare_methods,
+    encode,
+    evaluate,
+    export,
+    info,
+    similarity,
+    train,
+)
 from simcse_kit.errors import SimcseError
 
 __all__ = ["app", "main"]
@@ -31,6 +40,7 @@ app.command("similarity")(similarity.similarity_command)
 app.command("eval")(evaluate.eval_command)
 app.command("info")(info.info_command)
 app.command("export")(export.export_command)
+app.command("compare-methods")(compare_methods.compare_methods_command)
 app.command("methods")(catalogue.methods_command)
 app.command("presets")(catalogue.presets_command)
 

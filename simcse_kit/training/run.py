@@ -50,7 +50,7 @@ from simcse_kit.training.scoring import (
 )
 from simcse_kit.training.trainer import ContrastiveTrainer
 
-__all__ = ["TrainResult", "train"]
+__all__ = ["TrainResult", "check", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -149,6 +149,16 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
     dev_name = None if prepared.dev is None else prepared.dev.name
     save_results(config, method, prepared.corpus, dev_name, result)
     return result
+
+
+def check(config: RunConfig) -> None:
+    """Find what is wrong with a run before any weights are loaded; nothing is trained.
+
+    Raises:
+        ConfigError: a setting is wrong, or the output folder cannot be used.
+        DataError: the training text or the dev set is wrong.
+    """
+    _prepare(config, resume=False, overwrite=True)
 
 
 def _refuse_many_devices() -> None:

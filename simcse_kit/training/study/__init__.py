@@ -1,0 +1,1 @@
+"""Methods side by side: the same start, the same batches, several seeds."""

@@ -1,0 +1,92 @@
+"""The plot of a study: dev scores seed by seed, and the alignment-uniformity plane."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from simcse_kit.atomic import write_whole
+from simcse_kit.training.study.table import Row
+
+__all__ = ["write_plot"]
+
+# Okabe and Ito's palette, which readers with a colour deficiency can tell apart.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6d00", "#444444")
+_MARKERS = "os^DvP*X"
+_START = "#8a8f98"
+_SETTINGS: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "simcse-kit", "font.size": 10}
+
+
+def write_plot(rows: Sequence[Row], path: Path) -> None:
+    """Write the plot as SVG; methods without a figure are left out of it.
+
+    Args:
+        rows: of :func:`~simcse_kit.training.study.table.rows_of`.
+        path: the file.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        parameters: Any = matplotlib.rcParams
+        parameters.update(_SETTINGS)
+        height = max(3.2, 0.34 * len(rows) + 1.2)
+        figure = Figure(figsize=(10.5, height), layout="constrained", facecolor="white")
+        left, right = figure.subplots(1, 2)
+        styles = [
+            (_START, "s")
+            if "sentences_per_second" not in row.values
+            else (_COLOURS[n % len(_COLOURS)], _MARKERS[n // len(_COLOURS) % len(_MARKERS)])
+            for n, row in enumerate(rows)
+        ]
+        _scores(left, rows, styles)
+        _plane(right, rows, styles)
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    write_whole(path, buffer.getvalue())
+
+
+def _scores(axes: Axes, rows: Sequence[Row], styles: Sequence[tuple[str, str]]) -> None:
+    for place, (row, (colour, marker)) in enumerate(zip(rows, styles, strict=True)):
+        found = row.values.get("dev_spearman", [])
+        mean = row.mean("dev_spearman")
+        axes.plot(found, [place] * len(found), marker, color=colour, alpha=0.5, markersize=6)
+        if mean is not None:
+            axes.plot([mean, mean], [place - 0.3, place + 0.3], color=colour, lw=2.5)
+            axes.annotate(
+                f"{mean:.1f}",
+                (max(found), place),
+                xytext=(8, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+            )
+    axes.set_yticks(range(len(rows)), [row.method for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.margins(x=0.15)
+    axes.set_xlabel("dev Spearman x100 (points: seeds, bar: mean)")
+    axes.set_title("score", fontsize=11)
+    axes.grid(axis="x", color="#e3e5e8")
+    _bare(axes)
+
+
+def _plane(axes: Axes, rows: Sequence[Row], styles: Sequence[tuple[str, str]]) -> None:
+    for row, (colour, marker) in zip(rows, styles, strict=True):
+        if "alignment" in row.values and "uniformity" in row.values:
+            uniform, aligned = row.values["uniformity"], row.values["alignment"]
+            axes.plot(uniform, aligned, marker, color=colour, markersize=7)
+    axes.set_xlabel("uniformity (lower is better)")
+    axes.set_ylabel("alignment (lower is better)")
+    axes.set_title("hypersphere, same colours", fontsize=11)
+    axes.grid(color="#e3e5e8")
+    axes.margins(0.1)
+    _bare(axes)
+
+
+def _bare(axes: Axes) -> None:
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

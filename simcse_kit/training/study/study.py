@@ -1,0 +1,171 @@
+"""Compare methods: every one from the same encoder, on the same batches, with several seeds."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from simcse_kit.atomic import write_whole
+from simcse_kit.calls import Call, parse_list
+from simcse_kit.config import RunConfig, merge, validated
+from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.errors import ConfigError
+from simcse_kit.evaluation.dev import DevSet
+from simcse_kit.training.run import check
+from simcse_kit.training.study.figures import write_plot
+from simcse_kit.training.study.runs import RunRecord, finished_run, measured, run_inside, run_once
+from simcse_kit.training.study.table import Row, rows_of, text_table
+
+__all__ = ["Study", "compare_methods", "variants"]
+
+logger = logging.getLogger(__name__)
+
+START = "start"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a comparison gave.
+
+    Attributes:
+        folder: holds study.json, study.md, study.svg and a folder for every run.
+        records: all runs, the untrained encoder first.
+    """
+
+    folder: Path
+    records: list[RunRecord]
+
+    @property
+    def rows(self) -> list[Row]:
+        """A row a method, best dev score first, the untrained encoder last."""
+        return rows_of(self.records)
+
+    def table(self) -> str:
+        """The rows as Markdown."""
+        return text_table(self.rows)
+
+
+def variants(methods: str) -> dict[str, dict[str, Any]]:
+    """``"simcse,moco(queue_size=1024)"`` as label -> table of the method.
+
+    Raises:
+        ConfigError: not of that form, an argument without a name, or one method twice.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for call in parse_list(methods, what="--methods"):
+        if call.args:
+            raise ConfigError(
+                f"--methods: {call.name} has an argument without a name: {call.args[0]!r}; "
+                "write option=value, see `simcse methods`"
+            )
+        label = _label(call)
+        if label in found:
+            raise ConfigError(f"--methods names {label} twice")
+        found[label] = {"name": call.name, **dict(call.kwargs)}
+    if not found:
+        raise ConfigError(f"--methods is {methods!r}, which names no method; see `simcse methods`")
+    return found
+
+
+def _label(call: Call) -> str:
+    options = ", ".join(f"{name}={value}" for name, value in call.kwargs)
+    return f"{call.name}({options})" if options else call.name
+
+
+def compare_methods(
+    config: RunConfig,
+    methods: str,
+    *,
+    seeds: int = 3,
+    keep_encoders: bool = False,
+    resume: bool = False,
+) -> Study:
+    """Train every method with every seed, and write one table and one plot.
+
+    All start from ``config.model`` and get the same rows in the same order: the order is a
+    function of the seed. The kept checkpoint is chosen by the dev score, for all alike; so the
+    dev score says which method learns, and is no test score.
+
+    Args:
+        config: of all runs, its method aside; ``training.output`` is the folder of the study,
+            ``evaluation.dev`` must be set, ``training.seed`` is the first seed.
+        methods: names, each with options or without: ``"simcse,moco(queue_size=1024)"``.
+        seeds: runs of each method.
+        keep_encoders: keep the encoder of every run.
+        resume: runs in the folder that finished with the same settings are not made again.
+
+    Raises:
+        ConfigError: a method or a setting is wrong or cannot read the data; found before anything
+            is trained.
+        DataError: the training text or the dev set is wrong.
+    """
+    if seeds < 1:
+        raise ConfigError(f"--seeds is {seeds}; give 1 or more")
+    if config.evaluation.dev is None:
+        raise ConfigError("methods are compared by a dev score: give --dev PATH")
+    folder = Path(config.training.output)
+    jobs = _jobs(config, methods, seeds)
+    dev = DevSet.load(config.evaluation.dev)
+    _check_folder(folder, resume=resume)
+    for label, run in jobs[: len(jobs) // seeds]:
+        check(run_inside(run, folder / "runs" / _file_name(label)))
+    encoder = SentenceEncoder.load(config.model.name, pooling=config.model.pooling)
+    records = [RunRecord(START, None, measured(encoder, dev))]
+    del encoder
+    folder.mkdir(parents=True, exist_ok=True)
+    for label, run in tqdm(jobs, desc="compare", unit=" runs", disable=None):
+        place = folder / "runs" / f"{_file_name(label)}-seed{run.training.seed}"
+        record = finished_run(place, run) if resume else None
+        if record is None:
+            record = run_once(run, dev, place, method=label, keep_encoder=keep_encoders)
+        if record.failed is not None:
+            logger.warning("%s, seed %s failed: %s", label, record.seed, record.failed)
+        records.append(record)
+        # After every run, so that an interrupted study shows what it has.
+        study = _write(folder, records, config)
+    return study
+
+
+def _jobs(config: RunConfig, methods: str, seeds: int) -> list[tuple[str, RunConfig]]:
+    """Seed by seed, so that an interrupted study has seen all methods."""
+    base = config.model_dump(exclude={"method"})
+    jobs = []
+    for seed in range(config.training.seed, config.training.seed + seeds):
+        for label, table in variants(methods).items():
+            whole = merge(base, {"training": {"seed": seed, "output": "encoder"}, "method": table})
+            jobs.append((label, validated(RunConfig, whole, where=label)))
+    return jobs
+
+
+def _check_folder(folder: Path, *, resume: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--output {folder} is a file; give a folder")
+    if not resume and folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(
+            f"--output {folder} is not empty; --resume goes on with the study in it, or give "
+            "another folder"
+        )
+
+
+def _file_name(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.=]+", "-", label).strip("-")
+
+
+def _write(folder: Path, records: list[RunRecord], config: RunConfig) -> Study:
+    study = Study(folder, list(records))
+    document = {
+        "schema": 1,
+        "config": config.model_dump(exclude={"method"}),
+        "rows": [row.to_json() for row in study.rows],
+        "runs": [record.to_json() for record in records],
+    }
+    write_whole(folder / "study.json", json.dumps(document, indent=1) + "\n")
+    write_whole(folder / "study.md", study.table() + "\n")
+    write_plot(study.rows, folder / "study.svg")
+    return study
