@@ -80,7 +80,21 @@ class DataSection(Section):
     columns: list[str] | None = Field(
         None, description="names, or positions from 0, of anchor, positive, hard negatives"
     )
+    label: str | None = Field(
+        None, description="column with a number, by name or position: rows are two texts, label"
+    )
+    documents: int = Field(
+        0,
+        ge=0,
+        description="txt files hold documents, a blank line after each: a row is a sentence and so "
+        "many next ones",
+    )
     on_bad_row: Literal["error", "skip"] = Field("error", description="stop, or skip and count")
+    augment: str | list[str] | None = Field(
+        None,
+        description="chain of augmentations, such as delete(0.1)|reorder(2), for the positives of "
+        "single sentences, else for all texts; a list has one for each view",
+    )
     max_length: int = Field(32, ge=3, description="tokens of a sentence in training")
 
 

@@ -22,7 +22,7 @@ def test_a_chain_is_read_in_its_order() -> None:
     "text", ["", "delete(", "a;b", "a & b", "x.y(1)", "f(open('p'))", "f(**{'a': 1})", "3", "f()()"]
 )
 def test_anything_else_is_refused_in_one_line(text: str) -> None:
-    with pytest.raises(ConfigError, match="augment is .* cannot be read") as caught:
+    with pytest.raises(ConfigError, match=r"augment is .* cannot be read") as caught:
         parse_chain(text, what="augment")
     assert "\n" not in str(caught.value)
 

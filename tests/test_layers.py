@@ -22,8 +22,9 @@ LAYERS = "errors startup|atomic registry|calls|config|functional|encoder text".s
 LAYERS += "methods|evaluation|training|cli".split("|")
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer.split()}
 # One file a paper, one file a command: they do not know each other, but for these.
+METHOD_PARTS = "base collapse guide heads masking momentum objective_table objectives queue"
 SHARED = {
-    "methods": "base heads masking momentum objectives queue __init__".split(),
+    "methods": [*METHOD_PARTS.split(), "__init__"],
     "cli": ["__init__"],
 }
 TABLES = ["methods/__init__", "cli/main"]

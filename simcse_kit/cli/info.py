@@ -36,6 +36,7 @@ def info_command(
         "parameters": sum(p.numel() for p in encoder.parameters()),
         "pooling": encoder.pooling,
         "pooling_means": POOLINGS[encoder.pooling],
+        "template": "none" if encoder.template is None else encoder.template.text,
         "head": head,
         "normalize": encoder.normalize,
         "dim": encoder.embedding_dim,

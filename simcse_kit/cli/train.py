@@ -55,6 +55,13 @@ def train_command(
         typer.Option(metavar="SIZE", help="Such as 4GB: larger batches go in chunks that fit."),
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    augment: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHAIN",
+            help="Such as 'delete(0.1)|reorder(2)'; given again: one for each view.",
+        ),
+    ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens of a sentence.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.")] = None,
     columns: Annotated[
@@ -90,6 +97,7 @@ def train_command(
         ("training", "batch_size", batch_size),
         ("training", "memory_budget", memory_budget),
         ("training", "learning_rate", lr),
+        ("data", "augment", augment[0] if augment and len(augment) == 1 else augment or None),
         ("data", "max_length", max_length),
         ("training", "seed", seed),
         ("data", "columns", None if columns is None else columns.split(",")),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize as unit_length
 
 from simcse_kit.encoder import backbone as hf
+from simcse_kit.encoder.alter import Alter, altered
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.engines.base import Engine
 from simcse_kit.encoder.inference import checked_texts, compute_vectors, token_ids
@@ -32,6 +33,7 @@ from simcse_kit.encoder.pooling import (
 from simcse_kit.encoder.precision.lower import Precision, check_precision
 from simcse_kit.encoder.recipe import read_recipe
 from simcse_kit.encoder.stream import CHUNK, stream_vectors
+from simcse_kit.encoder.template import Template
 from simcse_kit.errors import ConfigError, DataError, ModelError
 
 __all__ = ["SentenceEncoder"]
@@ -53,6 +55,7 @@ class SentenceEncoder(nn.Module):
         normalize: whether :meth:`encode` gives unit vectors unless told otherwise.
         max_length: tokens of a sentence, special tokens included; what is longer is cut.
         source: the folder it was opened from.
+        template: what sentences are put into, for pooling ``mask``; else None.
         engine: what computes in place of the transformer, for an exported encoder; else None. The
             backbone then has no weights, and ``forward`` refuses.
     """
@@ -68,6 +71,7 @@ class SentenceEncoder(nn.Module):
         max_length: int | None = None,
         lowercase: bool = False,
         prompt: str = "",
+        template: str = "",
         source: Path | None = None,
         engine: Engine | None = None,
     ):
@@ -79,12 +83,18 @@ class SentenceEncoder(nn.Module):
         self.normalize = normalize
         self.lowercase = lowercase
         self.prompt = prompt
+        self.template = Template.of(template, tokenizer) if template else None
         self.source = source
         self.engine = engine
         self._packs: bool | None = None if engine is None else False
         self.max_length = self._checked_length(max_length)
         if pooling in HEAD_POOLINGS and head is None:
             raise ModelError(f"pooling {pooling!r} needs a head, and there is none")
+        if (pooling == "mask") != bool(template):
+            raise ConfigError(
+                f"pooling is {pooling!r} and the template {template!r}; pooling 'mask' needs a "
+                "template, and no other pooling takes one"
+            )
 
     # ---------------------------------------------------------------- opening and saving
 
@@ -95,6 +105,7 @@ class SentenceEncoder(nn.Module):
         *,
         pooling: str | None = None,
         max_length: int | None = None,
+        template: str | None = None,
         trust_remote_code: bool = False,
         device: str | torch.device | None = None,
     ) -> SentenceEncoder:
@@ -109,17 +120,21 @@ class SentenceEncoder(nn.Module):
             pooling: in place of the folder's own recipe. A kept head is then dropped, unless the
                 pooling is ``cls`` or ``pooler``, whose head must be in the checkpoint.
             max_length: in place of the folder's own.
+            template: put every sentence into this, such as ``'"[X]" means [MASK].'``, and take the
+                state at ``[MASK]``; a kept head is dropped. The pooling is then ``mask``.
             trust_remote_code: allow Python code of the model's repository to run.
             device: where to put it; CPU unless given.
 
         Raises:
             ModelError: there is no such model, or it is damaged, incomplete or not supported.
-            ConfigError: the pooling, the length or the device is none that can be used.
+            ConfigError: the pooling, the template, the length or the device is none that can be
+                used.
         """
         parts = load_parts(
             path_or_name,
             pooling=pooling,
             max_length=max_length,
+            template=template,
             trust_remote_code=trust_remote_code,
         )
         encoder = cls(**parts).eval()
@@ -196,6 +211,25 @@ class SentenceEncoder(nn.Module):
         if self.pooling == "cls_before_pooler":
             self.pooling = "cls"
 
+    def set_template(self, text: str) -> None:
+        """Put every sentence into a template from now on; the pooling becomes ``mask``.
+
+        Args:
+            text: with ``[X]`` where the sentence goes and ``[MASK]`` where the vector is read.
+
+        Raises:
+            ConfigError: it is no template.
+            ModelError: the tokenizer has no mask token, or the encoder keeps a head, which was
+                trained for another pooling.
+        """
+        if self.head is not None:
+            raise ModelError(
+                f"the encoder keeps a head that was trained for pooling {self.pooling!r}, so that "
+                "it takes no template; open it with pooling 'cls_before_pooler', which drops it"
+            )
+        self.template = Template.of(text, self.tokenizer)
+        self.pooling = "mask"
+
     def masked_lm(self) -> nn.Module:
         """The checkpoint's masked-LM model on this very transformer (weights are shared).
 
@@ -211,25 +245,30 @@ class SentenceEncoder(nn.Module):
 
     # ---------------------------------------------------------------- computing
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, *, alter: Alter | None = None
+    ) -> Tensor:
         """Token ids to vectors, not normalised.
 
         Args:
             input_ids: ``(n, L)`` int64, padded on the right.
             attention_mask: ``(n, L)``, 1 for tokens, 0 for padding.
+            alter: changes what the first layer gets, see :data:`simcse_kit.encoder.alter.Alter`.
 
         Returns:
             ``(n, embedding_dim)``.
         """
         if self.packs:
-            packed = pack(input_ids, attention_mask, multiple=MULTIPLE)
-            return self.forward_packed(*packed)[: len(input_ids)]
+            tokens, layout = pack(input_ids, attention_mask, multiple=MULTIPLE)
+            with altered(self.backbone, alter, attention_mask, layout):
+                return self.forward_packed(tokens, layout)[: len(input_ids)]
         layers = self.pooling in LAYER_POOLINGS
-        output = self.backbone(
-            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=layers
-        )
+        with altered(self.backbone, alter, attention_mask):
+            output = self.backbone(
+                input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=layers
+            )
         states = output.hidden_states if layers else (output.last_hidden_state,)
-        return self._after_pooling(pool(self.pooling, states, attention_mask))
+        return self._after_pooling(pool(self.pooling, states, attention_mask, self._place))
 
     @property
     def packs(self) -> bool:
@@ -262,7 +301,7 @@ class SentenceEncoder(nn.Module):
             first_only=self.pooling in FIRST_TOKEN_POOLINGS,
             blocks=blocks,
         )
-        return self._after_pooling(pool_packed(self.pooling, states, layout))
+        return self._after_pooling(pool_packed(self.pooling, states, layout, self._place))
 
     def tokenize(
         self, sentences: Sequence[str], *, max_length: int | None = None
@@ -276,6 +315,8 @@ class SentenceEncoder(nn.Module):
         texts = [self.prompt + text for text in sentences]
         if self.lowercase:
             texts = [text.lower() for text in texts]
+        if self.template is not None:
+            return self.template.rows(self.tokenizer, texts, length)
         return token_ids(self.tokenizer, texts, length)
 
     @overload
@@ -446,6 +487,10 @@ class SentenceEncoder(nn.Module):
         return (unit_length(left, dim=1) @ unit_length(right, dim=1).T).clamp(-1, 1).numpy()
 
     # ---------------------------------------------------------------- inside
+
+    @property
+    def _place(self) -> int | None:
+        return None if self.template is None else self.template.place
 
     def _after_pooling(self, vectors: Tensor) -> Tensor:
         return vectors if self.head is None else cast(Tensor, self.head(vectors))

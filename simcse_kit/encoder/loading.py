@@ -12,8 +12,16 @@ from torch import nn
 from simcse_kit.encoder import backbone as hf
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.pooling import HEAD_POOLINGS, check_pooling
-from simcse_kit.encoder.recipe import ENGINE_FILE, Recipe, checkpoint_head, read_object, read_recipe
+from simcse_kit.encoder.recipe import (
+    ENGINE_FILE,
+    TEMPLATE_POOLING,
+    Recipe,
+    checkpoint_head,
+    read_object,
+    read_recipe,
+)
 from simcse_kit.encoder.sources import resolve_model
+from simcse_kit.encoder.template import check_template
 from simcse_kit.errors import ConfigError, ModelError
 
 __all__ = ["DEFAULT_POOLING", "load_parts"]
@@ -28,17 +36,34 @@ def load_parts(
     *,
     pooling: str | None,
     max_length: int | None,
+    template: str | None,
     trust_remote_code: bool,
 ) -> dict[str, Any]:
     """The arguments of :class:`~simcse_kit.encoder.encoder.SentenceEncoder` for a model.
 
     See :meth:`~simcse_kit.encoder.encoder.SentenceEncoder.load` for arguments and errors.
     """
+    if template is not None:
+        check_template(template)
+        if pooling not in (None, TEMPLATE_POOLING):
+            raise ConfigError(
+                f"a template goes with pooling {TEMPLATE_POOLING!r}, not with {pooling!r}; "
+                "leave one of them out"
+            )
+        pooling = TEMPLATE_POOLING
     if pooling is not None:
         check_pooling(pooling)
     folder = resolve_model(path_or_name, trust_remote_code=trust_remote_code)
     recipe = read_recipe(folder)
-    if (folder / ENGINE_FILE).exists():
+    exported = (folder / ENGINE_FILE).exists()
+    if template is not None:
+        if exported and template != recipe.template:
+            raise ConfigError(
+                f"{folder} was exported, and where the vector is read is part of its graph; "
+                "export the model again to use another template"
+            )
+        recipe.template = template
+    if exported:
         return _exported_parts(folder, recipe, pooling, max_length, trust_remote_code)
     chosen, stages = _choose_pooling(folder, recipe, pooling)
     backbone = hf.load_backbone(recipe.transformer, trust_remote_code=trust_remote_code)
@@ -59,6 +84,7 @@ def load_parts(
         else max_length,
         "lowercase": recipe.lowercase,
         "prompt": recipe.prompt,
+        "template": recipe.template if chosen == TEMPLATE_POOLING else "",
         "source": folder,
     }
 
@@ -91,6 +117,7 @@ def _exported_parts(
         "max_length": _length(folder, recipe, limit) if max_length is None else max_length,
         "lowercase": recipe.lowercase,
         "prompt": recipe.prompt,
+        "template": recipe.template,
         "source": folder,
         "engine": open_engine(folder, facts),
     }
@@ -117,6 +144,11 @@ def _length(folder: Path, recipe: Recipe, limit: int | None) -> int | None:
 
 def _choose_pooling(folder: Path, recipe: Recipe, wanted: str | None) -> tuple[str, list[Dense]]:
     """The pooling to use and the stages after it."""
+    if wanted == TEMPLATE_POOLING and not recipe.template:
+        raise ConfigError(
+            f"pooling {TEMPLATE_POOLING!r} needs a template, and {folder} has none; give one when "
+            "loading, or train with method promptbert"
+        )
     if recipe.pooling is None:
         return _choose_without_recipe(folder, wanted)
     if wanted is None or wanted == recipe.pooling:

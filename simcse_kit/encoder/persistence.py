@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.pooling import HEAD_POOLINGS, LAYER_POOLINGS
-from simcse_kit.encoder.recipe import ST_POOLINGS, layer_weights
+from simcse_kit.encoder.recipe import ST_POOLINGS, TEMPLATE_POOLING, layer_weights
+from simcse_kit.encoder.template import SENTENCE
 from simcse_kit.errors import ModelError
 
 if TYPE_CHECKING:
@@ -94,14 +95,13 @@ def write_settings(encoder: SentenceEncoder, staging: Path, card: str) -> None:
     part = _add(staging, modules, "Pooling")
     mode = _st_mode(encoder.pooling)
     names = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
-    _write_json(
-        part / "config.json",
-        {"word_embedding_dimension": hidden}
-        | {
-            f"pooling_mode_{names.get(name, name)}": name == mode
-            for name in (*names, "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
-        },
-    )
+    flags: dict[str, Any] = {
+        f"pooling_mode_{names.get(name, name)}": name == mode
+        for name in (*names, "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+    }
+    if mode == TEMPLATE_POOLING:
+        flags = {"pooling_mode": mode}
+    _write_json(part / "config.json", {"word_embedding_dimension": hidden} | flags)
     for stage in cast("list[Dense]", list(encoder.head or [])):
         part = _add(staging, modules, "Dense")
         _write_dense(stage, part)
@@ -111,12 +111,12 @@ def write_settings(encoder: SentenceEncoder, staging: Path, card: str) -> None:
         staging / "sentence_bert_config.json",
         {"max_seq_length": encoder.max_length, "do_lower_case": encoder.lowercase},
     )
-    _write_json(
-        staging / "config_sentence_transformers.json",
-        {"prompts": {"default": encoder.prompt}, "default_prompt_name": "default"}
-        if encoder.prompt
-        else {"prompts": {}, "default_prompt_name": None},
-    )
+    texts: dict[str, Any] = {"prompts": {}, "default_prompt_name": None}
+    if encoder.prompt:
+        texts = {"prompts": {"default": encoder.prompt}, "default_prompt_name": "default"}
+    if encoder.template is not None:
+        texts["template"] = encoder.template.text
+    _write_json(staging / "config_sentence_transformers.json", texts)
     _write_json(
         staging / "modules.json",
         [
@@ -171,6 +171,8 @@ def _write_dense(stage: Dense, part: Path) -> None:
 def _st_mode(pooling: str) -> str:
     if pooling in HEAD_POOLINGS:
         return "cls"
+    if pooling == TEMPLATE_POOLING:
+        return pooling
     if pooling in LAYER_POOLINGS:
         return "mean"
     return next(theirs for theirs, ours in ST_POOLINGS.items() if ours == pooling)
@@ -211,10 +213,14 @@ def _exchange(staging: Path, folder: Path) -> None:
 
 def default_card(encoder: SentenceEncoder) -> str:
     """A short model card."""
+    if encoder.template is None:
+        others, library = _WITH_SENTENCE_TRANSFORMERS, "sentence-transformers"
+    else:
+        others, library = _with_template(encoder), "simcse_kit"
     return f"""---
-library_name: sentence-transformers
+library_name: {library}
 pipeline_tag: sentence-similarity
-tags: [sentence-transformers, sentence-similarity, simcse]
+tags: [{library}, sentence-similarity, simcse]
 ---
 # Sentence encoder
 
@@ -226,8 +232,23 @@ from simcse_kit import SentenceEncoder
 SentenceEncoder.load("path/to/this/folder").encode(["A sentence.", "Another one."])
 ```
 
-```python
+{others}"""
+
+
+_WITH_SENTENCE_TRANSFORMERS = """```python
 from sentence_transformers import SentenceTransformer
 SentenceTransformer("path/to/this/folder").encode(["A sentence.", "Another one."])
 ```
+"""
+
+
+def _with_template(encoder: SentenceEncoder) -> str:
+    assert encoder.template is not None
+    return f"""Every sentence is put into the template
+
+    {encoder.template.text}
+
+with the sentence in the place of `{SENTENCE}`; its vector is the last layer's state at the mask
+token. sentence-transformers cannot put text behind a sentence, so it refuses this folder. With
+plain transformers, tokenize the filled template and take the state at the mask token.
 """

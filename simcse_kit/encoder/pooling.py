@@ -32,6 +32,7 @@ POOLINGS: dict[str, str] = {
     "first_last_mean": "mean of layer 1 and the last layer, then mean of all tokens",
     "last_two_mean": "mean of the last two layers, then mean of all tokens",
     "last_token": "last token that is not padding (decoder models)",
+    "mask": "mask token of the template that the sentence is put into (PromptBERT)",
     "pooler": "first token, then the model's own pooler (linear and tanh)",
 }
 
@@ -55,7 +56,9 @@ def check_pooling(name: str) -> str:
     return name
 
 
-def pool(name: str, hidden_states: Sequence[Tensor], attention_mask: Tensor) -> Tensor:
+def pool(
+    name: str, hidden_states: Sequence[Tensor], attention_mask: Tensor, place: int | None = None
+) -> Tensor:
     """Pool token states; the head of ``cls`` and ``pooler`` is applied by the encoder, not here.
 
     Args:
@@ -63,6 +66,7 @@ def pool(name: str, hidden_states: Sequence[Tensor], attention_mask: Tensor) -> 
         hidden_states: layer outputs, each ``(n, L, d)``; the last one suffices unless the pooling
             is one of :data:`LAYER_POOLINGS`, which need all, the embedding layer first.
         attention_mask: ``(n, L)``, 1 for tokens and 0 for padding on the right.
+        place: of the mask token in each row, below 0 from its end; for ``mask`` alone.
 
     Returns:
         ``(n, d)``.
@@ -70,9 +74,13 @@ def pool(name: str, hidden_states: Sequence[Tensor], attention_mask: Tensor) -> 
     last = hidden_states[-1]
     if name in FIRST_TOKEN_POOLINGS:
         return last[:, 0]
-    if name == "last_token":
-        ends = attention_mask.sum(dim=1) - 1
-        return last[torch.arange(last.shape[0], device=last.device), ends]
+    if name == "mask" and place is not None and place >= 0:
+        return last[:, min(place, last.shape[1] - 1)]
+    if name in ("last_token", "mask"):
+        from_end = -1 if place is None else place
+        # Rows that only fill up a packed batch may be shorter than a template.
+        places = (attention_mask.sum(dim=1) + from_end).clamp_min(0)
+        return last[torch.arange(last.shape[0], device=last.device), places]
     if name == "max":
         return last.masked_fill(attention_mask[..., None] == 0, float("-inf")).amax(dim=1)
     if name in LAYER_POOLINGS:
@@ -82,7 +90,9 @@ def pool(name: str, hidden_states: Sequence[Tensor], attention_mask: Tensor) -> 
     return (last * mask).sum(dim=1) / mask.sum(dim=1)
 
 
-def pool_packed(name: str, states: Sequence[Tensor], layout: Layout) -> Tensor:
+def pool_packed(
+    name: str, states: Sequence[Tensor], layout: Layout, place: int | None = None
+) -> Tensor:
     """Pool the states of a packed batch.
 
     Args:
@@ -90,6 +100,7 @@ def pool_packed(name: str, states: Sequence[Tensor], layout: Layout) -> Tensor:
         states: layer outputs as for :func:`pool`, each ``(T, d)``; for the
             :data:`FIRST_TOKEN_POOLINGS` the last one is ``(R, d)``, the first tokens alone.
         layout: where the rows are.
+        place: as for :func:`pool`.
 
     Returns:
         ``(R, d)``, in the order of the batch.
@@ -99,5 +110,5 @@ def pool_packed(name: str, states: Sequence[Tensor], layout: Layout) -> Tensor:
     pooled = []
     for group in zip(*(layout.by_group(state) for state in states), strict=True):
         every = torch.ones(group[0].shape[:2], dtype=torch.int64, device=group[0].device)
-        pooled.append(pool(name, group, every))
+        pooled.append(pool(name, group, every, place))
     return layout.to_batch_order(torch.cat(pooled))

@@ -23,6 +23,7 @@ from simcse_kit.errors import ModelError
 __all__ = [
     "ENGINE_FILE",
     "ST_POOLINGS",
+    "TEMPLATE_POOLING",
     "Recipe",
     "checkpoint_head",
     "layer_weights",
@@ -34,6 +35,8 @@ __all__ = [
 ENGINE_FILE = "engine.json"
 # Our pooling for each token pooling of sentence-transformers.
 ST_POOLINGS = {"cls": "cls_before_pooler", "mean": "mean", "max": "max", "lasttoken": "last_token"}
+# Ours alone: sentence-transformers cannot put text behind a sentence, and refuses the name.
+TEMPLATE_POOLING = "mask"
 _LEGACY_MODES = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -65,6 +68,7 @@ class Recipe:
         max_length: tokens a sentence may have, or None where the folder does not say.
         lowercase: lower-case the text before the tokenizer sees it.
         prompt: text put in front of every sentence.
+        template: what every sentence is put into, for pooling ``mask``.
     """
 
     transformer: Path
@@ -74,6 +78,7 @@ class Recipe:
     max_length: int | None = None
     lowercase: bool = False
     prompt: str = ""
+    template: str = ""
 
 
 def _read_json(path: Path) -> Any:
@@ -209,6 +214,8 @@ def _read_pooling(part: Path, layers: list[float] | None) -> str:
         mode = chosen[0] if len(chosen) == 1 else chosen
     if isinstance(mode, list) and len(mode) == 1:
         mode = mode[0]
+    if mode == TEMPLATE_POOLING and layers is None:
+        return TEMPLATE_POOLING
     if not isinstance(mode, str) or mode not in ST_POOLINGS:
         raise ModelError(
             f"{path}: pooling {mode!r} is not supported; supported: {', '.join(ST_POOLINGS)}"
@@ -276,6 +283,10 @@ def _read_prompt(folder: Path, recipe: Recipe) -> None:
             raise ModelError(f"{path}: default_prompt_name {name!r} is not among its prompts")
         if name:
             recipe.prompt = prompts[name]
+        if recipe.pooling == TEMPLATE_POOLING:
+            recipe.template = str(config.get("template") or "")
+    if recipe.pooling == TEMPLATE_POOLING and not recipe.template:
+        raise ModelError(f"{path} lacks the template that pooling {TEMPLATE_POOLING!r} needs")
 
 
 def _tensor(folder: Path, key: str) -> Tensor | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
+from simcse_kit.functional.guide import Guide
 
 __all__ = ["ContrastiveBatch", "check_temperature", "negatives_per_anchor"]
 
@@ -43,6 +45,7 @@ class ContrastiveBatch:
     positive_ids: Tensor | None = None
     negative_ids: Tensor | None = None
     allow_no_negatives: bool = False
+    guide: Guide | None = None
 
     def __post_init__(self) -> None:
         self._check_shapes()
@@ -85,7 +88,31 @@ class ContrastiveBatch:
             anchor_ids=self.positive_ids,
             positive_ids=self.anchor_ids,
             allow_no_negatives=True,
+            guide=None if self.guide is None else self.guide.reversed(),
         )
+
+    def both_views(self) -> ContrastiveBatch:
+        """Every view an anchor that meets both views of the others, as in NT-Xent: 2B rows.
+
+        Each view is among the candidates of its own anchor and is told by its id, so that ids are
+        made up where they are not given.
+        """
+        first, second = self.anchor_ids, self.positive_ids
+        if first is None or second is None:
+            first, second = torch.arange(2 * self.rows, device=self.anchors.device).chunk(2)
+        guide = self.guide
+        return ContrastiveBatch(
+            torch.cat([self.anchors, self.positives]),
+            torch.cat([self.positives, self.anchors]),
+            temperature=self.temperature,
+            anchor_ids=torch.cat([first, second]),
+            positive_ids=torch.cat([second, first]),
+            guide=None if guide is None else guide.both_views(),
+        )
+
+    def plain(self) -> ContrastiveBatch:
+        """The same with τ and α of 1, so that the logits are cosines."""
+        return replace(self, temperature=1.0, hard_negative_alpha=1.0)
 
     def _check_shapes(self) -> None:
         if self.anchors.dim() != 2 or self.rows == 0:
@@ -123,6 +150,19 @@ class ContrastiveBatch:
                 raise ConfigError(
                     f"{name} must have shape {shape} to fit anchors of shape "
                     f"{tuple(self.anchors.shape)}, got {tuple(tensor.shape)}"
+                )
+        self._check_guide()
+
+    def _check_guide(self) -> None:
+        if self.guide is None:
+            return
+        for name in ("anchors", "positives", "hard_negatives"):
+            ours, theirs = getattr(self, name), getattr(self.guide, name)
+            if theirs is not None and (ours is None or theirs.shape[:-1] != ours.shape[:-1]):
+                got = None if ours is None else tuple(ours.shape)
+                raise ConfigError(
+                    f"guide.{name} of shape {tuple(theirs.shape)} does not fit {name} of shape "
+                    f"{got}; the guide must embed the same texts in the same order"
                 )
 
 

@@ -11,11 +11,14 @@ from torch import Tensor
 
 from simcse_kit.functional.batch import ContrastiveBatch, negatives_per_anchor
 from simcse_kit.functional.exclusions import CellChange, LogWeights, same_text
-from simcse_kit.functional.similarity import cosine_matrix, full_precision
+from simcse_kit.functional.guide import Guide, GuidedCandidates
+from simcse_kit.functional.logits import candidate_logits
+from simcse_kit.functional.similarity import full_precision
 from simcse_kit.functional.tiled import TILES_FROM, Contrast, contrast
 
 __all__ = [
     "ContrastiveTerms",
+    "contrastive_terms",
     "info_nce",
     "info_nce_terms",
     "negatives_per_anchor",
@@ -51,6 +54,7 @@ def info_nce(
     negative_ids: Tensor | None = None,
     allow_no_negatives: bool = False,
     symmetric: bool = False,
+    guide: Guide | None = None,
 ) -> Tensor:
     r"""Contrastive loss of SimCSE: the mean over anchors of
 
@@ -79,6 +83,8 @@ def info_nce(
         symmetric: take the mean of this loss and of the same loss from the positives to the
             anchors. Hard negatives are candidates of the anchors alone: in the second direction
             positive i meets the anchors and nothing else.
+        guide: embeddings of the same texts by a second model; a candidate that it finds closer to
+            the anchor than the positive is left out of the denominator (arXiv 2402.16829).
 
     From 512 x 512 logits on, the loss is computed in strips: the same value and gradients in
     O(B·d) memory (:mod:`simcse_kit.functional.tiled`), but no second derivative.
@@ -101,6 +107,7 @@ def info_nce(
         negative_ids=negative_ids,
         allow_no_negatives=allow_no_negatives,
         symmetric=symmetric,
+        guide=guide,
     ).loss
 
 
@@ -117,6 +124,7 @@ def info_nce_terms(
     negative_ids: Tensor | None = None,
     allow_no_negatives: bool = False,
     symmetric: bool = False,
+    guide: Guide | None = None,
 ) -> ContrastiveTerms:
     """The loss of :func:`info_nce` with what is worth logging; arguments and errors are the same.
 
@@ -133,7 +141,13 @@ def info_nce_terms(
         positive_ids=positive_ids,
         negative_ids=negative_ids,
         allow_no_negatives=allow_no_negatives,
+        guide=guide,
     )
+    return contrastive_terms(batch, symmetric=symmetric)
+
+
+def contrastive_terms(batch: ContrastiveBatch, *, symmetric: bool = False) -> ContrastiveTerms:
+    """:func:`info_nce_terms` of arguments that are checked already."""
     whole = batch.rows * batch.rows * (1 + batch.negatives) < TILES_FROM
     compute = _plain_terms if whole else _tiled_terms
     terms = compute(batch)
@@ -142,44 +156,8 @@ def info_nce_terms(
     return terms
 
 
-def _logits(batch: ContrastiveBatch) -> Tensor:
-    """The softmax inputs, (B, B + B·k); -inf where a candidate is left out.
-
-    First the positives, column i being anchor i's own; then the hard negatives row by row, anchor
-    i's own in columns B + i·k to B + i·k + k - 1.
-    """
-    own = torch.eye(batch.rows, dtype=torch.bool, device=batch.anchors.device)
-    logits = cosine_matrix(batch.anchors, batch.positives) / batch.tau
-    excluded = _same_text(batch, batch.positive_ids, like=own) & ~own
-    if batch.hard_negatives is not None and batch.negatives:
-        own_block = own.repeat_interleave(batch.negatives, dim=1)
-        block = cosine_matrix(batch.anchors, batch.hard_negatives.flatten(0, 1)) / batch.tau
-        left_out = _same_text(batch, batch.negative_ids, like=own_block)
-        if batch.negative_mask is not None:
-            left_out = left_out | ~batch.negative_mask.bool().flatten()
-        if batch.hard_negative_alpha == 0.0:
-            left_out = left_out | own_block
-        elif batch.hard_negative_alpha != 1.0:
-            # Not own_block * log(alpha): bool times a float is rounded to the default float32.
-            weighted = block + math.log(batch.hard_negative_alpha)
-            block = torch.where(own_block, weighted, block)
-        logits = torch.cat([logits, block], dim=1)
-        excluded = torch.cat([excluded, left_out], dim=1)
-    return logits.masked_fill(excluded, -torch.inf)
-
-
-def _same_text(batch: ContrastiveBatch, candidates: Tensor | None, *, like: Tensor) -> Tensor:
-    """Bool of the shape of ``like`` (B, N): candidate n is the text of anchor i or its positive."""
-    same = torch.zeros_like(like)
-    if candidates is not None:
-        for ids in (batch.anchor_ids, batch.positive_ids):
-            if ids is not None:
-                same = same | (ids.unsqueeze(1) == candidates.flatten().unsqueeze(0))
-    return same
-
-
 def _plain_terms(batch: ContrastiveBatch) -> ContrastiveTerms:
-    logits = _logits(batch)
+    logits = candidate_logits(batch)
     scores = logits.detach()
     positive = scores.diagonal()
     rivals = (scores >= positive.unsqueeze(1)).sum(dim=1) - 1
@@ -213,5 +191,15 @@ def _tiled_terms(batch: ContrastiveBatch, strip: int | None = None) -> Contrasti
             changes.append(LogWeights(owners, columns, math.log(alpha) if alpha else -math.inf))
     always = 0 if batch.positive_ids is None else rows
     changes += same_text([batch.anchor_ids, batch.positive_ids], known, expected=always)
+    if batch.guide is not None:
+        changes += _guided(batch, batch.guide, present)
     spec = Contrast(number, changes, present, strip)
     return ContrastiveTerms(*contrast(batch.anchors, batch.positives, flat, batch.tau, spec))
+
+
+def _guided(batch: ContrastiveBatch, guide: Guide, present: Tensor | None) -> list[CellChange]:
+    candidates = guide.positives
+    if guide.hard_negatives is not None and batch.negatives:
+        hard = guide.hard_negatives.flatten(0, 1)
+        candidates = torch.cat([candidates, hard if present is None else hard[present]])
+    return [GuidedCandidates(guide, candidates)]

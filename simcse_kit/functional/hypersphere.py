@@ -14,8 +14,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from simcse_kit.errors import ConfigError
+from simcse_kit.functional.similarity import full_precision
 
-__all__ = ["alignment", "dimension_std", "effective_rank", "mean_cosine", "uniformity"]
+__all__ = [
+    "align_uniform",
+    "alignment",
+    "dimension_std",
+    "effective_rank",
+    "mean_cosine",
+    "uniformity",
+]
 
 
 def alignment(x: Tensor, y: Tensor, alpha: float = 2.0, *, normalize: bool = True) -> Tensor:
@@ -82,6 +90,37 @@ def uniformity(x: Tensor, t: float = 2.0, tile: int = 1024, *, normalize: bool =
     return torch.logsumexp(torch.stack(parts), dim=0) - pairs.log()
 
 
+def align_uniform(
+    x: Tensor, y: Tensor, *, weight: float = 1.0, alpha: float = 2.0, t: float = 2.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Alignment and uniformity as a loss:
+
+    .. math:: L_{align}(x, y; \alpha) + \lambda \, (L_{uniform}(x; t) + L_{uniform}(y; t)) / 2
+
+    Section 5 of arXiv 2005.10242. Here nothing is sampled: each view's uniformity is over all of
+    its pairs. Equal rows are pairs too, so leave out repeated texts before.
+
+    Args:
+        x: (n, d), n >= 2.
+        y: (n, d); ``y[i]`` is the positive of ``x[i]``.
+        weight: lambda, above 0.
+        alpha: exponent of the alignment.
+        t: temperature of the uniformity.
+
+    Returns:
+        Three float64 scalars: the loss, the alignment and the mean uniformity.
+
+    Raises:
+        ConfigError: as :func:`alignment` and :func:`uniformity`, or a weight not above 0.
+    """
+    _positive(weight, "align_uniform", "weight")
+    # Autocast would round the products of `uniformity`.
+    with full_precision(x.device):
+        pulled = alignment(x, y, alpha)
+        spread = (uniformity(x, t) + uniformity(y, t)) / 2
+    return pulled + weight * spread, pulled, spread
+
+
 def mean_cosine(x: Tensor, *, normalize: bool = True) -> Tensor:
     """Mean cosine over all pairs i < j, from the length of the sum vector: O(n d).
 
@@ -120,7 +159,8 @@ def effective_rank(x: Tensor, *, normalize: bool = True) -> Tensor:
 
     Roy & Vetterli 2007, "The effective rank: a measure of effective dimensionality": with
     ``p_k = s_k / sum(s)``, ``exp(-sum p_k log p_k)``, between 1 and ``min(n - 1, d)``. The
-    singular values come from the (d, d) covariance in float64. 0 where all rows are the same.
+    singular values come from the (d, d) covariance in float64, or from the (n, n) Gram matrix where
+    that is smaller. 0 where all rows are the same.
 
     Args:
         x: (n, d), n >= 2.
@@ -133,7 +173,8 @@ def effective_rank(x: Tensor, *, normalize: bool = True) -> Tensor:
     n, d = x.shape
     scale = x.square().sum() / n
     centred = x - x.mean(dim=0)
-    variances = torch.linalg.eigvalsh(centred.T @ centred / n)
+    products = centred.T @ centred if d <= n else centred @ centred.T
+    variances = torch.linalg.eigvalsh(products / n)
     noise = torch.finfo(torch.float64).eps * max(n, d)
     if variances[-1] <= noise * scale:
         return torch.zeros((), dtype=torch.float64, device=x.device)

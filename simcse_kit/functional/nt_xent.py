@@ -23,6 +23,7 @@ def nt_xent(
     *,
     temperature: float | Tensor = 0.05,
     ids: Tensor | None = None,
+    second_ids: Tensor | None = None,
     allow_no_negatives: bool = False,
 ) -> Tensor:
     r"""Every view against all others: the mean over the 2N views of
@@ -39,6 +40,9 @@ def nt_xent(
         temperature: τ > 0. A tensor of one element may be learned; its sign is the caller's care.
         ids: (N,) int64, equal exactly where the items are equal. With ids, the views of an item's
             copies are left out of its denominator.
+        second_ids: (N,) int64, ids of the second views where those are other texts, such as the
+            positives of pairs; ``ids`` are then those of the first views. What is the same text as
+            a view or as the other view of its item is left out of its denominator.
         allow_no_negatives: return 0 for a batch of one item instead of refusing it.
 
     Returns:
@@ -53,8 +57,13 @@ def nt_xent(
             f"got {tuple(first.shape)} and {tuple(second.shape)}"
         )
     items = first.shape[0]
-    if ids is not None and tuple(ids.shape) != (items,):
-        raise ConfigError(f"ids must have shape {(items,)}, one a row, got {tuple(ids.shape)}")
+    for name, given in (("ids", ids), ("second_ids", second_ids)):
+        if given is not None and tuple(given.shape) != (items,):
+            raise ConfigError(
+                f"{name} must have shape {(items,)}, one a row, got {tuple(given.shape)}"
+            )
+    if ids is None and second_ids is not None:
+        raise ConfigError("second_ids were given without ids; give the ids of both views")
     check_temperature(temperature)
     if items == 1 and not allow_no_negatives:
         raise ConfigError(
@@ -62,7 +71,7 @@ def nt_xent(
         )
     views = torch.cat([first, second])
     tau = temperature.reshape(()) if isinstance(temperature, Tensor) else temperature
-    twice = None if ids is None else torch.cat([ids, ids])
+    twice = None if ids is None else torch.cat([ids, ids if second_ids is None else second_ids])
     compute = _whole if len(views) ** 2 < TILES_FROM else _in_strips
     return compute(views, tau, twice)
 
@@ -76,7 +85,8 @@ def _whole(views: Tensor, tau: float | Tensor, ids: Tensor | None) -> Tensor:
     other = _other_view(views)
     left_out = torch.eye(len(views), dtype=torch.bool, device=views.device)
     if ids is not None:
-        left_out |= ids.unsqueeze(1) == ids.unsqueeze(0)
+        for asked in (ids, ids[other]):
+            left_out |= asked.unsqueeze(1) == ids.unsqueeze(0)
         left_out[torch.arange(len(views)), other] = False
     logits = (cosine_matrix(views, views) / tau).masked_fill(left_out, -torch.inf)
     with full_precision(views.device):
@@ -88,6 +98,8 @@ def _in_strips(
 ) -> Tensor:
     row = torch.arange(len(views), device=views.device)
     always = 2 * len(views)  # a view itself, and the other view of its item
-    changes = [LogWeights(row, row, -math.inf), *same_text([ids], [(ids, row)], expected=always)]
-    spec = Contrast(_other_view(views), changes, strip=strip)
+    other = _other_view(views)
+    asked = [] if ids is None else [ids, ids[other]]
+    same = same_text([*asked], [(ids, row)], expected=always)
+    spec = Contrast(other, [LogWeights(row, row, -math.inf), *same], strip=strip)
     return contrast(views, views, None, tau, spec)[0]

@@ -33,7 +33,8 @@ def unit_rows(vectors: Tensor) -> Tensor:
     """
     wide = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    return torch.where(length > _EPS, wide / length.clamp_min(_EPS), torch.zeros_like(wide))
+    # Not `length > _EPS`: a NaN must reach the loss, not become a zero that nobody sees.
+    return torch.where(length <= _EPS, torch.zeros_like(wide), wide / length.clamp_min(_EPS))
 
 
 def unit_rows_backward(vectors: Tensor, gradient: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ def unit_rows_backward(vectors: Tensor, gradient: Tensor) -> Tensor:
     """
     wide = vectors.to(gradient.dtype)
     length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    inverse = torch.where(length > _EPS, 1 / length.clamp_min(_EPS), torch.zeros_like(length))
+    inverse = torch.where(length <= _EPS, torch.zeros_like(length), 1 / length.clamp_min(_EPS))
     unit = wide * inverse
     return (gradient - unit * (unit * gradient).sum(dim=-1, keepdim=True)) * inverse
 

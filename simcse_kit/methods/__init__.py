@@ -12,7 +12,25 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "build_config"]
 
-METHODS = Registry("method", {"simcse": "simcse_kit.methods.simcse:SimCSE"})
+METHODS = Registry(
+    "method",
+    {
+        "simcse": "simcse_kit.methods.simcse:SimCSE",
+        "simclr": "simcse_kit.methods.simclr:SimCLR",
+        "moco": "simcse_kit.methods.moco:MoCo",
+        "byol": "simcse_kit.methods.byol:BYOL",
+        "simsiam": "simcse_kit.methods.simsiam:SimSiam",
+        "dual_encoder": "simcse_kit.methods.dual_encoder:DualEncoder",
+        "esimcse": "simcse_kit.methods.esimcse:ESimCSE",
+        "promptbert": "simcse_kit.methods.promptbert:PromptBERT",
+        "diffcse": "simcse_kit.methods.diffcse:DiffCSE",
+        "consert": "simcse_kit.methods.consert:ConSERT",
+        "cpc": "simcse_kit.methods.cpc:CPC",
+        "prototypical": "simcse_kit.methods.prototypical:PrototypicalContrast",
+        "swav": "simcse_kit.methods.swav:SwAV",
+        "margin-contrastive": "simcse_kit.methods.contrastive_margin:MarginContrastive",
+    },
+)
 
 
 def build_config(name: str, options: Mapping[str, Any]) -> MethodConfig:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from torch import Tensor, nn
 
 from simcse_kit.errors import ConfigError
@@ -20,20 +28,26 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "DropoutConfig",
     "Method",
     "MethodConfig",
     "MethodOutput",
     "Paper",
+    "check_batch",
     "check_reads",
+    "embed_apart",
+    "negatives_text",
     "parse_config",
 ]
+
+logger = logging.getLogger(__name__)
 
 _ROWS = {
     "texts": "one sentence a row",
     "pairs": "two texts a row (anchor, positive)",
     "triplets": "three or more texts a row (anchor, positive, hard negatives)",
-    "labelled": "two texts and a number a row (anchor, other, label)",
-    "documents": "sentences in order, a blank line after each document",
+    "labelled": "two texts and a number a row; data.label names the column of the number",
+    "documents": "sentences in order, a blank line after each document; data.documents = 1 or more",
 }
 
 
@@ -128,6 +142,17 @@ class MethodConfig(BaseModel):
         return value
 
 
+class DropoutConfig(MethodConfig):
+    """Base of the options of methods whose views differ by dropout."""
+
+    dropout: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="set every dropout of the encoder; unset keeps its own",
+    )
+
+
 class Method(nn.Module):
     """A training method. The method is the model: heads and state are submodules and buffers.
 
@@ -154,6 +179,10 @@ class Method(nn.Module):
     paper: ClassVar[Paper]
     reads: ClassVar[tuple[Kind, ...]]
     """The kinds of training data it can read."""
+    needs_negatives: ClassVar[bool] = True
+    """Whether an anchor without negatives has nothing to learn from."""
+    collapse_is_lowest: ClassVar[bool] = False
+    """Whether its loss is lowest where all vectors are alike, so that it chooses no checkpoint."""
     Config: ClassVar[type[MethodConfig]] = MethodConfig
 
     encoder: SentenceEncoder
@@ -161,6 +190,9 @@ class Method(nn.Module):
     def __init__(self, encoder: SentenceEncoder, config: MethodConfig):
         super().__init__()
         self.encoder = encoder
+        if isinstance(config, DropoutConfig) and config.dropout is not None:
+            encoder.set_dropout(config.dropout)
+        self._dropout_checked = False
         # Not `config`: the trainer takes that for a transformers configuration and writes to it.
         self.options = config
 
@@ -198,6 +230,24 @@ class Method(nn.Module):
     def layout(self, batch: Batch) -> Batch:
         """The views to embed, made of those that the collator gave; by default the same."""
         return batch
+
+    def two_views(self, batch: Batch) -> Batch:
+        """A single view, of kind ``texts``, taken twice: (B, 1, L) -> (B, 2, L).
+
+        More views stay as they are. Twins under dropout differ, since it is drawn for each
+        element; that there is none is said once.
+        """
+        if batch.shape[1] > 1:
+            return batch
+        if self.training and not self._dropout_checked:
+            self._dropout_checked = True
+            if not any(rate > 0 for rate in self.encoder.dropouts().values()):
+                logger.warning(
+                    "every dropout of the encoder is 0, so both views of a sentence are equal and "
+                    "method %r has nothing to learn from; use --set method.dropout=0.1",
+                    self.name,
+                )
+        return batch.repeat_views(2)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:  # noqa: ARG002
         """Embeddings as the loss sees them: one encoder forward, then the heads of the method.
@@ -263,12 +313,122 @@ class Method(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def loss_reference(cls, batch_size: int, kind: Kind = "texts", negatives: int = 0) -> float:
+    def check_data(cls, options: MethodConfig, kind: Kind) -> None:
+        """Refuse a kind of data that the method reads, but not with these options.
+
+        Args:
+            options: the method's options; no weights are needed.
+            kind: the kind of the data.
+
+        Raises:
+            ConfigError: as subclasses say.
+        """
+
+    @classmethod
+    def check_labels(cls, options: MethodConfig, labels: Tensor) -> None:
+        """Refuse labels that the method cannot learn from with these options.
+
+        Args:
+            options: the method's options; no weights are needed.
+            labels: (n,) float, of some rows or of all.
+
+        Raises:
+            DataError: as subclasses say.
+        """
+
+    @classmethod
+    def queue_size(cls, options: MethodConfig) -> int:  # noqa: ARG003
+        """Keys of earlier batches that an anchor may meet besides; 0 without a queue.
+
+        Args:
+            options: the method's options; no weights are needed.
+        """
+        return 0
+
+    @classmethod
+    def loss_reference(
+        cls, batch_size: int, kind: Kind = "texts", negatives: int = 0
+    ) -> float | None:
         """The loss of an encoder that gives all sentences one vector: ln of the candidates.
 
-        A loss that stays there has learnt nothing. Arguments as in :meth:`negatives_per_anchor`.
+        A loss that stays there has learnt nothing. None where there are no candidates to tell
+        apart. A method whose candidates become more, such as one with a queue, logs ``ln_batch``
+        itself. Arguments as in :meth:`negatives_per_anchor`.
         """
+        if not cls.needs_negatives:
+            return None
         return math.log(1 + cls.negatives_per_anchor(batch_size, kind, negatives))
+
+    def companions(self) -> Mapping[str, SentenceEncoder]:
+        """Further encoders to save, each in a folder of that name beside :attr:`encoder`."""
+        return {}
+
+
+def embed_apart(
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    others: Tensor,
+    encode: Callable[[Tensor, Tensor], Tensor],
+    encode_others: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Embed some rows with one encoder, the others with another.
+
+    Args:
+        input_ids: (R, L) int64.
+        attention_mask: (R, L), 0 at padding.
+        others: (R,) bool, the rows of ``encode_others``.
+        encode: ids and mask of r rows to (r, d); not called for no rows.
+        encode_others: the same for the other rows.
+
+    Returns:
+        (R, d) in the order of the rows.
+    """
+    rows = [(~others).nonzero().squeeze(1), others.nonzero().squeeze(1)]
+    parts = [
+        function(input_ids[part], attention_mask[part])
+        for part, function in zip(rows, (encode, encode_others), strict=True)
+        if len(part)
+    ]
+    return torch.cat(parts)[torch.cat(rows).argsort()]
+
+
+def check_batch(
+    method: type[Method], options: MethodConfig, batch_size: int, kind: Kind, negatives: int = 0
+) -> None:
+    """Refuse a batch that a method cannot learn from. Needs no weights.
+
+    Raises:
+        ConfigError: there are no negatives, or one row where a method needs several, or the queue
+            holds less than a batch, or the options do not fit the kind of data.
+    """
+    method.check_data(options, kind)
+    if method.needs_negatives and method.negatives_per_anchor(batch_size, kind, negatives) < 1:
+        raise ConfigError(
+            f"training.batch_size is {batch_size}, which leaves {kind} no negatives to learn "
+            "from; use --batch-size 2 or more"
+        )
+    if batch_size < 2 and not method.needs_negatives and kind != "labelled":
+        raise ConfigError(
+            f"training.batch_size is {batch_size}, but method {method.name!r} compares the rows "
+            "of a batch in its BatchNorm layers; use --batch-size 2 or more"
+        )
+    size = method.queue_size(options)
+    if 0 < size < batch_size:
+        raise ConfigError(
+            f"method.queue_size is {size}, less than a batch of {batch_size} brings; use "
+            f"--set method.queue_size={batch_size} or more, or a smaller --batch-size"
+        )
+
+
+def negatives_text(
+    method: type[Method], options: MethodConfig, batch_size: int, kind: Kind, negatives: int = 0
+) -> str:
+    """How many negatives an anchor meets, in words."""
+    if not method.needs_negatives:
+        return "no negatives"
+    count = method.negatives_per_anchor(batch_size, kind, negatives)
+    size = method.queue_size(options)
+    return f"{count} negatives per anchor" + (f", up to {size} from the queue" if size else "")
 
 
 def check_reads(method: type[Method], kind: str) -> None:

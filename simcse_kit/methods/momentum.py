@@ -30,6 +30,12 @@ class Momentum(nn.Module):
             weight.requires_grad_(False)
 
     @torch.no_grad()
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """What the copy makes of the inputs, without gradient."""
+        output: Tensor = self.copy(*inputs)
+        return output
+
+    @torch.no_grad()
     def follow(self, live: nn.Module, momentum: float) -> None:
         """Move towards ``live``; buffers, such as BatchNorm statistics, are taken over.
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from simcse_kit.errors import ModelError
-from simcse_kit.functional.contrastive import info_nce_terms, negatives_per_anchor
+from simcse_kit.errors import ConfigError, ModelError
+from simcse_kit.functional.batch import negatives_per_anchor
 from simcse_kit.methods.base import Batch, Method, MethodConfig, MethodOutput, Paper
 from simcse_kit.methods.heads import mlp_head
 from simcse_kit.methods.masking import mask_tokens, masked_lm_loss
+from simcse_kit.methods.objectives import ObjectiveConfig, ObjectiveLoss, check_objective_data
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -20,26 +20,16 @@ if TYPE_CHECKING:
 
 __all__ = ["SimCSE", "SimCSEConfig"]
 
-logger = logging.getLogger(__name__)
 
-
-class SimCSEConfig(MethodConfig):
+class SimCSEConfig(ObjectiveConfig):
     """Options of SimCSE; the defaults are those of the unsupervised setting of the paper."""
 
-    temperature: float = Field(
-        default=0.05, gt=0, description="tau of the paper, divides the cosines"
-    )
     head: Literal["mlp", "none"] = Field(
         default="mlp", description="layer between encoder and loss: linear + tanh, or none"
     )
     mlp_only_train: bool = Field(
         default=True,
         description="drop the head after training (paper: true for texts, false for triplets)",
-    )
-    hard_negative_alpha: float = Field(
-        default=1.0,
-        ge=0,
-        description="alpha of the paper (not its log): weight of an anchor's own hard negatives",
     )
     mlm_weight: float = Field(
         default=0.0,
@@ -56,9 +46,19 @@ class SimCSEConfig(MethodConfig):
         description="set every dropout of the encoder; unset keeps its own",
     )
 
+    @model_validator(mode="after")
+    def _prefixes_are_kept(self) -> SimCSEConfig:
+        if self.matryoshka and self.head == "mlp" and self.mlp_only_train:
+            raise ConfigError(
+                f"method.matryoshka = {self.matryoshka} would train prefixes of the head, which "
+                "is dropped after training; set method.mlp_only_train to false or method.head to "
+                "'none'"
+            )
+        return self
+
 
 class SimCSE(Method):
-    """InfoNCE over in-batch negatives.
+    """InfoNCE over in-batch negatives, or another objective.
 
     Data of kind ``texts``: a sentence is its own positive under another dropout mask. The method
     makes both views itself, in one forward pass of 2B rows; dropout is drawn for each element, so
@@ -93,6 +93,7 @@ class SimCSE(Method):
             self.head = mlp_head(encoder.embedding_dim)
         elif config.head == "mlp" and encoder.head is None:
             encoder.set_head(mlp_head(encoder.embedding_dim))
+        self.objective = ObjectiveLoss(config, encoder)
         self.mlm: nn.Module | None = None
         if config.mlm_weight > 0:
             if encoder.tokenizer.mask_token_id is None:
@@ -101,13 +102,18 @@ class SimCSE(Method):
                     "has none; set method.mlm_weight to 0 or use a masked language model"
                 )
             self.mlm = encoder.masked_lm()
-        self._dropout_checked = False
 
     @classmethod
     def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:
         """Positives of the other rows, and the hard negatives of all rows."""
         hard = len(cls.views(kind, negatives)) - 2 if kind == "triplets" else 0
         return negatives_per_anchor(batch_size, hard)
+
+    @classmethod
+    def check_data(cls, options: MethodConfig, kind: Kind) -> None:
+        """Refuse data without the hard negatives that the objective needs, or with useless ones."""
+        assert isinstance(options, SimCSEConfig)
+        check_objective_data(options, kind)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """(R, L) -> (R, d): one encoder forward, then the head if the method has one."""
@@ -127,45 +133,30 @@ class SimCSE(Method):
 
     def layout(self, batch: Batch) -> Batch:
         """A single view, of kind ``texts``, is taken twice: (B, 1, L) -> (B, 2, L)."""
-        if batch.shape[1] > 1:
-            return batch
-        self._check_dropout()
-        return batch.repeat_views(2)
+        return self.two_views(batch)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """InfoNCE of (B, V, d): anchors, positives, hard negatives; and MLM, with its weight.
+        """The objective of (B, V, d): anchors, positives, hard negatives; and MLM, with its weight.
 
-        Logs ``contrastive_loss``, ``positive_cosine`` (mean cosine of anchor and positive),
-        ``accuracy`` (share of anchors whose positive beats every negative; a tie does not count)
-        and, with ``mlm_weight``, ``mlm_loss`` before its weight.
+        Logs what :class:`~simcse_kit.methods.objectives.ObjectiveLoss` does, and with
+        ``mlm_weight`` ``mlm_loss`` before its weight.
 
         Raises:
             ConfigError: a batch without any negative, or with shapes that do not fit.
         """
-        has_hard = batch.shape[1] > 2
-        terms = info_nce_terms(
-            embeddings[:, 0],
-            embeddings[:, 1],
-            embeddings[:, 2:] if has_hard else None,
-            temperature=self.options.temperature,
-            hard_negative_alpha=self.options.hard_negative_alpha,
-            negative_mask=batch.view_mask[:, 2:] if has_hard else None,
-            anchor_ids=batch.text_ids[:, 0],
-            positive_ids=batch.text_ids[:, 1],
-            negative_ids=batch.text_ids[:, 2:] if has_hard else None,
-        )
-        loss = terms.loss
-        logs: dict[str, float | Tensor] = {
-            "contrastive_loss": loss.detach(),
-            "positive_cosine": terms.positive_cosine,
-            "accuracy": terms.accuracy,
-        }
+        output = self.objective(embeddings, batch)
+        loss: Tensor = output.loss
+        logs: dict[str, float | Tensor] = output.logs
         if self.mlm is not None:
             # After the contrastive forward, so that its dropout draws do not depend on MLM.
             mlm_loss = self._mlm_loss(*batch.rows(), batch.view_mask.flatten())
             logs["mlm_loss"] = mlm_loss.detach()
             loss = loss + self.options.mlm_weight * mlm_loss
         return MethodOutput(loss=loss, logs=logs)
+
+    def after_step(self, progress: float) -> None:  # noqa: ARG002
+        """Keep a learned temperature in its bounds."""
+        self.objective.after_step()
 
     def _mlm_loss(self, input_ids: Tensor, attention_mask: Tensor, present: Tensor) -> Tensor:
         """Masks every view anew, the twins of one sentence differently; dummy rows are left out."""
@@ -181,15 +172,3 @@ class SimCSE(Method):
         )
         output = self.mlm(input_ids=masked_ids, attention_mask=attention_mask)
         return masked_lm_loss(output.logits, input_ids, chosen)
-
-    def _check_dropout(self) -> None:
-        """Say once that twins without dropout are equal, so that there is nothing to learn."""
-        if self._dropout_checked or not self.training:
-            return
-        self._dropout_checked = True
-        rates = self.encoder.dropouts()
-        if not any(rate > 0 for rate in rates.values()):
-            logger.warning(
-                "every dropout of the encoder is 0, so both views of a sentence are equal and "
-                "unsupervised SimCSE has nothing to learn from; use --set method.dropout=0.1"
-            )

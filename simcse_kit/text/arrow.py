@@ -16,14 +16,21 @@ _BATCH_CHARACTERS = 32_000_000
 
 
 def schema_of(kind: Kind) -> Any:
-    """The pyarrow schema: sent0; sent1 unless single texts; negatives (list) for triplets."""
+    """The pyarrow schema: sent0; sent1 of rows with two texts; the rest by kind.
+
+    negatives (list) for triplets, next (list) for documents, label for labelled rows.
+    """
     import pyarrow as pa
 
     fields = [pa.field("sent0", pa.string())]
-    if kind != "texts":
+    if kind not in ("texts", "documents"):
         fields.append(pa.field("sent1", pa.string()))
     if kind == "triplets":
         fields.append(pa.field("negatives", pa.list_(pa.string())))
+    if kind == "documents":
+        fields.append(pa.field("next", pa.list_(pa.string())))
+    if kind == "labelled":
+        fields.append(pa.field("label", pa.float64()))
     return pa.schema(fields)
 
 
@@ -45,7 +52,7 @@ class RowWriter:
         self.negatives = 0
 
     def write(self, rows: Iterable[tuple[str, ...]]) -> None:
-        """Append rows of texts: anchor, positive, hard negatives."""
+        """Append rows of texts: anchor, positive, hard negatives; or as the kind has them."""
         batch: list[tuple[str, ...]] = []
         characters = 0
         for row in rows:
@@ -68,13 +75,16 @@ class RowWriter:
 
         if not batch:
             return
-        columns = [pa.array([row[0] for row in batch], pa.string())]
-        if len(self._schema) > 1:
-            columns.append(pa.array([row[1] for row in batch], pa.string()))
-        if len(self._schema) > 2:
-            negatives = [row[2:] for row in batch]
-            self.negatives = max(self.negatives, max(map(len, negatives)))
-            columns.append(pa.array(negatives, pa.list_(pa.string())))
+        columns = []
+        for place, field in enumerate(self._schema):
+            if pa.types.is_list(field.type):
+                lists = [row[place:] for row in batch]
+                self.negatives = max(self.negatives, max(map(len, lists)))
+                columns.append(pa.array(lists, field.type))
+            elif pa.types.is_floating(field.type):
+                columns.append(pa.array([float(row[place]) for row in batch], field.type))
+            else:
+                columns.append(pa.array([row[place] for row in batch], field.type))
         self._stream.write_batch(pa.record_batch(columns, schema=self._schema))
         self.rows += len(batch)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from simcse_kit.text.augment.views import AugmentedViews
 from simcse_kit.text.readers import Example
 
 __all__ = ["Collator"]
@@ -21,6 +22,7 @@ class Collator:
         tokenize: texts to token ids, with the number of texts that were cut.
         pad_id: id that fills up shorter rows.
         views: which text of an example each view holds.
+        augment: changes the texts of the views; None leaves them.
         sentences: distinct sentences of every batch so far, summed.
         cut: those of them that were too long.
     """
@@ -28,6 +30,7 @@ class Collator:
     tokenize: Callable[[Sequence[str]], tuple[list[list[int]], int]]
     pad_id: int
     views: tuple[int, ...]
+    augment: AugmentedViews | None = None
     sentences: int = field(default=0, init=False)
     cut: int = field(default=0, init=False)
 
@@ -41,8 +44,9 @@ class Collator:
 
         Returns:
             ``input_ids`` and ``attention_mask`` ``(B, V, L)`` int64; ``text_ids`` ``(B, V)``
-            int64, equal where the tokens are equal; ``view_mask`` ``(B, V)`` bool, False where an
-            example has no such text and an empty sentence stands in.
+            int64, equal where the tokens are equal, those before any augmentation; ``view_mask``
+            ``(B, V)`` bool, False where an example has no such text and an empty sentence stands
+            in. With labelled examples also ``labels`` ``(B,)`` float32.
         """
         shape = (len(examples), len(self.views))
         texts: list[str] = []
@@ -52,6 +56,9 @@ class Collator:
                 there = view < len(example.texts)
                 present.append(there)
                 texts.append(example.texts[view] if there else "")
+        sources = texts
+        if self.augment is not None:
+            texts = self.augment(sources, examples, present)
         distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         rows, cut = self.tokenize(list(distinct))
         self.sentences += len({text for text, there in zip(texts, present, strict=True) if there})
@@ -61,12 +68,19 @@ class Collator:
         lengths = torch.tensor([len(row) for row in rows])
         mask = (torch.arange(longest) < lengths[:, None]).to(torch.int64)
         # Equal tokens, not equal text: two sentences that the cut makes alike are alike. The hash
-        # of a tuple of integers does not change from one Python process to the next.
-        hashes = torch.tensor([hash(tuple(row)) for row in rows])
+        # of a tuple of integers does not change from one Python process to the next. A changed
+        # text keeps the id of its source, so that copies of a sentence do not become negatives.
+        known = {text: hash(tuple(rows[row])) for text, row in distinct.items()}
+        others = [text for text in dict.fromkeys(sources) if text not in known]
+        if others:
+            tokens, _ = self.tokenize(others)
+            known |= {text: hash(tuple(row)) for text, row in zip(others, tokens, strict=True)}
+        hashes = torch.tensor([known[text] for text in sources])
         index = torch.tensor([distinct[text] for text in texts])
-        return {
+        labels = [example.label for example in examples if example.label is not None]
+        return ({"labels": torch.tensor(labels, dtype=torch.float32)} if labels else {}) | {
             "input_ids": padded[index].view(*shape, longest),
             "attention_mask": mask[index].view(*shape, longest),
-            "text_ids": hashes[index].view(shape),
+            "text_ids": hashes.view(shape),
             "view_mask": torch.tensor(present).view(shape),
         }

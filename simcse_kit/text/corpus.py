@@ -43,7 +43,7 @@ class Corpus(Sequence[Example]):
         path: the Arrow stream file.
         fingerprint: hex key made from the content of the source files and the reading settings.
         kind: what the rows are.
-        negatives: most hard negatives of any row; 0 unless ``kind`` is ``triplets``.
+        negatives: most hard negatives of any row, or next sentences of documents; else 0.
         report: what reading met.
     """
 
@@ -65,6 +65,8 @@ class Corpus(Sequence[Example]):
         on_bad_row: OnBadRow = "error",
         cache_dir: str | Path | None = None,
         max_line_bytes: int = MAX_LINE_BYTES,
+        label: str | None = None,
+        documents: int = 0,
     ) -> Corpus:
         """Read files into a corpus, or find it in the cache.
 
@@ -75,6 +77,8 @@ class Corpus(Sequence[Example]):
             on_bad_row: raise at the first bad row, or skip bad rows and count them in ``report``.
             cache_dir: where ``corpora/`` is kept; $SIMCSE_CACHE or ~/.cache/simcse_kit by default.
             max_line_bytes: the longest line accepted.
+            label: column of the label, by name or position; rows are then two texts and a label.
+            documents: next sentences of each sentence; files are then documents.
 
         Raises:
             DataError: a file is missing, empty or malformed; the files are of different kinds; no
@@ -87,6 +91,8 @@ class Corpus(Sequence[Example]):
             "columns": wanted,
             "on_bad_row": on_bad_row,
             "max_line_bytes": max_line_bytes,
+            "label": label,
+            "documents": documents,
         }
         kind = _common_kind(files, settings)
         states = [_state(file) for file in files]
@@ -104,7 +110,8 @@ class Corpus(Sequence[Example]):
 
     @cached_property
     def dataset(self) -> datasets.Dataset:
-        """The rows as a memory-mapped dataset: sent0[, sent1[, negatives (list)]]."""
+        """The rows as a memory-mapped dataset, with the columns of
+        :func:`~simcse_kit.text.arrow.schema_of`."""
         from datasets import Dataset
 
         return Dataset.from_file(str(self.path))
@@ -124,6 +131,13 @@ class Corpus(Sequence[Example]):
             return self.rows(range(*index.indices(len(self))))
         return self.rows([index])[0]
 
+    def labels(self) -> list[float]:
+        """The different labels of labelled rows, ascending; else nothing."""
+        if self.kind != "labelled":
+            return []
+        found: list[float] = self.dataset.data.column("label").unique().to_pylist()
+        return sorted(found)
+
     def rows(self, indices: Sequence[int]) -> list[Example]:
         """The rows with these numbers, in this order.
 
@@ -134,15 +148,16 @@ class Corpus(Sequence[Example]):
         size = len(self)
         found = []
         for index in indices:
-            at = index + size if index < 0 else index
+            row = at = index + size if index < 0 else index
             if not 0 <= at < size:
                 raise IndexError(f"row {index} of a corpus of {size} rows")
             chunk = bisect_right(starts, at) - 1
             at -= starts[chunk]
             texts = [column[chunk][at].as_py() for column in columns]
-            if len(texts) > 2:
-                texts[2:] = texts[2]
-            found.append(Example(tuple(texts)))
+            label = texts.pop() if self.kind == "labelled" else None
+            if isinstance(texts[-1], list):
+                texts[-1:] = texts[-1]
+            found.append(Example(tuple(texts), label, row))
         return found
 
     @cached_property

@@ -12,7 +12,7 @@ from simcse_kit.errors import DataError
 from simcse_kit.text.files import check_file
 from simcse_kit.text.lines import MAX_LINE_BYTES, OnBytes, scan
 from simcse_kit.text.report import Problem, RowGate, shorten
-from simcse_kit.text.tables import choose_columns, is_negative, row_texts
+from simcse_kit.text.tables import choose_columns, is_negative, labelled_row, row_texts
 
 __all__ = ["ObjectLayout", "jsonl_records", "parquet_records"]
 
@@ -35,22 +35,32 @@ class ObjectLayout:
         negatives: keys of the hard negatives.
         named: the user named the keys; others are then ignored and those of ``negatives`` are the
             only ones read. Otherwise every key must be a recognised one.
+        label: key of the label of labelled rows.
     """
 
     fixed: tuple[str, ...]
     negatives: tuple[str, ...]
     named: bool
+    label: str | None = None
 
     @classmethod
     def of(
-        cls, keys: Sequence[str], columns: Sequence[str] | None, *, file: str | Path, line: int
+        cls,
+        keys: Sequence[str],
+        columns: Sequence[str] | None,
+        *,
+        file: str | Path,
+        line: int,
+        label: str | None = None,
     ) -> ObjectLayout:
         """The layout of a file whose first record has ``keys``.
 
         Raises:
             DataError: a wanted key is missing, or the keys are not recognised.
         """
-        names = choose_columns(keys, columns, file=file, line=line, lists=True)
+        names = choose_columns(keys, columns, file=file, line=line, lists=True, label=label)
+        if label is not None:
+            return cls(names[:2], (), True, label)
         return cls(names[:2], names[2:], columns is not None)
 
     def texts(self, record: Mapping[str, Any]) -> tuple[str, ...] | Problem:
@@ -63,6 +73,13 @@ class ObjectLayout:
             if not isinstance(value, str):
                 return _not_text(key, value)
             fixed.append(value.strip())
+        if self.label is not None:
+            value = record.get(self.label)
+            # JSON's true is no number.
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            return labelled_row(
+                fixed, repr(value) if number or not isinstance(value, str) else value
+            )
         keys = self.negatives
         if not self.named:
             keys = tuple(key for key in record if key not in self.fixed)
@@ -115,6 +132,7 @@ def parquet_records(
     *,
     max_line_bytes: int = MAX_LINE_BYTES,
     on_bytes: OnBytes | None = None,
+    label: str | None = None,
 ) -> tuple[ObjectLayout, Iterator[tuple[int, dict[str, Any]]]]:
     """The layout of a .parquet file and its rows, numbered from 1.
 
@@ -133,9 +151,11 @@ def parquet_records(
             schema, total = opened.schema_arrow, opened.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from None
-    names = choose_columns(schema.names, columns, file=path, line=None, lists=True)
+    names = choose_columns(schema.names, columns, file=path, line=None, lists=True, label=label)
     for index, name in enumerate(names):
-        _check_type(schema.field(name).type, name, path, lists=index > 1)
+        # A label that is no number is found row by row.
+        if name != label:
+            _check_type(schema.field(name).type, name, path, lists=index > 1)
     if total == 0:
         raise DataError("the file is empty: it has no row", file=path)
 
@@ -157,7 +177,8 @@ def parquet_records(
         except (pa.ArrowException, OSError) as error:
             raise _damaged(path, error) from None
 
-    return ObjectLayout(names[:2], names[2:], True), records()
+    negatives = () if label is not None else names[2:]
+    return ObjectLayout(names[:2], negatives, True, label), records()
 
 
 def _parse(text: str) -> dict[str, Any] | Problem:

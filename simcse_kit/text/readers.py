@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from simcse_kit.errors import DataError
+from simcse_kit.text.documents import read_documents
 from simcse_kit.text.files import SUFFIXES, check_file, find_files, format_of
 from simcse_kit.text.lines import MAX_LINE_BYTES, OnBytes, read_lines
 from simcse_kit.text.objects import ObjectLayout, jsonl_records, parquet_records
 from simcse_kit.text.report import OnBadRow, Problem, ReadReport, RowGate
 from simcse_kit.text.rows import read_rows
-from simcse_kit.text.tables import are_positions, check_columns, table_layout
+from simcse_kit.text.tables import are_positions, check_columns, check_label, table_layout
 
 __all__ = [
     "MAX_LINE_BYTES",
@@ -53,9 +54,16 @@ class Example:
     Args:
         texts: ``(sentence,)``, ``(anchor, positive)``, or ``(anchor, positive, hard negative,
             ...)``; stripped of surrounding whitespace and never blank.
+        label: the number of a labelled row.
+        row: its number in the corpus; with ``epoch`` the key of its random augmentation, and no
+            part of what makes two examples equal.
+        epoch: the pass over the data that it was read for.
     """
 
     texts: tuple[str, ...]
+    label: float | None = None
+    row: int = field(default=0, compare=False)
+    epoch: int = field(default=0, compare=False)
 
 
 def read_examples(
@@ -100,6 +108,8 @@ def file_kind(
     columns: Sequence[str] | None = None,
     on_bad_row: OnBadRow = "error",
     max_line_bytes: int = MAX_LINE_BYTES,
+    label: str | None = None,
+    documents: int = 0,
 ) -> Kind:
     """What the rows of a file are, from its header or first row alone.
 
@@ -107,7 +117,12 @@ def file_kind(
         DataError: as :func:`read_examples`, as far as the first row shows it.
     """
     kind, texts = read_texts(
-        path, columns=columns, on_bad_row=on_bad_row, max_line_bytes=max_line_bytes
+        path,
+        columns=columns,
+        on_bad_row=on_bad_row,
+        max_line_bytes=max_line_bytes,
+        label=label,
+        documents=documents,
     )
     with closing(texts):
         return kind
@@ -121,18 +136,41 @@ def read_texts(
     report: ReadReport | None = None,
     max_line_bytes: int = MAX_LINE_BYTES,
     on_bytes: OnBytes | None = None,
+    label: str | None = None,
+    documents: int = 0,
 ) -> tuple[Kind, Rows]:
     """The kind of a file and its rows as bare tuples; see :func:`read_examples`.
 
     The header is read at once. ``report.rows`` is left to the caller; ``on_bytes`` is told of the
-    bytes read from the file.
+    bytes read from the file. With ``label``, the name or position of a column, rows are labelled:
+    two texts, and the label as it was written. With ``documents``, a .txt file holds documents,
+    and a row is a sentence and at most so many that come next.
     """
     wanted = check_columns(columns)
     request = _Request(
-        path, wanted, RowGate(path, on_bad_row, report), on_bad_row, max_line_bytes, on_bytes
+        path,
+        wanted,
+        RowGate(path, on_bad_row, report),
+        on_bad_row,
+        max_line_bytes,
+        on_bytes,
+        check_label(label, wanted),
     )
     format = format_of(path)
     check_file(path)
+    if documents:
+        if label is not None or wanted is not None:
+            raise DataError("documents have no columns; leave out data.label, --columns", file=path)
+        if format != "txt":
+            raise DataError(
+                f"data.documents = {documents} is for .txt files, a sentence a line and a blank "
+                f"line after each document; this is a .{format} file",
+                file=path,
+            )
+        rows = read_documents(
+            path, request.gate, documents, max_line_bytes=max_line_bytes, on_bytes=on_bytes
+        )
+        return "documents", rows
     if format == "csv" or format == "tsv":
         return _from_table(request, "comma" if format == "csv" else "tab")
     if are_positions(wanted):
@@ -151,6 +189,8 @@ def read_texts(
             "file to .tsv or .csv",
             file=path,
         )
+    if label is not None:
+        raise DataError(f"a .txt file has no column {label!r}; leave out data.label", file=path)
     return "texts", (tuple(fields) for _, fields in request.rows())
 
 
@@ -164,6 +204,10 @@ class _Request:
     on_bad_row: OnBadRow
     max_line_bytes: int
     on_bytes: OnBytes | None
+    label: str | None
+
+    def kind(self, columns: int) -> Kind:
+        return kind_of(columns) if self.label is None else "labelled"
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         return read_rows(
@@ -195,7 +239,12 @@ def _from_table(request: _Request, separator: str) -> tuple[Kind, Rows]:
         raise request.no_row("every row is bad")
     line, fields = first
     layout = table_layout(
-        fields, request.columns, file=request.path, line=line, separator=separator
+        fields,
+        request.columns,
+        file=request.path,
+        line=line,
+        separator=separator,
+        label=request.label,
     )
     if has_header:
         before = request.gate.report.total_skipped
@@ -205,7 +254,7 @@ def _from_table(request: _Request, separator: str) -> tuple[Kind, Rows]:
         first = second
     every = chain(() if first is None else (first,), rows)
     numbered = ((number, layout.texts(row)) for number, row in every)
-    return kind_of(len(layout.indices)), _good(numbered, request.gate)
+    return request.kind(len(layout.indices)), _good(numbered, request.gate)
 
 
 def _from_jsonl(request: _Request) -> tuple[Kind, Rows]:
@@ -218,9 +267,11 @@ def _from_jsonl(request: _Request) -> tuple[Kind, Rows]:
     first = next(records, None)
     if first is None:
         raise request.no_row("every row is bad")
-    layout = ObjectLayout.of(list(first[1]), request.columns, file=request.path, line=first[0])
+    layout = ObjectLayout.of(
+        list(first[1]), request.columns, file=request.path, line=first[0], label=request.label
+    )
     numbered = ((line, layout.texts(record)) for line, record in chain((first,), records))
-    return kind_of(len(layout.fixed + layout.negatives)), _good(numbered, request.gate)
+    return request.kind(len(layout.fixed + layout.negatives)), _good(numbered, request.gate)
 
 
 def _from_parquet(request: _Request) -> tuple[Kind, Rows]:
@@ -230,9 +281,10 @@ def _from_parquet(request: _Request) -> tuple[Kind, Rows]:
         request.gate,
         max_line_bytes=request.max_line_bytes,
         on_bytes=request.on_bytes,
+        label=request.label,
     )
     numbered = ((number, layout.texts(record)) for number, record in records)
-    return kind_of(len(layout.fixed + layout.negatives)), _good(numbered, request.gate)
+    return request.kind(len(layout.fixed + layout.negatives)), _good(numbered, request.gate)
 
 
 def _good(numbered: _Numbered, gate: RowGate) -> Rows:

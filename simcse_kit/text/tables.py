@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ __all__ = [
     "TableLayout",
     "are_positions",
     "check_columns",
+    "check_label",
     "choose_columns",
     "is_negative",
+    "labelled_row",
     "row_texts",
     "table_layout",
 ]
@@ -56,6 +59,32 @@ def check_columns(columns: Sequence[str] | None) -> tuple[str, ...] | None:
     return names
 
 
+def check_label(label: str | None, columns: tuple[str, ...] | None) -> str | None:
+    """The name or position of the column with the label, checked against the others.
+
+    Raises:
+        ConfigError: it is empty, one of ``columns``, or a name where those are positions.
+    """
+    if label is None:
+        return None
+    name = label.strip()
+    if not name:
+        raise ConfigError("data.label is empty; give the name of the column, such as label")
+    if columns is not None:
+        given = ",".join(columns)
+        if name in columns:
+            raise ConfigError(f"data.label {name!r} is among the texts, --columns {given}")
+        if are_positions(columns) != _is_position(name):
+            raise ConfigError(
+                f"data.label {name!r} and --columns {given}: give names for both, or positions"
+            )
+        if len(columns) != 2:
+            raise ConfigError(
+                f"labelled rows have two texts, but --columns {given} names {len(columns)}"
+            )
+    return name
+
+
 def are_positions(columns: Sequence[str] | None) -> bool:
     """True if ``columns`` are positions, counted from 0, and the file so has no header line."""
     return bool(columns) and all(_is_position(column) for column in columns or ())
@@ -73,8 +102,9 @@ def choose_columns(
     file: str | Path,
     line: int | None,
     lists: bool = False,
+    label: str | None = None,
 ) -> tuple[str, ...]:
-    """The columns to read, in the order anchor, positive, hard negatives.
+    """The columns to read, in the order anchor, positive, hard negatives; or two texts, label.
 
     Args:
         header: the names the file has.
@@ -82,6 +112,7 @@ def choose_columns(
         file: named in messages.
         line: the line of the header, named in messages.
         lists: the format may hold a list of hard negatives in one column.
+        label: the column that holds a number, if rows are labelled.
 
     Raises:
         DataError: a name occurs twice, a wanted one is missing, or the header is not recognised.
@@ -93,6 +124,17 @@ def choose_columns(
                 file=file,
                 line=line,
             )
+    if label is not None:
+        texts = [name for name in header if name != label] if columns is None else columns
+        names = choose_columns(texts, None, file=file, line=line) if columns is None else columns
+        if len(names) != 2:
+            raise DataError(
+                f"labelled rows have two texts and a label, but {','.join(names)} are "
+                f"{len(names)} texts; name two with --columns a,b",
+                file=file,
+                line=line,
+            )
+        columns = (*names, label)
     if columns is not None:
         for name in columns:
             if name not in header:
@@ -138,6 +180,25 @@ def row_texts(fixed: Sequence[str], negatives: Sequence[str] | None) -> tuple[st
     return (*fixed, *kept)
 
 
+def labelled_row(fixed: Sequence[str], label: str) -> tuple[str, ...] | Problem:
+    """Two texts and their label, still a string; or what is wrong with them.
+
+    Args:
+        fixed: both texts; stripped.
+        label: the label as it was written.
+    """
+    row = row_texts(fixed, None)
+    if isinstance(row, Problem):
+        return row
+    try:
+        good = math.isfinite(float(label))
+    except ValueError:
+        good = False
+    if not good:
+        return Problem("bad label", f"the label is {shorten(label)}; write a finite number")
+    return (*row, label)
+
+
 @dataclass(frozen=True, slots=True)
 class TableLayout:
     """Where the texts of a row are.
@@ -146,11 +207,13 @@ class TableLayout:
         indices: field numbers from 0 in the order anchor, positive, hard negatives.
         width: number of fields a row must have.
         separator: the name of what separates fields, for messages.
+        labelled: the third of the indices is that of the label.
     """
 
     indices: tuple[int, ...]
     width: int
     separator: str
+    labelled: bool = False
 
     def texts(self, fields: Sequence[str]) -> tuple[str, ...] | Problem:
         """The texts of one row of stripped fields, or what is wrong with it.
@@ -158,6 +221,11 @@ class TableLayout:
         Fields missing at the end are taken for blank where all of them are hard negatives.
         """
         found = len(fields)
+        if self.labelled:
+            if found != self.width:
+                return self._ragged(found)
+            first, second, label = (fields[index] for index in self.indices)
+            return labelled_row((first, second), label)
         negatives = self.indices[2:]
         kept = [fields[index] for index in negatives if index < found]
         if found != self.width:
@@ -184,6 +252,7 @@ def table_layout(
     file: str | Path,
     line: int,
     separator: str,
+    label: str | None = None,
 ) -> TableLayout:
     """The layout of a .csv or .tsv file, from its first row.
 
@@ -193,13 +262,14 @@ def table_layout(
         file: named in messages.
         line: the line where ``first`` begins.
         separator: ``comma`` or ``tab``, named in messages.
+        label: the column that holds a number, if rows are labelled.
 
     Raises:
         DataError: a column is missing or the header is not recognised.
     """
     width = len(first)
     if columns is not None and are_positions(columns):
-        indices = tuple(int(column) for column in columns)
+        indices = tuple(int(column) for column in (*columns, *([] if label is None else [label])))
         if max(indices) >= width:
             raise DataError(
                 f"no column at position {max(indices)}: the first row has {width}, "
@@ -208,9 +278,9 @@ def table_layout(
                 line=line,
             )
     else:
-        names = choose_columns(first, columns, file=file, line=line)
+        names = choose_columns(first, columns, file=file, line=line, label=label)
         indices = tuple(list(first).index(name) for name in names)
-    return TableLayout(indices, width, separator)
+    return TableLayout(indices, width, separator, label is not None)
 
 
 def _is_position(name: str) -> bool:

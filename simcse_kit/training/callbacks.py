@@ -89,10 +89,9 @@ class MetricsFile(TrainerCallback):
 class ProgressBar(TrainerCallback):
     """Sentences done, speed, time left, negatives, loss beside ln(candidates), dev score."""
 
-    def __init__(self, sentences_per_step: int, ln_batch: float, negatives: int):
+    def __init__(self, sentences_per_step: int, negatives: str):
         self._per_step = sentences_per_step
         self._negatives = negatives
-        self._ln_batch = ln_batch
         self._bar: Any = None
         self._shown: dict[str, str] = {}
 
@@ -102,7 +101,7 @@ class ProgressBar(TrainerCallback):
             total=state.max_steps * self._per_step,
             initial=state.global_step * self._per_step,
             unit=" sentences",
-            desc=f"train ({self._negatives} negatives per anchor)",
+            desc=f"train ({self._negatives})",
             disable=None,
             dynamic_ncols=True,
         )
@@ -118,7 +117,8 @@ class ProgressBar(TrainerCallback):
         """Show the newest numbers."""
         logs = logs or {}
         if "loss" in logs:
-            self._shown["loss"] = f"{logs['loss']:.4f} (ln B {self._ln_batch:.2f})"
+            reference = f" (ln B {logs['ln_batch']:.2f})" if "ln_batch" in logs else ""
+            self._shown["loss"] = f"{logs['loss']:.4f}{reference}"
         for key, text in (("eval_dev_spearman", "dev"), ("eval_dev_loss", "dev loss")):
             if key in logs:
                 self._shown[text] = f"{logs[key]:.4g}"

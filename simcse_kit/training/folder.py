@@ -81,6 +81,8 @@ def claim_folder(folder: Path, config: RunConfig, fingerprint: str, *, resume: b
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
             for name in (METRICS, RESULT, "training.html", "config.json"):
                 (folder / name).unlink(missing_ok=True)
+            for companion in folder.glob("*/config.json"):
+                companion.unlink()
         (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         write_whole(folder / CHECKPOINTS / _FINGERPRINT, fingerprint + "\n")
         write_whole(folder / RUN_FILE, config.to_toml())

@@ -179,7 +179,9 @@ class _Step:
                     # autograd disables gradients around a backward function.
                     with torch.enable_grad():
                         part = self._embed(chunk)
-                torch.autograd.backward(part, gradient[chunk.rows])
+                # A chunk may hold nothing but rows of a momentum encoder.
+                if part.requires_grad:
+                    torch.autograd.backward(part, gradient[chunk.rows])
                 del part
 
 

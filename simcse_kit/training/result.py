@@ -13,7 +13,7 @@ from typing import Any
 from simcse_kit.atomic import write_whole
 from simcse_kit.config import RunConfig
 from simcse_kit.evaluation.report.page import write_training_report
-from simcse_kit.methods.base import Method
+from simcse_kit.methods.base import Method, negatives_text
 from simcse_kit.text.corpus import Corpus
 from simcse_kit.training.card import training_card
 from simcse_kit.training.folder import RESULT
@@ -82,7 +82,7 @@ class TrainResult:
 def save_results(
     config: RunConfig, method: Method, corpus: Corpus, dev_name: str | None, result: TrainResult
 ) -> None:
-    """Write the encoder with its card, then ``training.html``, and ``result.json`` last.
+    """Write the encoders, with a card, then ``training.html``, and ``result.json`` last.
 
     Args:
         config: the run.
@@ -97,6 +97,8 @@ def save_results(
     """
     _warn_of_no_gain(result)
     summary = _summary(config, method, corpus, dev_name, result)
+    for name, encoder in method.companions().items():
+        encoder.save(result.output / name)
     method.encoder.save(result.output, card=training_card(method, summary))
     write_training_report(
         result.history, result.output, title=f"Training of {config.model.name}", summary=summary
@@ -122,14 +124,16 @@ def _summary(
     config: RunConfig, method: Method, corpus: Corpus, dev_name: str | None, result: TrainResult
 ) -> Mapping[str, str]:
     training = config.training
-    negatives = method.negatives_per_anchor(training.batch_size, corpus.kind, corpus.negatives)
+    negatives = negatives_text(
+        type(method), method.options, training.batch_size, corpus.kind, corpus.negatives
+    )
     skipped = ", ".join(f"{count} {reason}" for reason, count in result.skipped.items())
     rows = {
         "Method": f"{method.name}: {method.paper.title} (arXiv {method.paper.arxiv})",
         "Start": config.model.name,
         "Pooling": method.encoder.pooling,
         "Data": f"{len(corpus):,} {corpus.kind}" + (f", skipped: {skipped}" if skipped else ""),
-        "Batch": f"{training.batch_size} rows, {negatives} negatives per anchor",
+        "Batch": f"{training.batch_size} rows, {negatives}",
         "Learning rate": f"{training.learning_rate:g}, {training.schedule}",
         "Steps": f"{result.steps:,} in {result.seconds:.0f} s "
         f"({result.sentences_per_second:.0f} sentences/s)",
@@ -145,4 +149,6 @@ def _summary(
         rows["Best"] = (
             f"{dev} {result.best_score:.4g} at step {result.best_step}, {start:.4g} before"
         )
+    for name in method.companions():
+        rows[f"Encoder `{name}`"] = f"in the folder `{name}/` of this one; it opens like this one"
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 
 from simcse_kit.text.corpus import Corpus
 from simcse_kit.text.readers import Example
@@ -14,6 +15,9 @@ __all__ = ["RowSubset", "split_rows"]
 
 class RowSubset:
     """A corpus without some of its rows; holds no list of the rows that stay.
+
+    Indices are those of :class:`~simcse_kit.training.order.ShuffledOrder`: with N rows, index
+    n + N·epoch is row n, read for that epoch.
 
     Args:
         corpus: the whole.
@@ -32,11 +36,16 @@ class RowSubset:
         return index + bisect_right(self._thresholds, index)
 
     def __getitem__(self, index: int) -> Example:
-        return self._corpus.rows([self._position(index)])[0]
+        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
         """Many rows at once; torch's loader asks for a batch this way."""
-        return self._corpus.rows([self._position(index) for index in indices])
+        visits = [divmod(index, len(self)) for index in indices]
+        rows = self._corpus.rows([self._position(index) for _, index in visits])
+        return [
+            replace(row, epoch=epoch) if epoch else row
+            for (epoch, _), row in zip(visits, rows, strict=True)
+        ]
 
 
 def split_rows(corpus: Corpus, held_out: int, seed: int) -> tuple[RowSubset, list[Example]]:

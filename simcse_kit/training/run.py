@@ -18,7 +18,15 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.dev import DevSet
 from simcse_kit.methods import METHODS, build_config
-from simcse_kit.methods.base import Batch, Method, MethodConfig, check_reads
+from simcse_kit.methods.base import (
+    Batch,
+    Method,
+    MethodConfig,
+    check_batch,
+    check_reads,
+    negatives_text,
+)
+from simcse_kit.text.augment.views import AugmentedViews
 from simcse_kit.text.collate import Collator
 from simcse_kit.text.corpus import Corpus
 from simcse_kit.text.readers import Example
@@ -38,6 +46,7 @@ from simcse_kit.training.folder import (
     newest_checkpoint,
 )
 from simcse_kit.training.gradient_cache import GradientCache
+from simcse_kit.training.proposals import Proposals
 from simcse_kit.training.result import TrainResult, save_results
 from simcse_kit.training.rows import RowSubset, split_rows
 from simcse_kit.training.scoring import (
@@ -73,6 +82,8 @@ class _Prepared:
     folder: Path
     arguments: transformers.TrainingArguments
     accumulation: int
+    views: tuple[int, ...]
+    augment: AugmentedViews | None
 
 
 def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> TrainResult:
@@ -107,6 +118,8 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
         trust_remote_code=config.model.trust_remote_code,
     )
     encoder.require_weights()
+    if prepared.augment is not None and prepared.augment.needs_model:
+        prepared.augment.use(Proposals.of(encoder, prepared.arguments.device))
     method = prepared.method(encoder, prepared.options).train()
     collator, uncounted = (_collator(prepared, method) for _ in range(2))
     plan = memory_plan(
@@ -182,15 +195,23 @@ def _prepare(config: RunConfig, *, resume: bool, overwrite: bool) -> _Prepared:
     section = MethodSection.model_validate({"name": config.method.name, **options.model_dump()})
     config = config.model_copy(update={"method": section})
     accumulation = accumulation_steps(config)
+    chains = config.data.augment
+    augment = None if chains is None else AugmentedViews(chains, training.seed)
     if not config.data.train:
         raise ConfigError("no training data: name files or folders, such as data/sentences.txt")
     dev = None if config.evaluation.dev is None else DevSet.load(config.evaluation.dev)
     corpus = Corpus.build(
-        config.data.train, columns=config.data.columns, on_bad_row=config.data.on_bad_row
+        config.data.train,
+        columns=config.data.columns,
+        on_bad_row=config.data.on_bad_row,
+        label=config.data.label,
+        documents=config.data.documents,
     )
     check_reads(method, corpus.kind)
     check_chunking(method, options, training)
-    _check_batch(method, corpus, training.batch_size, accumulation)
+    if corpus.kind == "labelled":
+        method.check_labels(options, torch.tensor(corpus.labels()))
+    _check_batch(method, options, corpus, training.batch_size, accumulation)
     folder = check_folder(config, corpus.fingerprint, resume=resume, overwrite=overwrite)
 
     rows, kept_back = split_rows(
@@ -201,33 +222,57 @@ def _prepare(config: RunConfig, *, resume: bool, overwrite: bool) -> _Prepared:
     name = SPEARMAN if dev is not None else LOSS if kept_back else None
     if name is None:
         logger.warning("nothing to evaluate on: the last state is kept, not the best")
+    if name == LOSS and method.collapse_is_lowest:
+        logger.warning(
+            "the checkpoint is chosen by the loss of held-out rows, which for method %r is lowest "
+            "where all vectors are alike; give graded pairs with --dev, or keep the last state "
+            "with --set evaluation.held_out=0",
+            method.name,
+        )
     steps_of_epoch = math.ceil(len(rows) // training.batch_size / accumulation)
     steps = training.max_steps or max(1, math.ceil(steps_of_epoch * training.epochs))
     arguments = training_arguments(config, folder, steps, name)
+    views = method.views(corpus.kind, corpus.negatives)
+    if augment is not None:
+        views = augment.lay_out(corpus.kind, views)
+        if augment.needs_model and arguments.dataloader_num_workers:
+            raise ConfigError(
+                "augmentation mlm runs the model, which data-loader workers do not have; leave out "
+                f"trainer.dataloader_num_workers = {arguments.dataloader_num_workers}"
+            )
     return _Prepared(
-        config, method, options, corpus, dev, rows, kept_back, name, folder, arguments, accumulation
+        config,
+        method,
+        options,
+        corpus,
+        dev,
+        rows,
+        kept_back,
+        name,
+        folder,
+        arguments,
+        accumulation,
+        views,
+        augment,
     )
 
 
-def _check_batch(method: type[Method], corpus: Corpus, size: int, accumulation: int) -> None:
+def _check_batch(
+    method: type[Method], options: MethodConfig, corpus: Corpus, size: int, accumulation: int
+) -> None:
     if len(corpus) < size:
         raise ConfigError(
             f"training.batch_size is {size} but the data has only "
             f"{len(corpus)} rows; use --batch-size {len(corpus)} or less, or more data"
         )
-    negatives = method.negatives_per_anchor(size, corpus.kind, corpus.negatives)
-    if negatives < 1:
-        raise ConfigError(
-            f"training.batch_size is {size}, which leaves {corpus.kind} no negatives to learn "
-            "from; use --batch-size 2 or more"
-        )
+    check_batch(method, options, size, corpus.kind, corpus.negatives)
     logger.info(
-        "%d %s, %d negatives per anchor%s",
+        "%d %s, %s%s",
         len(corpus),
         corpus.kind,
-        negatives,
+        negatives_text(method, options, size, corpus.kind, corpus.negatives),
         " (gradient accumulation adds none; a larger --batch-size with --memory-budget does)"
-        if accumulation > 1
+        if accumulation > 1 and method.needs_negatives
         else "",
     )
 
@@ -238,14 +283,13 @@ def _length(prepared: _Prepared, method: Method) -> int:
 
 
 def _collator(prepared: _Prepared, method: Method) -> Collator:
-    encoder, corpus = method.encoder, prepared.corpus
+    encoder = method.encoder
     length = _length(prepared, method)
 
     def tokenize(texts: Sequence[str]) -> tuple[list[list[int]], int]:
         return encoder.tokenize(texts, max_length=length)
 
-    views = method.views(corpus.kind, corpus.negatives)
-    return Collator(tokenize, encoder.tokenizer.pad_token_id, views)
+    return Collator(tokenize, encoder.tokenizer.pad_token_id, prepared.views, prepared.augment)
 
 
 def _sample(rows: RowSubset, collator: Collator) -> Batch:
@@ -270,7 +314,9 @@ def _trainer(
         batches = batches_of(prepared.kept_back, max(2, training.batch_size), uncounted)
         scorer = loss_scorer(batches, training.seed, cache or in_one_piece)
     ln_batch = method.loss_reference(training.batch_size, corpus.kind, corpus.negatives)
-    negatives = method.negatives_per_anchor(training.batch_size, corpus.kind, corpus.negatives)
+    negatives = negatives_text(
+        prepared.method, prepared.options, training.batch_size, corpus.kind, corpus.negatives
+    )
     views = len(method.views(corpus.kind, corpus.negatives))
     per_step = training.batch_size * views * prepared.accumulation
     trainer = ContrastiveTrainer(
@@ -285,7 +331,7 @@ def _trainer(
         callbacks=[
             MethodState(method),
             MetricsFile(prepared.folder / METRICS),
-            ProgressBar(per_step, ln_batch, negatives),
+            ProgressBar(per_step, negatives),
         ],
     )
     # After the metrics file, which begins empty.

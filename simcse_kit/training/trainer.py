@@ -35,7 +35,8 @@ class ContrastiveTrainer(transformers.Trainer):
         rows: the training rows.
         collator: rows to tensors.
         evaluate_method: gives the dev metrics; called with the method at every evaluation.
-        ln_batch: loss of an encoder that tells nothing apart, logged beside the loss.
+        ln_batch: loss of an encoder that tells nothing apart, logged beside the loss unless the
+            method logs its own; None where there is no such number.
         sentences_per_step: for the speed.
         cache: makes the steps in chunks; None: in one piece.
         callbacks: what else happens.
@@ -49,7 +50,7 @@ class ContrastiveTrainer(transformers.Trainer):
         rows: RowSubset,
         collator: Callable[[Sequence[Any]], dict[str, Tensor]],
         evaluate_method: Callable[[Method], dict[str, float]] | None,
-        ln_batch: float,
+        ln_batch: float | None,
         sentences_per_step: int,
         cache: GradientCache | None = None,
         callbacks: list[transformers.TrainerCallback],
@@ -116,7 +117,8 @@ class ContrastiveTrainer(transformers.Trainer):
             for name, values in self._method_logs.items():
                 logs[name] = sum(float(value) for value in values) / len(values)
             self._method_logs.clear()
-            logs["ln_batch"] = self._ln_batch
+            if self._ln_batch is not None:
+                logs.setdefault("ln_batch", self._ln_batch)
             now, step = time.perf_counter(), self.state.global_step
             seconds = now - self._mark[0] - self._evaluating
             if self._mark[1] and seconds > 0:

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from simcse_kit.encoder.batching import pad_batch
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods import METHODS, build_config
@@ -41,6 +42,18 @@ SENTENCES = [
     "old music , new guitar",
 ]
 HARD_NEGATIVES = 2
+# Steps to overfit eight sentences, where 30 are too few. PromptBERT: what a random model says at
+# the mask token depends on the sentence but little, so that at first dropout outweighs it.
+STEPS = {"promptbert": 90}
+# Options where the paper's defaults do not fit eight sentences and two next ones.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "cpc": {"distances": 2},
+    "moco": {"momentum": 0.9, "queue_size": 64},
+    "prototypical": {"queue_size": 64, "clusters": [3], "every": 100, "momentum": 0.9},
+    "swav": {"prototypes": 8, "hidden": 32, "frozen": 0.0},
+}
+# Options without the noise that `embed` draws beside dropout, and so chunk by chunk.
+QUIET: dict[str, dict[str, Any]] = {"consert": {"views": ["none", "none"]}}
 CASES = [
     pytest.param(name, kind, id=f"{name}-{kind}")
     for name in METHODS
@@ -64,17 +77,17 @@ def make_batch(method: type[Method], encoder: SentenceEncoder, kind: str) -> Ten
     several = kind in ("triplets", "documents")
     layout = method.views(kind, HARD_NEGATIVES if several else 0)  # type: ignore[arg-type]
     texts = [[row[column] for column in layout] for row in rows]
-    encoded = encoder.tokenizer(
-        [text for row in texts for text in row], padding=True, return_tensors="pt"
-    )
+    # By the encoder, as the collator does it: it may put sentences into a template.
+    tokens, _ = encoder.tokenize([text for row in texts for text in row])
+    input_ids, attention_mask = pad_batch(tokens, encoder.tokenizer.pad_token_id)
     shape = (count, len(layout))
     view_mask = torch.ones(shape, dtype=torch.bool)
     if several:
         view_mask[::2, -1] = False
     labels = {"labels": torch.arange(count).remainder(2).float()} if kind == "labelled" else {}
     return labels | {
-        "input_ids": encoded["input_ids"].unflatten(0, shape),
-        "attention_mask": encoded["attention_mask"].unflatten(0, shape),
+        "input_ids": input_ids.unflatten(0, shape),
+        "attention_mask": attention_mask.unflatten(0, shape),
         "text_ids": torch.tensor([[text_id(text) for text in row] for row in texts]),
         "view_mask": view_mask,
     }
@@ -85,7 +98,9 @@ def make(tiny_encoder_dir: Path) -> Make:
     def build(name: str, **options: Any) -> Method:
         torch.manual_seed(0)
         encoder = SentenceEncoder.load(tiny_encoder_dir)
-        method: Method = METHODS.resolve(name)(encoder, build_config(name, options))
+        method: Method = METHODS.resolve(name)(
+            encoder, build_config(name, OPTIONS.get(name, {}) | options)
+        )
         return method.train()
 
     return build
@@ -125,12 +140,18 @@ def test_gradient_reaches_every_weight(make: Make, name: str, kind: str) -> None
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_gradients_are_the_same_in_chunks(make: Make, name: str, kind: str) -> None:
     """Whatever looks at other rows, or keeps state, in ``embed`` shows here."""
-    method = make(name).double()
-    method.encoder.set_dropout(0.0)
+    method = make(name, **QUIET.get(name, {})).double()
+    # In momentum copies too, where dropout acts as well.
+    for module in method.modules():
+        if isinstance(module, SentenceEncoder):
+            module.set_dropout(0.0)
     batch = make_batch(type(method), method.encoder, kind)
+    # What is drawn in `layout` and `loss`, such as repeated words, must be the same.
+    torch.manual_seed(0)
     torch.autograd.backward(method(**batch).loss)
     expected = {n: w.grad.clone() for n, w in method.named_parameters() if w.grad is not None}
     method.zero_grad()
+    torch.manual_seed(0)
     torch.autograd.backward(GradientCache(24)(method, Batch(**batch)).loss)
     found = {n: w.grad for n, w in method.named_parameters() if w.grad is not None}
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
@@ -177,11 +198,12 @@ def test_overfits_eight_sentences(make: Make, name: str, kind: str) -> None:
             return float(torch.stack([run(method, kind, seed=100 + i) for i in range(5)]).mean())
 
     start = mean_loss()
-    for step in range(30):
+    steps = STEPS.get(name, 30)
+    for step in range(steps):
         optimizer.zero_grad()
         torch.autograd.backward(run(method, kind, seed=step))
         optimizer.step()
-        method.after_step((step + 1) / 30)
+        method.after_step((step + 1) / steps)
     assert mean_loss() < 0.5 * start
 
 
@@ -285,6 +307,9 @@ def test_reference_loss_is_the_loss_of_a_collapsed_encoder(
 ) -> None:
     method = make(name)
     negatives = HARD_NEGATIVES if kind == "triplets" else 0
+    if not method.needs_negatives:
+        assert method.loss_reference(8, kind, negatives) is None  # type: ignore[arg-type]
+        return
     count = method.negatives_per_anchor(8, kind, negatives)  # type: ignore[arg-type]
     assert count >= 7
     reference = method.loss_reference(8, kind, negatives)  # type: ignore[arg-type]

@@ -41,7 +41,8 @@ def check_everywhere(encoder: SentenceEncoder, folder: Path) -> np.ndarray:
     return ours
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+# `mask` needs a template, which sentence-transformers has no place for: see test_template.py.
+@pytest.mark.parametrize("pooling", [name for name in POOLINGS if name != "mask"])
 def test_poolings(family: Family, tmp_path: Path, pooling: str) -> None:
     encoder = SentenceEncoder.load(family("bert"), pooling=pooling, max_length=12)
     ours = check_everywhere(encoder, tmp_path / "saved")

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.functional.batch import ContrastiveBatch
-from simcse_kit.functional.contrastive import _logits, info_nce, negatives_per_anchor
+from simcse_kit.functional.contrastive import info_nce, negatives_per_anchor
+from simcse_kit.functional.logits import candidate_logits
 from simcse_kit.functional.similarity import cosine_matrix
 
 DIM = 3
@@ -118,7 +119,7 @@ def test_duplicates_in_the_grid_are_real() -> None:
         positive_ids=ids + 10,
         negative_ids=torch.tensor([[11, 50], [2, 51], [52, 53], [54, 3]]),
     )
-    with_ids = _logits(batch)
+    with_ids = candidate_logits(batch)
     left_out = {(int(i), int(j)) for i, j in (with_ids == -torch.inf).nonzero()}
     # Positives: 11 twice (rows 0, 2). Negatives at columns 4..11: 11 for rows 0 and 2, 2, 3.
     assert left_out == {(0, 2), (2, 0), (0, 4), (2, 4), (1, 6), (3, 11)}
@@ -217,7 +218,7 @@ def test_autocast_does_not_lower_the_precision() -> None:
 def test_negatives_per_anchor_counts_the_candidates() -> None:
     for rows, k in [(2, 0), (4, 1), (3, 2), (1, 2)]:
         anchors, positives, negatives = leaves(rows, k, seed=1)
-        logits = _logits(ContrastiveBatch(anchors, positives, negatives))
+        logits = candidate_logits(ContrastiveBatch(anchors, positives, negatives))
         assert logits.isfinite().sum(dim=1).tolist() == [1 + negatives_per_anchor(rows, k)] * rows
 
 

@@ -378,10 +378,16 @@ def test_mlm_without_a_mask_token_is_refused(encoder: SentenceEncoder) -> None:
 def test_defaults_are_those_of_the_paper() -> None:
     config = build_config("simcse", {})
     assert config.model_dump() == {
+        "objective": "info_nce",
         "temperature": 0.05,
+        "learn_temperature": False,
+        "hard_negative_alpha": 1.0,
+        "matryoshka": [],
+        "matryoshka_weights": [],
+        "guide": None,
+        "guide_margin": 0.0,
         "head": "mlp",
         "mlp_only_train": True,
-        "hard_negative_alpha": 1.0,
         "mlm_weight": 0.0,
         "mlm_probability": 0.15,
         "dropout": None,

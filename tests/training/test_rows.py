@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,3 +65,24 @@ def test_split_divides_the_corpus(size: int, held_out: int, seed: int) -> None:
 
 def test_another_seed_keeps_other_rows_back() -> None:
     assert numbers(split_rows(corpus(500), 9, 0)[1]) != numbers(split_rows(corpus(500), 9, 1)[1])
+
+
+def test_the_index_tells_the_epoch() -> None:
+    subset = RowSubset(corpus(6), [1, 4])
+    rows = subset.__getitems__([0, 3, 4, 9, 11])
+    assert numbers(rows) == [0, 5, 0, 2, 5]
+    assert [row.epoch for row in rows] == [0, 0, 1, 2, 2]
+    assert subset[9] == rows[3]
+    assert subset[9].epoch == 2
+
+
+def test_rows_keep_their_number_in_the_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMCSE_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "rows.txt"
+    file.write_text("".join(f"{number}\n" for number in range(50)), encoding="utf-8")
+    subset, back = split_rows(Corpus.build(file), 5, 0)
+    for row in [*subset.__getitems__(range(3 * len(subset))), *back]:
+        assert row.row == int(row.texts[0])
+    assert {row.epoch for row in back} == {0}

@@ -186,11 +186,11 @@ def test_the_bar_shows_the_loss_beside_ln_b(monkeypatch: pytest.MonkeyPatch) -> 
             self.closed = True
 
     monkeypatch.setattr("simcse_kit.training.callbacks.tqdm", Bar)
-    bar = ProgressBar(8, math.log(8), 7)
+    bar = ProgressBar(8, "7 negatives per anchor")
     args, control = cast(Any, None), TrainerControl()
     bar.on_train_begin(args, TrainerState(global_step=2, max_steps=5), control)
     bar.on_step_end(args, TrainerState(global_step=3, max_steps=5), control)
-    bar.on_log(args, TrainerState(), control, logs={"loss": 1.23456})
+    bar.on_log(args, TrainerState(), control, logs={"loss": 1.23456, "ln_batch": math.log(8)})
     bar.on_log(args, TrainerState(), control, logs={"eval_dev_spearman": 76.543})
     bar.on_train_end(args, TrainerState(), control)
     drawn = bar._bar

@@ -302,6 +302,9 @@ def _vectors(encoder: SentenceEncoder, texts: list[str]) -> NDArray[np.float32]:
 
 
 def _card(encoder: SentenceEncoder, format: str) -> str:
+    form = ""
+    if encoder.template is not None:
+        form = f"\nThe ids are those of the sentence in the template `{encoder.template.text}`.\n"
     return f"""# Exported sentence encoder
 
 {encoder.embedding_dim}-dimensional sentence vectors, pooling `{encoder.pooling}`, at most
@@ -314,4 +317,4 @@ SentenceEncoder.load("path/to/this/folder").encode(["A sentence.", "Another one.
 
 Inputs `input_ids` and `attention_mask`, both (n, L) int64, padded on the right; the output
 `sentence_embedding` is (n, {encoder.embedding_dim}) float32.
-"""
+{form}"""

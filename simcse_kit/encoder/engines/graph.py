@@ -30,6 +30,7 @@ class SentenceGraph(nn.Module):
         self.backbone = encoder.backbone
         self.head = encoder.head
         self.pooling = encoder.pooling
+        self.place = None if encoder.template is None else encoder.template.place
         self.normalize = encoder.normalize
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
@@ -39,7 +40,7 @@ class SentenceGraph(nn.Module):
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=layers
         )
         states = output.hidden_states if layers else (output.last_hidden_state,)
-        vectors = pool(self.pooling, states, attention_mask)
+        vectors = pool(self.pooling, states, attention_mask, self.place)
         if self.head is not None:
             vectors = self.head(vectors)
         return (normalize(vectors, dim=1), vectors) if self.normalize else (vectors,)

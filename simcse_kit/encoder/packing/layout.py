@@ -9,7 +9,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-__all__ = ["MULTIPLE", "Layout", "pack", "pack_rows"]
+__all__ = ["MULTIPLE", "Layout", "layout_of", "pack", "pack_rows"]
 
 # oneDNN makes a kernel for every new number of tokens, which takes it milliseconds and memory.
 MULTIPLE = 32

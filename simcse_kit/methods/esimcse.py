@@ -1,0 +1,238 @@
+"""ESimCSE: word repetition and a momentum queue (arXiv 2109.04380)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from simcse_kit.encoder.backbone import position_limit
+from simcse_kit.encoder.inference import evaluation_mode
+from simcse_kit.functional.contrastive import negatives_per_anchor
+from simcse_kit.functional.queued import queued_info_nce
+from simcse_kit.methods.base import (
+    Batch,
+    DropoutConfig,
+    Method,
+    MethodConfig,
+    MethodOutput,
+    Paper,
+    embed_apart,
+)
+from simcse_kit.methods.heads import mlp_head
+from simcse_kit.methods.momentum import Momentum
+from simcse_kit.methods.queue import KeyQueue
+
+if TYPE_CHECKING:
+    from simcse_kit.encoder.encoder import SentenceEncoder
+    from simcse_kit.text.readers import Kind
+
+__all__ = ["ESimCSE", "ESimCSEConfig", "repeat_tokens"]
+
+# The views after `layout`.
+_ANCHOR, _POSITIVE, _KEY = 0, 1, 2
+
+
+class ESimCSEConfig(DropoutConfig):
+    """Options of ESimCSE; the defaults are those of the paper for BERT-base."""
+
+    temperature: float = Field(default=0.05, gt=0, description="tau, divides the cosines")
+    dup_rate: float = Field(
+        default=0.32,
+        ge=0,
+        le=1,
+        description="most sub-words repeated, as a share of the sentence (two always may be); "
+        "0 repeats none",
+    )
+    queue_size: int = Field(
+        default=160,
+        ge=0,
+        description="keys of earlier batches kept as further negatives (paper: 2.5 times the "
+        "batch of 64); 0 does without queue and momentum encoder",
+    )
+    momentum: float = Field(
+        default=0.995, ge=0, le=1, description="share of itself that the momentum encoder keeps"
+    )
+    head: Literal["mlp", "none"] = Field(
+        default="mlp",
+        description="layer between encoder and loss, in training only: linear + tanh, or none",
+    )
+
+
+class ESimCSE(Method):
+    """SimCSE whose positives differ in length, with more negatives than the batch has.
+
+    The positive of a sentence is the sentence with some of its sub-words said twice, so that equal
+    length tells nothing. The keys in the queue are of the sentences as they were, by the momentum
+    encoder without dropout and the head that is trained. In evaluation mode nothing is random and
+    so nothing is repeated.
+    """
+
+    name: ClassVar[str] = "esimcse"
+    paper: ClassVar[Paper] = Paper(
+        title="ESimCSE: Enhanced Sample Building Method for Contrastive Learning of Unsupervised "
+        "Sentence Embedding",
+        arxiv="2109.04380",
+        year=2021,
+    )
+    reads: ClassVar[tuple[Kind, ...]] = ("texts",)
+    Config: ClassVar[type[MethodConfig]] = ESimCSEConfig
+
+    options: ESimCSEConfig
+
+    def __init__(self, encoder: SentenceEncoder, config: ESimCSEConfig):
+        super().__init__(encoder, config)
+        dim = encoder.embedding_dim
+        self.head: nn.Module | None = mlp_head(dim) if config.head == "mlp" else None
+        self.momentum: Momentum | None = None
+        self.queue: KeyQueue | None = None
+        if config.queue_size:
+            self.momentum = Momentum(encoder)
+            self.queue = KeyQueue(config.queue_size, dim)
+
+    @classmethod
+    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:  # noqa: ARG003
+        """Positives of the other rows; the queue is told of in :meth:`queue_size`."""
+        return negatives_per_anchor(batch_size)
+
+    @classmethod
+    def queue_size(cls, options: MethodConfig) -> int:
+        """The most keys that an anchor meets besides."""
+        assert isinstance(options, ESimCSEConfig)
+        return options.queue_size
+
+    def layout(self, batch: Batch) -> Batch:
+        """(B, 1, L) -> (B, 3, L'): the sentence, with repetitions, and as it was for the key.
+
+        Without a queue there is no third view. All views keep the id of the sentence.
+        """
+        # Two views are copies that were prepared separately, by augmentations.
+        views = [_ANCHOR, batch.shape[1] - 1, _ANCHOR]
+        batch = batch.take_views(views[: 2 if self.queue is None else 3])
+        if not (self.training and self.options.dup_rate):
+            return batch
+        tokenizer = self.encoder.tokenizer
+        ids, mask = repeat_tokens(
+            batch.input_ids[:, _POSITIVE],
+            batch.attention_mask[:, _POSITIVE],
+            rate=self.options.dup_rate,
+            special_ids=tokenizer.all_special_ids,
+            pad_id=tokenizer.pad_token_id,
+            most=position_limit(self.encoder.backbone),
+        )
+        longer = ids.shape[1] - batch.input_ids.shape[2]
+        input_ids = F.pad(batch.input_ids, (0, longer), value=tokenizer.pad_token_id)
+        attention_mask = F.pad(batch.attention_mask, (0, longer))
+        input_ids[:, _POSITIVE], attention_mask[:, _POSITIVE] = ids, mask
+        return replace(batch, input_ids=input_ids, attention_mask=attention_mask)
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
+        """(R, L) -> (R, d): keys by the momentum encoder, without gradient, the others trained."""
+
+        def trained(ids: Tensor, mask: Tensor) -> Tensor:
+            return self._headed(self.encoder(ids, mask))
+
+        def keys(ids: Tensor, mask: Tensor) -> Tensor:
+            assert self.momentum is not None
+            with torch.no_grad(), evaluation_mode(self.momentum.copy):
+                return self._headed(self.momentum.copy(ids, mask))
+
+        return embed_apart(input_ids, attention_mask, views == _KEY, trained, keys)
+
+    def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
+        """InfoNCE of (B, V, d), with the queue in the denominator; the batch's keys come later.
+
+        Logs ``contrastive_loss``, ``positive_cosine``, ``accuracy``, ``queue``, the keys that the
+        loss has met, and ``ln_batch``, the logarithm of all candidates.
+
+        Raises:
+            ConfigError: a batch without any negative.
+        """
+        anchors, ids = embeddings[:, _ANCHOR], batch.text_ids[:, _ANCHOR]
+        if self.queue is None:
+            keys, key_ids = anchors[:0], ids[:0]
+        else:
+            keys, key_ids = self.queue.contents()
+        terms = queued_info_nce(
+            anchors,
+            embeddings[:, _POSITIVE],
+            keys,
+            temperature=self.options.temperature,
+            anchor_ids=ids,
+            positive_ids=batch.text_ids[:, _POSITIVE],
+            queue_ids=key_ids,
+        )
+        # Not of held-out rows, whose loss is taken without gradients.
+        if self.queue is not None and self.training and torch.is_grad_enabled():
+            self.queue.push(embeddings[:, _KEY], batch.text_ids[:, _KEY])
+        logs: dict[str, float | Tensor] = {
+            "contrastive_loss": terms.loss.detach(),
+            "positive_cosine": terms.positive_cosine,
+            "accuracy": terms.accuracy,
+            "queue": float(len(keys)),
+            "ln_batch": math.log(len(anchors) + len(keys)),
+        }
+        return MethodOutput(loss=terms.loss, logs=logs)
+
+    def after_step(self, progress: float) -> None:  # noqa: ARG002
+        """The momentum encoder follows, and the queue takes in the keys of the step."""
+        if self.momentum is not None and self.queue is not None:
+            self.momentum.follow(self.encoder, self.options.momentum)
+            self.queue.advance()
+
+    def _headed(self, embeddings: Tensor) -> Tensor:
+        return embeddings if self.head is None else self.head(embeddings)
+
+
+def repeat_tokens(
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    *,
+    rate: float,
+    special_ids: Sequence[int],
+    pad_id: int,
+    most: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Say some tokens of each row twice, each right after itself.
+
+    Of N ordinary tokens, n are repeated, n drawn uniformly from the integers 0 to
+    max(2, int(rate·N)), the tokens without replacement (section 3.1 of arXiv 2109.04380). Special
+    tokens are never repeated. Draws from torch's global generator.
+
+    Args:
+        input_ids: (R, L) int64, padded on the right; left as it is.
+        attention_mask: (R, L), 0 at padding.
+        rate: share of the tokens that is repeated at the most.
+        special_ids: ids that are never repeated.
+        pad_id: id that fills up shorter rows.
+        most: tokens that no row may exceed; None for no limit.
+
+    Returns:
+        Ids and mask, both (R, L') with L' of L or more.
+    """
+    device = input_ids.device
+    special = torch.tensor(list(special_ids), dtype=input_ids.dtype, device=device)
+    ordinary = attention_mask.bool() & ~torch.isin(input_ids, special)
+    count = ordinary.sum(dim=1)
+    # In float64, as Python has it: 0.32 * 25 is 8, in float32 a little less.
+    bound = (count.double() * rate).long().clamp_min(2)
+    wanted = (torch.rand(len(count), device=device, dtype=torch.float64) * (bound + 1)).long()
+    wanted = torch.minimum(wanted, count)
+    if most is not None:
+        wanted = torch.minimum(wanted, (most - attention_mask.sum(dim=1)).clamp_min(0))
+    lots = torch.rand(input_ids.shape, device=device).masked_fill(~ordinary, 2.0)
+    chosen = lots.argsort(dim=1).argsort(dim=1) < wanted.unsqueeze(1)
+
+    times = attention_mask.long() + chosen
+    lengths = times.sum(dim=1)
+    longest = max(input_ids.shape[1], int(lengths.max()))
+    mask = torch.arange(longest, device=device) < lengths.unsqueeze(1)
+    ids = input_ids.new_full((len(count), longest), pad_id)
+    ids[mask] = input_ids.flatten().repeat_interleave(times.flatten())
+    return ids, mask.to(attention_mask.dtype)

@@ -1,0 +1,234 @@
+"""PromptBERT: the vector is what a template makes the model say (arXiv 2201.04337)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from simcse_kit.encoder.backbone import position_limit
+from simcse_kit.encoder.template import Template, check_template
+from simcse_kit.errors import ConfigError
+from simcse_kit.functional.contrastive import info_nce_terms, negatives_per_anchor
+from simcse_kit.methods.base import Batch, Method, MethodConfig, MethodOutput, Paper
+from simcse_kit.methods.heads import mlp_head
+
+if TYPE_CHECKING:
+    from simcse_kit.encoder.encoder import SentenceEncoder
+    from simcse_kit.text.readers import Kind
+
+__all__ = ["PromptBERT", "PromptBERTConfig", "exchange"]
+
+
+class PromptBERTConfig(MethodConfig):
+    """Options of PromptBERT; the defaults are those of the unsupervised setting for BERT."""
+
+    template: str = Field(
+        default='This sentence of "[X]" means [MASK].',
+        description="what an anchor is put into, and every sentence after training: [X] is the "
+        "sentence, [MASK] the place of the vector",
+    )
+    second_template: str = Field(
+        default='This sentence : "[X]" means [MASK].',
+        description="what positives and hard negatives are put into",
+    )
+    remove_bias: bool = Field(
+        default=True,
+        description="subtract what the template says without a sentence; in training only",
+    )
+    temperature: float = Field(default=0.05, gt=0, description="tau, divides the cosines")
+    head: Literal["mlp", "none"] = Field(
+        default="mlp",
+        description="layer between encoder and loss, in training only: linear + tanh, or none",
+    )
+
+    @field_validator("template", "second_template")
+    @classmethod
+    def _is_template(cls, value: str) -> str:
+        try:
+            return check_template(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
+
+class PromptBERT(Method):
+    """InfoNCE between two templates that a sentence is put into.
+
+    From the start on the encoder puts sentences into the first template and takes the state at the
+    mask token: that is what the dev set is scored with, and what is saved. The bias of a template
+    is taken away in training only, as the paper does it for the unsupervised model.
+
+    Data of kind ``texts``: both views of a sentence are made here. Data of kind ``pairs`` and
+    ``triplets``: positives and hard negatives come from the data.
+
+    Raises:
+        ModelError: the tokenizer has no mask token, or the encoder keeps a head.
+        ConfigError: the templates have their mask token in different places.
+    """
+
+    name: ClassVar[str] = "promptbert"
+    paper: ClassVar[Paper] = Paper(
+        title="PromptBERT: Improving BERT Sentence Embeddings with Prompts",
+        arxiv="2201.04337",
+        year=2022,
+    )
+    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs", "triplets")
+    Config: ClassVar[type[MethodConfig]] = PromptBERTConfig
+
+    options: PromptBERTConfig
+
+    def __init__(self, encoder: SentenceEncoder, config: PromptBERTConfig):
+        super().__init__(encoder, config)
+        encoder.set_template(config.template)
+        first, second = (
+            Template.of(text, encoder.tokenizer)
+            for text in (config.template, config.second_template)
+        )
+        # All views go through the encoder together, which reads them at one place.
+        if first.place != second.place:
+            raise ConfigError(
+                f"method.template has its mask token {_where(first)} and method.second_template "
+                f"{_where(second)}; write both so that it stands in the same place"
+            )
+        self._templates = first, second
+        self.head: nn.Module | None = (
+            mlp_head(encoder.embedding_dim) if config.head == "mlp" else None
+        )
+
+    @classmethod
+    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:
+        """Positives of the other rows, and the hard negatives of all rows."""
+        hard = len(cls.views(kind, negatives)) - 2 if kind == "triplets" else 0
+        return negatives_per_anchor(batch_size, hard)
+
+    def layout(self, batch: Batch) -> Batch:
+        """A single view is taken twice; all views but the first go into the second template."""
+        if batch.shape[1] == 1:
+            batch = batch.repeat_views(2)
+        examples, views = batch.shape
+        limit = position_limit(self.encoder.backbone)
+        ids, mask = exchange(
+            *batch.rows(),
+            batch.view_numbers() > 0,
+            *self._templates,
+            pad_id=self.encoder.tokenizer.pad_token_id,
+            most=limit,
+        )
+        return replace(
+            batch,
+            input_ids=ids.view(examples, views, -1),
+            attention_mask=mask.view(examples, views, -1),
+        )
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
+        """(R, L) -> (R, d): the states at the mask token without their bias, then the head."""
+        embeddings = super().embed(input_ids, attention_mask, views)
+        if self.options.remove_bias:
+            embeddings = embeddings - self._bias(input_ids, attention_mask, views > 0)
+        return embeddings if self.head is None else self.head(embeddings)
+
+    def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
+        """InfoNCE of (B, V, d): anchors, positives, hard negatives.
+
+        Logs ``contrastive_loss``, ``positive_cosine`` and ``accuracy``.
+
+        Raises:
+            ConfigError: a batch without any negative.
+        """
+        has_hard = batch.shape[1] > 2
+        terms = info_nce_terms(
+            embeddings[:, 0],
+            embeddings[:, 1],
+            embeddings[:, 2:] if has_hard else None,
+            temperature=self.options.temperature,
+            negative_mask=batch.view_mask[:, 2:] if has_hard else None,
+            anchor_ids=batch.text_ids[:, 0],
+            positive_ids=batch.text_ids[:, 1],
+            negative_ids=batch.text_ids[:, 2:] if has_hard else None,
+        )
+        logs: dict[str, float | Tensor] = {
+            "contrastive_loss": terms.loss.detach(),
+            "positive_cosine": terms.positive_cosine,
+            "accuracy": terms.accuracy,
+        }
+        return MethodOutput(loss=terms.loss, logs=logs)
+
+    def _bias(self, input_ids: Tensor, attention_mask: Tensor, second: Tensor) -> Tensor:
+        """(R, d): the state at the mask token where nobody sees the sentence.
+
+        The template keeps the positions that it has around a sentence of that length. It depends
+        on template and length alone, so each pair of those is computed once, with gradient.
+        """
+        lengths = attention_mask.sum(dim=1)
+        kinds, kind = torch.unique(lengths * 2 + second, return_inverse=True)
+        row = torch.empty_like(kinds).scatter_(0, kind, torch.arange(len(kind), device=kind.device))
+        lengths, is_second = lengths[row], second[row]
+        first, other = self._templates
+        heads = torch.where(is_second, len(other.head), len(first.head))
+        tails = torch.where(is_second, len(other.tail), len(first.tail))
+        column = torch.arange(input_ids.shape[1], device=input_ids.device)
+        of_template = (column < heads[:, None]) | (column >= (lengths - tails)[:, None])
+        states = self.encoder.backbone(
+            input_ids=input_ids[row],
+            attention_mask=attention_mask[row] * of_template,
+        ).last_hidden_state
+        places = lengths + first.place if first.place < 0 else torch.full_like(lengths, first.place)
+        biases: Tensor = states[torch.arange(len(row), device=row.device), places]
+        return biases[kind]
+
+
+def _where(template: Template) -> str:
+    if template.place < 0:
+        return f"{-template.place} tokens from the end"
+    return f"{template.place + 1} tokens from the start"
+
+
+def exchange(
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    rows: Tensor,
+    old: Template,
+    new: Template,
+    *,
+    pad_id: int,
+    most: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Take sentences out of one template and put them into another.
+
+    Args:
+        input_ids: (R, L) int64, padded on the right, all in the old template; left as it is.
+        attention_mask: (R, L), 0 at padding.
+        rows: (R,) bool, which rows to change.
+        old: the template they are in.
+        new: the template for ``rows``.
+        pad_id: id that fills up shorter rows.
+        most: tokens that no row may exceed; a sentence that does not fit is cut.
+
+    Returns:
+        Ids and mask, both (R, L'), padded to the longest row.
+    """
+    device = input_ids.device
+    head, tail = (
+        torch.tensor(ids, dtype=torch.int64, device=device) for ids in (new.head, new.tail)
+    )
+    taken = len(head) + len(tail)
+    inside = attention_mask.sum(dim=1) - len(old.head) - len(old.tail)
+    if most is not None:
+        inside = inside.clamp_max(most - taken)
+    lengths = torch.where(rows, inside + taken, attention_mask.sum(dim=1))
+    column = torch.arange(int(lengths.max()), device=device).expand(len(input_ids), -1)
+    end = (len(head) + inside)[:, None]
+    # Out of range only where the token comes from elsewhere.
+    source = torch.where(rows[:, None], column - len(head) + len(old.head), column)
+    ids = input_ids.gather(1, source.clamp(0, input_ids.shape[1] - 1))
+    if len(head):
+        at_head = rows[:, None] & (column < len(head))
+        ids = torch.where(at_head, head[column.clamp_max(len(head) - 1)], ids)
+    if len(tail):
+        at_tail = rows[:, None] & (column >= end)
+        ids = torch.where(at_tail, tail[(column - end).clamp(0, len(tail) - 1)], ids)
+    mask = column < lengths[:, None]
+    return ids.masked_fill(~mask, pad_id), mask.to(attention_mask.dtype)

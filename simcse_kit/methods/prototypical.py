@@ -1,0 +1,301 @@
+"""Prototypical contrastive learning, PCL (arXiv 2005.04966)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
+
+import torch
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor, nn
+
+from simcse_kit.encoder.inference import evaluation_mode
+from simcse_kit.functional.batch import negatives_per_anchor
+from simcse_kit.functional.clustering import concentrations, spherical_kmeans
+from simcse_kit.functional.prototypes import proto_nce
+from simcse_kit.functional.queued import queued_info_nce
+from simcse_kit.functional.similarity import cosine_matrix, unit_rows
+from simcse_kit.methods.base import (
+    Batch,
+    DropoutConfig,
+    Method,
+    MethodConfig,
+    MethodOutput,
+    Paper,
+    embed_apart,
+)
+from simcse_kit.methods.heads import relu_layers
+from simcse_kit.methods.momentum import Momentum
+from simcse_kit.methods.queue import KeyQueue
+
+if TYPE_CHECKING:
+    from simcse_kit.encoder.encoder import SentenceEncoder
+    from simcse_kit.text.readers import Kind
+
+__all__ = ["PrototypicalConfig", "PrototypicalContrast", "one_cluster_a_text"]
+
+# Fewer keys a cluster make no centre worth the name; faiss warns below 39, the paper allows 10.
+_KEYS_A_CLUSTER = 10
+_QUERY, _KEY = 0, 1
+
+
+class PrototypicalConfig(DropoutConfig):
+    """Options of PCL; the defaults are those of the paper, but for what depends on its corpus."""
+
+    temperature: float = Field(
+        default=0.1, gt=0, description="tau of InfoNCE, and the mean concentration of prototypes"
+    )
+    queue_size: int = Field(
+        default=16384, ge=1, description="keys that are clustered, and negatives as in MoCo"
+    )
+    clusters: list[int] = Field(
+        default=[320, 640, 1280],
+        min_length=1,
+        validate_default=True,
+        description="clusters of each clustering (paper: 25, 50 and 100 thousand for 1.28 million "
+        "images, which is as many for each key)",
+    )
+    every: int = Field(default=500, ge=1, description="steps between clusterings (paper: an epoch)")
+    warmup: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="share of the training with InfoNCE alone (paper: 20 of 200 epochs)",
+    )
+    mates: Literal["masked", "negatives"] = Field(
+        default="masked",
+        description="sentences of one cluster: left out of each other's negatives, or kept",
+    )
+    iterations: int = Field(default=20, ge=1, description="most rounds of k-means")
+    smoothing: float = Field(default=10.0, gt=0, description="alpha of the concentration")
+    momentum: float = Field(
+        default=0.999, ge=0, le=1, description="share of itself that the momentum encoder keeps"
+    )
+    dim: int = Field(default=128, ge=1, description="width of queries, keys and prototypes")
+
+    @field_validator("clusters")
+    @classmethod
+    def _enough_keys(cls, clusters: list[int], info: ValidationInfo) -> list[int]:
+        if min(clusters) < 2:
+            raise ValueError("every clustering needs 2 clusters or more")
+        wanted, size = _KEYS_A_CLUSTER * max(clusters), info.data.get("queue_size")
+        if size is not None and size < wanted:
+            raise ValueError(
+                f"{max(clusters)} clusters need a queue of {wanted} keys or more and "
+                f"method.queue_size is {size}; enlarge it or ask for fewer clusters"
+            )
+        return clusters
+
+
+class Clustering(nn.Module):
+    """The prototypes of one clustering; a checkpoint holds them.
+
+    Args:
+        clusters: how many.
+        dim: their width.
+    """
+
+    centres: Tensor
+    concentration: Tensor
+
+    def __init__(self, clusters: int, dim: int):
+        super().__init__()
+        self.register_buffer("centres", torch.zeros(clusters, dim))
+        self.register_buffer("concentration", torch.ones(clusters))
+
+    def nearest(self, keys: Tensor) -> Tensor:
+        """(n, d) to the number (n,) of the nearest prototype of each."""
+        return cosine_matrix(keys, self.centres).argmax(dim=1)
+
+
+class PrototypicalContrast(Method):
+    """MoCo whose queries are also drawn to the prototype of their cluster.
+
+    E-step, every so many steps: the keys in the queue are clustered by k-means, several times with
+    different k. M-step: InfoNCE plus the mean over the clusterings of ProtoNCE. The cluster of a
+    sentence is that of its key.
+
+    Sentences of one cluster (that with the most prototypes) are left out of each other's
+    negatives, so that two sentences about cats in one batch are not pushed apart. The paper keeps
+    them: ``mates = "negatives"``.
+
+    Deviations: the paper clusters the keys of its whole corpus at each epoch; here it is the
+    newest ``queue_size`` keys, since a corpus of text is seen once or twice. Negatives are the
+    keys of the other rows too, since the queue begins empty. k-means goes by the cosine. All
+    prototypes are negatives of a query, not a sample of them.
+    """
+
+    name: ClassVar[str] = "prototypical"
+    paper: ClassVar[Paper] = Paper(
+        title="Prototypical Contrastive Learning of Unsupervised Representations",
+        arxiv="2005.04966",
+        year=2020,
+    )
+    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
+    Config: ClassVar[type[MethodConfig]] = PrototypicalConfig
+
+    options: PrototypicalConfig
+    steps: Tensor
+    clustered: Tensor
+
+    def __init__(self, encoder: SentenceEncoder, config: PrototypicalConfig):
+        super().__init__(encoder, config)
+        width = encoder.embedding_dim
+        self.head = relu_layers([width, width, config.dim])
+        self.momentum = Momentum(self._live())
+        self.queue = KeyQueue(config.queue_size, config.dim)
+        self.clusterings = nn.ModuleList(Clustering(k, config.dim) for k in config.clusters)
+        # The random numbers of k-means follow from the count of steps, so that it is their state.
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("clustered", torch.zeros((), dtype=torch.bool))
+
+    @classmethod
+    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:  # noqa: ARG003
+        """Keys of the other rows; those of the queue, which begins empty, are not counted."""
+        return negatives_per_anchor(batch_size)
+
+    @classmethod
+    def queue_size(cls, options: MethodConfig) -> int:
+        """Keys of earlier batches that are negatives too."""
+        assert isinstance(options, PrototypicalConfig)
+        return options.queue_size
+
+    def layout(self, batch: Batch) -> Batch:
+        """A single view, of kind ``texts``, is query and key: (B, 1, L) -> (B, 2, L)."""
+        return self.two_views(batch)
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
+        """(R, L) -> (R, dim): keys by the momentum encoder and its head, without gradient."""
+
+        def query(ids: Tensor, mask: Tensor) -> Tensor:
+            embeddings: Tensor = self.head(self.encoder(ids, mask))
+            return embeddings
+
+        @torch.no_grad()
+        def key(ids: Tensor, mask: Tensor) -> Tensor:
+            encoder, head = cast(nn.ModuleList, self.momentum.copy)
+            # Without dropout, so that a sentence has one place among the clusters.
+            with evaluation_mode(self.momentum.copy):
+                embeddings: Tensor = head(encoder(ids, mask))
+            return embeddings
+
+        return embed_apart(input_ids, attention_mask, views == _KEY, query, key)
+
+    def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
+        """InfoNCE of queries and keys (B, 2, dim), and ProtoNCE once there are prototypes.
+
+        Logs ``contrastive_loss`` (InfoNCE alone), ``positive_cosine``, ``accuracy``, ``queue``,
+        ``ln_batch`` of all candidates and, with prototypes, ``prototype_loss`` and
+        ``prototype_accuracy``, the share of queries nearest to the prototype of their key.
+
+        Raises:
+            ConfigError: a batch without any negative.
+        """
+        wide = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+        queries, keys = wide[:, _QUERY], wide[:, _KEY].detach()
+        earlier, earlier_texts = self.queue.contents()
+        query_ids, key_ids, queue_ids = self._identities(keys, earlier, batch, earlier_texts)
+        terms = queued_info_nce(
+            queries,
+            keys,
+            earlier,
+            temperature=self.options.temperature,
+            anchor_ids=query_ids,
+            positive_ids=key_ids,
+            queue_ids=queue_ids,
+        )
+        logs: dict[str, float | Tensor] = {
+            "contrastive_loss": terms.loss.detach(),
+            "positive_cosine": terms.positive_cosine,
+            "accuracy": terms.accuracy,
+            "queue": float(len(earlier)),
+            "ln_batch": math.log(len(keys) + len(earlier)),
+        }
+        loss = terms.loss
+        if self.clustered:
+            parts, hits = [], []
+            for clustering in self._clusterings():
+                own = clustering.nearest(keys)
+                parts.append(proto_nce(queries, clustering.centres, clustering.concentration, own))
+                hits.append((clustering.nearest(queries.detach()) == own).float().mean())
+            prototype_loss = torch.stack(parts).mean()
+            logs["prototype_loss"] = prototype_loss.detach()
+            logs["prototype_accuracy"] = torch.stack(hits).mean()
+            loss = loss + prototype_loss
+        # Not of held-out rows, whose loss is taken without gradients.
+        if self.training and torch.is_grad_enabled():
+            # At length 1, which is what is clustered.
+            self.queue.push(unit_rows(keys), batch.text_ids[:, _KEY])
+        return MethodOutput(loss=loss, logs=logs)
+
+    def after_step(self, progress: float) -> None:
+        """The momentum encoder follows, the queue moves on, and now and then comes an E-step."""
+        self.momentum.follow(self._live(), self.options.momentum)
+        self.queue.advance()
+        self.steps += 1
+        enough = len(self.queue) >= _KEYS_A_CLUSTER * max(self.options.clusters)
+        if enough and progress >= self.options.warmup and self.steps % self.options.every == 0:
+            self._cluster()
+
+    def _live(self) -> nn.ModuleList:
+        """What the momentum encoder follows. Made anew: kept, it would hold the weights twice."""
+        return nn.ModuleList([self.encoder, self.head])
+
+    def _clusterings(self) -> list[Clustering]:
+        return [cast(Clustering, part) for part in self.clusterings]
+
+    def _cluster(self) -> None:
+        keys, _ = self.queue.contents()
+        for number, clustering in enumerate(self._clusterings()):
+            seed = int(self.steps) * len(self.clusterings) + number
+            centres, nearest = spherical_kmeans(
+                keys,
+                len(clustering.centres),
+                generator=torch.Generator().manual_seed(seed),
+                iterations=self.options.iterations,
+            )
+            spread = concentrations(
+                keys,
+                centres,
+                nearest,
+                temperature=self.options.temperature,
+                smoothing=self.options.smoothing,
+            )
+            clustering.centres.copy_(centres)
+            clustering.concentration.copy_(spread)
+        self.clustered.fill_(True)
+
+    def _identities(
+        self, keys: Tensor, earlier: Tensor, batch: Batch, earlier_texts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What InfoNCE takes for the same: of queries, keys and queue; texts, or clusters."""
+        query_texts, key_texts = batch.text_ids[:, _QUERY], batch.text_ids[:, _KEY]
+        if not self.clustered or self.options.mates == "negatives":
+            return query_texts, key_texts, earlier_texts
+        finest = max(self._clusterings(), key=lambda part: len(part.centres))
+        own, older = finest.nearest(keys), finest.nearest(earlier)
+        # A query, whose text may be another than that of its key, is where its key is.
+        same = one_cluster_a_text(
+            torch.cat([query_texts, key_texts, earlier_texts]), torch.cat([own, own, older])
+        )
+        rows = len(keys)
+        return same[:rows], same[rows : 2 * rows], same[2 * rows :]
+
+
+def one_cluster_a_text(texts: Tensor, nearest: Tensor) -> Tensor:
+    """The cluster of each text: where it occurs several times, the lowest of its clusters.
+
+    The copies of a text may lie in different clusters: its key has moved on since it was queued,
+    and a query is where the key of its pair is. They must not be each other's negatives all the
+    same.
+
+    Args:
+        texts: (n,) int64, equal exactly where the texts are equal.
+        nearest: (n,) int64, the cluster of each.
+
+    Returns:
+        (n,) int64.
+    """
+    distinct, inverse = torch.unique(texts, return_inverse=True)
+    lowest = nearest.new_zeros(len(distinct))
+    return lowest.scatter_reduce(0, inverse, nearest, "amin", include_self=False)[inverse]

@@ -1,0 +1,99 @@
+"""SimCLR: every view against all others of the batch, through a projector (arXiv 2002.05709)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from simcse_kit.functional.nt_xent import nt_xent
+from simcse_kit.methods.base import Batch, DropoutConfig, Method, MethodConfig, MethodOutput, Paper
+from simcse_kit.methods.heads import relu_layers
+
+if TYPE_CHECKING:
+    from simcse_kit.encoder.encoder import SentenceEncoder
+    from simcse_kit.text.readers import Kind
+
+__all__ = ["SimCLR", "SimCLRConfig"]
+
+
+class SimCLRConfig(DropoutConfig):
+    """Options of SimCLR; the defaults are those of the paper for ImageNet."""
+
+    temperature: float = Field(default=0.1, gt=0, description="tau, divides the cosines")
+    hidden_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="hidden width of the projector; unset: the encoder's width, as in the paper "
+        "(2048)",
+    )
+    projection_size: int = Field(
+        default=128, ge=1, description="width of the vectors that the loss compares"
+    )
+    batch_norm: bool = Field(
+        default=False,
+        description="BatchNorm in the projector (not in the paper's formula, but in its code)",
+    )
+
+
+class SimCLR(Method):
+    """NT-Xent over both views of all rows: 2N - 1 candidates for each of 2N vectors.
+
+    Data of kind ``texts``: the views are a sentence twice, under two dropout masks. Of ``pairs``:
+    anchor and positive, each in the part of the anchor once. The projector is gone when the
+    encoder is saved.
+    """
+
+    name: ClassVar[str] = "simclr"
+    paper: ClassVar[Paper] = Paper(
+        title="A Simple Framework for Contrastive Learning of Visual Representations",
+        arxiv="2002.05709",
+        year=2020,
+    )
+    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
+    Config: ClassVar[type[MethodConfig]] = SimCLRConfig
+
+    options: SimCLRConfig
+
+    def __init__(self, encoder: SentenceEncoder, config: SimCLRConfig):
+        super().__init__(encoder, config)
+        dim = encoder.embedding_dim
+        self.projector = relu_layers(
+            [dim, config.hidden_size or dim, config.projection_size],
+            batch_norm=config.batch_norm,
+            last_norm=config.batch_norm,
+        )
+
+    @classmethod
+    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:  # noqa: ARG003
+        """Both views of the other rows."""
+        return 2 * (batch_size - 1)
+
+    def layout(self, batch: Batch) -> Batch:
+        """A single view, of kind ``texts``, is taken twice: (B, 1, L) -> (B, 2, L)."""
+        return self.two_views(batch)
+
+    def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
+        """NT-Xent of the projections of (B, 2, d).
+
+        Logs ``contrastive_loss`` and ``positive_cosine``, the mean cosine of the projected views.
+
+        Raises:
+            ConfigError: a batch of one row.
+        """
+        projections = self.projector(embeddings.flatten(0, 1)).view(*batch.shape, -1)
+        first, second = projections.unbind(1)
+        loss = nt_xent(
+            first,
+            second,
+            temperature=self.options.temperature,
+            ids=batch.text_ids[:, 0],
+            second_ids=batch.text_ids[:, 1],
+        )
+        logs: dict[str, float | Tensor] = {
+            "contrastive_loss": loss.detach(),
+            "positive_cosine": cosine_similarity(first, second).mean().detach(),
+        }
+        return MethodOutput(loss=loss, logs=logs)

@@ -1,0 +1,178 @@
+"""SwAV: clusters of equal size, and the code of one view predicted from the other (2006.09882)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from simcse_kit.functional.clustering import sinkhorn
+from simcse_kit.functional.prototypes import swapped_prediction
+from simcse_kit.functional.similarity import cosine_matrix, full_precision, unit_rows
+from simcse_kit.methods.base import (
+    Batch,
+    DropoutConfig,
+    Method,
+    MethodConfig,
+    MethodOutput,
+    Paper,
+)
+from simcse_kit.methods.heads import relu_layers
+from simcse_kit.methods.queue import KeyQueue
+
+if TYPE_CHECKING:
+    from simcse_kit.encoder.encoder import SentenceEncoder
+    from simcse_kit.text.readers import Kind
+
+__all__ = ["SwAV", "SwAVConfig"]
+
+
+class SwAVConfig(DropoutConfig):
+    """Options of SwAV; the defaults are those of the paper."""
+
+    prototypes: int = Field(
+        default=3000, ge=2, description="K, the clusters that sentences are shared out among"
+    )
+    temperature: float = Field(default=0.1, gt=0, description="tau of the prediction")
+    epsilon: float = Field(
+        default=0.05, gt=0, description="how soft the codes are; small: one prototype a sentence"
+    )
+    iterations: int = Field(default=3, ge=1, description="rounds of Sinkhorn-Knopp")
+    dim: int = Field(default=128, ge=1, description="width of the features that meet prototypes")
+    hidden: int = Field(default=2048, ge=1, description="width of the hidden layer of the head")
+    frozen: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="share of the training in which prototypes stand still (paper: one epoch)",
+    )
+    queue_size: int = Field(
+        default=0,
+        ge=0,
+        description="features of earlier batches that take part in the assignment (paper: 3840 "
+        "for batches of 256); 0 does without",
+    )
+    queue_start: float = Field(
+        default=0.075,
+        ge=0,
+        le=1,
+        description="share of the training after which the queue fills (paper: epoch 15 of 200)",
+    )
+
+
+class SwAV(Method):
+    """Views of a sentence predict each other's cluster; no sentence is a negative of another.
+
+    Data of kind ``texts``: both views are the sentence, under different dropout masks (the paper:
+    crops of an image). Data of kind ``pairs``: anchor and positive. To give all
+    sentences one vector is no way out, since every prototype gets its equal part of the batch.
+
+    A batch much smaller than the number of prototypes leaves each of them a small part of a
+    sentence; choose fewer prototypes, or a queue, as the paper does for small batches. The queue
+    holds one row of features for each view, is used once it is full, and serves the assignment
+    alone. Multi-crop has no counterpart here.
+    """
+
+    name: ClassVar[str] = "swav"
+    paper: ClassVar[Paper] = Paper(
+        title="Unsupervised Learning of Visual Features by Contrasting Cluster Assignments",
+        arxiv="2006.09882",
+        year=2020,
+    )
+    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
+    needs_negatives = False
+    Config: ClassVar[type[MethodConfig]] = SwAVConfig
+
+    options: SwAVConfig
+    progress: Tensor
+
+    def __init__(self, encoder: SentenceEncoder, config: SwAVConfig):
+        super().__init__(encoder, config)
+        sizes = [encoder.embedding_dim, config.hidden, config.dim]
+        self.head = relu_layers(sizes, batch_norm=True)
+        self.prototypes = nn.Linear(config.dim, config.prototypes, bias=False)
+        self._normalise()
+        views = 2 if config.queue_size else 0
+        self.queues = nn.ModuleList(KeyQueue(config.queue_size, config.dim) for _ in range(views))
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
+
+    @classmethod
+    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:  # noqa: ARG003
+        """None: the other sentences of a batch compete for the prototypes, and are not pushed."""
+        return 0
+
+    @classmethod
+    def queue_size(cls, options: MethodConfig) -> int:
+        """Features of earlier batches, which take part in the assignment alone."""
+        assert isinstance(options, SwAVConfig)
+        return options.queue_size
+
+    def layout(self, batch: Batch) -> Batch:
+        """A single view, of kind ``texts``, is taken twice: (B, 1, L) -> (B, 2, L)."""
+        return self.two_views(batch)
+
+    def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
+        """Swapped prediction of (B, 2, d).
+
+        Logs ``contrastive_loss``; ``agreement``, the share of sentences whose views have the same
+        best prototype; and ``prototypes_used``, the share of prototypes that are the best of some
+        view.
+        """
+        rows = len(embeddings)
+        features = unit_rows(self.head(embeddings.flatten(0, 1)))
+        weight = self.prototypes.weight
+        if self._frozen():
+            weight = weight.detach()
+        # Prototypes have length 1 already: normalising them anew would turn their gradient.
+        with full_precision(features.device):
+            scores = (features @ weight.to(features.dtype).T).view(rows, 2, -1)
+        codes = [self._codes(scores[:, v], v) for v in range(2)]
+        loss = swapped_prediction(
+            scores[:, 0], scores[:, 1], *codes, temperature=self.options.temperature
+        )
+        # Not of held-out rows, whose loss is taken without gradients.
+        if self.training and torch.is_grad_enabled() and self._queue_fills():
+            for view, queue in enumerate(self._queues()):
+                queue.push(features.view(rows, 2, -1)[:, view], batch.text_ids[:, view])
+        best = scores.detach().argmax(dim=2)
+        logs: dict[str, float | Tensor] = {
+            "contrastive_loss": loss.detach(),
+            "agreement": (best[:, 0] == best[:, 1]).float().mean(),
+            "prototypes_used": int((best.flatten().bincount() > 0).sum()) / self.options.prototypes,
+        }
+        return MethodOutput(loss=loss, logs=logs)
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        """Prototypes go back to length 1; the queue takes in the features of the step."""
+        # While they stand still, not even their last bits may change.
+        if not self._frozen():
+            self._normalise()
+        for queue in self._queues():
+            queue.advance()
+        self.progress.fill_(progress)
+
+    def _codes(self, scores: Tensor, view: int) -> Tensor:
+        rows = len(scores)
+        features = self._queues()[view].contents()[0] if len(self.queues) else scores[:0]
+        # Half a queue would weigh the batch in another way at every step.
+        if len(self.queues) and len(features) == self.options.queue_size:
+            earlier = cosine_matrix(features, self.prototypes.weight.detach())
+            scores = torch.cat([earlier.to(scores.dtype), scores.detach()])
+        codes = sinkhorn(scores, epsilon=self.options.epsilon, iterations=self.options.iterations)
+        return codes[-rows:]
+
+    def _queues(self) -> list[KeyQueue]:
+        return [cast(KeyQueue, queue) for queue in self.queues]
+
+    def _frozen(self) -> bool:
+        return float(self.progress) < self.options.frozen
+
+    def _queue_fills(self) -> bool:
+        return float(self.progress) >= self.options.queue_start
+
+    @torch.no_grad()
+    def _normalise(self) -> None:
+        self.prototypes.weight.copy_(unit_rows(self.prototypes.weight))
