@@ -20,6 +20,8 @@ class TrainingSetting:
     max_length: int
     rows: str = "varied"
     per_round: int = 1
+    # Where all variants side by side would not fit into memory.
+    without: tuple[str, ...] = ()
 
     def params(self, bench: Bench, steps: int, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """The settings to record, and the parameters of every variant."""
@@ -72,7 +74,8 @@ def training(setting: TrainingSetting) -> Callable[[Bench, str], dict[str, Any]]
             Variant("original-sdpa", "original:steps", {**params, "attention": "sdpa"}),
             Variant("st-trainer", "training:sentence_transformers", params),
         ]
-        found = run_rounds(bench, key, variants, bench.rounds)
+        chosen = [variant for variant in variants if variant.name not in setting.without]
+        found = run_rounds(bench, key, chosen, bench.rounds)
         settings["steps_per_round"] = setting.per_round
         return {"settings": settings, "variants": found}
 
