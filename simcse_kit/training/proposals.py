@@ -61,7 +61,8 @@ class Proposals:
         except ModelError as error:
             reason = str(error).partition(";")[0]
             raise ModelError(f"{what}: {reason}; start from one that has it, or drop mlm") from None
-        return cls(copy.deepcopy(model).to(device), tokenizer, encoder.max_length)
+        # The tokenizer too: a call leaves its padding and truncation set.
+        return cls(copy.deepcopy(model).to(device), copy.deepcopy(tokenizer), encoder.max_length)
 
     @torch.no_grad()
     def __call__(
@@ -90,13 +91,7 @@ class Proposals:
             [(start, end) for start, end in row] for row in encoded["offset_mapping"].tolist()
         ]
         for text, row, places, rng in zip(texts, ids.tolist(), spans, rngs, strict=True):
-            # Not white space alone, nor the bytes of one character, which have one span together.
-            found = Counter(places)
-            ordinary = [
-                at
-                for at, ((start, end), token) in enumerate(zip(places, row, strict=True))
-                if token not in self._special and text[start:end].strip() and found[start, end] == 1
-            ]
+            ordinary = self._ordinary(text, row, places)
             chosen.append(sorted(rng.sample(ordinary, part_of(rate, len(ordinary), rng))))
         cells = [(row, at) for row, places in enumerate(chosen) for at in places]
         if not cells:
@@ -122,6 +117,16 @@ class Proposals:
             start = end - len(text[start:end].lstrip())
             changed[row] = text[:start] + word + text[end:]
         return changed
+
+    def _ordinary(self, text: str, ids: list[int], spans: list[tuple[int, int]]) -> list[int]:
+        """The places of tokens that may be exchanged."""
+        # Not white space alone, nor the bytes of one character, which have one span together.
+        times = Counter(spans)
+        return [
+            at
+            for at, ((start, end), token) in enumerate(zip(spans, ids, strict=True))
+            if token not in self._special and text[start:end].strip() and times[start, end] == 1
+        ]
 
     def _best(self, logits: Tensor, old: Tensor, top: int) -> list[tuple[list[int], list[float]]]:
         """The proposals of every masked token, and their weights: (n, vocabulary) and (n,)."""
