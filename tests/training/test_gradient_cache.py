@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.packing import model
 from simcse_kit.methods.base import Batch, MethodOutput
 from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
 from simcse_kit.text.collate import Collator
@@ -221,3 +222,35 @@ def test_without_gradients_it_is_the_loss_alone(make: Make) -> None:
         output = GradientCache(24)(method, batch)
     assert not output.loss.requires_grad
     assert output.loss.item() == pytest.approx(plain(method, batch)[0], abs=1e-12)
+
+
+def test_masks_are_replayed_where_several_threads_share_a_chunk(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout is drawn for each share of the rows: with and without a graph, in the same way."""
+    monkeypatch.setattr(model, "SHARED_FROM", 8)
+    shared: list[bool] = []
+    real = model.run_shared
+
+    def watched(*arguments: Any) -> list[Tensor]:
+        shared.append(torch.is_grad_enabled())
+        return real(*arguments)
+
+    monkeypatch.setattr(model, "run_shared", watched)
+    method = make()
+    batch = batch_of(method, "pairs")
+    rows = (*batch.rows(), batch.view_numbers())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.manual_seed(0)
+        with torch.no_grad():
+            first = method.embed(*rows)
+        torch.manual_seed(0)
+        again = method.embed(*rows)
+    finally:
+        torch.set_num_threads(threads)
+    assert shared == [False, True]
+    assert again.requires_grad
+    assert not first.requires_grad
+    assert torch.equal(first, again.detach())

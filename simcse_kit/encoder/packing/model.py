@@ -88,7 +88,7 @@ def packed_states(
         states = embed_tokens(backbone, tokens, positions)
         bias = relative_bias(backbone, layout, tokens.device)
         run = partial(run_blocks, blocks, all_layers=all_layers, first_only=first_only)
-        if bias is None and _worth_sharing(states):
+        if bias is None and _worth_sharing(backbone, states):
             shares = Shares(layout, torch.get_num_threads())
             noises = [Noise(at_once=True) for _ in shares.layouts]
             return run_shared(
@@ -112,11 +112,12 @@ def packed_states(
     return layers
 
 
-def _worth_sharing(states: Tensor) -> bool:
-    """Whether a pass is to be trained on, by several threads, and large enough for that."""
+def _worth_sharing(backbone: Any, states: Tensor) -> bool:
+    """Whether a pass is one of training, by several threads, and large enough for that."""
+    # TRAP: not only with gradients. Dropout is drawn for each share, and gradient caching makes the
+    # same pass without a graph first: both must draw alike.
     return (
-        torch.is_grad_enabled()
-        and states.requires_grad
+        (backbone.training or (torch.is_grad_enabled() and states.requires_grad))
         and states.device.type == "cpu"
         and torch.get_num_threads() > 1
         and len(states) >= SHARED_FROM

@@ -92,6 +92,16 @@ def run_shared(
     Returns:
         The tensors that ``run`` gives, put together.
     """
+    if not torch.is_grad_enabled():
+        parts = shares.deal(states)
+
+        def forwards(worker: int) -> Sequence[Tensor]:
+            # Whether gradients are wanted is a setting of each thread.
+            with torch.no_grad():
+                return run(worker, parts[worker], shares.layouts[worker])
+
+        results = in_parallel(forwards, range(len(parts)))
+        return [shares.join(layer) for layer in zip(*results, strict=True)]
     return list(_Shared.apply(run, shares, states, *parameters))  # type: ignore[no-untyped-call]
 
 
