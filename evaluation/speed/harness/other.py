@@ -16,10 +16,7 @@ def scoring(bench: Bench, key: str) -> dict[str, Any]:
     variants = [
         Variant("ours", "scoring:ours", params),
         Variant("st-default", "scoring:sentence_transformers", params),
-        *(
-            Variant(f"st-batch-{size}", "scoring:sentence_transformers", {**params, "batch": size})
-            for size in (8, 32)
-        ),
+        Variant("st-batch-32", "scoring:sentence_transformers", {**params, "batch": 32}),
     ]
     warm_up = 0 if bench.quick else 1
     found = run_rounds(bench, key, variants, min(3, bench.rounds), warm_up)

@@ -34,7 +34,6 @@ LABELS = {
     "st-openvino-int8": "sentence-transformers, OpenVINO int8",
     "st-onnx-int8": "sentence-transformers, ONNX int8",
     "st-trainer": "sentence-transformers' trainer",
-    "st-batch-8": "sentence-transformers, batches of 8",
     "st-batch-32": "sentence-transformers, batches of 32",
     "original": "original SimCSE step",
     "original-eager": "original SimCSE step, eager attention",
