@@ -15,10 +15,12 @@ from simcse_kit import __version__
 from simcse_kit.cli import (
     catalogue,
     compare_methods,
+    data,
     encode,
     evaluate,
     export,
     info,
+    mine,
     similarity,
     train,
 )
@@ -41,6 +43,17 @@ app.command("eval")(evaluate.eval_command)
 app.command("info")(info.info_command)
 app.command("export")(export.export_command)
 app.command("compare-methods")(compare_methods.compare_methods_command)
+data_app = typer.Typer(
+    help="Make training files: triplets, pairs, hard negatives, cleaned and split files.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+data_app.command("nli")(data.nli_command)
+data_app.command("qa")(data.qa_command)
+data_app.command("mine")(mine.mine_command)
+data_app.command("dedupe")(data.dedupe_command)
+data_app.command("split")(data.split_command)
+app.add_typer(data_app, name="data")
 app.command("methods")(catalogue.methods_command)
 app.command("presets")(catalogue.presets_command)
 

@@ -1,0 +1,1 @@
+"""From raw files to training files: triplets, pairs, hard negatives, duplicates, splits."""

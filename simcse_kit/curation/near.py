@@ -1,0 +1,157 @@
+"""Near duplicates: MinHash finds candidates, exact Jaccard similarity decides.
+
+A text is the set of its runs of 4 characters. MinHash (Broder, On the Resemblance and Containment
+of Documents, 1997) in bands: rows that agree in all hashes of some band are compared. A pair whose
+similarity is the threshold itself is missed in one case of 1,000, a nearer one less often; no pair
+below the threshold is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["NearRows", "bands_for", "jaccard", "shingles"]
+
+SHINGLE = 4
+LEAST_THRESHOLD = 0.5
+"""Below it, most rows would have to be compared with most others."""
+
+_MISSED = 1e-3
+_HASHES = 256
+_BATCH = 2000
+
+
+def shingles(text: str) -> frozenset[str]:
+    """The distinct runs of 4 characters; of a shorter text, the text itself."""
+    return frozenset(text[start : start + SHINGLE] for start in range(max(len(text) - 3, 1)))
+
+
+def jaccard(first: str, second: str) -> float:
+    """Shared shingles of two texts over all their shingles, 0 to 1."""
+    if first == second:
+        return 1.0
+    one, two = shingles(first), shingles(second)
+    shared = len(one & two)
+    return shared / (len(one) + len(two) - shared)
+
+
+def bands_for(threshold: float) -> tuple[int, int]:
+    """Number of bands, and hashes in each: as many in each as 256 hashes allow."""
+    found = (1, 1)
+    for size in range(1, _HASHES + 1):
+        agree = threshold**size
+        bands = 1 if agree >= 1 else math.ceil(math.log(_MISSED) / math.log1p(-agree))
+        if bands * size > _HASHES or (threshold == 1 and size > 8):
+            break
+        found = (bands, size)
+    return found
+
+
+class NearRows:
+    """Rows of normal forms, of which :meth:`keep` tells the ones that are unlike those before.
+
+    Memory: the texts, and 8 bytes for each band of each row.
+
+    Args:
+        threshold: Jaccard similarity, 0.5 to 1, from which on texts are near duplicates; every
+            text of a row must be as near to its counterpart.
+    """
+
+    def __init__(self, threshold: float):
+        self.threshold = threshold
+        self._bands, self._size = bands_for(threshold)
+        rng = np.random.default_rng(20_240_101)
+        hashes = self._bands * self._size
+        self._factors = rng.integers(0, 1 << 31, hashes, dtype=np.uint32) * np.uint32(2) + 1
+        self._shifts = rng.integers(0, 1 << 32, hashes, dtype=np.uint32)
+        self._places = rng.integers(0, 1 << 63, SHINGLE + 1, dtype=np.uint64) * np.uint64(2) + 1
+        self._mixers = rng.integers(0, 1 << 63, self._size, dtype=np.uint64) * np.uint64(2) + 1
+        self._rows: list[tuple[str, ...]] = []
+        self._signed: list[NDArray[np.uint64]] = []
+        self._waiting = 0
+
+    def add(self, texts: tuple[str, ...]) -> None:
+        """Add a row."""
+        self._rows.append(texts)
+        self._waiting += 1
+        if self._waiting == _BATCH:
+            self._sign()
+
+    def keep(self) -> NDArray[np.bool_]:
+        """``(rows,)``: False for a row that is a near duplicate of an earlier one that stays."""
+        self._sign()
+        kept = np.ones(len(self._rows), dtype=np.bool_)
+        if not self._rows:
+            return kept
+        signed = np.concatenate(self._signed)
+        # Which row shares a band with which: only buckets of two and more rows are looked into.
+        shared: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for band in range(self._bands):
+            _, bucket, sizes = np.unique(signed[:, band], return_inverse=True, return_counts=True)
+            for row in np.flatnonzero(sizes[bucket] > 1).tolist():
+                shared[row].append((band, int(bucket[row])))
+        staying: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for row in sorted(shared):
+            candidates = dict.fromkeys(each for key in shared[row] for each in staying[key])
+            if any(self._alike(row, other) for other in candidates):
+                kept[row] = False
+                continue
+            for key in shared[row]:
+                staying[key].append(row)
+        return kept
+
+    def _alike(self, row: int, other: int) -> bool:
+        texts, others = self._rows[row], self._rows[other]
+        return len(texts) == len(others) and all(
+            jaccard(text, each) >= self.threshold for text, each in zip(texts, others, strict=True)
+        )
+
+    def _sign(self) -> None:
+        """The keys of the bands of the rows that wait."""
+        if not self._waiting:
+            return
+        rows = self._rows[-self._waiting :]
+        self._waiting = 0
+        values, starts = self._hashed(rows)
+        least = np.empty((len(rows), len(self._factors)), dtype=np.uint32)
+        for number, (factor, shift) in enumerate(zip(self._factors, self._shifts, strict=True)):
+            least[:, number] = np.minimum.reduceat(values * factor + shift, starts)
+        wide = least.reshape(len(rows), self._bands, self._size).astype(np.uint64)
+        self._signed.append(_mixed((wide * self._mixers).sum(axis=2, dtype=np.uint64)))
+
+    def _hashed(
+        self, rows: Sequence[tuple[str, ...]]
+    ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Hashes of the shingles of all rows end to end, and where each row begins.
+
+        The texts of a row are told apart. Where each is alike by the threshold, so is the row: its
+        similarity is a weighted mean of theirs.
+        """
+        # NUL occurs in no text.
+        texts = [text.ljust(SHINGLE, "\0") for row in rows for text in row]
+        places = np.array([place for row in rows for place in range(len(row))], dtype=np.uint64)
+        codes = np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<u4").astype(np.uint64)
+        lengths = np.array([len(text) for text in texts])
+        owner = np.repeat(np.arange(len(texts)), lengths)
+        windows = len(codes) - SHINGLE + 1
+        value = places[owner[:windows]] * self._places[SHINGLE]
+        for at in range(SHINGLE):
+            value += codes[at : at + windows] * self._places[at]
+        whole = owner[:windows] == owner[SHINGLE - 1 :]
+        hashed = (_mixed(value[whole]) >> np.uint64(32)).astype(np.uint32)
+        counts = np.add.reduceat(
+            lengths - SHINGLE + 1, np.cumsum([0, *(len(row) for row in rows)])[:-1]
+        )
+        return hashed, np.cumsum([0, *counts.tolist()])[:-1]
+
+
+def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Every bit of the result depends on every bit of ``value`` (the finisher of splitmix64)."""
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
