@@ -70,16 +70,27 @@ def _best(
     best = queries.new_empty(len(queries), 0)
     where = torch.empty(len(queries), 0, dtype=torch.int64)
     for start in range(0, len(keys), width):
-        tile = queries @ keys[start : start + width].T
-        values, places = tile.topk(min(k, tile.shape[1]), dim=1, sorted=False)
+        values, places = _first_of_best(queries @ keys[start : start + width].T, k)
         best = torch.cat([best, values], dim=1)
-        where = torch.cat([where, places + start], dim=1)
-        if best.shape[1] > k:
-            best, kept = best.topk(k, dim=1, sorted=False)
-            where = where.gather(1, kept)
+        # Of equals the first column is kept: those with lower numbers must stand before.
+        where, order = torch.cat([where, places + start], dim=1).sort(dim=1)
+        best, kept = _first_of_best(best.gather(1, order), k)
+        where = where.gather(1, kept)
     where, order = where.sort(dim=1)
     best, order = best.gather(1, order).sort(dim=1, descending=True, stable=True)
     return best, where.gather(1, order)
+
+
+def _first_of_best(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ``k`` largest of each row, in any order; of equals the first ones."""
+    k = min(k, scores.shape[1])
+    values, places = scores.topk(k, dim=1, sorted=False)
+    # topk takes any of the equals; only where more than k qualify does that matter.
+    tied = (scores >= values.amin(dim=1, keepdim=True)).sum(dim=1) > k
+    if tied.any():
+        ordered, order = scores[tied].sort(dim=1, descending=True, stable=True)
+        values[tied], places[tied] = ordered[:, :k], order[:, :k]
+    return values, places
 
 
 def require_faiss() -> Any:

@@ -42,6 +42,13 @@ def test_equal_scores_are_in_the_order_of_the_rows() -> None:
     assert rows.tolist() == [list(range(10))]
 
 
+@pytest.mark.parametrize("tile", [(8, 1000), (1, 7), (8, 3)])
+def test_of_more_equals_than_are_asked_for_the_first_are_taken(tile: tuple[int, int]) -> None:
+    keys = np.repeat(np.eye(2, dtype=np.float32), 25, axis=0)
+    _, rows = top_k(keys[[0, 30]], keys, 5, tile=tile)
+    assert rows.tolist() == [[0, 1, 2, 3, 4], [25, 26, 27, 28, 29]]
+
+
 def test_search_asks_for_what_there_is() -> None:
     for k in (0, 4):
         with pytest.raises(ConfigError, match=f"the best {k} of 3 vectors; allowed: 1 to 3"):
