@@ -30,7 +30,7 @@ def batches(params: dict[str, Any], seed: int) -> list[list[list[str]]]:
         order.set_epoch(epoch)
         numbers = list(order)
         for start in range(0, len(numbers) - size + 1, size):
-            found.append([rows[number] for number in numbers[start : start + size]])
+            found.append([rows[number % len(rows)] for number in numbers[start : start + size]])
     return found[: params["steps"]]
 
 
