@@ -482,3 +482,14 @@ def test_a_model_that_fails_leaves_no_scores(simcse: Simcse, pairs: Path, tmp_pa
     scores = tmp_path / "scores.json"
     refused(simcse("eval", tmp_path / "absent", "--tasks", pairs, "--json", scores), "absent")
     assert files_in(tmp_path) == ["graded.tsv"]
+
+
+def test_compare_methods_refuses_before_it_trains(
+    simcse: Simcse, texts: Path, pairs: Path, tmp_path: Path
+) -> None:
+    study = tmp_path / "study"
+    common = ("compare-methods", texts, "--dev", pairs, "--output", study, "--methods")
+    refused(simcse(*common, "simcze"), "unknown method 'simcze'", "simcse")
+    refused(simcse(*common, "simcse(temprature=1)"), "method.temprature")
+    refused(simcse(*common, "cpc"), "cannot read 'texts' data", "data.documents")
+    assert not study.exists()
