@@ -22,7 +22,8 @@ LAYERS = "errors startup|atomic registry|calls|config|functional|encoder text".s
 LAYERS += "methods curation|evaluation|training|cli".split("|")
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer.split()}
 # One file a paper, one file a command: they do not know each other, but for these.
-METHOD_PARTS = "base collapse guide heads masking momentum objective_table objectives queue"
+METHOD_PARTS = "apart base batch checks collapse guide heads masking momentum objective_table"
+METHOD_PARTS += " objectives options queue"
 SHARED = {
     "methods": [*METHOD_PARTS.split(), "__init__"],
     "cli": ["__init__"],

@@ -97,7 +97,8 @@ def overhead(options: argparse.Namespace, batch_size: int) -> dict[str, Any]:
     import torch
 
     from simcse_kit import SentenceEncoder
-    from simcse_kit.methods.base import Batch, MethodOutput
+    from simcse_kit.methods.base import MethodOutput
+    from simcse_kit.methods.batch import Batch
     from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
     from simcse_kit.text.collate import Collator
     from simcse_kit.text.readers import Example

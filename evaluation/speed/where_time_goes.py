@@ -20,7 +20,7 @@ from gradient_cache import TEXTS, default_model
 from torch.profiler import ProfilerActivity, profile
 
 from simcse_kit import SentenceEncoder
-from simcse_kit.methods.base import Batch
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
 from simcse_kit.text.collate import Collator
 from simcse_kit.text.readers import Example

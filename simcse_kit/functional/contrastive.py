@@ -40,6 +40,14 @@ class ContrastiveTerms:
     positive_cosine: Tensor
     accuracy: Tensor
 
+    def logs(self) -> dict[str, float | Tensor]:
+        """``contrastive_loss``, detached, ``positive_cosine`` and ``accuracy``."""
+        return {
+            "contrastive_loss": self.loss.detach(),
+            "positive_cosine": self.positive_cosine,
+            "accuracy": self.accuracy,
+        }
+
 
 def info_nce(
     anchors: Tensor,

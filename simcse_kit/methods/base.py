@@ -4,104 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
 from torch import Tensor, nn
 
-from simcse_kit.errors import ConfigError
-from simcse_kit.registry import closest
+from simcse_kit.methods.batch import Batch
+from simcse_kit.methods.options import DropoutConfig, MethodConfig
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
     from simcse_kit.text.readers import Kind
 
-__all__ = [
-    "Batch",
-    "DropoutConfig",
-    "Method",
-    "MethodConfig",
-    "MethodOutput",
-    "Paper",
-    "check_batch",
-    "check_reads",
-    "embed_apart",
-    "negatives_text",
-    "parse_config",
-]
+__all__ = ["Method", "MethodOutput", "Paper"]
 
 logger = logging.getLogger(__name__)
-
-_ROWS = {
-    "texts": "one sentence a row",
-    "pairs": "two texts a row (anchor, positive)",
-    "triplets": "three or more texts a row (anchor, positive, hard negatives)",
-    "labelled": "two texts and a number a row; data.label names the column of the number",
-    "documents": "sentences in order, a blank line after each document; data.documents = 1 or more",
-}
-
-
-@dataclass(frozen=True)
-class Batch:
-    """B examples in V views of at most L tokens.
-
-    Args:
-        input_ids: (B, V, L) int64, laid out by :meth:`Method.views`.
-        attention_mask: (B, V, L), 0 at padding.
-        text_ids: (B, V) int64, hashes of the texts.
-        view_mask: (B, V) bool, False where a text is absent, such as a hard negative;
-            ``input_ids`` holds a dummy sentence there.
-        labels: (B,) float32, the label of every row; None for data without labels.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    text_ids: Tensor
-    view_mask: Tensor
-    labels: Tensor | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """B and V."""
-        examples, views = self.text_ids.shape
-        return examples, views
-
-    def rows(self) -> tuple[Tensor, Tensor]:
-        """Ids and mask of all views of all examples, both (B·V, L); example by example."""
-        return self.input_ids.flatten(0, 1), self.attention_mask.flatten(0, 1)
-
-    def to(self, device: torch.device) -> Batch:
-        """The batch on another device."""
-        return self._each(lambda tensor: tensor.to(device))
-
-    def repeat_views(self, times: int) -> Batch:
-        """Every view ``times`` times in a row: (B, V·times, L)."""
-        return self.take_views([view for view in range(self.shape[1]) for _ in range(times)])
-
-    def take_views(self, views: Sequence[int]) -> Batch:
-        """The views with these numbers, in this order: (B, len(views), L)."""
-        wanted = torch.tensor(views, device=self.text_ids.device)
-        # Labels belong to the row and have no axis of views.
-        return self._each(lambda part: part.index_select(1, wanted) if part.dim() > 1 else part)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        given = {n: tensor for n, tensor in vars(self).items() if tensor is not None}
-        return Batch(**{name: change(tensor) for name, tensor in given.items()})
-
-    def view_numbers(self) -> Tensor:
-        """(B·V,) int64: the view of every row of :meth:`rows`."""
-        examples, views = self.shape
-        return torch.arange(views, device=self.text_ids.device).repeat(examples)
 
 
 @dataclass
@@ -124,33 +42,6 @@ class Paper:
     title: str
     arxiv: str
     year: int
-
-
-class MethodConfig(BaseModel):
-    """Base of every method's options: unknown keys, NaN and infinity are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_value_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # pydantic reads true as 1.0, which turns a slip into a temperature.
-        if isinstance(value, bool) and info.field_name is not None:
-            annotation = cls.model_fields[info.field_name].annotation
-            if bool not in (annotation, *get_args(annotation)):
-                raise ValueError("must not be true or false")
-        return value
-
-
-class DropoutConfig(MethodConfig):
-    """Base of the options of methods whose views differ by dropout."""
-
-    dropout: float | None = Field(
-        default=None,
-        ge=0,
-        lt=1,
-        description="set every dropout of the encoder; unset keeps its own",
-    )
 
 
 class Method(nn.Module):
@@ -362,113 +253,3 @@ class Method(nn.Module):
     def companions(self) -> Mapping[str, SentenceEncoder]:
         """Further encoders to save, each in a folder of that name beside :attr:`encoder`."""
         return {}
-
-
-def embed_apart(
-    input_ids: Tensor,
-    attention_mask: Tensor,
-    others: Tensor,
-    encode: Callable[[Tensor, Tensor], Tensor],
-    encode_others: Callable[[Tensor, Tensor], Tensor],
-) -> Tensor:
-    """Embed some rows with one encoder, the others with another.
-
-    Args:
-        input_ids: (R, L) int64.
-        attention_mask: (R, L), 0 at padding.
-        others: (R,) bool, the rows of ``encode_others``.
-        encode: ids and mask of r rows to (r, d); not called for no rows.
-        encode_others: the same for the other rows.
-
-    Returns:
-        (R, d) in the order of the rows.
-    """
-    rows = [(~others).nonzero().squeeze(1), others.nonzero().squeeze(1)]
-    parts = [
-        function(input_ids[part], attention_mask[part])
-        for part, function in zip(rows, (encode, encode_others), strict=True)
-        if len(part)
-    ]
-    return torch.cat(parts)[torch.cat(rows).argsort()]
-
-
-def check_batch(
-    method: type[Method], options: MethodConfig, batch_size: int, kind: Kind, negatives: int = 0
-) -> None:
-    """Refuse a batch that a method cannot learn from. Needs no weights.
-
-    Raises:
-        ConfigError: there are no negatives, or one row where a method needs several, or the queue
-            holds less than a batch, or the options do not fit the kind of data.
-    """
-    method.check_data(options, kind)
-    if method.needs_negatives and method.negatives_per_anchor(batch_size, kind, negatives) < 1:
-        raise ConfigError(
-            f"training.batch_size is {batch_size}, which leaves {kind} no negatives to learn "
-            "from; use --batch-size 2 or more"
-        )
-    if batch_size < 2 and not method.needs_negatives and kind != "labelled":
-        raise ConfigError(
-            f"training.batch_size is {batch_size}, but method {method.name!r} compares the rows "
-            "of a batch in its BatchNorm layers; use --batch-size 2 or more"
-        )
-    size = method.queue_size(options)
-    if 0 < size < batch_size:
-        raise ConfigError(
-            f"method.queue_size is {size}, less than a batch of {batch_size} brings; use "
-            f"--set method.queue_size={batch_size} or more, or a smaller --batch-size"
-        )
-
-
-def negatives_text(
-    method: type[Method], options: MethodConfig, batch_size: int, kind: Kind, negatives: int = 0
-) -> str:
-    """How many negatives an anchor meets, in words."""
-    if not method.needs_negatives:
-        return "no negatives"
-    count = method.negatives_per_anchor(batch_size, kind, negatives)
-    size = method.queue_size(options)
-    return f"{count} negatives per anchor" + (f", up to {size} from the queue" if size else "")
-
-
-def check_reads(method: type[Method], kind: str) -> None:
-    """Refuse data that a method cannot read. Needs the class only, no weights.
-
-    Raises:
-        ConfigError: ``kind`` is not among ``method.reads``.
-    """
-    if kind in method.reads:
-        return
-    wanted = "; ".join(f"{known} = {_ROWS[known]}" for known in method.reads)
-    raise ConfigError(
-        f"method {method.name!r} cannot read {kind!r} data; it reads {', '.join(method.reads)} "
-        f"({wanted}); choose the columns of the training file to match, or another method"
-    )
-
-
-def parse_config(method: type[Method], options: Mapping[str, Any]) -> MethodConfig:
-    """The method's ``Config`` made of ``options``, with errors a user can act on.
-
-    Raises:
-        ConfigError: one line that names every unknown key and every value that is not allowed.
-    """
-    try:
-        return method.Config.model_validate(dict(options))
-    except ValidationError as error:
-        fields = method.Config.model_fields
-        problems = []
-        for problem in error.errors(include_url=False):
-            key = ".".join(map(str, problem["loc"]))
-            if problem["type"] == "extra_forbidden":
-                names = list(fields)
-                problems.append(
-                    f"unknown key method.{key}{closest(key, names)}; known: {', '.join(names)}"
-                )
-                continue
-            rule = problem["msg"].removeprefix("Value error, ")
-            rule = rule.replace("Input should be", "must be", 1)
-            default = fields[str(problem["loc"][0])].default
-            problems.append(
-                f"method.{key} = {problem['input']!r} is not allowed: {rule} (default {default!r})"
-            )
-        raise ConfigError(" | ".join(problems)) from None

@@ -8,18 +8,13 @@ from pydantic import Field
 from torch import Tensor
 
 from simcse_kit.functional.prediction import normalized_mse
-from simcse_kit.methods.base import (
-    Batch,
-    DropoutConfig,
-    Method,
-    MethodConfig,
-    MethodOutput,
-    Paper,
-    embed_apart,
-)
+from simcse_kit.methods.apart import embed_apart
+from simcse_kit.methods.base import Method, MethodOutput, Paper
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.collapse import CollapseWatch
 from simcse_kit.methods.heads import relu_layers
 from simcse_kit.methods.momentum import Momentum, cosine_momentum
+from simcse_kit.methods.options import DropoutConfig, MethodConfig
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder

@@ -21,14 +21,9 @@ from simcse_kit.functional.perturbation import (
     shuffle_tokens,
 )
 from simcse_kit.functional.similarity import unit_rows
-from simcse_kit.methods.base import (
-    Batch,
-    DropoutConfig,
-    Method,
-    MethodConfig,
-    MethodOutput,
-    Paper,
-)
+from simcse_kit.methods.base import Method, MethodOutput, Paper
+from simcse_kit.methods.batch import Batch
+from simcse_kit.methods.options import DropoutConfig, MethodConfig
 from simcse_kit.registry import closest
 
 if TYPE_CHECKING:

@@ -11,7 +11,9 @@ from torch import Tensor
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.functional.matryoshka import check_prefixes, prefix_losses
 from simcse_kit.functional.siamese import margin_contrastive, pair_distance
-from simcse_kit.methods.base import Batch, DropoutConfig, Method, MethodConfig, MethodOutput, Paper
+from simcse_kit.methods.base import Method, MethodOutput, Paper
+from simcse_kit.methods.batch import Batch
+from simcse_kit.methods.options import DropoutConfig, MethodConfig
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder

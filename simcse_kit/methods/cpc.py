@@ -10,14 +10,9 @@ from torch import Tensor, nn
 
 from simcse_kit.functional.batch import negatives_per_anchor
 from simcse_kit.functional.predictive import predictive_nce
-from simcse_kit.methods.base import (
-    Batch,
-    DropoutConfig,
-    Method,
-    MethodConfig,
-    MethodOutput,
-    Paper,
-)
+from simcse_kit.methods.base import Method, MethodOutput, Paper
+from simcse_kit.methods.batch import Batch
+from simcse_kit.methods.options import DropoutConfig, MethodConfig
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder

@@ -14,16 +14,11 @@ from simcse_kit.encoder.inference import evaluation_mode
 from simcse_kit.errors import ModelError
 from simcse_kit.functional.contrastive import info_nce_terms, negatives_per_anchor
 from simcse_kit.functional.detection import replaced_token_loss
-from simcse_kit.methods.base import (
-    Batch,
-    DropoutConfig,
-    Method,
-    MethodConfig,
-    MethodOutput,
-    Paper,
-)
+from simcse_kit.methods.base import Method, MethodOutput, Paper
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.heads import mlp_head, relu_layers
 from simcse_kit.methods.masking import mask_tokens
+from simcse_kit.methods.options import DropoutConfig, MethodConfig
 
 if TYPE_CHECKING:
     from simcse_kit.text.readers import Kind
@@ -140,11 +135,7 @@ class DiffCSE(Method):
             positive_ids=batch.text_ids[:, 1],
         )
         loss = terms.loss
-        logs: dict[str, float | Tensor] = {
-            "contrastive_loss": loss.detach(),
-            "positive_cosine": terms.positive_cosine,
-            "accuracy": terms.accuracy,
-        }
+        logs = terms.logs()
         if self.discriminator is not None and self.training:
             ids, mask = batch.rows()
             edited = self._edit(ids, mask)

@@ -9,16 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from simcse_kit.functional.contrastive import negatives_per_anchor
-from simcse_kit.methods.base import (
-    Batch,
-    DropoutConfig,
-    Method,
-    MethodConfig,
-    MethodOutput,
-    Paper,
-    embed_apart,
-)
+from simcse_kit.methods.apart import embed_apart
+from simcse_kit.methods.base import Method, MethodOutput, Paper
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.objectives import ObjectiveConfig, ObjectiveLoss, check_objective_data
+from simcse_kit.methods.options import DropoutConfig, MethodConfig
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder

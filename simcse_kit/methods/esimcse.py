@@ -16,17 +16,12 @@ from simcse_kit.encoder.backbone import position_limit
 from simcse_kit.encoder.inference import evaluation_mode
 from simcse_kit.functional.contrastive import negatives_per_anchor
 from simcse_kit.functional.queued import queued_info_nce
-from simcse_kit.methods.base import (
-    Batch,
-    DropoutConfig,
-    Method,
-    MethodConfig,
-    MethodOutput,
-    Paper,
-    embed_apart,
-)
+from simcse_kit.methods.apart import embed_apart
+from simcse_kit.methods.base import Method, MethodOutput, Paper
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.heads import mlp_head
 from simcse_kit.methods.momentum import Momentum
+from simcse_kit.methods.options import DropoutConfig, MethodConfig
 from simcse_kit.methods.queue import KeyQueue
 
 if TYPE_CHECKING:
@@ -171,10 +166,7 @@ class ESimCSE(Method):
         # Not of held-out rows, whose loss is taken without gradients.
         if self.queue is not None and self.training and torch.is_grad_enabled():
             self.queue.push(embeddings[:, _KEY], batch.text_ids[:, _KEY])
-        logs: dict[str, float | Tensor] = {
-            "contrastive_loss": terms.loss.detach(),
-            "positive_cosine": terms.positive_cosine,
-            "accuracy": terms.accuracy,
+        logs = terms.logs() | {
             "queue": float(len(keys)),
             "ln_batch": math.log(len(anchors) + len(keys)),
         }

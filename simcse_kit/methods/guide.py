@@ -9,7 +9,7 @@ from simcse_kit.encoder.backbone import position_limit
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.inference import vectors_of_rows
 from simcse_kit.errors import ConfigError
-from simcse_kit.methods.base import Batch
+from simcse_kit.methods.batch import Batch
 
 __all__ = ["GuideModel"]
 

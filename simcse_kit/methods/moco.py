@@ -12,17 +12,12 @@ from torch import Tensor
 from simcse_kit.functional.contrastive import negatives_per_anchor
 from simcse_kit.functional.moco import momentum_contrast
 from simcse_kit.functional.queued import queued_info_nce
-from simcse_kit.methods.base import (
-    Batch,
-    DropoutConfig,
-    Method,
-    MethodConfig,
-    MethodOutput,
-    Paper,
-    embed_apart,
-)
+from simcse_kit.methods.apart import embed_apart
+from simcse_kit.methods.base import Method, MethodOutput, Paper
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.heads import relu_layers
 from simcse_kit.methods.momentum import Momentum
+from simcse_kit.methods.options import DropoutConfig, MethodConfig
 from simcse_kit.methods.queue import KeyQueue
 
 if TYPE_CHECKING:
@@ -161,10 +156,7 @@ class MoCo(Method):
         if trains:
             self.queue.push(keys, key_ids)
         candidates = len(queue) + (len(keys) if with_batch else 1)
-        logs: dict[str, float | Tensor] = {
-            "contrastive_loss": terms.loss.detach(),
-            "positive_cosine": terms.positive_cosine,
-            "accuracy": terms.accuracy,
+        logs = terms.logs() | {
             "queue": float(len(queue)),
             "ln_batch": math.log(candidates),
         }

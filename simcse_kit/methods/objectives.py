@@ -18,9 +18,11 @@ from simcse_kit.errors import ConfigError
 from simcse_kit.functional.batch import ContrastiveBatch
 from simcse_kit.functional.guide import Guide
 from simcse_kit.functional.matryoshka import check_prefixes, prefix_losses
-from simcse_kit.methods.base import Batch, MethodConfig, MethodOutput
+from simcse_kit.methods.base import MethodOutput
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.guide import GuideModel
 from simcse_kit.methods.objective_table import parse_objective
+from simcse_kit.methods.options import MethodConfig
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder

@@ -13,8 +13,10 @@ from simcse_kit.encoder.backbone import position_limit
 from simcse_kit.encoder.template import Template, check_template
 from simcse_kit.errors import ConfigError
 from simcse_kit.functional.contrastive import info_nce_terms, negatives_per_anchor
-from simcse_kit.methods.base import Batch, Method, MethodConfig, MethodOutput, Paper
+from simcse_kit.methods.base import Method, MethodOutput, Paper
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.heads import mlp_head
+from simcse_kit.methods.options import MethodConfig
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -149,12 +151,7 @@ class PromptBERT(Method):
             positive_ids=batch.text_ids[:, 1],
             negative_ids=batch.text_ids[:, 2:] if has_hard else None,
         )
-        logs: dict[str, float | Tensor] = {
-            "contrastive_loss": terms.loss.detach(),
-            "positive_cosine": terms.positive_cosine,
-            "accuracy": terms.accuracy,
-        }
-        return MethodOutput(loss=terms.loss, logs=logs)
+        return MethodOutput(loss=terms.loss, logs=terms.logs())
 
     def _bias(self, input_ids: Tensor, attention_mask: Tensor, second: Tensor) -> Tensor:
         """(R, d): the state at the mask token where nobody sees the sentence.

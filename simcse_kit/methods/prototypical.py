@@ -15,17 +15,12 @@ from simcse_kit.functional.clustering import concentrations, spherical_kmeans
 from simcse_kit.functional.prototypes import proto_nce
 from simcse_kit.functional.queued import queued_info_nce
 from simcse_kit.functional.similarity import cosine_matrix, unit_rows
-from simcse_kit.methods.base import (
-    Batch,
-    DropoutConfig,
-    Method,
-    MethodConfig,
-    MethodOutput,
-    Paper,
-    embed_apart,
-)
+from simcse_kit.methods.apart import embed_apart
+from simcse_kit.methods.base import Method, MethodOutput, Paper
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.heads import relu_layers
 from simcse_kit.methods.momentum import Momentum
+from simcse_kit.methods.options import DropoutConfig, MethodConfig
 from simcse_kit.methods.queue import KeyQueue
 
 if TYPE_CHECKING:
@@ -204,10 +199,7 @@ class PrototypicalContrast(Method):
             positive_ids=key_ids,
             queue_ids=queue_ids,
         )
-        logs: dict[str, float | Tensor] = {
-            "contrastive_loss": terms.loss.detach(),
-            "positive_cosine": terms.positive_cosine,
-            "accuracy": terms.accuracy,
+        logs = terms.logs() | {
             "queue": float(len(earlier)),
             "ln_batch": math.log(len(keys) + len(earlier)),
         }

@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from simcse_kit.functional.nt_xent import nt_xent
-from simcse_kit.methods.base import Batch, DropoutConfig, Method, MethodConfig, MethodOutput, Paper
+from simcse_kit.methods.base import Method, MethodOutput, Paper
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.heads import relu_layers
+from simcse_kit.methods.options import DropoutConfig, MethodConfig
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.functional.batch import negatives_per_anchor
-from simcse_kit.methods.base import Batch, Method, MethodConfig, MethodOutput, Paper
+from simcse_kit.methods.base import Method, MethodOutput, Paper
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.heads import mlp_head
 from simcse_kit.methods.masking import mask_tokens, masked_lm_loss
 from simcse_kit.methods.objectives import ObjectiveConfig, ObjectiveLoss, check_objective_data
+from simcse_kit.methods.options import MethodConfig
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder

@@ -8,9 +8,11 @@ from pydantic import Field
 from torch import Tensor
 
 from simcse_kit.functional.prediction import negative_cosine
-from simcse_kit.methods.base import Batch, DropoutConfig, Method, MethodConfig, MethodOutput, Paper
+from simcse_kit.methods.base import Method, MethodOutput, Paper
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.collapse import CollapseWatch
 from simcse_kit.methods.heads import relu_layers
+from simcse_kit.methods.options import DropoutConfig, MethodConfig
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder

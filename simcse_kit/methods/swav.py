@@ -11,15 +11,10 @@ from torch import Tensor, nn
 from simcse_kit.functional.clustering import sinkhorn
 from simcse_kit.functional.prototypes import swapped_prediction
 from simcse_kit.functional.similarity import cosine_matrix, full_precision, unit_rows
-from simcse_kit.methods.base import (
-    Batch,
-    DropoutConfig,
-    Method,
-    MethodConfig,
-    MethodOutput,
-    Paper,
-)
+from simcse_kit.methods.base import Method, MethodOutput, Paper
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.heads import relu_layers
+from simcse_kit.methods.options import DropoutConfig, MethodConfig
 from simcse_kit.methods.queue import KeyQueue
 
 if TYPE_CHECKING:

@@ -11,7 +11,9 @@ import transformers
 
 from simcse_kit.config import TrainingSection, parse_bytes
 from simcse_kit.errors import ConfigError
-from simcse_kit.methods.base import Batch, Method, MethodConfig
+from simcse_kit.methods.base import Method
+from simcse_kit.methods.batch import Batch
+from simcse_kit.methods.options import MethodConfig
 from simcse_kit.training.folder import keep_chunks
 from simcse_kit.training.gradient_cache import GradientCache
 from simcse_kit.training.memory import MemoryPlan, plan_memory

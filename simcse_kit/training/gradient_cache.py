@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from simcse_kit.encoder.batching import length_sorted_batches
-from simcse_kit.methods.base import Batch, Method, MethodOutput
+from simcse_kit.methods.base import Method, MethodOutput
+from simcse_kit.methods.batch import Batch
 
 __all__ = ["Chunk", "GradientCache", "chunks_of"]
 

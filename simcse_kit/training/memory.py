@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.methods.base import Batch, Method
+from simcse_kit.methods.base import Method
+from simcse_kit.methods.batch import Batch
 
 __all__ = ["ActivationCost", "MemoryPlan", "bytes_in_use", "measure_activations", "plan_memory"]
 

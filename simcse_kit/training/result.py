@@ -13,7 +13,8 @@ from typing import Any
 from simcse_kit.atomic import write_whole
 from simcse_kit.config import RunConfig
 from simcse_kit.evaluation.report.page import write_training_report
-from simcse_kit.methods.base import Method, negatives_text
+from simcse_kit.methods.base import Method
+from simcse_kit.methods.checks import negatives_text
 from simcse_kit.text.corpus import Corpus
 from simcse_kit.training.card import training_card
 from simcse_kit.training.folder import RESULT

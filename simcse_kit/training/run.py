@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import transformers
 
-from simcse_kit.config import MethodSection, RunConfig
+from simcse_kit.config import RunConfig
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
-from simcse_kit.evaluation.dev import DevSet
-from simcse_kit.methods import METHODS, build_config
-from simcse_kit.methods.base import (
-    Batch,
-    Method,
-    MethodConfig,
-    check_batch,
-    check_reads,
-    negatives_text,
-)
-from simcse_kit.text.augment.views import AugmentedViews
+from simcse_kit.methods.base import Method
+from simcse_kit.methods.batch import Batch
+from simcse_kit.methods.checks import negatives_text
 from simcse_kit.text.collate import Collator
-from simcse_kit.text.corpus import Corpus
-from simcse_kit.text.readers import Example
-from simcse_kit.training.arguments import accumulation_steps, training_arguments
 from simcse_kit.training.callbacks import (
     MethodState,
     MetricsFile,
@@ -38,52 +24,20 @@ from simcse_kit.training.callbacks import (
     StepFlow,
     history_rows,
 )
-from simcse_kit.training.chunking import check_chunking, gradient_cache, memory_plan
-from simcse_kit.training.folder import (
-    METRICS,
-    check_folder,
-    claim_folder,
-    newest_checkpoint,
-)
+from simcse_kit.training.chunking import gradient_cache, memory_plan
+from simcse_kit.training.folder import METRICS, claim_folder, newest_checkpoint
 from simcse_kit.training.gradient_cache import GradientCache
+from simcse_kit.training.prepare import Prepared, prepare
 from simcse_kit.training.proposals import Proposals
 from simcse_kit.training.result import TrainResult, save_results
-from simcse_kit.training.rows import RowSubset, split_rows
-from simcse_kit.training.scoring import (
-    LOSS,
-    SPEARMAN,
-    batches_of,
-    dev_scorer,
-    in_one_piece,
-    loss_scorer,
-)
+from simcse_kit.training.rows import RowSubset
+from simcse_kit.training.scoring import batches_of, dev_scorer, in_one_piece, loss_scorer
 from simcse_kit.training.trainer import ContrastiveTrainer
 
-__all__ = ["TrainResult", "check", "train"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["TrainResult", "train"]
 
 # Rows that a memory plan looks at.
 _SAMPLED = 256
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """All that is known, and was found good, before any weights are loaded."""
-
-    config: RunConfig
-    method: type[Method]
-    options: MethodConfig
-    corpus: Corpus
-    dev: DevSet | None
-    rows: RowSubset
-    kept_back: list[Example]
-    score_name: str | None
-    folder: Path
-    arguments: transformers.TrainingArguments
-    accumulation: int
-    views: tuple[int, ...]
-    augment: AugmentedViews | None
 
 
 def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> TrainResult:
@@ -107,7 +61,7 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
         ModelError: the model cannot be opened or lacks what the method needs, or training diverged.
     """
     _refuse_many_devices()
-    prepared = _prepare(config, resume=resume, overwrite=overwrite)
+    prepared = prepare(config, resume=resume, overwrite=overwrite)
     config = prepared.config
 
     # Weights that are new, such as the head's, depend on the seed too.
@@ -164,16 +118,6 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
     return result
 
 
-def check(config: RunConfig) -> None:
-    """Find what is wrong with a run before any weights are loaded; nothing is trained.
-
-    Raises:
-        ConfigError: a setting is wrong, or the output folder cannot be used.
-        DataError: the training text or the dev set is wrong.
-    """
-    _prepare(config, resume=False, overwrite=True)
-
-
 def _refuse_many_devices() -> None:
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError(
@@ -187,102 +131,12 @@ def _refuse_many_devices() -> None:
         )
 
 
-def _prepare(config: RunConfig, *, resume: bool, overwrite: bool) -> _Prepared:
-    training = config.training
-    method: type[Method] = METHODS.resolve(config.method.name)
-    options = build_config(config.method.name, config.method.options)
-    # The method's defaults too, so that run.toml tells all and repeats the run later on.
-    section = MethodSection.model_validate({"name": config.method.name, **options.model_dump()})
-    config = config.model_copy(update={"method": section})
-    accumulation = accumulation_steps(config)
-    chains = config.data.augment
-    augment = None if chains is None else AugmentedViews(chains, training.seed)
-    if not config.data.train:
-        raise ConfigError("no training data: name files or folders, such as data/sentences.txt")
-    dev = None if config.evaluation.dev is None else DevSet.load(config.evaluation.dev)
-    corpus = Corpus.build(
-        config.data.train,
-        columns=config.data.columns,
-        on_bad_row=config.data.on_bad_row,
-        label=config.data.label,
-        documents=config.data.documents,
-    )
-    check_reads(method, corpus.kind)
-    check_chunking(method, options, training)
-    if corpus.kind == "labelled":
-        method.check_labels(options, torch.tensor(corpus.labels()))
-    _check_batch(method, options, corpus, training.batch_size, accumulation)
-    folder = check_folder(config, corpus.fingerprint, resume=resume, overwrite=overwrite)
-
-    rows, kept_back = split_rows(
-        corpus, 0 if dev is not None else config.evaluation.held_out, training.seed
-    )
-    if len(rows) < training.batch_size or len(kept_back) < 2:  # no rows to spare
-        rows, kept_back = split_rows(corpus, 0, training.seed)
-    name = SPEARMAN if dev is not None else LOSS if kept_back else None
-    if name is None:
-        logger.warning("nothing to evaluate on: the last state is kept, not the best")
-    if name == LOSS and method.collapse_is_lowest:
-        logger.warning(
-            "the checkpoint is chosen by the loss of held-out rows, which for method %r is lowest "
-            "where all vectors are alike; give graded pairs with --dev, or keep the last state "
-            "with --set evaluation.held_out=0",
-            method.name,
-        )
-    steps_of_epoch = math.ceil(len(rows) // training.batch_size / accumulation)
-    steps = training.max_steps or max(1, math.ceil(steps_of_epoch * training.epochs))
-    arguments = training_arguments(config, folder, steps, name)
-    views = method.views(corpus.kind, corpus.negatives)
-    if augment is not None:
-        views = augment.lay_out(corpus.kind, views)
-        if augment.needs_model and arguments.dataloader_num_workers:
-            raise ConfigError(
-                "augmentation mlm runs the model, which data-loader workers do not have; leave out "
-                f"trainer.dataloader_num_workers = {arguments.dataloader_num_workers}"
-            )
-    return _Prepared(
-        config,
-        method,
-        options,
-        corpus,
-        dev,
-        rows,
-        kept_back,
-        name,
-        folder,
-        arguments,
-        accumulation,
-        views,
-        augment,
-    )
-
-
-def _check_batch(
-    method: type[Method], options: MethodConfig, corpus: Corpus, size: int, accumulation: int
-) -> None:
-    if len(corpus) < size:
-        raise ConfigError(
-            f"training.batch_size is {size} but the data has only "
-            f"{len(corpus)} rows; use --batch-size {len(corpus)} or less, or more data"
-        )
-    check_batch(method, options, size, corpus.kind, corpus.negatives)
-    logger.info(
-        "%d %s, %s%s",
-        len(corpus),
-        corpus.kind,
-        negatives_text(method, options, size, corpus.kind, corpus.negatives),
-        " (gradient accumulation adds none; a larger --batch-size with --memory-budget does)"
-        if accumulation > 1 and method.needs_negatives
-        else "",
-    )
-
-
-def _length(prepared: _Prepared, method: Method) -> int:
+def _length(prepared: Prepared, method: Method) -> int:
     """Most tokens of a sentence in training."""
     return min(prepared.config.data.max_length, method.encoder.max_length)
 
 
-def _collator(prepared: _Prepared, method: Method) -> Collator:
+def _collator(prepared: Prepared, method: Method) -> Collator:
     encoder = method.encoder
     length = _length(prepared, method)
 
@@ -298,7 +152,7 @@ def _sample(rows: RowSubset, collator: Collator) -> Batch:
 
 
 def _trainer(
-    prepared: _Prepared,
+    prepared: Prepared,
     method: Method,
     collator: Collator,
     uncounted: Collator,

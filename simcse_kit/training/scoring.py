@@ -10,7 +10,8 @@ from torch import Tensor
 
 from simcse_kit.errors import ModelError
 from simcse_kit.evaluation.dev import DevSet
-from simcse_kit.methods.base import Batch, Method, MethodOutput
+from simcse_kit.methods.base import Method, MethodOutput
+from simcse_kit.methods.batch import Batch
 from simcse_kit.text.readers import Example
 
 __all__ = [

@@ -14,7 +14,8 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from simcse_kit.errors import ModelError
-from simcse_kit.methods.base import Batch, Method
+from simcse_kit.methods.base import Method
+from simcse_kit.methods.batch import Batch
 from simcse_kit.training.gradient_cache import GradientCache
 from simcse_kit.training.order import ShuffledOrder
 from simcse_kit.training.rows import RowSubset

@@ -19,15 +19,10 @@ from simcse_kit.encoder.batching import pad_batch
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods import METHODS, build_config
-from simcse_kit.methods.base import (
-    Batch,
-    Method,
-    MethodConfig,
-    MethodOutput,
-    Paper,
-    check_reads,
-    parse_config,
-)
+from simcse_kit.methods.base import Method, MethodOutput, Paper
+from simcse_kit.methods.batch import Batch
+from simcse_kit.methods.checks import check_reads
+from simcse_kit.methods.options import MethodConfig, parse_config
 from simcse_kit.text.readers import Kind
 from simcse_kit.training.gradient_cache import GradientCache
 

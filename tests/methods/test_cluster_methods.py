@@ -16,7 +16,8 @@ from simcse_kit.functional.clustering import sinkhorn
 from simcse_kit.functional.prototypes import swapped_prediction
 from simcse_kit.functional.queued import queued_info_nce
 from simcse_kit.methods import METHODS, build_config
-from simcse_kit.methods.base import Batch, Method
+from simcse_kit.methods.base import Method
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.prototypical import PrototypicalContrast, one_cluster_a_text
 from simcse_kit.methods.swav import SwAV
 from tests.small_data import sentences

@@ -13,7 +13,8 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.functional.siamese import margin_contrastive, pair_distance
 from simcse_kit.methods import build_config
-from simcse_kit.methods.base import Batch, check_batch
+from simcse_kit.methods.batch import Batch
+from simcse_kit.methods.checks import check_batch
 from simcse_kit.methods.contrastive_margin import MarginContrastive
 
 BINARY = torch.tensor([0.0, 1.0, 1.0, 0.0])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.functional.predictive import predictive_nce
-from simcse_kit.methods.base import Batch
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.cpc import CPC
 from tests.methods.test_cluster_methods import build
 

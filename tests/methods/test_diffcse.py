@@ -15,7 +15,7 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ModelError
 from simcse_kit.functional.contrastive import info_nce
 from simcse_kit.functional.detection import replaced_token_loss
-from simcse_kit.methods.base import Batch
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.diffcse import DiffCSE, DiffCSEConfig, _Discriminator
 from tests.encoder.conftest import family  # noqa: F401 - a fixture
 from tests.methods.test_simcse import ANCHORS, POSITIVES, batch_of

@@ -19,8 +19,10 @@ from simcse_kit.functional.moco import momentum_contrast
 from simcse_kit.functional.nt_xent import nt_xent
 from simcse_kit.functional.prediction import negative_cosine, normalized_mse
 from simcse_kit.methods import METHODS, build_config
-from simcse_kit.methods.base import Batch, Method, check_batch, negatives_text
+from simcse_kit.methods.base import Method
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.byol import BYOL
+from simcse_kit.methods.checks import check_batch, negatives_text
 from simcse_kit.methods.dual_encoder import DualEncoder
 from simcse_kit.methods.heads import relu_layers
 from simcse_kit.methods.moco import MoCo

@@ -20,7 +20,8 @@ from simcse_kit.functional.hypersphere import align_uniform
 from simcse_kit.functional.margin import ranking, simple, triplet
 from simcse_kit.functional.nt_xent import nt_xent
 from simcse_kit.methods import build_config
-from simcse_kit.methods.base import Batch, check_batch
+from simcse_kit.methods.batch import Batch
+from simcse_kit.methods.checks import check_batch
 from simcse_kit.methods.objective_table import OBJECTIVES, parse_objective
 from simcse_kit.methods.objectives import ObjectiveConfig, ObjectiveLoss
 from simcse_kit.methods.simcse import SimCSE

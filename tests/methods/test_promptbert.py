@@ -17,7 +17,7 @@ from simcse_kit.encoder.template import Template
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.functional.contrastive import info_nce
 from simcse_kit.methods import build_config
-from simcse_kit.methods.base import Batch
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.heads import mlp_head
 from simcse_kit.methods.promptbert import PromptBERT, PromptBERTConfig, exchange
 from tests.encoder.conftest import family  # noqa: F401 - a fixture

@@ -16,7 +16,7 @@ from simcse_kit.cli.main import app
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, MissingExtraError, ModelError
 from simcse_kit.methods import METHODS, build_config
-from simcse_kit.methods.base import Batch
+from simcse_kit.methods.batch import Batch
 from simcse_kit.text.augment import AugmentedViews
 from simcse_kit.text.collate import Collator
 from simcse_kit.text.readers import Example

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.packing import model
-from simcse_kit.methods.base import Batch, MethodOutput
+from simcse_kit.methods.base import MethodOutput
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
 from simcse_kit.text.collate import Collator
 from simcse_kit.text.readers import Example

@@ -12,7 +12,8 @@ import torch
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
-from simcse_kit.methods.base import Batch, Method
+from simcse_kit.methods.base import Method
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
 from simcse_kit.text.collate import Collator
 from simcse_kit.text.readers import Example

@@ -15,7 +15,8 @@ from transformers import TrainerControl, TrainerState
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ModelError
-from simcse_kit.methods.base import Batch, Method, MethodOutput
+from simcse_kit.methods.base import Method, MethodOutput
+from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
 from simcse_kit.text.collate import Collator
 from simcse_kit.text.readers import Example

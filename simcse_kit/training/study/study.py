@@ -17,7 +17,7 @@ from simcse_kit.config import RunConfig, merge, validated
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.dev import DevSet
-from simcse_kit.training.run import check
+from simcse_kit.training.prepare import check
 from simcse_kit.training.study.figures import write_plot
 from simcse_kit.training.study.runs import RunRecord, finished_run, measured, run_inside, run_once
 from simcse_kit.training.study.table import Row, rows_of, text_table

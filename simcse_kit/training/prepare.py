@@ -1,0 +1,161 @@
+"""What is known, and found good, of a run before any weights are loaded."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+
+from simcse_kit.config import MethodSection, RunConfig
+from simcse_kit.errors import ConfigError
+from simcse_kit.evaluation.dev import DevSet
+from simcse_kit.methods import METHODS, build_config
+from simcse_kit.methods.base import Method
+from simcse_kit.methods.checks import check_batch, check_reads, negatives_text
+from simcse_kit.methods.options import MethodConfig
+from simcse_kit.text.augment.views import AugmentedViews
+from simcse_kit.text.corpus import Corpus
+from simcse_kit.text.readers import Example
+from simcse_kit.training.arguments import accumulation_steps, training_arguments
+from simcse_kit.training.chunking import check_chunking
+from simcse_kit.training.folder import check_folder
+from simcse_kit.training.rows import RowSubset, split_rows
+from simcse_kit.training.scoring import LOSS, SPEARMAN
+
+__all__ = ["Prepared", "check", "prepare"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose configuration, training text, dev set and output folder are good."""
+
+    config: RunConfig
+    method: type[Method]
+    options: MethodConfig
+    corpus: Corpus
+    dev: DevSet | None
+    rows: RowSubset
+    kept_back: list[Example]
+    score_name: str | None
+    folder: Path
+    arguments: transformers.TrainingArguments
+    accumulation: int
+    views: tuple[int, ...]
+    augment: AugmentedViews | None
+
+
+def check(config: RunConfig) -> None:
+    """Find what is wrong with a run before any weights are loaded; nothing is trained.
+
+    Raises:
+        ConfigError: a setting is wrong, or the output folder cannot be used.
+        DataError: the training text or the dev set is wrong.
+    """
+    prepare(config, resume=False, overwrite=True)
+
+
+def prepare(config: RunConfig, *, resume: bool, overwrite: bool) -> Prepared:
+    """Check everything that needs no weights.
+
+    Args:
+        config: the run.
+        resume: it goes on with what is in its output folder.
+        overwrite: it replaces what is in its output folder.
+
+    Raises:
+        ConfigError: a setting is wrong, or the output folder cannot be used.
+        DataError: the training text or the dev set is wrong.
+    """
+    training = config.training
+    method: type[Method] = METHODS.resolve(config.method.name)
+    options = build_config(config.method.name, config.method.options)
+    # The method's defaults too, so that run.toml tells all and repeats the run later on.
+    section = MethodSection.model_validate({"name": config.method.name, **options.model_dump()})
+    config = config.model_copy(update={"method": section})
+    accumulation = accumulation_steps(config)
+    chains = config.data.augment
+    augment = None if chains is None else AugmentedViews(chains, training.seed)
+    if not config.data.train:
+        raise ConfigError("no training data: name files or folders, such as data/sentences.txt")
+    dev = None if config.evaluation.dev is None else DevSet.load(config.evaluation.dev)
+    corpus = Corpus.build(
+        config.data.train,
+        columns=config.data.columns,
+        on_bad_row=config.data.on_bad_row,
+        label=config.data.label,
+        documents=config.data.documents,
+    )
+    check_reads(method, corpus.kind)
+    check_chunking(method, options, training)
+    if corpus.kind == "labelled":
+        method.check_labels(options, torch.tensor(corpus.labels()))
+    _check_batch(method, options, corpus, training.batch_size, accumulation)
+    folder = check_folder(config, corpus.fingerprint, resume=resume, overwrite=overwrite)
+
+    rows, kept_back = split_rows(
+        corpus, 0 if dev is not None else config.evaluation.held_out, training.seed
+    )
+    if len(rows) < training.batch_size or len(kept_back) < 2:  # no rows to spare
+        rows, kept_back = split_rows(corpus, 0, training.seed)
+    name = SPEARMAN if dev is not None else LOSS if kept_back else None
+    if name is None:
+        logger.warning("nothing to evaluate on: the last state is kept, not the best")
+    if name == LOSS and method.collapse_is_lowest:
+        logger.warning(
+            "the checkpoint is chosen by the loss of held-out rows, which for method %r is lowest "
+            "where all vectors are alike; give graded pairs with --dev, or keep the last state "
+            "with --set evaluation.held_out=0",
+            method.name,
+        )
+    steps_of_epoch = math.ceil(len(rows) // training.batch_size / accumulation)
+    steps = training.max_steps or max(1, math.ceil(steps_of_epoch * training.epochs))
+    arguments = training_arguments(config, folder, steps, name)
+    views = method.views(corpus.kind, corpus.negatives)
+    if augment is not None:
+        views = augment.lay_out(corpus.kind, views)
+        if augment.needs_model and arguments.dataloader_num_workers:
+            raise ConfigError(
+                "augmentation mlm runs the model, which data-loader workers do not have; leave out "
+                f"trainer.dataloader_num_workers = {arguments.dataloader_num_workers}"
+            )
+    return Prepared(
+        config,
+        method,
+        options,
+        corpus,
+        dev,
+        rows,
+        kept_back,
+        name,
+        folder,
+        arguments,
+        accumulation,
+        views,
+        augment,
+    )
+
+
+def _check_batch(
+    method: type[Method], options: MethodConfig, corpus: Corpus, size: int, accumulation: int
+) -> None:
+    if len(corpus) < size:
+        raise ConfigError(
+            f"training.batch_size is {size} but the data has only "
+            f"{len(corpus)} rows; use --batch-size {len(corpus)} or less, or more data"
+        )
+    check_batch(method, options, size, corpus.kind, corpus.negatives)
+    logger.info(
+        "%d %s, %s%s",
+        len(corpus),
+        corpus.kind,
+        negatives_text(method, options, size, corpus.kind, corpus.negatives),
+        " (gradient accumulation adds none; a larger --batch-size with --memory-budget does)"
+        if accumulation > 1 and method.needs_negatives
+        else "",
+    )
