@@ -16,7 +16,8 @@ def compare_methods_command(
         typer.Argument(help="Training text, as for `simcse train`; files or folders."),
     ],
     methods: Annotated[
-        str, typer.Option(metavar="A,B,...", help="With options: simcse,moco(queue_size=1024)")
+        str,
+        typer.Option(metavar="A,B,...", help="With options: simcse,moco(queue_size=512, lr=1e-4)"),
     ],
     dev: Annotated[
         str, typer.Option(metavar="PATH", help="STS folder or graded pairs to score on.")

@@ -33,6 +33,7 @@ def mine_command(
     ] = 0.95,
     margin: Annotated[float, typer.Option(help="Least distance below the positive's score.")] = 0.0,
     min_score: Annotated[float, typer.Option(help="Least score of a hard negative.")] = -1.0,
+    max_score: Annotated[float, typer.Option(help="Most score of a hard negative.")] = 1.0,
     pick: Annotated[
         str, typer.Option(metavar="hardest|random", help="Which of those left.")
     ] = "hardest",
@@ -75,6 +76,7 @@ def mine_command(
         factor=factor,
         margin=margin,
         min_score=min_score,
+        max_score=max_score,
         pick=cast("Any", pick),  # checked by Mining
         hard_positives=hard_positives,
         positive_score=positive_score,

@@ -23,7 +23,8 @@ class Mining:
         factor: a neighbour that scores above the positive's score times this is taken for a
             missed positive (2407.15831 keeps 0.95).
         margin: a neighbour must score lower than the positive by this much, too.
-        min_score: neighbours below this are no hard negatives.
+        min_score: neighbours below this are no hard negatives,
+        max_score: nor are those above this, whatever the positive's score.
         pick: the ``hardest`` of what is left, or ``random`` ones.
         hard_positives: of an anchor with several positives keep the row with the least similar.
         positive_score: of single texts the positive is the least similar neighbour that scores at
@@ -38,6 +39,7 @@ class Mining:
     factor: float = 0.95
     margin: float = 0.0
     min_score: float = -1.0
+    max_score: float = 1.0
     pick: Literal["hardest", "random"] = "hardest"
     hard_positives: bool = False
     positive_score: float = 0.8
@@ -53,6 +55,7 @@ class Mining:
             ("factor", 0 < self.factor <= 1, "0 < factor <= 1"),
             ("margin", 0 <= self.margin < 2, "0 <= margin < 2"),
             ("min_score", -1 <= self.min_score < 1, "-1 <= score < 1"),
+            ("max_score", self.min_score < self.max_score <= 1, "min_score < score <= 1"),
             ("pick", self.pick in ("hardest", "random"), "hardest, random"),
             ("positive_score", -1 <= self.positive_score <= 1, "-1 to 1"),
             ("positive_rank", self.positive_rank >= 1, "1 or more"),
@@ -101,12 +104,17 @@ def choose(
     fit = []
     for text, score in ranked[first - 1 : last]:
         if score > limit:
-            what = "neighbours too near to the positive's score"
-            counts[what] = counts.get(what, 0) + 1
-        elif score >= mining.min_score:
+            passed = "neighbours too near to the positive's score"
+        elif score > mining.max_score:
+            passed = "neighbours above --max-score"
+        elif score < mining.min_score:
+            passed = "neighbours below --min-score"
+        else:
             fit.append((text, score))
             if mining.pick == "hardest" and len(fit) == mining.negatives:
                 break
+            continue
+        counts[passed] = counts.get(passed, 0) + 1
     if mining.pick == "random" and len(fit) > mining.negatives:
         fit = [fit[place] for place in sorted(rng.sample(range(len(fit)), mining.negatives))]
     return fit

@@ -81,6 +81,10 @@ def dedupe(
         target = check_output(output, overwrite=overwrite, columns=len(first.columns))
         summary = Summary(str(target))
         stays = _stays(first, chosen, level, threshold, by, summary)
+        if not summary.read:
+            skipped = report.summary()
+            why = f"no row is left; skipped {skipped}" if skipped else "no row under the header"
+            raise DataError(why, file=file)
         second = read(ReadReport(), on_bytes)
         with writing(target, second.columns, header=second.header) as writer:
             at = 0

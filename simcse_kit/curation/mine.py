@@ -177,8 +177,8 @@ def mine(
     if not chosen:
         raise DataError(
             f"no hard negative is left for any of {len(rows.anchors)} rows "
-            f"({', '.join(f'{n} {what}' for what, n in summary.left_out.items())}); widen --ranks, "
-            "or raise --factor"
+            f"({_counts(summary.left_out | summary.figures)}); widen --ranks, or change the filter "
+            "that passes over most"
         )
     _write(target, chosen, pool.texts, mining.negatives)
     summary.rows = len(chosen)
@@ -189,6 +189,12 @@ def mine(
         "mean score of negatives": negative_mean,
     }
     return summary
+
+
+def _counts(figures: dict[str, Any]) -> str:
+    """What was left out or passed over, most first."""
+    counted = sorted((-n, what) for what, n in figures.items() if isinstance(n, int))
+    return ", ".join(f"{-n} {what}" for n, what in counted)
 
 
 def _vectors(encoder: Encoder, texts: list[str], progress: bool) -> NDArray[np.float32]:

@@ -66,6 +66,7 @@ class Writer:
         self._path = path
         self._format = format
         self._columns = tuple(columns)
+        self._known = frozenset(columns)
         self.rows = 0
         self._plain = csv.writer(file, lineterminator="\n")
         # A bare carriage return is not quoted by itself.
@@ -82,8 +83,15 @@ class Writer:
         self.rows += 1
         if self._format == "jsonl":
             self._file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
-        else:
-            self._row([self._field(name, record.get(name)) for name in self._columns])
+            return
+        if not self._known.issuperset(record):
+            more = next(name for name in record if name not in self._known)
+            raise DataError(
+                f"row {self.rows} has {more!r}, which the first row has not and so is no column of "
+                f"this .{self._format} file; write .jsonl",
+                file=self._path,
+            )
+        self._row([self._field(name, record.get(name)) for name in self._columns])
 
     def _field(self, name: str, value: Any) -> str:
         if isinstance(value, str):

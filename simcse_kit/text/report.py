@@ -103,7 +103,10 @@ class RowGate:
         """A row follows: the blank lines noted before it were not at the end of the file."""
         if self.blanks:
             count, self.blanks = self.blanks, 0
-            message = "blank line; delete it (blank lines may only end a file)"
+            message = (
+                "blank line; delete it (blank lines may only end a file), or read the file as "
+                "documents with data.documents = 1 or more"
+            )
             self.reject(self._first_blank, Problem("blank line", message), count)
 
     def finish(self, lines: int) -> None:

@@ -54,6 +54,17 @@ def test_no_header_stays_no_header(tmp_path: Path) -> None:
     assert (tmp_path / "y.tsv").read_text() == "a\t1\nb\t3\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("sent0,sent1\n", "no row under the header"), ("sent0,sent1\n,b\n", "blank anchor")],
+)
+def test_nothing_left_is_an_error(tmp_path: Path, text: str, message: str) -> None:
+    file = write(tmp_path / "x.csv", text)
+    with pytest.raises(DataError, match=message):
+        dedupe(file, tmp_path / "y.csv", on_bad_row="skip")
+    assert not (tmp_path / "y.csv").exists()
+
+
 def test_a_file_may_be_cleaned_in_place(tmp_path: Path) -> None:
     file = write(tmp_path / "x.txt", "a\na\n")
     dedupe(file, file, overwrite=True)

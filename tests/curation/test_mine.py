@@ -110,6 +110,7 @@ def mined(tmp_path: Path, rows: Rows, **options: Any) -> tuple[list[tuple[str, .
         ({"negatives": 3}, ["n40", "n50", "n60"]),
         ({"negatives": 9}, ["n40", "n50", "n60"]),
         ({"negatives": 9, "min_score": 0.6}, ["n40", "n50"]),
+        ({"max_score": 0.7}, ["n50"]),
         ({"ranks": (4, 5)}, ["n50"]),
         ({"ranks": (1, 3), "negatives": 3}, ["n40"]),
     ],
@@ -209,6 +210,8 @@ def test_columns_of_tables_and_lists_of_jsonl(tmp_path: Path) -> None:
         ({"ranks": (1, 2), "negatives": 3}, "ranks 1:2 hold fewer than the 3 negatives"),
         ({"factor": 1.5}, "factor is 1.5; allowed: 0 < factor <= 1"),
         ({"margin": -1.0}, "margin is -1.0"),
+        ({"max_score": 1.5}, "max_score is 1.5; allowed: min_score < score <= 1"),
+        ({"min_score": 0.5, "max_score": 0.5}, "max_score is 0.5"),
         ({"pick": "best"}, "pick is 'best'; allowed: hardest, random"),
         ({"search": "annoy"}, "search is 'annoy'; allowed: exact, faiss"),
     ],
@@ -229,7 +232,8 @@ def test_what_cannot_be_mined(tmp_path: Path) -> None:
     target = tmp_path / "t.csv"
     with pytest.raises(DataError, match="all texts are the same"):
         mine(PLANE, Rows(["a", "b"], ["p", "P."]), target, Mining())
-    with pytest.raises(DataError, match="no hard negative is left for any of 1 rows"):
+    message = "left for any of 1 rows .1 neighbours too near .*, 1 rows without a hard negative"
+    with pytest.raises(DataError, match=message):
         mine(PLANE, Rows(["a"], ["p"]), target, Mining(), candidates=["n20"])
 
     class Broken(Angles):

@@ -34,6 +34,19 @@ def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_table_takes_no_value_that_its_first_row_has_not(tmp_path: Path) -> None:
+    message = r"row 2 has 'id', which the first row has not .* write \.jsonl"
+
+    def write_two() -> None:
+        with writing(tmp_path / "a.csv", ["text"]) as writer:
+            writer.write({"text": "x"})
+            writer.write({"text": "y", "id": 2})
+
+    with pytest.raises(DataError, match=message):
+        write_two()
+    assert not list(tmp_path.iterdir())
+
+
 def test_tabs_and_line_ends_become_spaces_where_they_are_marks(tmp_path: Path) -> None:
     with writing(tmp_path / "a.tsv", ["sent0", "sent1"]) as writer:
         writer.write({"sent0": "a\tb", "sent1": "c\r\nd"})

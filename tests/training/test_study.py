@@ -90,12 +90,27 @@ def test_every_seed_sees_all_methods_in_turn(
     assert study.rows[0].deviation("dev_spearman") == pytest.approx(2**0.5)
 
 
+def test_a_method_may_have_a_learning_rate_of_its_own(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {}
+
+    def fake(run: RunConfig, *_: object, method: str, **__: object) -> RunRecord:
+        rates[method] = run.training.learning_rate
+        return RunRecord(method, run.training.seed, {"dev_spearman": 1.0})
+
+    monkeypatch.setattr(module, "run_once", fake)
+    compare_methods(config, "simcse,simcse(lr=1e-3)", seeds=1)
+    assert rates == {"simcse": config.training.learning_rate, "simcse(lr=0.001)": 1e-3}
+
+
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
         ("simcze", "unknown method 'simcze'"),
         ("simcse(temprature=1)", "unknown key method.temprature"),
         ("simcse(1)", "an argument without a name"),
+        ("simcse(lr=0)", "learning_rate"),
         ("simcse,simcse", "names simcse twice"),
         ("simcse(", "cannot be read"),
         ("simcse(temperature=x)", "cannot be read"),

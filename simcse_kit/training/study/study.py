@@ -52,7 +52,9 @@ class Study:
 
 
 def variants(methods: str) -> dict[str, dict[str, Any]]:
-    """``"simcse,moco(queue_size=1024)"`` as label -> table of the method.
+    """``"simcse,moco(queue_size=1024, lr=1e-4)"`` as label -> table of the method.
+
+    ``lr`` is no option of a method: :func:`compare_methods` takes it out.
 
     Raises:
         ConfigError: not of that form, an argument without a name, or one method twice.
@@ -95,7 +97,8 @@ def compare_methods(
     Args:
         config: of all runs, its method aside; ``training.output`` is the folder of the study,
             ``evaluation.dev`` must be set, ``training.seed`` is the first seed.
-        methods: names, each with options or without: ``"simcse,moco(queue_size=1024)"``.
+        methods: names, each with options or without: ``"simcse,moco(queue_size=1024)"``; ``lr`` is
+            the learning rate of this method, in place of that of the study.
         seeds: runs of each method.
         keep_encoders: keep the encoder of every run.
         resume: runs in the folder that finished with the same settings are not made again.
@@ -138,7 +141,11 @@ def _jobs(config: RunConfig, methods: str, seeds: int) -> list[tuple[str, RunCon
     jobs = []
     for seed in range(config.training.seed, config.training.seed + seeds):
         for label, table in variants(methods).items():
-            whole = merge(base, {"training": {"seed": seed, "output": "encoder"}, "method": table})
+            method = dict(table)
+            training = {"seed": seed, "output": "encoder"}
+            if "lr" in method:
+                training["learning_rate"] = method.pop("lr")
+            whole = merge(base, {"training": training, "method": method})
             jobs.append((label, validated(RunConfig, whole, where=label)))
     return jobs
 
