@@ -32,6 +32,9 @@ def eval_command(
     geometry_on: Annotated[
         str, typer.Option(help="Where alignment and uniformity are taken: STSB, STSB-full, ...")
     ] = "STSB",
+    resamples: Annotated[
+        int, typer.Option(help="Of the bootstrap for the 95 % intervals; 0 for none.")
+    ] = 10_000,
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Scores as JSON; - for stdout.")
     ] = None,
@@ -41,6 +44,7 @@ def eval_command(
 ) -> None:
     """Score an encoder on STS tasks, with alignment and uniformity."""
     from simcse_kit.evaluation.evaluate import DEFAULT_GEOMETRY, evaluate, load_tasks
+    from simcse_kit.evaluation.statistics.bootstrap import LEVEL, check_settings
     from simcse_kit.training.folder import METRICS
 
     # Whatever is wrong with files and data is said before a model is opened.
@@ -52,6 +56,8 @@ def eval_command(
     if report is not None and Path(report).exists() and not Path(report).is_dir():
         raise ConfigError(f"--report {report} is a file; give the name of a folder")
     history = None if report is None else _history(Path(model) / METRICS)
+    if resamples:
+        check_settings(resamples, LEVEL)
     loaded = load_tasks(tasks, data)
     if geometry_on != DEFAULT_GEOMETRY:
         load_tasks([geometry_on], data)
@@ -69,6 +75,7 @@ def eval_command(
                     geometry_on=geometry_on,
                     progress=True,
                     name=name,
+                    resamples=resamples,
                 )
             )
     document = json.dumps(reports[-1].to_json(), indent=2) + "\n"

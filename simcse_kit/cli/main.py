@@ -14,6 +14,7 @@ import typer
 from simcse_kit import __version__
 from simcse_kit.cli import (
     catalogue,
+    compare,
     compare_methods,
     data,
     encode,
@@ -42,6 +43,7 @@ app.command("similarity")(similarity.similarity_command)
 app.command("eval")(evaluate.eval_command)
 app.command("info")(info.info_command)
 app.command("export")(export.export_command)
+app.command("compare")(compare.compare_command)
 app.command("compare-methods")(compare_methods.compare_methods_command)
 data_app = typer.Typer(
     help="Make training files: triplets, pairs, hard negatives, cleaned and split files.",

@@ -12,7 +12,21 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SCHEMA", "STANDARD_TASKS", "Geometry", "Report", "SubsetScore", "TaskResult"]
+from simcse_kit.evaluation.statistics.bootstrap import Interval
+
+__all__ = [
+    "AVERAGE",
+    "SCHEMA",
+    "STANDARD_TASKS",
+    "Geometry",
+    "Intervals",
+    "Report",
+    "SubsetScore",
+    "TaskResult",
+]
+
+AVERAGE = "Avg."
+"""What the mean of the seven tasks goes by beside their names."""
 
 SCHEMA = 1
 """Version of the JSON form; raised whenever a key changes its meaning or goes away."""
@@ -71,11 +85,26 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class Intervals:
+    """How sure the Spearman of each task is, and of the seven-task mean as ``Avg.``.
+
+    ``level`` is the share of such intervals that hold the true value; they are BCa intervals of a
+    bootstrap with so many ``resamples`` and ``seed``, stratified by subset.
+    """
+
+    scores: dict[str, Interval]
+    level: float
+    resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class Report:
     """All that one evaluation found.
 
     ``average`` is the mean of the unrounded "all" Spearman of the seven standard tasks, and None
-    unless all seven are there. ``seconds`` is the wall time of the whole evaluation.
+    unless all seven are there. ``seconds`` is the wall time of the whole evaluation. ``intervals``
+    is None where none were asked for.
     """
 
     model: str
@@ -85,6 +114,7 @@ class Report:
     geometry: Geometry | None
     versions: dict[str, str]
     seconds: float
+    intervals: Intervals | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form (schema 1): plain dicts and numbers, NaN and infinities as None.
@@ -101,6 +131,7 @@ class Report:
             "average": _number(self.average),
             **{key: _number(None if shape is None else getattr(shape, key)) for key in _MEASURES},
             "geometry": None if shape is None else {key: getattr(shape, key) for key in _COUNTS},
+            "intervals": None if self.intervals is None else _intervals_json(self.intervals),
             "versions": dict(self.versions),
             "seconds": _number(self.seconds),
         }
@@ -126,6 +157,18 @@ def _subset_json(score: SubsetScore) -> dict[str, Any]:
         "spearman": _number(score.spearman),
         "pearson": _number(score.pearson),
         "pairs": score.pairs,
+    }
+
+
+def _intervals_json(found: Intervals) -> dict[str, Any]:
+    return {
+        "level": found.level,
+        "resamples": found.resamples,
+        "seed": found.seed,
+        "scores": {
+            name: [_number(interval.low), _number(interval.high)]
+            for name, interval in found.scores.items()
+        },
     }
 
 

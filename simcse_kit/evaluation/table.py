@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from simcse_kit.evaluation.results import AVERAGE
+
 if TYPE_CHECKING:
-    from simcse_kit.evaluation.results import Geometry, Report, TaskResult
+    from simcse_kit.evaluation.results import Geometry, Intervals, Report, TaskResult
+    from simcse_kit.evaluation.statistics.bootstrap import Interval
 
 __all__ = ["render"]
 
 _WIDTH = 100
 _GAP = "  "
 _ROWS = ("Spearman all", "Spearman mean", "Spearman wmean", "Pearson all", "pairs")
-_LABEL = max(map(len, _ROWS))
 
 
 def render(report: Report) -> str:
@@ -22,15 +24,22 @@ def render(report: Report) -> str:
     One column a task; where the columns do not fit side by side they are broken into blocks.
     """
     parts = [f"{report.model}   pooling: {report.pooling}"]
-    parts += ["", *_blocks([_column(task) for task in report.tasks.values()])]
+    found = report.intervals
+    labels = ["", *_ROWS] if found is None else ["", _ROWS[0], *_bound_labels(found), *_ROWS[1:]]
+    parts += ["", *_blocks(labels, [_column(task, report) for task in report.tasks.values()])]
     if report.tasks:
         parts += [
             "",
             "Protocol: cosine of the embeddings, no regressor; correlations x100 over all pairs of",
             'a task ("all"); mean and wmean = plain and pair-weighted mean over its subsets.',
         ]
+    if found is not None:
+        parts += [
+            f"Intervals: BCa bootstrap, {found.resamples:,} resamples of the pairs of each subset."
+        ]
     if report.average is not None:
-        parts += [f"Average of the seven tasks (Spearman all): {_score(report.average)}"]
+        bounds = "" if found is None else _bracket(found.scores[AVERAGE])
+        parts += [f"Average of the seven tasks (Spearman all): {_score(report.average)}{bounds}"]
     if report.geometry is not None:
         parts += _geometry(report.geometry)
     return "\n".join(parts)
@@ -40,29 +49,41 @@ def _score(value: float, digits: int = 2) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _column(task: TaskResult) -> list[str]:
-    scores = (task.spearman, task.mean, task.wmean, task.pearson)
-    return [task.name, *map(_score, scores), f"{task.pairs}"]
+def _bracket(interval: Interval) -> str:
+    return f" [{_score(interval.low)}, {_score(interval.high)}]"
 
 
-def _blocks(columns: list[list[str]]) -> list[str]:
+def _bound_labels(found: Intervals) -> tuple[str, str]:
+    return f"  {100 * found.level:g} % from", "  to"
+
+
+def _column(task: TaskResult, report: Report) -> list[str]:
+    cells = [task.name, *map(_score, (task.spearman, task.mean, task.wmean, task.pearson))]
+    if report.intervals is not None:
+        interval = report.intervals.scores[task.name]
+        cells[2:2] = [_score(interval.low), _score(interval.high)]
+    return [*cells, f"{task.pairs}"]
+
+
+def _blocks(labels: list[str], columns: list[list[str]]) -> list[str]:
     """Lay columns side by side, each right-aligned, as many a block as the width allows."""
+    left = max(map(len, labels))
+    labels = [label.ljust(left) for label in labels]
     lines: list[str] = []
-    block: list[list[str]] = []
-    used = _LABEL
+    block: list[list[str]] = [labels]
+    used = left
     for column in columns:
         width = max(map(len, column))
-        if block and used + len(_GAP) + width > _WIDTH:
+        if len(block) > 1 and used + len(_GAP) + width > _WIDTH:
             lines += [*_block(block), ""]
-            block, used = [], _LABEL
+            block, used = [labels], left
         block.append([cell.rjust(width) for cell in column])
         used += len(_GAP) + width
-    return lines + _block(block) if block else lines
+    return lines + _block(block) if len(block) > 1 else lines
 
 
 def _block(columns: list[list[str]]) -> list[str]:
-    labels = [" " * _LABEL, *(row.ljust(_LABEL) for row in _ROWS)]
-    return [_GAP.join(cells) for cells in zip(labels, *columns, strict=True)]
+    return [_GAP.join(cells) for cells in zip(*columns, strict=True)]
 
 
 def _geometry(shape: Geometry) -> list[str]:

@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 
 from simcse_kit import __version__
+from simcse_kit.config import RunConfig
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.methods import METHODS
 from simcse_kit.methods.simcse import SimCSEConfig
 from simcse_kit.training import run as training_run
+from simcse_kit.training.study import study
+from simcse_kit.training.study.runs import RunRecord
 from tests.cli.conftest import Done, Simcse
 
 LINES = ["the cat sat", "a dog ran", "the cat sat"]
@@ -482,6 +485,66 @@ def test_a_model_that_fails_leaves_no_scores(simcse: Simcse, pairs: Path, tmp_pa
     scores = tmp_path / "scores.json"
     refused(simcse("eval", tmp_path / "absent", "--tasks", pairs, "--json", scores), "absent")
     assert files_in(tmp_path) == ["graded.tsv"]
+
+
+def test_compare_holds_models_against_the_first(
+    simcse: Simcse, tiny_encoder_dir: Path, pairs: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(tiny_encoder_dir, tmp_path / "other"))
+    options = ("--tasks", pairs, "--resamples", 200)
+    done = simcse("compare", tiny_encoder_dir, other, *options, "--json", tmp_path / "c.json")
+    assert done.code == 0, done.err
+    assert "no difference shown" in done.out
+    document = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))
+    assert document["models"] == [str(tiny_encoder_dir), str(other)]
+    (difference,) = document["differences"]
+    assert difference["difference"] == {"estimate": 0.0, "low": 0.0, "high": 0.0}
+    assert json.loads(simcse("compare", tiny_encoder_dir, other, *options, "--json", "-").out)
+
+    seeds = f"{tiny_encoder_dir},{other}"
+    done = simcse("compare", seeds, seeds, *options)
+    assert done.code == 0, done.err
+    assert "± 0.00 " in done.out
+
+
+def test_compare_refuses_before_a_model_is_opened(
+    simcse: Simcse, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SentenceEncoder, "load", lambda *_, **__: pytest.fail("opened"))
+    good = ["compare", "mini", "mini", "--tasks", pairs]
+    refused(simcse("compare", "mini", "--tasks", pairs), "two models or more")
+    refused(simcse("compare", "mini,mini", "mini", "--tasks", pairs), "2, 1 seeds")
+    refused(simcse(*good, "--resamples", 10), "resamples is 10", "100 or more")
+    refused(simcse(*good, "--level", 2), "level is 2.0")
+    refused(simcse(*good, "--json", tmp_path), "name of a file")
+    refused(simcse("compare", "mini", "mini", "--tasks", "STS99"), "STS99")
+
+
+def test_compare_methods_prints_the_table(
+    simcse: Simcse,
+    tiny_encoder_dir: Path,
+    texts: Path,
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def trained(run: RunConfig, *_: object, method: str, **__: object) -> RunRecord:
+        assert run.training.max_steps == 3
+        figures = {"dev_spearman": 100 * run.training.learning_rate, "sentences_per_second": 1.0}
+        return RunRecord(method, run.training.seed, figures)
+
+    monkeypatch.setattr(study, "run_once", trained)
+    done = simcse(
+        *("compare-methods", texts, "--dev", pairs, "--output", tmp_path / "study"),
+        *("--model", tiny_encoder_dir, "--steps", 3, "--seeds", 2, "--batch-size", 4),
+        *("--methods", "simcse(lr=0.1),simclr(lr=0.2)"),
+    )
+    assert done.code == 0, done.err
+    rows = [line for line in done.out.split("\n") if line.startswith("| s")]
+    assert rows[0].startswith("| simclr(lr=0.2) | 2 | 20.00 ± 0.00 |")
+    assert rows[1].startswith("| simcse(lr=0.1) | 2 | 10.00 ± 0.00 |")
+    assert rows[2].startswith("| start | 1 |")
+    assert str(tmp_path / "study" / "study.svg") in done.err
 
 
 def test_compare_methods_refuses_before_it_trains(

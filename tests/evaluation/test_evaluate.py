@@ -251,7 +251,7 @@ def test_the_json_form(senteval: Path, encoder: BagOfWords) -> None:
     form = evaluate(encoder, data=senteval).to_json()
     assert list(form) == [
         "schema", "model", "pooling", "tasks", "average", "alignment", "uniformity", "mean_cosine",
-        "dimension_std", "effective_rank", "geometry", "versions", "seconds",
+        "dimension_std", "effective_rank", "geometry", "intervals", "versions", "seconds",
     ]  # fmt: skip
     assert form["schema"] == 1
     assert set(form["tasks"]["STS13"]) == {
@@ -259,6 +259,7 @@ def test_the_json_form(senteval: Path, encoder: BagOfWords) -> None:
     }  # fmt: skip
     assert set(form["tasks"]["STS13"]["subsets"]["FNWN"]) == {"spearman", "pearson", "pairs"}
     assert json.loads(json.dumps(form, allow_nan=False)) == form
+    assert form["intervals"] is None
     bare = evaluate(encoder, "STSB", data=senteval, geometry_on=None).to_json()
     assert bare["alignment"] is None
     assert bare["geometry"] is None

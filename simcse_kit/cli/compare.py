@@ -1,0 +1,85 @@
+"""`simcse compare`"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simcse_kit.errors import ConfigError
+
+__all__ = ["compare_command"]
+
+
+def compare_command(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Two or more; the others are held against the first. Seeds of one system: A,B,C.",
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="STS data in the SentEval layout; the Hub without it."),
+    ] = None,
+    tasks: Annotated[
+        str,
+        typer.Option(help="sts (the seven), names such as STS12,STSB, or files of graded pairs."),
+    ] = "sts",
+    resamples: Annotated[int, typer.Option(help="Of the bootstrap.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of its draws.")] = 0,
+    level: Annotated[float, typer.Option(help="Of intervals and verdicts.")] = 0.95,
+    flips: Annotated[int, typer.Option(help="Pairs to show at each end.")] = 5,
+    json_file: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="All as JSON; - for stdout.")
+    ] = None,
+) -> None:
+    """Tell whether encoders differ: intervals, paired tests, and where the difference lies."""
+    from simcse_kit.atomic import write_whole
+    from simcse_kit.evaluation.evaluate import evaluate, load_tasks
+    from simcse_kit.evaluation.statistics.bootstrap import check_settings
+    from simcse_kit.evaluation.statistics.seeds import check_seeds, compare_systems
+
+    # Whatever is wrong with the arguments is said before a model is opened.
+    check_settings(resamples, level)
+    scores = None if json_file in (None, "-") else Path(str(json_file))
+    if scores is not None and (scores.is_dir() or not scores.parent.is_dir()):
+        raise ConfigError(f"--json {json_file}: give the name of a file in a folder that exists")
+    systems = [[seed_model.strip() for seed_model in model.split(",")] for model in models]
+    if len(systems) < 2:
+        raise ConfigError("compare takes two models or more; `simcse eval` scores one")
+    over_seeds = any(len(system) > 1 for system in systems)
+    if over_seeds:
+        check_seeds([len(system) for system in systems])
+    loaded = load_tasks(tasks, data)
+    from simcse_kit.encoder.encoder import SentenceEncoder
+    from simcse_kit.evaluation.statistics.comparison import compare_reports
+    from simcse_kit.evaluation.statistics.tables import render_comparison, render_systems
+
+    reports = [
+        [
+            evaluate(SentenceEncoder.load(name), loaded, geometry_on=None, progress=True, name=name)
+            for name in system
+        ]
+        for system in systems
+    ]
+    if over_seeds:
+        found = compare_systems(reports, level=level)
+        table, document = render_systems(found), found.to_json()
+    else:
+        comparison = compare_reports(
+            [report for (report,) in reports],
+            loaded,
+            resamples=resamples,
+            seed=seed,
+            level=level,
+            flips=flips,
+        )
+        table, document = render_comparison(comparison), comparison.to_json()
+    text = json.dumps(document, indent=2) + "\n"
+    typer.echo(text if json_file == "-" else table, nl=json_file != "-")
+    if scores is not None:
+        write_whole(scores, text, remedy="give --json another file")

@@ -1,0 +1,374 @@
+"""Several encoders on the same pairs: differences, how sure they are, and where they come from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from scipy.stats import rankdata
+
+from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.evaluation.pairset import PairSet, concatenate
+from simcse_kit.evaluation.results import AVERAGE, STANDARD_TASKS, Intervals, Report, TaskResult
+from simcse_kit.evaluation.scores import spearman
+from simcse_kit.evaluation.statistics.bootstrap import (
+    LEVEL,
+    RESAMPLES,
+    Bootstrap,
+    Interval,
+    Sample,
+    two_sided_p,
+)
+from simcse_kit.evaluation.statistics.plain import plain
+from simcse_kit.evaluation.statistics.significance import holm, steiger, williams
+from simcse_kit.evaluation.statistics.slices import slices
+
+__all__ = [
+    "Comparison",
+    "Difference",
+    "Flip",
+    "SliceScore",
+    "Verdict",
+    "compare_reports",
+    "score_intervals",
+    "verdict",
+]
+
+Verdict = Literal["better", "worse", "no difference shown"]
+
+# A slice with fewer pairs of a task says nothing about that task.
+_SLICE_PAIRS = 30
+_SLICE_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A model less the first model, on one task or on the mean of the seven.
+
+    Attributes:
+        task: its name, or ``Avg.``.
+        model: the one that is held against the first.
+        difference: in points of Spearman x100, with the interval of the paired bootstrap.
+        p: of the paired bootstrap, two-sided.
+        adjusted: that p after Holm's correction: over all tasks and models, or for the mean over
+            all models.
+        williams: p of Williams' test; NaN for the mean.
+        steiger: p of Steiger's Z; NaN for the mean.
+        verdict: what may be said of the model at the level of the comparison.
+    """
+
+    task: str
+    model: str
+    difference: Interval
+    p: float
+    adjusted: float
+    williams: float
+    steiger: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A pair that two models place differently.
+
+    Attributes:
+        task: where it is from.
+        sentence1: its first sentence.
+        sentence2: its second sentence.
+        gold: its grade.
+        places: where the gold score, the first model and the other model place it among the pairs
+            of the task, from 0 (least alike) to 1.
+        gain: how much nearer to the gold place the other model's is than the first's, -1 to 1.
+    """
+
+    task: str
+    sentence1: str
+    sentence2: str
+    gold: float
+    places: tuple[float, float, float]
+    gain: float
+
+
+@dataclass(frozen=True)
+class SliceScore:
+    """One kind of pairs.
+
+    Attributes:
+        name: of the slice.
+        pairs: how many there are.
+        tasks: tasks that hold at least 30 of them; scores are means over those.
+        scores: of every model, Spearman x100.
+        difference: of the model less the first, with its interval.
+    """
+
+    name: str
+    pairs: int
+    tasks: int
+    scores: list[float]
+    difference: Interval
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    Attributes:
+        models: names; the first is the one that the others are held against.
+        scores: task, and ``Avg.`` where it is defined -> an interval for each model.
+        differences: for each model but the first, its tasks in order.
+        flips: model -> the pairs that moved most, best for it first.
+        slices: model -> kinds of pairs.
+        level: of intervals; 1 less it is what an adjusted p must be below.
+        resamples: of the bootstrap.
+        seed: of the draws.
+    """
+
+    models: list[str]
+    scores: dict[str, list[Interval]]
+    differences: list[Difference]
+    flips: dict[str, list[Flip]] = field(default_factory=dict)
+    slices: dict[str, list[SliceScore]] = field(default_factory=dict)
+    level: float = LEVEL
+    resamples: int = RESAMPLES
+    seed: int = 0
+
+    def of(self, model: str) -> list[Difference]:
+        """The differences of one model."""
+        return [each for each in self.differences if each.model == model]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts and numbers; NaN as None."""
+        document: dict[str, Any] = plain({"schema": 1} | asdict(self))
+        return document
+
+
+def score_intervals(
+    report: Report, *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+) -> Intervals:
+    """The confidence interval of each task's Spearman, and of the seven-task mean as ``Avg.``.
+
+    Args:
+        report: of an evaluation.
+        resamples: of the stratified bootstrap.
+        seed: of the draws.
+        level: of the intervals.
+    """
+    samples = {name: _sample([task]) for name, task in report.tasks.items()}
+    bootstrap = Bootstrap(samples, resamples=resamples, seed=seed)
+    scores = {
+        name: bootstrap.interval(tasks, [1.0], level=level)
+        for name, tasks in _groups(report.tasks).items()
+    }
+    return Intervals(scores, level, resamples, seed)
+
+
+def compare_reports(
+    reports: Sequence[Report],
+    pairs: Mapping[str, list[PairSet]] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+    flips: int = 5,
+) -> Comparison:
+    """Hold every report against the first, on the same pairs.
+
+    Args:
+        reports: of two encoders or more, with the same tasks.
+        pairs: task -> its subsets, as :func:`~simcse_kit.evaluation.evaluate.load_tasks` gave
+            them; without it there are no flips and no slices.
+        resamples: of the paired, stratified bootstrap.
+        seed: of the draws.
+        level: of intervals and verdicts.
+        flips: pairs to name at each end.
+
+    Raises:
+        ConfigError: fewer than two reports.
+        DataError: the reports are not of the same pairs.
+    """
+    if len(reports) < 2:
+        raise ConfigError("a comparison takes two encoders or more")
+    _check_same(reports)
+    names = _names(reports)
+    tasks = {name: [report.tasks[name] for report in reports] for name in reports[0].tasks}
+    bootstrap = Bootstrap(
+        {name: _sample(each) for name, each in tasks.items()}, resamples=resamples, seed=seed
+    )
+    groups = _groups(reports[0].tasks)
+    unit = np.eye(len(reports)).tolist()
+    scores = {
+        name: [bootstrap.interval(members, row, level=level) for row in unit]
+        for name, members in groups.items()
+    }
+    found = []
+    for number in range(1, len(reports)):
+        against = np.subtract(unit[number], unit[0]).tolist()
+        for name, members in groups.items():
+            p = two_sided_p(bootstrap.combined(members, against))
+            interval = bootstrap.interval(members, against, level=level)
+            one, other = (math.nan, math.nan)
+            if name != AVERAGE:
+                one, other = _dependent(tasks[name][number], tasks[name][0])
+            found.append((name, names[number], interval, p, one, other))
+    adjusted = holm({f"{m} {t}": p for t, m, _, p, *_ in found if t != AVERAGE})
+    adjusted |= holm({f"{m} {t}": p for t, m, _, p, *_ in found if t == AVERAGE})
+    differences = [
+        Difference(
+            task=task,
+            model=model,
+            difference=interval,
+            p=p,
+            adjusted=adjusted[f"{model} {task}"],
+            williams=one,
+            steiger=other,
+            verdict=verdict(interval.estimate, adjusted[f"{model} {task}"], level),
+        )
+        for task, model, interval, p, one, other in found
+    ]
+    comparison = Comparison(
+        models=names,
+        scores=scores,
+        differences=differences,
+        level=level,
+        resamples=resamples,
+        seed=seed,
+    )
+    for number in range(1, len(reports)) if pairs is not None else ():
+        assert pairs is not None
+        whole = {name: concatenate(pairs[name], name) for name in tasks}
+        chosen = {name: (each[0], each[number]) for name, each in tasks.items()}
+        comparison.flips[names[number]] = _flips(whole, chosen, flips)
+        comparison.slices[names[number]] = _slices(whole, chosen, seed, level)
+    return comparison
+
+
+def verdict(difference: float, p: float, level: float) -> Verdict:
+    """What may be said of a difference whose adjusted p is ``p``."""
+    if math.isnan(p) or p >= 1 - level:
+        return "no difference shown"
+    return "better" if difference > 0 else "worse"
+
+
+def _groups(tasks: Mapping[str, object]) -> dict[str, list[str]]:
+    """What is scored: every task, and the mean where all seven are there."""
+    groups = {name: [name] for name in tasks}
+    if all(name in tasks for name in STANDARD_TASKS):
+        groups[AVERAGE] = list(STANDARD_TASKS)
+    return groups
+
+
+def _names(reports: Sequence[Report]) -> list[str]:
+    """The models' names; those that occur again get a number."""
+    seen: dict[str, int] = {}
+    names = []
+    for report in reports:
+        seen[report.model] = seen.get(report.model, 0) + 1
+        number = seen[report.model]
+        names.append(report.model if number == 1 else f"{report.model} ({number})")
+    return names
+
+
+def _check_same(reports: Sequence[Report]) -> None:
+    first = reports[0]
+    for other in reports[1:]:
+        for name in {*first.tasks, *other.tasks}:
+            one, two = first.tasks.get(name), other.tasks.get(name)
+            if one is None or two is None or not np.array_equal(one.gold, two.gold):
+                raise DataError(
+                    f"{first.model} and {other.model} were not scored on the same pairs of "
+                    f"{name}; evaluate both on the same data"
+                )
+
+
+def _sample(models: Sequence[TaskResult]) -> Sample:
+    first = models[0]
+    return Sample(
+        gold=first.gold,
+        predicted=np.stack([task.cosines for task in models]),
+        strata=tuple(score.pairs for score in first.subsets.values()),
+    )
+
+
+def _dependent(model: TaskResult, first: TaskResult) -> tuple[float, float]:
+    """p of Williams' test and of Steiger's Z."""
+    between = spearman(model.cosines, first.cosines) / 100
+    figures = (model.spearman / 100, first.spearman / 100, between, model.pairs)
+    if model.pairs < 4 or math.isnan(sum(figures)):
+        return math.nan, math.nan
+    return williams(*figures)[1], steiger(*figures)[1]
+
+
+def _flips(
+    pairs: Mapping[str, PairSet],
+    tasks: Mapping[str, tuple[TaskResult, TaskResult]],
+    most: int,
+) -> list[Flip]:
+    found = []
+    for name, (first, other) in tasks.items():
+        gold, one, two = (
+            (rankdata(values) - 1) / max(1, len(values) - 1)
+            for values in (first.gold, first.cosines, other.cosines)
+        )
+        gains = np.abs(one - gold) - np.abs(two - gold)
+        order = np.argsort(-gains, kind="stable")
+        ends = [*order[:most], *order[max(most, len(order) - most) :]]
+        found += [
+            Flip(
+                task=name,
+                sentence1=pairs[name].sentences1[at],
+                sentence2=pairs[name].sentences2[at],
+                gold=float(first.gold[at]),
+                places=(float(gold[at]), float(one[at]), float(two[at])),
+                gain=float(gains[at]),
+            )
+            for at in ends
+        ]
+    found.sort(key=lambda flip: -flip.gain)
+    return [
+        flip
+        for place, flip in enumerate(found)
+        if (place < most and flip.gain > 0) or (place >= len(found) - most and flip.gain < 0)
+    ]
+
+
+def _slices(
+    pairs: Mapping[str, PairSet],
+    tasks: Mapping[str, tuple[TaskResult, TaskResult]],
+    seed: int,
+    level: float,
+) -> list[SliceScore]:
+    samples: dict[str, dict[str, Sample]] = {}
+    counts: dict[str, int] = {}
+    for name, models in tasks.items():
+        for kind, inside in slices(pairs[name]).items():
+            counts[kind] = counts.get(kind, 0) + int(inside.sum())
+            sample = _part(_sample(models), inside)
+            if sample is not None:
+                samples.setdefault(kind, {})[name] = sample
+    found = []
+    for kind, pairs_of_kind in counts.items():
+        if kind not in samples:
+            continue
+        bootstrap = Bootstrap(samples[kind], resamples=_SLICE_RESAMPLES, seed=seed)
+        members = list(samples[kind])
+        one, two, gap = (
+            bootstrap.interval(members, weights, level=level)
+            for weights in ([1.0, 0.0], [0.0, 1.0], [-1.0, 1.0])
+        )
+        scores = [one.estimate, two.estimate]
+        found.append(SliceScore(kind, pairs_of_kind, len(members), scores, gap))
+    return found
+
+
+def _part(sample: Sample, inside: np.ndarray) -> Sample | None:
+    """The pairs that are in a slice; None where they are too few or all graded alike."""
+    if inside.sum() < _SLICE_PAIRS or np.ptp(sample.gold[inside]) == 0:
+        return None
+    ends = np.cumsum(sample.strata)
+    sizes = [int(part.sum()) for part in np.split(inside, ends[:-1])]
+    return Sample(
+        sample.gold[inside], sample.predicted[:, inside], tuple(size for size in sizes if size)
+    )

@@ -1,0 +1,104 @@
+"""Spearman's correlation of many weighted versions of the same pairs, without sorting again.
+
+A resample of n pairs is a weight for each of them. Its average ranks follow from cumulative sums of
+the weights in the order of the whole set, so that the sort is done once and every resample costs a
+few passes over n numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["WeightedRanks"]
+
+Floats = NDArray[np.float64]
+
+
+class WeightedRanks:
+    """Graded pairs with the cosines of several models.
+
+    Args:
+        gold: (n,) grades.
+        predicted: (m, n) cosines of m models.
+    """
+
+    def __init__(self, gold: Floats, predicted: Floats):
+        self._gold = _Order(gold)
+        self._models = [_Order(row) for row in predicted]
+        self.pairs = len(gold)
+        self.models = len(predicted)
+
+    def correlations(self, weights: Floats) -> Floats:
+        """Spearman's correlation x100 of each model under each weighting, ties averaged.
+
+        Args:
+            weights: (n, r), how often each pair counts in each of r versions.
+
+        Returns:
+            (r, m); NaN where one side of a version is constant.
+        """
+        sums, ranks = self._gold.centred_ranks(weights)
+        spread = np.einsum("gr,gr,gr->r", sums, ranks, ranks)
+        found = np.empty((weights.shape[1], self.models))
+        for number, model in enumerate(self._models):
+            # Rows are gathered, which copies r numbers at a time.
+            own = weights[model.order]
+            gold = ranks[self._gold.group[model.order]]
+            model_sums, model_ranks = model.centred_ranks_of_ordered(own)
+            model_spread = np.einsum("gr,gr,gr->r", model_sums, model_ranks, model_ranks)
+            own *= gold
+            both = np.einsum("gr,gr->r", model.sum_groups(own), model_ranks)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                found[:, number] = 100.0 * both / np.sqrt(spread * model_spread)
+        return found
+
+    def leave_one_out(self, *, chunk: int = 64) -> Floats:
+        """The correlations x100 without each pair in turn: (n, m)."""
+        found = np.empty((self.pairs, self.models))
+        for start in range(0, self.pairs, chunk):
+            left_out = np.arange(start, min(start + chunk, self.pairs))
+            weights = np.ones((self.pairs, len(left_out)))
+            weights[left_out, np.arange(len(left_out))] = 0.0
+            found[left_out] = self.correlations(weights)
+        return found
+
+
+class _Order:
+    """The order of n values, and which of them are tied.
+
+    Attributes:
+        order: (n,) places of the values, lowest first.
+        group: (n,) number of its tie group, for each value in the given order.
+    """
+
+    def __init__(self, values: Floats):
+        self.order = np.argsort(values, kind="stable")
+        ordered = values[self.order]
+        new = np.ones(len(values), dtype=bool)
+        new[1:] = ordered[1:] != ordered[:-1]
+        self._starts = None if new.all() else np.flatnonzero(new)
+        self.group = np.empty(len(values), dtype=np.intp)
+        self.group[self.order] = np.cumsum(new) - 1
+
+    def sum_groups(self, ordered: Floats) -> Floats:
+        """(n, r) in :attr:`order` to the sums (g, r) of the tie groups."""
+        if self._starts is None:
+            return ordered
+        sums: Floats = np.add.reduceat(ordered, self._starts, axis=0)
+        return sums
+
+    def centred_ranks(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Weight and average rank, less the mean rank, of each tie group: both (g, r)."""
+        return self.centred_ranks_of_ordered(weights[self.order])
+
+    def centred_ranks_of_ordered(self, ordered: Floats) -> tuple[Floats, Floats]:
+        """The same of weights that are in :attr:`order` already."""
+        sums = self.sum_groups(ordered)
+        ranks = np.cumsum(sums, axis=0)
+        # The last of a group has rank `ranks`, the first that less its weight, plus 1; the mean
+        # rank of all is half the total weight and a half.
+        shift = ranks[-1] / 2
+        ranks -= sums / 2
+        ranks -= shift
+        return sums, ranks
