@@ -14,6 +14,10 @@ from simcse_kit.errors import ConfigError
 __all__ = ["Call", "bound", "parse_chain", "parse_list"]
 
 
+# Brackets and commas inside quotes, as those of an objective, end nothing.
+_QUOTED = r"""'[^']*'|"[^"]*\""""
+
+
 @dataclass(frozen=True)
 class Call:
     """A name with arguments; the arguments are Python literals.
@@ -58,7 +62,7 @@ def parse_list(text: str, *, what: str) -> list[Call]:
         ConfigError: the text is not of that form, or an argument is no literal.
     """
     found = []
-    for part in re.findall(r"[^,(]+(?:\([^()]*\))?|[,(]", text):
+    for part in re.findall(rf"[^,(]+(?:\((?:{_QUOTED}|[^()'\"])*\))?|[,(]", text):
         if part == ",":
             continue
         name, bracket, arguments = part.strip().partition("(")

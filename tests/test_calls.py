@@ -41,6 +41,11 @@ def test_arguments_are_checked_against_the_signature() -> None:
 
 
 def test_a_list_is_split_at_commas_outside_brackets() -> None:
+    objective = "triplet(margin=0.2, mining='hard')"
+    assert parse_list(f'a(x=1, y="{objective}"),b', what="methods") == [
+        Call("a", kwargs=(("x", 1), ("y", objective))),
+        Call("b"),
+    ]
     assert parse_list("a, b-c(x=1, y='z'),d()", what="methods") == [
         Call("a"),
         Call("b-c", (), (("x", 1), ("y", "z"))),
