@@ -108,6 +108,17 @@ class EvaluationSection(Section):
     held_out: int = Field(
         512, ge=0, description="rows kept back for the dev loss where there is no dev set; 0: none"
     )
+    trace_every: int = Field(
+        25,
+        ge=0,
+        description="steps between measurements of alignment, uniformity and rank on a fixed "
+        "sample of the dev set or of the held-out rows; 0: none, and no watch for collapse",
+    )
+    on_collapse: Literal["warn", "stop", "rollback"] = Field(
+        "warn",
+        description="say why, also stop, or go back to the last good checkpoint with half the "
+        "learning rate",
+    )
 
 
 class TrainingSection(Section):

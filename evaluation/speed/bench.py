@@ -31,7 +31,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="name the tasks and stop")
     parser.add_argument("--rounds", type=int, help="that count (5; 2 with --quick)")
     parser.add_argument("--threads", type=int, default=cores, help="of every variant (all cores)")
-    parser.add_argument("--scale", type=float, help="factor on the number of sentences (1; 0.1)")
+    parser.add_argument(
+        "--scale", type=float, help="factor on sentences, and on steps of curves (1; 0.1)"
+    )
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared/data", help="data")
     parser.add_argument("--output", type=Path, help="folder of the results (this one)")
     parser.add_argument(

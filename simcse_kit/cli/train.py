@@ -71,6 +71,12 @@ def train_command(
     on_bad_row: Annotated[
         str | None, typer.Option(metavar="error|skip", help="Stop at a bad row, or count it.")
     ] = None,
+    on_collapse: Annotated[
+        str | None,
+        typer.Option(
+            metavar="warn|stop|rollback", help="Where the embeddings collapse; see the README."
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting: method.temperature=0.1"),
@@ -102,6 +108,7 @@ def train_command(
         ("training", "seed", seed),
         ("data", "columns", None if columns is None else columns.split(",")),
         ("data", "on_bad_row", on_bad_row),
+        ("evaluation", "on_collapse", on_collapse),
     ]
     named = [{table: {key: value}} for table, key, value in flags if value is not None]
     resolved = load_config(
@@ -127,6 +134,8 @@ def train_command(
         typer.echo(
             f"{result.score_name} {result.best_score:.4g} at step {result.best_step}{before}"
         )
+    if result.collapse is not None:
+        typer.echo(f"collapse: {result.collapse}")
     if result.truncated:
         typer.echo(f"{100 * result.truncated:.1f} % of the sentences were cut")
     for reason, count in result.skipped.items():

@@ -63,6 +63,9 @@ class Method(nn.Module):
     Args:
         encoder: the encoder to train; it is what gets saved at the end.
         config: an instance of the class's ``Config``; kept as ``options``.
+
+    Attributes:
+        views_are_equal: whether :meth:`two_views` found no dropout to tell the views apart.
     """
 
     name: ClassVar[str]
@@ -83,6 +86,7 @@ class Method(nn.Module):
         self.encoder = encoder
         if isinstance(config, DropoutConfig) and config.dropout is not None:
             encoder.set_dropout(config.dropout)
+        self.views_are_equal = False
         self._dropout_checked = False
         # Not `config`: the trainer takes that for a transformers configuration and writes to it.
         self.options = config
@@ -133,6 +137,7 @@ class Method(nn.Module):
         if self.training and not self._dropout_checked:
             self._dropout_checked = True
             if not any(rate > 0 for rate in self.encoder.dropouts().values()):
+                self.views_are_equal = True
                 logger.warning(
                     "every dropout of the encoder is 0, so both views of a sentence are equal and "
                     "method %r has nothing to learn from; use --set method.dropout=0.1",

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerState
 from simcse_kit.atomic import write_whole
 from simcse_kit.methods.base import Method
 
-__all__ = ["MethodState", "MetricsFile", "ProgressBar", "StepFlow", "history_rows"]
+__all__ = ["MethodState", "MetricsFile", "ProgressBar", "StepFlow", "Trace", "history_rows"]
 
 
 def history_rows(log_history: list[dict[str, Any]]) -> list[dict[str, float]]:
@@ -63,6 +63,29 @@ class StepFlow(TrainerCallback):
             control.should_save = True
         if control.should_save:
             control.should_log = True
+
+
+class Trace(TrainerCallback):
+    """Measure before the first step, every so many steps, and after the last.
+
+    Args:
+        every: steps between measurements.
+        measure: measures and logs.
+    """
+
+    def __init__(self, every: int, measure: Callable[[], Any]):
+        self._every = every
+        self._measure = measure
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """Measure, unless the run goes on from a checkpoint."""
+        if state.global_step == 0:
+            self._measure()
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        """Measure where it is time."""
+        if state.global_step % self._every == 0 or state.global_step >= state.max_steps:
+            self._measure()
 
 
 class MetricsFile(TrainerCallback):

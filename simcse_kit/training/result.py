@@ -43,6 +43,7 @@ class TrainResult:
         truncated: share of the sentences that were cut to ``data.max_length``; None where it was
             not counted, because worker processes read the data or no step was made.
         skipped: bad rows of the input by reason.
+        collapse: what was found of a collapse of the embeddings; None where there was none.
         history: the rows of metrics.jsonl.
     """
 
@@ -56,6 +57,7 @@ class TrainResult:
     best_step: int | None
     truncated: float | None
     skipped: dict[str, int]
+    collapse: str | None
     history: list[dict[str, float]]
 
     @property
@@ -77,6 +79,7 @@ class TrainResult:
             "best_step": self.best_step,
             "truncated": self.truncated,
             "skipped": self.skipped,
+            "collapse": self.collapse,
         }
 
 

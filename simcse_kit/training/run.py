@@ -12,7 +12,7 @@ import transformers
 
 from simcse_kit.config import RunConfig
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.errors import ConfigError
+from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.methods.base import Method
 from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.checks import negatives_text
@@ -22,9 +22,11 @@ from simcse_kit.training.callbacks import (
     MetricsFile,
     ProgressBar,
     StepFlow,
+    Trace,
     history_rows,
 )
 from simcse_kit.training.chunking import gradient_cache, memory_plan
+from simcse_kit.training.doctor import Doctor, Facts
 from simcse_kit.training.folder import METRICS, claim_folder, newest_checkpoint
 from simcse_kit.training.gradient_cache import GradientCache
 from simcse_kit.training.prepare import Prepared, prepare
@@ -32,12 +34,15 @@ from simcse_kit.training.proposals import Proposals
 from simcse_kit.training.result import TrainResult, save_results
 from simcse_kit.training.rows import RowSubset
 from simcse_kit.training.scoring import batches_of, dev_scorer, in_one_piece, loss_scorer
+from simcse_kit.training.trace import Probe
 from simcse_kit.training.trainer import ContrastiveTrainer
 
 __all__ = ["TrainResult", "train"]
 
 # Rows that a memory plan looks at.
 _SAMPLED = 256
+# Rows whose anchors are counted once a collapse needs a cause.
+_FOR_DUPLICATES = 10_000
 
 
 def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> TrainResult:
@@ -87,7 +92,7 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
     cache = gradient_cache(
         prepared.folder, config.training, prepared.arguments, plan, resume=resume
     )
-    trainer, per_step = _trainer(prepared, method, collator, uncounted, cache)
+    trainer, per_step, doctor = _trainer(prepared, method, collator, uncounted, cache)
 
     checkpoint = newest_checkpoint(prepared.folder) if resume else None
     began = time.perf_counter()
@@ -98,6 +103,10 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
     seconds = time.perf_counter() - began
 
     state, name = trainer.state, prepared.score_name
+    if doctor is not None and doctor.stopped and state.best_model_checkpoint is None:
+        raise ModelError(
+            f"{doctor.finding}; it was stopped before there was a good checkpoint to keep"
+        )
     history = history_rows(state.log_history)
     here = state.global_step - (_step_of(checkpoint) or 0)
     result = TrainResult(
@@ -111,6 +120,7 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
         best_step=_step_of(state.best_model_checkpoint),
         truncated=collator.truncated,
         skipped=dict(prepared.corpus.report.skipped),
+        collapse=None if doctor is None else doctor.finding,
         history=history,
     )
     dev_name = None if prepared.dev is None else prepared.dev.name
@@ -157,8 +167,8 @@ def _trainer(
     collator: Collator,
     uncounted: Collator,
     cache: GradientCache | None,
-) -> tuple[ContrastiveTrainer, int]:
-    """The trainer, and the sentences of an optimizer step."""
+) -> tuple[ContrastiveTrainer, int, Doctor | None]:
+    """The trainer, the sentences of an optimizer step, and who watches for collapse."""
     config, corpus = prepared.config, prepared.corpus
     training = config.training
     scorer = None
@@ -173,6 +183,7 @@ def _trainer(
     )
     views = len(method.views(corpus.kind, corpus.negatives))
     per_step = training.batch_size * views * prepared.accumulation
+    probe = _probe(prepared, method) if config.evaluation.trace_every else None
     trainer = ContrastiveTrainer(
         method,
         prepared.arguments,
@@ -182,6 +193,7 @@ def _trainer(
         ln_batch=ln_batch,
         sentences_per_step=per_step,
         cache=cache,
+        trace_method=None if probe is None else lambda trained: probe.measure(trained.encoder),
         callbacks=[
             MethodState(method),
             MetricsFile(prepared.folder / METRICS),
@@ -189,8 +201,37 @@ def _trainer(
         ],
     )
     # After the metrics file, which begins empty.
+    doctor = None
+    if probe is not None:
+        doctor = Doctor(
+            config.evaluation.on_collapse, lambda: _facts(prepared, method), trainer.go_back
+        )
+        trainer.add_callback(doctor)
+        trainer.add_callback(Trace(config.evaluation.trace_every, trainer.trace))
     trainer.add_callback(StepFlow(None if scorer is None else trainer.evaluate))
-    return trainer, per_step
+    return trainer, per_step, doctor
+
+
+def _probe(prepared: Prepared, method: Method) -> Probe | None:
+    """What the trace is measured on: the dev set, or the held-out rows."""
+    seed, length = prepared.config.training.seed, _length(prepared, method)
+    if prepared.dev is not None:
+        return Probe.of_pairs(prepared.dev.pairs, seed, length)
+    return Probe.of_rows(prepared.kept_back, prepared.corpus.kind, seed, length)
+
+
+def _facts(prepared: Prepared, method: Method) -> Facts:
+    corpus, training = prepared.corpus, prepared.config.training
+    rows = prepared.rows.__getitems__(range(min(len(prepared.rows), _FOR_DUPLICATES)))
+    anchors = [row.texts[0] for row in rows]
+    return Facts(
+        views_are_equal=method.views_are_equal,
+        negatives=method.negatives_per_anchor(training.batch_size, corpus.kind, corpus.negatives),
+        needs_negatives=method.needs_negatives,
+        temperature=getattr(prepared.options, "temperature", None),
+        learning_rate=training.learning_rate,
+        duplicates=1 - len(set(anchors)) / len(anchors),
+    )
 
 
 def _step_of(checkpoint: str | Path | None) -> int | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
@@ -25,6 +26,7 @@ __all__ = ["ContrastiveTrainer"]
 logger = logging.getLogger(__name__)
 
 _WEIGHTS = "model.safetensors"
+_OPTIMIZER = "optimizer.pt"  # as the trainer calls it
 
 
 class ContrastiveTrainer(transformers.Trainer):
@@ -40,6 +42,7 @@ class ContrastiveTrainer(transformers.Trainer):
             method logs its own; None where there is no such number.
         sentences_per_step: for the speed.
         cache: makes the steps in chunks; None: in one piece.
+        trace_method: measures the method's encoder for :meth:`trace`; None: nothing to measure on.
         callbacks: what else happens.
     """
 
@@ -54,6 +57,7 @@ class ContrastiveTrainer(transformers.Trainer):
         ln_batch: float | None,
         sentences_per_step: int,
         cache: GradientCache | None = None,
+        trace_method: Callable[[Method], dict[str, float]] | None = None,
         callbacks: list[transformers.TrainerCallback],
     ):
         super().__init__(
@@ -76,6 +80,7 @@ class ContrastiveTrainer(transformers.Trainer):
         self._ln_batch = ln_batch
         self._per_step = sentences_per_step
         self._cache = cache
+        self._trace_method = trace_method
         self._method_logs: dict[str, list[Tensor | float]] = {}
         self._mark = (time.perf_counter(), 0)
         self._evaluating = 0.0
@@ -111,6 +116,44 @@ class ContrastiveTrainer(transformers.Trainer):
             self.args, self.state, self.control, metrics
         )
         return metrics
+
+    def trace(self) -> None:
+        """Log what the trace measures; its time does not count as that of training."""
+        if self._trace_method is None:
+            return
+        began = time.perf_counter()
+        found = self._trace_method(self._method)
+        self._evaluating += time.perf_counter() - began
+        if found:
+            self.log(found)
+
+    def go_back(self, most: int) -> int | None:
+        """Put back weights and optimizer of an earlier checkpoint, with half the learning rate.
+
+        Steps, schedule and data go on from where they are.
+
+        Args:
+            most: the checkpoint may have so many steps.
+
+        Returns:
+            Its step; None where there is none.
+
+        Raises:
+            ModelError: the checkpoint cannot be read.
+        """
+        folder = Path(str(self.args.output_dir))
+        steps = [int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoint-*")]
+        step = max((step for step in steps if step <= most), default=None)
+        if step is None:
+            return None
+        checkpoint = folder / f"checkpoint-{step}"
+        self._load_from_checkpoint(str(checkpoint))
+        assert self.optimizer is not None
+        self.optimizer.load_state_dict(torch.load(checkpoint / _OPTIMIZER, weights_only=True))
+        schedule: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+        # A checkpoint holds these, so that a resumed run keeps to the lower rate.
+        schedule.base_lrs = [rate / 2 for rate in schedule.base_lrs]
+        return step
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add what the method says, ln(candidates) and the speed to a training line."""

@@ -178,6 +178,7 @@ def test_train_prints_one_json_document(
         "best_step",
         "truncated",
         "skipped",
+        "collapse",
     }
     assert (result["steps"], result["sentences"]) == (4, 32)
     assert result["score_name"] == "dev_spearman"

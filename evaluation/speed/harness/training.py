@@ -84,7 +84,7 @@ def training(setting: TrainingSetting) -> Callable[[Bench, str], dict[str, Any]]
 
 def curves(setting: TrainingSetting) -> Callable[[Bench, str], dict[str, Any]]:
     def run(bench: Bench, key: str) -> dict[str, Any]:
-        steps, seeds = (4, 2) if bench.quick else (60, 3)
+        steps, seeds = (4, 2) if bench.quick else (round(60 * bench.scale), 3)
         settings, params = setting.params(bench, steps, key)
         variants = [
             Variant("ours", "training:our_curve", params),

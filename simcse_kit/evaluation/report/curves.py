@@ -19,6 +19,9 @@ __all__ = ["Panel", "best_dev", "hypersphere_path", "readable", "series", "train
 History = Sequence[Mapping[str, float]]
 
 _MOST_POINTS = 400
+# The trace has more points than the evaluations.
+_ALIGNMENT = ("trace_alignment", "dev_alignment", "alignment")
+_UNIFORMITY = ("trace_uniformity", "dev_uniformity", "uniformity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,8 @@ def series(history: History, *keys: str) -> tuple[np.ndarray, np.ndarray]:
 
 def hypersphere_path(history: History) -> list[tuple[float, float]]:
     """``(uniformity, alignment)`` at every step that has both, in order."""
-    steps, alignment = series(history, "dev_alignment", "alignment")
-    others, uniformity = series(history, "dev_uniformity", "uniformity")
+    steps, alignment = series(history, *_ALIGNMENT)
+    others, uniformity = series(history, *_UNIFORMITY)
     by_step = dict(zip(others, uniformity, strict=True))
     return [
         (float(by_step[step]), float(value))
@@ -80,7 +83,7 @@ def training_curves(history: History, *, key: str = "curve") -> list[Panel]:
     """The panels that the history has values for, in a fixed order.
 
     Loss (with the level of ln(batch) where the rows give it), dev score (best step marked),
-    alignment, uniformity, learning rate, speed.
+    alignment, uniformity, effective rank, spread, learning rate, speed.
 
     Raises:
         DataError: a row has no step.
@@ -88,16 +91,22 @@ def training_curves(history: History, *, key: str = "curve") -> list[Panel]:
     last = float(series(history, "step")[0].max(initial=0.0))
     panels = [_loss(history, f"{key}-loss", last), _dev(history, f"{key}-dev", last)]
     for name, keys in (
-        ("Alignment", ("dev_alignment", "alignment")),
-        ("Uniformity", ("dev_uniformity", "uniformity")),
+        ("Alignment", _ALIGNMENT),
+        ("Uniformity", _UNIFORMITY),
     ):
         steps, values = series(history, *keys)
         if len(values):
-            caption = f"Dev set, lower is better: {_span(values)}."
+            caption = f"Fixed sentences, lower is better: {_span(values)}."
             panels.append(
                 Panel(name, _line(steps, values, name, f"{key}-{name.lower()}", last), caption)
             )
     for name, field, caption in (
+        (
+            "Effective rank",
+            "trace_effective_rank",
+            "Of the same sentences; low after a collapse.",
+        ),
+        ("Spread", "trace_spread", "Per-dimension standard deviation times √d; 1 at most."),
         ("Learning rate", "learning_rate", "Peak {peak:.3g}."),
         ("Speed", "sentences_per_second", "Sentences per second; median {median:,.0f}."),
     ):
