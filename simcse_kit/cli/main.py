@@ -14,6 +14,7 @@ import typer
 from simcse_kit import __version__
 from simcse_kit.cli import (
     catalogue,
+    check_leak,
     compare,
     compare_methods,
     data,
@@ -55,6 +56,7 @@ data_app.command("qa")(data.qa_command)
 data_app.command("mine")(mine.mine_command)
 data_app.command("dedupe")(data.dedupe_command)
 data_app.command("split")(data.split_command)
+data_app.command("check-leak")(check_leak.check_leak_command)
 app.add_typer(data_app, name="data")
 app.command("methods")(catalogue.methods_command)
 app.command("presets")(catalogue.presets_command)

@@ -521,6 +521,22 @@ def test_compare_refuses_before_a_model_is_opened(
     refused(simcse("compare", "mini", "mini", "--tasks", "STS99"), "STS99")
 
 
+def test_check_leak(simcse: Simcse, tiny_encoder_dir: Path, pairs: Path, tmp_path: Path) -> None:
+    held = pairs.read_text(encoding="utf-8").split("\n")[1].split("\t")[1]
+    train = tmp_path / "train.txt"
+    train.write_text(f"a fish swims\n{held.upper()}\n", encoding="utf-8")
+    command = ("data", "check-leak", train, "--against", pairs)
+    done = simcse(*command, "--model", tiny_encoder_dir, "--remove", tmp_path / "clean.txt")
+    assert done.code == 0, done.err
+    assert "1 of 2 training rows match" in done.out
+    assert "1 rows were left out of the cleaned file" in done.out
+    assert f"{tiny_encoder_dir}: Spearman x100 on all pairs" in done.out
+    assert (tmp_path / "clean.txt").read_text() == "a fish swims\n"
+    assert json.loads(simcse(*command, "--json").out)["matched_rows"] == 1
+    refused(simcse(*command, "--remove", train), "is there already")
+    refused(simcse(*command, "--threshold", 3), "threshold is 3.0")
+
+
 def test_compare_methods_prints_the_table(
     simcse: Simcse,
     tiny_encoder_dir: Path,

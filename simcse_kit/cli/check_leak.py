@@ -1,0 +1,94 @@
+"""`simcse data check-leak`"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, cast
+
+import typer
+
+__all__ = ["check_leak_command"]
+
+
+def check_leak_command(
+    train: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="Training files; or the name of one set of graded pairs, such as STSB-dev.",
+        ),
+    ],
+    against: Annotated[
+        str, typer.Option(metavar="SETS", help="sts, names as of `simcse eval`, or files.")
+    ] = "sts",
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="STS data in the SentEval layout; the Hub without it."),
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(help="Least share of word pairs of a near match; 0: none of these.")
+    ] = 0.8,
+    matches: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Every match: .tsv, .csv, .jsonl.")
+    ] = None,
+    remove: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write the training file without matches.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Score it on the clean pairs as well; may be given again."),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Text columns: names, or positions if no header."),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What the files are, whatever their suffix: tsv."),
+    ] = None,
+    on_bad_row: Annotated[
+        str, typer.Option(metavar="error|skip", help="Stop at a bad row, or skip and count it.")
+    ] = "error",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """Look for sentences of evaluation sets in training files."""
+    from simcse_kit.errors import ConfigError
+    from simcse_kit.evaluation.evaluate import evaluate, load_tasks
+    from simcse_kit.evaluation.leaks.check import check_leaks, check_pairs
+    from simcse_kit.evaluation.leaks.scores import clean_scores, render_clean_scores
+    from simcse_kit.evaluation.statistics.plain import plain
+    from simcse_kit.evaluation.sts import TASKS
+
+    sets = load_tasks(against, data)
+    least = threshold or None
+    if len(train) == 1 and train[0].upper() in map(str.upper, TASKS):
+        if matches or remove:
+            raise ConfigError("--matches and --remove are for training files, not for graded pairs")
+        ((name, pairs),) = load_tasks(train, data).items()
+        report = check_pairs(name, pairs, sets, threshold=least)
+    else:
+        report = check_leaks(
+            train,
+            sets,
+            threshold=least,
+            columns=None if columns is None else columns.split(","),
+            format=format,
+            on_bad_row=cast("Any", on_bad_row),
+            matches=matches,
+            clean=remove,
+            overwrite=overwrite,
+        )
+    document = report.to_json()
+    lines = [report.table()]
+    if model:
+        from simcse_kit.encoder.encoder import SentenceEncoder
+
+        document["scores"] = {}
+        for name in model:
+            encoder = SentenceEncoder.load(name)
+            scored = evaluate(encoder, sets, geometry_on=None, progress=True, name=name)
+            scores = clean_scores(scored, sets, report.found)
+            document["scores"][name] = {task: vars(score) for task, score in scores.items()}
+            lines += ["", render_clean_scores(name, scores)]
+    typer.echo(json.dumps(plain(document)) if as_json else "\n".join(lines))

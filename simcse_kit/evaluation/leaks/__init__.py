@@ -1,0 +1,1 @@
+"""Whether training text holds sentences of evaluation sets."""

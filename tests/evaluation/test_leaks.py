@@ -1,0 +1,123 @@
+"""Evaluation sentences in training text."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simcse_kit.curation.normal import normal_form
+from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.evaluation.evaluate import evaluate
+from simcse_kit.evaluation.leaks.check import check_leaks, check_pairs
+from simcse_kit.evaluation.leaks.index import Hit, LeakIndex, pieces
+from simcse_kit.evaluation.leaks.scores import clean_scores, render_clean_scores
+from simcse_kit.evaluation.pairset import PairSet
+from tests.evaluation.synthetic import BagOfWords
+
+ONE = ["A cat sat on the mat.", "a dog ran in the park today", "Is it red?", "birds"]
+TWO = ["the cat was on a mat", "a man eats bread", "it is blue", "Birds"]
+SETS = {"made": [PairSet("made", ONE, TWO, np.array([5.0, 0.0, 2.0, 4.0]))]}
+
+
+def kinds(text: str, threshold: float | None = 0.6) -> dict[str, str]:
+    index = LeakIndex({"made": [*ONE, *TWO]}, threshold)
+    return {index.sentences[hit.sentence]: hit.kind for hit in index.find(text)}
+
+
+def test_three_kinds_of_match() -> None:
+    assert kinds("A cat sat on the mat.") == {"A cat sat on the mat.": "exact"}
+    assert kinds("a cat  sat on the mat") == {"A cat sat on the mat.": "normal"}
+    # 4 of 6 word pairs are shared.
+    assert kinds("a cat sat on the rug") == {"A cat sat on the mat.": "near"}
+    assert kinds("a cat sat on the rug", threshold=None) == {}
+    assert kinds("a cat sat on the rug", threshold=0.7) == {}
+    assert kinds("birds") == {"birds": "exact", "Birds": "normal"}
+    assert kinds("nothing of it") == {}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=6), min_size=1, max_size=12),
+    st.lists(st.sampled_from("abcd"), min_size=1, max_size=6),
+)
+def test_near_matches_are_all_above_the_threshold(known: list[list[str]], words: list[str]) -> None:
+    texts = list(dict.fromkeys(" ".join(each) for each in known))
+    text = " ".join(words) + " !"
+    found = {hit.sentence: hit for hit in LeakIndex({"x": texts}, 0.5).find(text)}
+    own = pieces(normal_form(text))
+    for number, other in enumerate(texts):
+        theirs = pieces(normal_form(other))
+        similarity = len(own & theirs) / len(own | theirs)
+        if normal_form(other) == normal_form(text):
+            assert found.pop(number) == Hit(number, "normal", 1.0)
+        elif similarity >= 0.5:
+            assert found.pop(number) == Hit(number, "near", pytest.approx(similarity))
+    assert not found
+
+
+def test_counts_matches_and_the_cleaned_file(tmp_path: Path) -> None:
+    train = tmp_path / "train.csv"
+    train.write_text(
+        "id,sent0,sent1\n"
+        "1,A cat sat on the mat.,the cat was on a mat\n"
+        "2,a fish swims,A man eats bread!\n"
+        "3,a fish swims,a whale sings\n",
+        encoding="utf-8",
+    )
+    matches, clean = tmp_path / "matches.jsonl", tmp_path / "clean.csv"
+    columns = ["sent0", "sent1"]
+    report = check_leaks([train], SETS, columns=columns, matches=matches, clean=clean)
+    assert (report.rows, report.matched_rows, report.removed) == (3, 2, 2)
+    leak = report.sets["made"]
+    assert leak.matched == {"exact": 2, "normal": 1, "near": 0}
+    assert (leak.sentences, leak.pairs, leak.touched) == (8, 4, 2)
+    assert (leak.whole, leak.in_one_row) == (1, 1)
+    assert clean.read_text() == "id,sent0,sent1\n3,a fish swims,a whale sings\n"
+    rows = [json.loads(line) for line in matches.read_text().splitlines()]
+    assert [(row["line"], row["set"], row["sentence"], row["kind"]) for row in rows] == [
+        (2, "made", "A cat sat on the mat.", "exact"),
+        (2, "made", "the cat was on a mat", "exact"),
+        (3, "made", "a man eats bread", "normal"),
+    ]
+    assert "2 of 3 training rows match (66.67 %)" in report.table()
+    assert "found" not in report.to_json()
+
+
+def test_clean_scores_leave_out_the_pairs_of_matched_sentences() -> None:
+    report = evaluate(BagOfWords(), SETS, geometry_on=None)
+    scores = clean_scores(report, SETS, {"made": ["Is it red?"]})["made"]
+    kept = [0, 1, 3]
+    part = PairSet("made", [ONE[n] for n in kept], [TWO[n] for n in kept], np.array([5.0, 0, 4]))
+    alone = evaluate(BagOfWords(), {"made": [part]}, geometry_on=None)
+    assert scores.clean == pytest.approx(alone.tasks["made"].spearman)
+    assert (scores.pairs, scores.clean_pairs) == (4, 3)
+    few = clean_scores(report, SETS, {"made": ["Is it red?", "birds"]})
+    assert math.isnan(few["made"].clean)
+    assert "(4 pairs)" in render_clean_scores("m", few)
+
+
+def test_pairs_in_place_of_training_text() -> None:
+    dev = [PairSet("dev", ["birds", "x y z"], ["Birds", "u v w"], np.array([1.0, 2.0]))]
+    report = check_pairs("dev", dev, SETS)
+    assert (report.rows, report.matched_rows) == (2, 1)
+    assert report.sets["made"].in_one_row == 1
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    train = tmp_path / "t.txt"
+    train.write_text("a b\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="threshold is 2; allowed: above 0, at most 1"):
+        check_leaks([train], SETS, threshold=2)
+    with pytest.raises(ConfigError, match="of one training file, not of 2"):
+        check_leaks([train, train], SETS, clean=tmp_path / "c.txt")
+    with pytest.raises(ConfigError, match=r"is there already"):
+        check_leaks([train], SETS, clean=train)
+    with pytest.raises(DataError, match="absent"):
+        check_leaks([tmp_path / "absent.txt"], SETS, matches=tmp_path / "m.tsv")
+    assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
