@@ -12,7 +12,8 @@ import pytest
 
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.evaluation.report.page import write_report, write_training_report
-from simcse_kit.evaluation.results import Report
+from simcse_kit.evaluation.results import AVERAGE, Intervals, Report
+from simcse_kit.evaluation.statistics.bootstrap import Interval
 from tests.evaluation.report_inputs import HISTORY, Page, geometry, report, task
 
 BEFORE = report("org/base", 53.84, geometry=geometry(0.11, -0.92))
@@ -143,6 +144,21 @@ def test_names_that_are_not_utf8_do_not_break_the_page(tmp_path: Path) -> None:
     assert (
         json.loads((tmp_path / "report.json").read_bytes())["reports"][0]["model"] == "runs/\udcff"
     )
+
+
+def test_intervals_stand_below_the_scores(tmp_path: Path) -> None:
+    scores = {"STS12": Interval(70.0, 68.5, 71.25), AVERAGE: Interval(73.0, 72.0, 74.0)}
+    scores["STS13"] = Interval(math.nan, math.nan, math.nan)
+    sure = report("sure", 70.0, intervals=Intervals(scores, 0.95, 10_000, 0))
+    read = page(write_report([sure, report("bare", 71.0)], tmp_path))
+    # The first row of a task is its score.
+    rows = {row[0]: row[1:] for row in read.cells if row and "to" in " ".join(row[1:])}
+    assert rows["STS12"] == ["68.50 to 71.25", "\u2013"]
+    assert rows["Average"] == ["72.00 to 74.00", "\u2013"]
+    assert ["STS13", "\u2013", "\u2013"] in read.cells
+    assert "95 % intervals from 10,000 resamples" in read.text
+    assert "simcse compare" in read.text
+    assert "How sure" not in page(write_report([report("bare", 71.0)], tmp_path)).text
 
 
 def test_without_geometry(tmp_path: Path) -> None:
