@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from simcse_kit.evaluation.neighbours import NEIGHBOURS, hubness, nearest, share_found
 from simcse_kit.evaluation.pairset import PairSet
 from simcse_kit.evaluation.results import Geometry
 from simcse_kit.functional import hypersphere
+from simcse_kit.functional.similarity import unit_rows
+from simcse_kit.functional.spectrum import iso_score, variance_spectrum
 
 __all__ = ["alignment_uniformity", "geometry", "positives"]
 
@@ -62,10 +65,23 @@ def geometry(encode: Encode, pairs: PairSet, source: str) -> Geometry:
     sentences = pairs.sentences()
     chosen = int(positives(pairs).sum())
     threshold = f"gold > {0.8 * pairs.scale[1]:g}"
+    vectors = np.asarray(encode(sentences))
+    places = None
+    if len(sentences) > 1:
+        places = nearest(vectors.astype(np.float32), min(NEIGHBOURS, len(sentences) - 1))
+    number = {sentence: row for row, sentence in enumerate(sentences)}
+    at = np.flatnonzero(positives(pairs))
+    first, second = (
+        np.array([number[side[index]] for index in at], dtype=np.int64)
+        for side in (pairs.sentences1, pairs.sentences2)
+    )
     with torch.no_grad():
-        cloud = _tensor(encode(sentences))
+        cloud = _tensor(vectors)
+        near = _alignment(encode, pairs)
+        variances = variance_spectrum(unit_rows(cloud))
+        whole = float(variances.sum())
         return Geometry(
-            alignment=_alignment(encode, pairs),
+            alignment=near,
             uniformity=float(hypersphere.uniformity(cloud)),
             mean_cosine=float(hypersphere.mean_cosine(cloud)),
             dimension_std=float(hypersphere.dimension_std(cloud)),
@@ -74,6 +90,12 @@ def geometry(encode: Encode, pairs: PairSet, source: str) -> Geometry:
             sentences=len(sentences),
             source=f"{source}: {chosen} positive pairs ({threshold}), "
             f"{len(sentences)} distinct sentences",
+            iso_score=float(iso_score(variances)) if len(variances) > 1 else math.nan,
+            # Of unit vectors: half the squared distance is what the cosine lacks of 1.
+            tolerance=1 - near / 2,
+            hubness=math.nan if places is None else hubness(places),
+            neighbours_found=math.nan if places is None else share_found(places, first, second),
+            spectrum=tuple((variances / whole).tolist()) if whole > 0 else (),
         )
 
 

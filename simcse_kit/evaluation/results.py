@@ -72,6 +72,11 @@ class Geometry:
 
     ``alignment`` is taken over ``positives`` pairs (NaN where there is none), the rest over
     ``sentences`` distinct sentences. See :mod:`simcse_kit.functional.hypersphere`.
+    ``iso_score`` and ``spectrum`` (shares of the variance along the principal axes, largest first):
+    :mod:`simcse_kit.functional.spectrum`. ``tolerance`` is the mean cosine of the positive pairs
+    (Wang and Liu 2021, arXiv 2012.09740, equation 14, with graded positives for its classes).
+    ``hubness`` and ``neighbours_found`` (of the positives, among the 10 nearest):
+    :mod:`simcse_kit.evaluation.neighbours`.
     """
 
     alignment: float
@@ -82,6 +87,11 @@ class Geometry:
     positives: int
     sentences: int
     source: str
+    iso_score: float = math.nan
+    tolerance: float = math.nan
+    hubness: float = math.nan
+    neighbours_found: float = math.nan
+    spectrum: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,8 +129,8 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The JSON form (schema 1): plain dicts and numbers, NaN and infinities as None.
 
-        The geometry's five numbers stand at the top level (None where it was not computed);
-        ``"geometry"`` holds its ``source``, ``positives`` and ``sentences``.
+        Five numbers of the geometry stand at the top level (None where it was not computed);
+        ``"geometry"`` holds the others, with ``source``, ``positives`` and ``sentences``.
         """
         shape = self.geometry
         return {
@@ -130,7 +140,7 @@ class Report:
             "tasks": {name: _task_json(task) for name, task in self.tasks.items()},
             "average": _number(self.average),
             **{key: _number(None if shape is None else getattr(shape, key)) for key in _MEASURES},
-            "geometry": None if shape is None else {key: getattr(shape, key) for key in _COUNTS},
+            "geometry": None if shape is None else _geometry_json(shape),
             "intervals": None if self.intervals is None else _intervals_json(self.intervals),
             "versions": dict(self.versions),
             "seconds": _number(self.seconds),
@@ -144,6 +154,7 @@ class Report:
 
 
 _MEASURES = ("alignment", "uniformity", "mean_cosine", "dimension_std", "effective_rank")
+_MORE_MEASURES = ("iso_score", "tolerance", "hubness", "neighbours_found")
 _COUNTS = ("source", "positives", "sentences")
 
 
@@ -158,6 +169,12 @@ def _subset_json(score: SubsetScore) -> dict[str, Any]:
         "pearson": _number(score.pearson),
         "pairs": score.pairs,
     }
+
+
+def _geometry_json(shape: Geometry) -> dict[str, Any]:
+    found: dict[str, Any] = {key: getattr(shape, key) for key in _COUNTS}
+    found |= {key: _number(getattr(shape, key)) for key in _MORE_MEASURES}
+    return found | {"spectrum": [float(f"{share:.6g}") for share in shape.spectrum]}
 
 
 def _intervals_json(found: Intervals) -> dict[str, Any]:

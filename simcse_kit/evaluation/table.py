@@ -93,4 +93,7 @@ def _geometry(shape: Geometry) -> list[str]:
         f"mean cosine {_score(shape.mean_cosine, 4)}   "
         f"dimension std {_score(shape.dimension_std, 4)}   "
         f"effective rank {_score(shape.effective_rank, 1)}",
+        f"  IsoScore {_score(shape.iso_score, 4)}   tolerance {_score(shape.tolerance, 4)}   "
+        f"hubness {_score(shape.hubness)}   "
+        f"positives among the 10 nearest {_score(100 * shape.neighbours_found, 1)} %",
     ]

@@ -284,7 +284,9 @@ def test_the_table() -> None:
     assert "no regressor" in report.table()
     assert "Average of the seven tasks (Spearman all): 76.25" in lines
     assert "Geometry on STS-B test:" in lines
-    assert "alignment 0.2500" in lines[-1]
+    assert "alignment 0.2500" in lines[-2]
+    # Not computed: a dash, never 0.
+    assert lines[-1].startswith("  IsoScore -   tolerance -")
     many = Report(
         "m", "p", {f"task-{i}": result(f"task-{i}") for i in range(30)}, None, None, {}, 0
     )

@@ -247,6 +247,16 @@ _GEOMETRY: tuple[tuple[str, str, int, Better, Callable[[Geometry], float]], ...]
     ),
     ("Dimension std", "spread within one dimension", 4, "neither", lambda g: g.dimension_std),
     ("Effective rank", "dimensions in real use", 1, "neither", lambda g: g.effective_rank),
+    ("IsoScore", "1: all dimensions used alike", 4, "neither", lambda g: g.iso_score),
+    ("Tolerance", "mean cosine of positives", 4, "neither", lambda g: g.tolerance),
+    ("Hubness", "0: no sentence is everybody's neighbour", 2, "lower", lambda g: g.hubness),
+    (
+        "Positives found",
+        "share among the 10 nearest; higher is better",
+        4,
+        "higher",
+        lambda g: g.neighbours_found,
+    ),
 )
 
 

@@ -1,0 +1,72 @@
+"""What the nearest neighbours of sentences tell of an embedding space."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import skew
+
+from simcse_kit.curation.search import top_k
+from simcse_kit.errors import ConfigError
+
+__all__ = ["NEIGHBOURS", "hubness", "nearest", "share_found"]
+
+NEIGHBOURS = 10
+
+Places = NDArray[np.int64]
+
+
+def nearest(vectors: NDArray[np.float32], k: int = NEIGHBOURS) -> Places:
+    """The k nearest others of every row by cosine: (n, k) row numbers, nearest first.
+
+    Exact, in tiles; memory beyond the vectors and the result is that of a tile.
+
+    Args:
+        vectors: (n, d), of any length but 0.
+        k: at most n - 1.
+
+    Raises:
+        ConfigError: k is not 1 to n - 1.
+    """
+    count = len(vectors)
+    if not 1 <= k < count:
+        raise ConfigError(f"nearest: k is {k} for {count} vectors; allowed: 1 to {count - 1}")
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = np.ascontiguousarray(unit, dtype=np.float32)
+    _, places = top_k(unit, unit, k + 1)
+    own = places == np.arange(count)[:, None]
+    # Where equal vectors have pushed a row out of its own list, the farthest goes in its place.
+    own[~own.any(axis=1), -1] = True
+    others: Places = places[~own].reshape(count, k)
+    return others
+
+
+def hubness(places: Places) -> float:
+    """Skewness of the k-occurrences: how often each sentence is among the neighbours of others.
+
+    0 where all are equally popular; large where a few hubs are everybody's neighbours
+    (Radovanović, Nanopoulos, Ivanović 2010, "Hubs in space", JMLR 11, equation 1). NaN where all
+    occur equally often.
+
+    Args:
+        places: (n, k), see :func:`nearest`.
+    """
+    occurrences = np.bincount(places.ravel(), minlength=len(places))
+    if np.ptp(occurrences) == 0:
+        return float("nan")
+    return float(skew(occurrences))
+
+
+def share_found(places: Places, rows: Places, partners: Places) -> float:
+    """Share of pairs whose second sentence is among the neighbours of the first; NaN of none.
+
+    Args:
+        places: (n, k), see :func:`nearest`.
+        rows: (p,) row of the first sentence of each pair.
+        partners: (p,) row of the second. Pairs of one and the same row are not counted.
+    """
+    apart = rows != partners
+    if not apart.any():
+        return float("nan")
+    found = (places[rows[apart]] == partners[apart, None]).any(axis=1)
+    return float(found.mean())
