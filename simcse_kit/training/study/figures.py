@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ __all__ = ["write_plot"]
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6d00", "#444444")
 _MARKERS = "os^DvP*X"
 _START = "#8a8f98"
+# Characters of a line of options.
+_WIDTH = 34
 _SETTINGS: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "simcse-kit", "font.size": 10}
 
 
@@ -35,8 +38,9 @@ def write_plot(rows: Sequence[Row], path: Path) -> None:
         matplotlib.rcdefaults()
         parameters: Any = matplotlib.rcParams
         parameters.update(_SETTINGS)
-        height = max(3.2, 0.34 * len(rows) + 1.2)
-        figure = Figure(figsize=(10.5, height), layout="constrained", facecolor="white")
+        lines = sum(_label(row.method).count("\n") + 1 for row in rows)
+        height = max(3.8, 0.19 * len(rows) + 0.17 * lines + 1.2)
+        figure = Figure(figsize=(11.5, height), layout="constrained", facecolor="white")
         left, right = figure.subplots(1, 2)
         styles = [
             (_START, "s")
@@ -65,11 +69,12 @@ def _scores(axes: Axes, rows: Sequence[Row], styles: Sequence[tuple[str, str]]) 
                 va="center",
                 fontsize=9,
             )
-    axes.set_yticks(range(len(rows)), [row.method for row in rows])
+    axes.set_yticks(range(len(rows)), [_label(row.method) for row in rows], fontsize=8.5)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.margins(x=0.15)
-    axes.set_xlabel("dev Spearman x100 (points: seeds, bar: mean)")
-    axes.set_title("score", fontsize=11)
+    # Room for the number beside the last point.
+    axes.margins(x=0.2)
+    axes.set_xlabel("points: seeds, bar: mean")
+    axes.set_title("dev Spearman x100", fontsize=11)
     axes.grid(axis="x", color="#e3e5e8")
     _bare(axes)
 
@@ -81,10 +86,17 @@ def _plane(axes: Axes, rows: Sequence[Row], styles: Sequence[tuple[str, str]]) -
             axes.plot(uniform, aligned, marker, color=colour, markersize=7)
     axes.set_xlabel("uniformity (lower is better)")
     axes.set_ylabel("alignment (lower is better)")
-    axes.set_title("hypersphere, same colours", fontsize=11)
+    axes.set_title("same colours", fontsize=11)
     axes.grid(color="#e3e5e8")
     axes.margins(0.1)
     _bare(axes)
+
+
+def _label(method: str) -> str:
+    """The name, and its options in lines that leave the plot some room."""
+    name, bracket, options = method.partition("(")
+    lines = textwrap.wrap(options.removesuffix(")"), _WIDTH) if bracket else []
+    return "\n".join([name, *lines])
 
 
 def _bare(axes: Axes) -> None:
