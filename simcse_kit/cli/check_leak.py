@@ -82,11 +82,11 @@ def check_leak_command(
     document = report.to_json()
     lines = [report.table()]
     if model:
-        from simcse_kit.encoder.encoder import SentenceEncoder
+        from simcse_kit.evaluation.opening import open_encoder
 
         document["scores"] = {}
         for name in model:
-            encoder = SentenceEncoder.load(name)
+            encoder = open_encoder(name)
             scored = evaluate(encoder, sets, geometry_on=None, progress=True, name=name)
             scores = clean_scores(scored, sets, report.found)
             document["scores"][name] = {task: vars(score) for task, score in scores.items()}

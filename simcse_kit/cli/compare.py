@@ -55,13 +55,13 @@ def compare_command(
     if over_seeds:
         check_seeds([len(system) for system in systems])
     loaded = load_tasks(tasks, data)
-    from simcse_kit.encoder.encoder import SentenceEncoder
+    from simcse_kit.evaluation.opening import open_encoder
     from simcse_kit.evaluation.statistics.comparison import compare_reports
     from simcse_kit.evaluation.statistics.tables import render_comparison, render_systems
 
     reports = [
         [
-            evaluate(SentenceEncoder.load(name), loaded, geometry_on=None, progress=True, name=name)
+            evaluate(open_encoder(name), loaded, geometry_on=None, progress=True, name=name)
             for name in system
         ]
         for system in systems

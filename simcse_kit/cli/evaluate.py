@@ -15,7 +15,9 @@ __all__ = ["eval_command"]
 
 
 def eval_command(
-    model: Annotated[str, typer.Argument(help="Embedded name, folder, or Hub name.")],
+    model: Annotated[
+        str, typer.Argument(help="Embedded name, folder, Hub name, st:NAME, openai:NAME.")
+    ],
     data: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="STS data in the SentEval layout; the Hub without it."),
@@ -61,12 +63,12 @@ def eval_command(
     loaded = load_tasks(tasks, data)
     if geometry_on != DEFAULT_GEOMETRY:
         load_tasks([geometry_on], data)
-    from simcse_kit.encoder.encoder import SentenceEncoder
+    from simcse_kit.evaluation.opening import open_encoder
 
     reports = []
     for name, wanted in ((before, before_pooling), (model, pooling)):
         if name is not None:
-            encoder = SentenceEncoder.load(name, pooling=wanted)
+            encoder = open_encoder(name, pooling=wanted)
             reports.append(
                 evaluate(
                     encoder,
