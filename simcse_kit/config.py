@@ -109,7 +109,7 @@ class EvaluationSection(Section):
         512, ge=0, description="rows kept back for the dev loss where there is no dev set; 0: none"
     )
     trace_every: int = Field(
-        25,
+        50,
         ge=0,
         description="steps between measurements of alignment, uniformity and rank on a fixed "
         "sample of the dev set or of the held-out rows; 0: none, and no watch for collapse",

@@ -24,7 +24,7 @@ PREFIX = "trace_"
 """What the names of the trace begin with in metrics.jsonl."""
 
 # An encoder can lie badly only in ways that so many sentences show; more would cost time.
-_SENTENCES, _PAIRS = 256, 128
+_SENTENCES, _PAIRS = 128, 64
 # Kinds of data whose first two texts are meant to be near each other.
 _PAIRED: tuple[Kind, ...] = ("pairs", "triplets", "documents")
 
