@@ -22,7 +22,7 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 _MARKERS = "os^DvP*X"
 _START = "#8a8f98"
 # Characters of a line of options.
-_WIDTH = 34
+_WIDTH = 36
 _SETTINGS: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "simcse-kit", "font.size": 10}
 
 
@@ -95,7 +95,11 @@ def _plane(axes: Axes, rows: Sequence[Row], styles: Sequence[tuple[str, str]]) -
 def _label(method: str) -> str:
     """The name, and its options in lines that leave the plot some room."""
     name, bracket, options = method.partition("(")
-    lines = textwrap.wrap(options.removesuffix(")"), _WIDTH) if bracket else []
+    if not bracket:
+        return name
+    lines = textwrap.wrap(
+        options.removesuffix(")"), _WIDTH, break_long_words=False, break_on_hyphens=False
+    )
     return "\n".join([name, *lines])
 
 
