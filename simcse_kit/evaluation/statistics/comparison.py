@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import rankdata
 
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.evaluation.pairset import PairSet, concatenate
@@ -19,18 +18,21 @@ from simcse_kit.evaluation.statistics.bootstrap import (
     RESAMPLES,
     Bootstrap,
     Interval,
-    Sample,
     two_sided_p,
 )
 from simcse_kit.evaluation.statistics.plain import plain
 from simcse_kit.evaluation.statistics.significance import holm, steiger, williams
-from simcse_kit.evaluation.statistics.slices import slices
+from simcse_kit.evaluation.statistics.where import (
+    Flip,
+    SliceScore,
+    flips_of,
+    sample_of,
+    slice_scores,
+)
 
 __all__ = [
     "Comparison",
     "Difference",
-    "Flip",
-    "SliceScore",
     "Verdict",
     "compare_reports",
     "score_intervals",
@@ -38,10 +40,6 @@ __all__ = [
 ]
 
 Verdict = Literal["better", "worse", "no difference shown"]
-
-# A slice with fewer pairs of a task says nothing about that task.
-_SLICE_PAIRS = 30
-_SLICE_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -68,47 +66,6 @@ class Difference:
     williams: float
     steiger: float
     verdict: Verdict
-
-
-@dataclass(frozen=True)
-class Flip:
-    """A pair that two models place differently.
-
-    Attributes:
-        task: where it is from.
-        sentence1: its first sentence.
-        sentence2: its second sentence.
-        gold: its grade.
-        places: where the gold score, the first model and the other model place it among the pairs
-            of the task, from 0 (least alike) to 1.
-        gain: how much nearer to the gold place the other model's is than the first's, -1 to 1.
-    """
-
-    task: str
-    sentence1: str
-    sentence2: str
-    gold: float
-    places: tuple[float, float, float]
-    gain: float
-
-
-@dataclass(frozen=True)
-class SliceScore:
-    """One kind of pairs.
-
-    Attributes:
-        name: of the slice.
-        pairs: how many there are.
-        tasks: tasks that hold at least 30 of them; scores are means over those.
-        scores: of every model, Spearman x100.
-        difference: of the model less the first, with its interval.
-    """
-
-    name: str
-    pairs: int
-    tasks: int
-    scores: list[float]
-    difference: Interval
 
 
 @dataclass(frozen=True)
@@ -156,7 +113,7 @@ def score_intervals(
         seed: of the draws.
         level: of the intervals.
     """
-    samples = {name: _sample([task]) for name, task in report.tasks.items()}
+    samples = {name: sample_of([task]) for name, task in report.tasks.items()}
     bootstrap = Bootstrap(samples, resamples=resamples, seed=seed)
     scores = {
         name: bootstrap.interval(tasks, [1.0], level=level)
@@ -195,7 +152,7 @@ def compare_reports(
     names = _names(reports)
     tasks = {name: [report.tasks[name] for report in reports] for name in reports[0].tasks}
     bootstrap = Bootstrap(
-        {name: _sample(each) for name, each in tasks.items()}, resamples=resamples, seed=seed
+        {name: sample_of(each) for name, each in tasks.items()}, resamples=resamples, seed=seed
     )
     groups = _groups(reports[0].tasks)
     unit = np.eye(len(reports)).tolist()
@@ -240,8 +197,8 @@ def compare_reports(
         assert pairs is not None
         whole = {name: concatenate(pairs[name], name) for name in tasks}
         chosen = {name: (each[0], each[number]) for name, each in tasks.items()}
-        comparison.flips[names[number]] = _flips(whole, chosen, flips)
-        comparison.slices[names[number]] = _slices(whole, chosen, seed, level)
+        comparison.flips[names[number]] = flips_of(whole, chosen, flips)
+        comparison.slices[names[number]] = slice_scores(whole, chosen, seed, level)
     return comparison
 
 
@@ -283,15 +240,6 @@ def _check_same(reports: Sequence[Report]) -> None:
                 )
 
 
-def _sample(models: Sequence[TaskResult]) -> Sample:
-    first = models[0]
-    return Sample(
-        gold=first.gold,
-        predicted=np.stack([task.cosines for task in models]),
-        strata=tuple(score.pairs for score in first.subsets.values()),
-    )
-
-
 def _dependent(model: TaskResult, first: TaskResult) -> tuple[float, float]:
     """p of Williams' test and of Steiger's Z."""
     between = spearman(model.cosines, first.cosines) / 100
@@ -299,76 +247,3 @@ def _dependent(model: TaskResult, first: TaskResult) -> tuple[float, float]:
     if model.pairs < 4 or math.isnan(sum(figures)):
         return math.nan, math.nan
     return williams(*figures)[1], steiger(*figures)[1]
-
-
-def _flips(
-    pairs: Mapping[str, PairSet],
-    tasks: Mapping[str, tuple[TaskResult, TaskResult]],
-    most: int,
-) -> list[Flip]:
-    found = []
-    for name, (first, other) in tasks.items():
-        gold, one, two = (
-            (rankdata(values) - 1) / max(1, len(values) - 1)
-            for values in (first.gold, first.cosines, other.cosines)
-        )
-        gains = np.abs(one - gold) - np.abs(two - gold)
-        order = np.argsort(-gains, kind="stable")
-        ends = [*order[:most], *order[max(most, len(order) - most) :]]
-        found += [
-            Flip(
-                task=name,
-                sentence1=pairs[name].sentences1[at],
-                sentence2=pairs[name].sentences2[at],
-                gold=float(first.gold[at]),
-                places=(float(gold[at]), float(one[at]), float(two[at])),
-                gain=float(gains[at]),
-            )
-            for at in ends
-        ]
-    found.sort(key=lambda flip: -flip.gain)
-    return [
-        flip
-        for place, flip in enumerate(found)
-        if (place < most and flip.gain > 0) or (place >= len(found) - most and flip.gain < 0)
-    ]
-
-
-def _slices(
-    pairs: Mapping[str, PairSet],
-    tasks: Mapping[str, tuple[TaskResult, TaskResult]],
-    seed: int,
-    level: float,
-) -> list[SliceScore]:
-    samples: dict[str, dict[str, Sample]] = {}
-    counts: dict[str, int] = {}
-    for name, models in tasks.items():
-        for kind, inside in slices(pairs[name]).items():
-            counts[kind] = counts.get(kind, 0) + int(inside.sum())
-            sample = _part(_sample(models), inside)
-            if sample is not None:
-                samples.setdefault(kind, {})[name] = sample
-    found = []
-    for kind, pairs_of_kind in counts.items():
-        if kind not in samples:
-            continue
-        bootstrap = Bootstrap(samples[kind], resamples=_SLICE_RESAMPLES, seed=seed)
-        members = list(samples[kind])
-        one, two, gap = (
-            bootstrap.interval(members, weights, level=level)
-            for weights in ([1.0, 0.0], [0.0, 1.0], [-1.0, 1.0])
-        )
-        scores = [one.estimate, two.estimate]
-        found.append(SliceScore(kind, pairs_of_kind, len(members), scores, gap))
-    return found
-
-
-def _part(sample: Sample, inside: np.ndarray) -> Sample | None:
-    """The pairs that are in a slice; None where they are too few or all graded alike."""
-    if inside.sum() < _SLICE_PAIRS or np.ptp(sample.gold[inside]) == 0:
-        return None
-    ends = np.cumsum(sample.strata)
-    sizes = [int(part.sum()) for part in np.split(inside, ends[:-1])]
-    return Sample(
-        sample.gold[inside], sample.predicted[:, inside], tuple(size for size in sizes if size)
-    )

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from simcse_kit.evaluation.statistics.bootstrap import Interval
-from simcse_kit.evaluation.statistics.comparison import Comparison, Difference, Flip
+from simcse_kit.evaluation.statistics.comparison import Comparison, Difference
 from simcse_kit.evaluation.statistics.seeds import Systems
+from simcse_kit.evaluation.statistics.where import Flip
 
 __all__ = ["render_comparison", "render_systems"]
 
