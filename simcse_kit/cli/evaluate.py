@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simcse_kit.atomic import write_whole
 from simcse_kit.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from simcse_kit.evaluation.embed import Encoder
+    from simcse_kit.evaluation.results import Report
 
 __all__ = ["eval_command"]
 
@@ -24,7 +28,10 @@ def eval_command(
     ] = None,
     tasks: Annotated[
         str,
-        typer.Option(help="sts (the seven), names such as STS12,STSB, or files of graded pairs."),
+        typer.Option(
+            help="sts (the seven), names such as STS12,STSB, files of graded pairs; MR,TREC,... or "
+            "transfer; retrieval:DIR, paraphrase:FILE, clustering:FILE."
+        ),
     ] = "sts",
     pooling: Annotated[str | None, typer.Option(help="In place of the model's own recipe.")] = None,
     before: Annotated[
@@ -37,6 +44,15 @@ def eval_command(
     resamples: Annotated[
         int, typer.Option(help="Of the bootstrap for the 95 % intervals; 0 for none.")
     ] = 10_000,
+    post: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST", help="Try these as well: standardize,whitening(k=256),abtt(k=3)."
+        ),
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Text that --post is fitted on.")
+    ] = None,
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Scores as JSON; - for stdout.")
     ] = None,
@@ -44,9 +60,13 @@ def eval_command(
         str | None, typer.Option(metavar="DIR", help="An HTML page with tables and plots.")
     ] = None,
 ) -> None:
-    """Score an encoder on STS tasks, with alignment and uniformity."""
+    """Score an encoder on STS, transfer and other tasks, with alignment and uniformity."""
     from simcse_kit.evaluation.evaluate import DEFAULT_GEOMETRY, evaluate, load_tasks
+    from simcse_kit.evaluation.further.load import load_further, split_entries
+    from simcse_kit.evaluation.postprocess import parse_postprocesses, read_fit_texts, tried
+    from simcse_kit.evaluation.results import SCHEMA
     from simcse_kit.evaluation.statistics.bootstrap import LEVEL, check_settings
+    from simcse_kit.evaluation.table import render_side_by_side
     from simcse_kit.training.folder import METRICS
 
     # Whatever is wrong with files and data is said before a model is opened.
@@ -60,29 +80,46 @@ def eval_command(
     history = None if report is None else _history(Path(model) / METRICS)
     if resamples:
         check_settings(resamples, LEVEL)
-    loaded = load_tasks(tasks, data)
+    sts, others = split_entries(tasks)
+    further = load_further(others, data)
+    loaded = load_tasks(sts, data) if sts or not further else {}
     if geometry_on != DEFAULT_GEOMETRY:
         load_tasks([geometry_on], data)
+    if (post is None) != (fit is None):
+        raise ConfigError("--post and --fit go together: maps, and the text they are fitted on")
+    calls = {} if post is None else parse_postprocesses(post)
+    texts = [] if fit is None else read_fit_texts(fit)
     from simcse_kit.evaluation.opening import open_encoder
 
+    def score(encoder: Encoder, name: str) -> Report:
+        return evaluate(
+            encoder,
+            loaded,
+            data=data,
+            geometry_on=geometry_on,
+            progress=True,
+            name=name,
+            resamples=resamples,
+            further=further,
+        )
+
     reports = []
-    for name, wanted in ((before, before_pooling), (model, pooling)):
-        if name is not None:
-            encoder = open_encoder(name, pooling=wanted)
-            reports.append(
-                evaluate(
-                    encoder,
-                    loaded,
-                    data=data,
-                    geometry_on=geometry_on,
-                    progress=True,
-                    name=name,
-                    resamples=resamples,
-                )
-            )
-    document = json.dumps(reports[-1].to_json(), indent=2) + "\n"
+    if before is not None:
+        reports.append(score(open_encoder(before, pooling=before_pooling), before))
+    encoder = open_encoder(model, pooling=pooling)
+    reports.append(score(encoder, model))
+    main = reports[-1]
+    if calls:
+        reports += [score(each, f"{model} + {name}") for name, each in tried(encoder, calls, texts)]
+    document = json.dumps(main.to_json(), indent=2) + "\n"
+    if calls:
+        every = {"schema": SCHEMA, "reports": [each.to_json() for each in reports]}
+        document = json.dumps(every, indent=2) + "\n"
     if json_file == "-":
         typer.echo(document, nl=False)
+    elif calls:
+        typer.echo(f"{main.table()}\n\nFitted on {fit}, {len(texts):,} distinct texts:")
+        typer.echo(render_side_by_side(reports))
     else:
         typer.echo("\n\n".join(each.table() for each in reports))
     if scores is not None:

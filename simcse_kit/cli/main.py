@@ -23,6 +23,7 @@ from simcse_kit.cli import (
     export,
     info,
     mine,
+    postprocess,
     similarity,
     train,
 )
@@ -44,6 +45,7 @@ app.command("similarity")(similarity.similarity_command)
 app.command("eval")(evaluate.eval_command)
 app.command("info")(info.info_command)
 app.command("export")(export.export_command)
+app.command("postprocess")(postprocess.postprocess_command)
 app.command("compare")(compare.compare_command)
 app.command("compare-methods")(compare_methods.compare_methods_command)
 data_app = typer.Typer(

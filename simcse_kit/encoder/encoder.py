@@ -211,6 +211,22 @@ class SentenceEncoder(nn.Module):
         if self.pooling == "cls_before_pooler":
             self.pooling = "cls"
 
+    def add_stage(self, dense: Dense) -> None:
+        """Put ``dense`` behind all there is after pooling, before unit length.
+
+        Raises:
+            ModelError: it takes another width than :attr:`embedding_dim`.
+        """
+        if dense.in_features != self.embedding_dim:
+            raise ModelError(
+                f"a Dense stage takes {dense.in_features} dimensions, and this encoder gives "
+                f"{self.embedding_dim}; fit it on vectors of this encoder"
+            )
+        if self.head is None:
+            self.set_head(dense)
+        else:
+            self.head = nn.Sequential(*self.head, dense)
+
     def set_template(self, text: str) -> None:
         """Put every sentence into a template from now on; the pooling becomes ``mask``.
 

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from simcse_kit.errors import ModelError
-from simcse_kit.evaluation.pairset import PairSet
 
 __all__ = ["Embeddings", "Encoder", "embed"]
 
@@ -19,6 +18,14 @@ class Encoder(Protocol):
 
     def encode(self, sentences: list[str], /) -> Any:
         """Give (n, d) numbers: an array, a tensor, or a list of vectors."""
+        ...
+
+
+class HasSentences(Protocol):
+    """A pair set, or a task beside STS."""
+
+    def sentences(self) -> Sequence[str]:
+        """All that has to be encoded."""
         ...
 
 
@@ -34,7 +41,7 @@ class Embeddings:
         return self._vectors[[self._row[sentence] for sentence in sentences]]
 
 
-def embed(encoder: Encoder, sets: Iterable[PairSet], *, progress: bool = False) -> Embeddings:
+def embed(encoder: Encoder, sets: Iterable[HasSentences], *, progress: bool = False) -> Embeddings:
     """Encode the distinct sentences of all ``sets`` in one call.
 
     Args:

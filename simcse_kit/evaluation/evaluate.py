@@ -15,6 +15,8 @@ import numpy as np
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.embed import Embeddings, Encoder, embed
+from simcse_kit.evaluation.further.base import FurtherTask
+from simcse_kit.evaluation.further.load import load_further, split_entries
 from simcse_kit.evaluation.geometry import geometry, positives
 from simcse_kit.evaluation.pairs_file import load_pairs_file
 from simcse_kit.evaluation.pairset import PairSet, concatenate
@@ -47,15 +49,20 @@ def evaluate(
     progress: bool = False,
     name: str | None = None,
     resamples: int = 0,
+    further: Mapping[str, FurtherTask] | None = None,
 ) -> Report:
-    """Score ``encoder`` on ``tasks``: cosine, no regressor, Spearman x100 over all pairs of a task.
+    """Score ``encoder`` on ``tasks``.
+
+    STS is scored by cosine, no regressor, Spearman x100 over all pairs of a task.
 
     All data is loaded and verified first; then the distinct sentences of all tasks together are
     encoded in one call.
 
     Args:
         encoder: any object whose ``encode(list[str])`` gives (n, d) numbers.
-        tasks: see :func:`load_tasks`; or what it gave, so that several encoders share it.
+        tasks: see :func:`load_tasks`, and beside them MR, CR, SUBJ, MPQA, SST2, TREC, MRPC (or
+            "transfer" for the seven), "retrieval:DIR", "paraphrase:FILE", "clustering:FILE"; or
+            what :func:`load_tasks` gave, so that several encoders share it.
         data: folder in the SentEval layout; without it named tasks come from the Hub.
         geometry_on: where alignment and uniformity are taken: a name or file such as ``"STSB"``
             (its test split), ``"STSB-dev"``, ``"STSB-full"`` (the whole set, as in the papers), or
@@ -64,22 +71,36 @@ def evaluate(
         progress: handed on to ``encode`` where it takes it.
         name: the model's name in the report; the encoder's class without it.
         resamples: of the bootstrap for confidence intervals, 10,000 as a rule; 0 for none.
+        further: tasks beside STS that are loaded already.
 
     Raises:
         ConfigError: unknown task, or no task at all.
         DataError: data is missing or wrong.
+        MissingExtraError: a task needs scikit-learn.
         ModelError: ``encode`` gave something other than (n, d) finite, non-zero vectors.
     """
     if resamples:
         check_settings(resamples, LEVEL)
     start = time.perf_counter()
-    loaded = dict(tasks) if isinstance(tasks, Mapping) else load_tasks(tasks, data)
-    shape = None if geometry_on is None else _geometry_pairs(geometry_on, loaded, data)
-    needed = [part for sets in loaded.values() for part in sets]
+    beside = dict(further or {})
+    if isinstance(tasks, Mapping):
+        loaded = dict(tasks)
+    else:
+        sts, others = split_entries(tasks)
+        beside |= load_further(others, data)
+        loaded = load_tasks(sts, data) if sts or not beside else {}
+    plain = not loaded and geometry_on == DEFAULT_GEOMETRY
+    shape = None if geometry_on is None or plain else _geometry_pairs(geometry_on, loaded, data)
+    needed: list[PairSet | FurtherTask] = [part for sets in loaded.values() for part in sets]
+    needed += beside.values()
     if shape is not None:
         needed.append(shape[0])
     vectors = embed(encoder, needed, progress=progress)
     results = {key: _score(key, sets, vectors) for key, sets in loaded.items()}
+    scores = {
+        key: replace(task.score(vectors, progress=progress), name=key)
+        for key, task in beside.items()
+    }
     found: Geometry | None = None if shape is None else geometry(vectors, *shape)
     pooling = getattr(encoder, "pooling", None)
     report = Report(
@@ -90,8 +111,9 @@ def evaluate(
         geometry=found,
         versions=_versions(),
         seconds=time.perf_counter() - start,
+        further=scores,
     )
-    if not resamples:
+    if not resamples or not results:
         return report
     return replace(report, intervals=score_intervals(report, resamples=resamples))
 

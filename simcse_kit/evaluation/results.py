@@ -7,7 +7,7 @@ and becomes ``null`` in JSON.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,13 @@ __all__ = [
     "AVERAGE",
     "SCHEMA",
     "STANDARD_TASKS",
+    "TRANSFER_TASKS",
     "Geometry",
     "Intervals",
     "Report",
     "SubsetScore",
     "TaskResult",
+    "TaskScore",
 ]
 
 AVERAGE = "Avg."
@@ -33,6 +35,9 @@ SCHEMA = 1
 
 STANDARD_TASKS = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSB", "SICKR")
 """The seven tasks whose mean is the usual "Avg." column (arXiv 2104.08821, table 5)."""
+
+TRANSFER_TASKS = ("MR", "CR", "SUBJ", "MPQA", "SST2", "TREC", "MRPC")
+"""SentEval's seven transfer tasks, in the order of the papers (arXiv 1803.05449)."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,23 @@ class TaskResult:
     cosines: np.ndarray
     gold: np.ndarray
     scale: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One task beside STS.
+
+    ``kind`` is "transfer", "paraphrase", "retrieval" or "clustering"; ``metrics`` holds its
+    figures (shares x100; NaN where undefined), of which ``main`` names the one to quote; ``counts``
+    says on how much they were taken, and ``protocol``, in words, how.
+    """
+
+    name: str
+    kind: str
+    main: str
+    metrics: dict[str, float]
+    counts: dict[str, int]
+    protocol: str
 
 
 @dataclass(frozen=True)
@@ -114,7 +136,7 @@ class Report:
 
     ``average`` is the mean of the unrounded "all" Spearman of the seven standard tasks, and None
     unless all seven are there. ``seconds`` is the wall time of the whole evaluation. ``intervals``
-    is None where none were asked for.
+    is None where none were asked for. ``further`` holds the tasks beside STS, by name.
     """
 
     model: str
@@ -125,6 +147,14 @@ class Report:
     versions: dict[str, str]
     seconds: float
     intervals: Intervals | None = None
+    further: dict[str, TaskScore] = field(default_factory=dict)
+
+    @property
+    def transfer_average(self) -> float | None:
+        """Mean accuracy x100 of SentEval's seven transfer tasks; None unless all are there."""
+        if any(task not in self.further for task in TRANSFER_TASKS):
+            return None
+        return float(np.mean([self.further[task].metrics["accuracy"] for task in TRANSFER_TASKS]))
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form (schema 1): plain dicts and numbers, NaN and infinities as None.
@@ -142,6 +172,8 @@ class Report:
             **{key: _number(None if shape is None else getattr(shape, key)) for key in _MEASURES},
             "geometry": None if shape is None else _geometry_json(shape),
             "intervals": None if self.intervals is None else _intervals_json(self.intervals),
+            "further": {name: _score_json(score) for name, score in self.further.items()},
+            "transfer_average": _number(self.transfer_average),
             "versions": dict(self.versions),
             "seconds": _number(self.seconds),
         }
@@ -186,6 +218,16 @@ def _intervals_json(found: Intervals) -> dict[str, Any]:
             name: [_number(interval.low), _number(interval.high)]
             for name, interval in found.scores.items()
         },
+    }
+
+
+def _score_json(score: TaskScore) -> dict[str, Any]:
+    return {
+        "kind": score.kind,
+        "main": score.main,
+        "metrics": {name: _number(value) for name, value in score.metrics.items()},
+        "counts": dict(score.counts),
+        "protocol": score.protocol,
     }
 
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from simcse_kit.evaluation.results import AVERAGE
 
 if TYPE_CHECKING:
-    from simcse_kit.evaluation.results import Geometry, Intervals, Report, TaskResult
+    from collections.abc import Sequence
+
+    from simcse_kit.evaluation.results import Geometry, Intervals, Report, TaskResult, TaskScore
     from simcse_kit.evaluation.statistics.bootstrap import Interval
 
-__all__ = ["render"]
+__all__ = ["render", "render_side_by_side"]
 
 _WIDTH = 100
 _GAP = "  "
@@ -26,9 +28,11 @@ def render(report: Report) -> str:
     parts = [f"{report.model}   pooling: {report.pooling}"]
     found = report.intervals
     labels = ["", *_ROWS] if found is None else ["", _ROWS[0], *_bound_labels(found), *_ROWS[1:]]
-    parts += ["", *_blocks(labels, [_column(task, report) for task in report.tasks.values()])]
     if report.tasks:
+        columns = [_column(task, report) for task in report.tasks.values()]
         parts += [
+            "",
+            *_blocks(labels, columns),
             "",
             "Protocol: cosine of the embeddings, no regressor; correlations x100 over all pairs of",
             'a task ("all"); mean and wmean = plain and pair-weighted mean over its subsets.',
@@ -40,9 +44,37 @@ def render(report: Report) -> str:
     if report.average is not None:
         bounds = "" if found is None else _bracket(found.scores[AVERAGE])
         parts += [f"Average of the seven tasks (Spearman all): {_score(report.average)}{bounds}"]
+    for score in report.further.values():
+        parts += ["", *_further(score)]
+    if report.transfer_average is not None:
+        mean = _score(report.transfer_average)
+        parts += [f"Average of the seven transfer tasks (accuracy): {mean}"]
     if report.geometry is not None:
         parts += _geometry(report.geometry)
     return "\n".join(parts)
+
+
+def render_side_by_side(reports: Sequence[Report]) -> str:
+    """A row a model: the quoted figure of every task, the averages, and the main geometry."""
+    names = dict.fromkeys(name for report in reports for name in report.tasks)
+    further = dict.fromkeys(name for report in reports for name in report.further)
+    head = ["", *names, AVERAGE, *further, "alignment", "uniformity", "IsoScore"]
+    lines = [head]
+    for report in reports:
+        shape, average = report.geometry, report.average
+        cells = [report.model]
+        cells += [
+            _score(report.tasks[name].spearman) if name in report.tasks else "-" for name in names
+        ]
+        cells.append("-" if average is None else _score(average))
+        for name in further:
+            found = report.further.get(name)
+            cells.append("-" if found is None else _score(found.metrics[found.main]))
+        measures = (shape.alignment, shape.uniformity, shape.iso_score) if shape else ()
+        lines.append(cells + ([_score(value, 4) for value in measures] or ["-"] * 3))
+    columns = [list(column) for column in zip(*lines, strict=True)]
+    keep = [n for n, column in enumerate(columns) if n == 0 or set(column[1:]) != {"-"}]
+    return "\n".join(_blocks(columns[0], [columns[n] for n in keep[1:]]))
 
 
 def _score(value: float, digits: int = 2) -> str:
@@ -84,6 +116,14 @@ def _blocks(labels: list[str], columns: list[list[str]]) -> list[str]:
 
 def _block(columns: list[list[str]]) -> list[str]:
     return [_GAP.join(cells) for cells in zip(*columns, strict=True)]
+
+
+def _further(score: TaskScore) -> list[str]:
+    """Name, figures, counts and protocol of a task beside STS; the figure to quote comes first."""
+    names = [score.main, *(name for name in score.metrics if name != score.main)]
+    figures = "   ".join(f"{name} {_score(score.metrics[name])}" for name in names)
+    counts = ", ".join(f"{count:,} {what}" for what, count in score.counts.items())
+    return [f"{score.name}: {figures}", f"  {counts}; {score.protocol}"]
 
 
 def _geometry(shape: Geometry) -> list[str]:

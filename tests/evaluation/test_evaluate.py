@@ -251,7 +251,8 @@ def test_the_json_form(senteval: Path, encoder: BagOfWords) -> None:
     form = evaluate(encoder, data=senteval).to_json()
     assert list(form) == [
         "schema", "model", "pooling", "tasks", "average", "alignment", "uniformity", "mean_cosine",
-        "dimension_std", "effective_rank", "geometry", "intervals", "versions", "seconds",
+        "dimension_std", "effective_rank", "geometry", "intervals", "further", "transfer_average",
+        "versions", "seconds",
     ]  # fmt: skip
     assert form["schema"] == 1
     assert set(form["tasks"]["STS13"]) == {

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from simcse_kit.atomic import write_whole
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.report import curves, sections, tables
+from simcse_kit.evaluation.report.further import further_tables
 from simcse_kit.evaluation.report.intervals import interval_table
 from simcse_kit.evaluation.report.numbers import counted
 from simcse_kit.evaluation.results import SCHEMA, Report
@@ -67,6 +68,7 @@ def write_report(
         scores=tables.score_table(reports),
         intervals=interval_table(reports),
         details=tables.detail_tables(reports),
+        further=further_tables(reports),
         cosines=sections.cosine_section(reports),
         plane=sections.plane_section(reports, rows),
         geometry=tables.geometry_table(reports),

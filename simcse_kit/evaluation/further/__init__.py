@@ -1,0 +1,1 @@
+"""Tasks beside STS: SentEval transfer, paraphrases, retrieval, clustering."""
