@@ -31,7 +31,9 @@ def folds() -> StratifiedKFold:
 
 def search(exponents: range) -> GridSearchCV:
     grid = {"C": [2.0**power for power in exponents]}
-    return GridSearchCV(LogisticRegression(random_state=1111, max_iter=1000), grid, cv=folds())
+    return GridSearchCV(
+        LogisticRegression(random_state=1111, tol=1e-6, max_iter=10_000), grid, cv=folds()
+    )
 
 
 def nested(model: SentenceTransformer, folder: Path, files: tuple[str, str]) -> float:

@@ -36,10 +36,13 @@ def compare_command(
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="All as JSON; - for stdout.")
     ] = None,
+    report: Annotated[
+        str | None, typer.Option(metavar="DIR", help="A page with tables, verdicts and plots.")
+    ] = None,
 ) -> None:
     """Tell whether encoders differ: intervals, paired tests, and where the difference lies."""
     from simcse_kit.atomic import write_whole
-    from simcse_kit.evaluation.evaluate import evaluate, load_tasks
+    from simcse_kit.evaluation.evaluate import DEFAULT_GEOMETRY, evaluate, load_tasks
     from simcse_kit.evaluation.statistics.bootstrap import check_settings
     from simcse_kit.evaluation.statistics.seeds import check_seeds, compare_systems
 
@@ -51,9 +54,15 @@ def compare_command(
     systems = [[seed_model.strip() for seed_model in model.split(",")] for model in models]
     if len(systems) < 2:
         raise ConfigError("compare takes two models or more; `simcse eval` scores one")
+    if report is not None and Path(report).exists() and not Path(report).is_dir():
+        raise ConfigError(f"--report {report} is a file; give the name of a folder")
     over_seeds = any(len(system) > 1 for system in systems)
     if over_seeds:
         check_seeds([len(system) for system in systems])
+        if report is not None:
+            raise ConfigError(
+                "--report shows single models; leave it out, or give one seed of each"
+            )
     loaded = load_tasks(tasks, data)
     from simcse_kit.evaluation.opening import open_encoder
     from simcse_kit.evaluation.statistics.comparison import compare_reports
@@ -61,11 +70,20 @@ def compare_command(
 
     reports = [
         [
-            evaluate(open_encoder(name), loaded, geometry_on=None, progress=True, name=name)
+            evaluate(
+                open_encoder(name),
+                loaded,
+                data=data,
+                geometry_on=None if report is None else DEFAULT_GEOMETRY,
+                progress=True,
+                name=name,
+                exhibits=report is not None,
+            )
             for name in system
         ]
         for system in systems
     ]
+    comparison = None
     if over_seeds:
         found = compare_systems(reports, level=level)
         table, document = render_systems(found), found.to_json()
@@ -83,3 +101,13 @@ def compare_command(
     typer.echo(text if json_file == "-" else table, nl=json_file != "-")
     if scores is not None:
         write_whole(scores, text, remedy="give --json another file")
+    if report is not None:
+        from simcse_kit.evaluation.report.page import write_report
+
+        page = write_report(
+            [each for (each,) in reports],
+            Path(report),
+            title="Sentence encoders compared",
+            comparison=comparison,
+        )
+        typer.echo(f"report: {page}", err=json_file == "-")

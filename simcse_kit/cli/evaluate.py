@@ -101,6 +101,7 @@ def eval_command(
             name=name,
             resamples=resamples,
             further=further,
+            exhibits=report is not None,
         )
 
     reports = []

@@ -15,6 +15,7 @@ import numpy as np
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.embed import Embeddings, Encoder, embed
+from simcse_kit.evaluation.exhibit import exhibit
 from simcse_kit.evaluation.further.base import FurtherTask
 from simcse_kit.evaluation.further.load import load_further, split_entries
 from simcse_kit.evaluation.geometry import geometry, positives
@@ -50,6 +51,7 @@ def evaluate(
     name: str | None = None,
     resamples: int = 0,
     further: Mapping[str, FurtherTask] | None = None,
+    exhibits: bool = False,
 ) -> Report:
     """Score ``encoder`` on ``tasks``.
 
@@ -72,6 +74,7 @@ def evaluate(
         name: the model's name in the report; the encoder's class without it.
         resamples: of the bootstrap for confidence intervals, 10,000 as a rule; 0 for none.
         further: tasks beside STS that are loaded already.
+        exhibits: gather what a report page shows of the sentences as well.
 
     Raises:
         ConfigError: unknown task, or no task at all.
@@ -112,6 +115,9 @@ def evaluate(
         versions=_versions(),
         seconds=time.perf_counter() - start,
         further=scores,
+        exhibit=exhibit(encoder, vectors, loaded, results, *(shape or (None, "")))
+        if exhibits
+        else None,
     )
     if not resamples or not results:
         return report

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simcse_kit.evaluation.statistics.bootstrap import Interval
+
+if TYPE_CHECKING:
+    from simcse_kit.evaluation.exhibit import Exhibit
 
 __all__ = [
     "AVERAGE",
@@ -136,7 +139,8 @@ class Report:
 
     ``average`` is the mean of the unrounded "all" Spearman of the seven standard tasks, and None
     unless all seven are there. ``seconds`` is the wall time of the whole evaluation. ``intervals``
-    is None where none were asked for. ``further`` holds the tasks beside STS, by name.
+    is None where none were asked for. ``further`` holds the tasks beside STS, by name;
+    ``exhibit`` what a report shows of the sentences, None where that was not asked for.
     """
 
     model: str
@@ -148,6 +152,7 @@ class Report:
     seconds: float
     intervals: Intervals | None = None
     further: dict[str, TaskScore] = field(default_factory=dict)
+    exhibit: Exhibit | None = None
 
     @property
     def transfer_average(self) -> float | None:
@@ -174,6 +179,7 @@ class Report:
             "intervals": None if self.intervals is None else _intervals_json(self.intervals),
             "further": {name: _score_json(score) for name, score in self.further.items()},
             "transfer_average": _number(self.transfer_average),
+            "exhibit": None if self.exhibit is None else self.exhibit.to_json(),
             "versions": dict(self.versions),
             "seconds": _number(self.seconds),
         }

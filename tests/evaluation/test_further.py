@@ -76,7 +76,9 @@ def by_length(texts: list[str], labels: list[int]) -> tuple[list[str], np.ndarra
 def search_c(exponents: range) -> GridSearchCV:
     folds = StratifiedKFold(10, shuffle=True, random_state=1111)
     grid = {"C": [2.0**power for power in exponents]}
-    return GridSearchCV(LogisticRegression(random_state=1111, max_iter=1000), grid, cv=folds)
+    return GridSearchCV(
+        LogisticRegression(random_state=1111, tol=1e-6, max_iter=10_000), grid, cv=folds
+    )
 
 
 def vectors(encoder: BagOfWords, texts: list[str]) -> np.ndarray:
@@ -131,7 +133,10 @@ def test_sst2_by_hand(folder: Path, encoder: BagOfWords) -> None:
         rows = [line.split("\t") for line in path.read_text("utf-8").splitlines()]
         texts, y = by_length([text for text, _ in rows], [int(label) for _, label in rows])
         side[split] = (vectors(encoder, texts), y)
-    models = [LogisticRegression(C=2.0**p, max_iter=1000).fit(*side["train"]) for p in range(-2, 4)]
+    models = [
+        LogisticRegression(C=2.0**p, tol=1e-6, max_iter=10_000).fit(*side["train"])
+        for p in range(-2, 4)
+    ]
     best = max(models, key=lambda model: model.score(*side["dev"]))
     found = evaluate(encoder, "SST2", data=folder).further["SST2"].metrics
     assert found["accuracy"] == pytest.approx(100 * best.score(*side["test"]))

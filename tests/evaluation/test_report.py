@@ -241,7 +241,11 @@ def test_same_input_same_bytes_and_no_global_state(both: Path, tmp_path: Path) -
 def test_files_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "new" / "folder"
     assert write_report([AFTER], folder) == folder / "report.html"
-    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "report.html",
+        "report.json",
+        "report.md",
+    ]
     kept = (folder / "report.html").read_bytes()
 
     def full(*_: object) -> None:
@@ -252,7 +256,11 @@ def test_files_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ConfigError, match="No space left on device; choose another") as caught:
         write_report([BEFORE], folder)
     assert "\n" not in str(caught.value)
-    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "report.html",
+        "report.json",
+        "report.md",
+    ]
     assert (folder / "report.html").read_bytes() == kept
 
 

@@ -3,8 +3,8 @@
 Source: Conneau & Kiela 2018 (arXiv 1803.05449), SentEval's classifiers with ``usepytorch`` off.
 Folds, seed, grid, order of rows, features and the rounding that decides between values of C are
 SentEval's; 10 folds, as in published tables. Two deviations: the solver is lbfgs (SentEval names
-none, which was liblinear when it was written, and lbfgs since scikit-learn 0.22) with up to 1,000
-iterations in float64, and the accuracies are averaged unrounded.
+none, which was liblinear when it was written, and lbfgs since scikit-learn 0.22) run to a
+tolerance of 1e-6 in float64, and the accuracies are averaged unrounded.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def _features(rows: Rows, vectors: Embeddings) -> np.ndarray:
 def _fit(x: np.ndarray, y: np.ndarray, c: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=c, random_state=SEED, max_iter=1000).fit(x, y)
+    # With the default tolerance (1e-4) lbfgs stops so early that the last digit of the embeddings
+    # moves the accuracy: on TREC by three of 500 questions.
+    return LogisticRegression(C=c, random_state=SEED, tol=1e-6, max_iter=10_000).fit(x, y)
 
 
 def _folds() -> Any:

@@ -13,7 +13,15 @@ from matplotlib.figure import Figure
 from simcse_kit.evaluation.report import svg
 from simcse_kit.evaluation.report.numbers import counted
 
-__all__ = ["Point", "Ridges", "bin_by_gold", "cosine_ridges", "gold_edges", "hypersphere_plane"]
+__all__ = [
+    "Point",
+    "Ridges",
+    "bin_by_gold",
+    "cosine_ridges",
+    "gold_edges",
+    "hypersphere_plane",
+    "spectrum",
+]
 
 _COLUMNS = 44  # bars of one row
 
@@ -204,6 +212,34 @@ def hypersphere_plane(
             )
 
     return svg.render(draw, key=key, label=label, size=(380, 290))
+
+
+def spectrum(spectra: Sequence[Sequence[float]], *, key: str, label: str) -> Markup:
+    """The share of the variance along the first axes, cumulated; one line a model.
+
+    Args:
+        spectra: of every model, shares of the variance, largest first; empty ones are left out.
+        key: a word unique on the page.
+        label: what the figure shows, for readers who cannot see it.
+    """
+
+    def draw(figure: Figure) -> None:
+        pane = svg.axes(figure, left=48, right=14, bottom=42, top=26)
+        pane.set(xscale="log", ylim=(0, 102))
+        pane.set_xlabel("principal axes, most important first")
+        pane.set_title("% of the variance", loc="left", size=11, color=svg.MUTED, x=-0.11)
+        longest = max(map(len, spectra))
+        marks = [mark for mark in (1, 3, 10, 30, 100, 300, 1000, 3000) if mark <= longest]
+        pane.set_xticks(marks, [str(mark) for mark in marks])
+        pane.minorticks_off()
+        pane.axhline(50, color=svg.MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+        for index, shares in enumerate(spectra):
+            if shares:
+                color = svg.SERIES[(index if len(spectra) > 1 else 1) % len(svg.SERIES)]
+                across = np.arange(1, len(shares) + 1)
+                pane.plot(across, 100 * np.cumsum(shares), color=color)
+
+    return svg.render(draw, key=key, label=label, size=(380, 260))
 
 
 def _around(values: np.ndarray) -> tuple[float, float]:

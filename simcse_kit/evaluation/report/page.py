@@ -1,14 +1,18 @@
-"""The report pages: ``report.html`` with ``report.json``, and ``training.html``.
+"""The report pages: ``report.html`` with ``report.md`` and ``report.json``, and ``training.html``.
 
-Every page is one file that needs no network and runs no script: style and figures are inside it,
-and a content security policy in its head lets the browser load nothing else. Names of models, tasks
-and subsets are untrusted and reach the page only through the escaping template engine.
+Every page is one file that needs no network: style, figures and the one script (of the map of
+sentences) are inside it, and a content security policy in its head lets the browser load nothing
+else and run nothing but that script. Names of models, tasks and subsets, and all sentences, are
+untrusted and reach the page only through the escaping template engine.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,15 +22,22 @@ from markupsafe import Markup
 
 from simcse_kit.atomic import write_whole
 from simcse_kit.errors import ConfigError
-from simcse_kit.evaluation.report import curves, sections, tables
+from simcse_kit.evaluation.report import curves, exhibits, sections, tables, verdicts
 from simcse_kit.evaluation.report.further import further_tables
 from simcse_kit.evaluation.report.intervals import interval_table
+from simcse_kit.evaluation.report.markdown import markdown
 from simcse_kit.evaluation.report.numbers import counted
 from simcse_kit.evaluation.results import SCHEMA, Report
+from simcse_kit.evaluation.statistics.comparison import Comparison
 
 __all__ = ["write_report", "write_training_report"]
 
 History = Sequence[Mapping[str, float]]
+
+_PROTOCOL = (
+    "Spearman x100 between cosines and human scores, over all pairs of a task, average ranks for "
+    "ties, no regressor; the average is the plain mean of the seven standard tasks."
+)
 
 
 def write_report(
@@ -35,19 +46,22 @@ def write_report(
     *,
     title: str = "Sentence embedding report",
     history: History | None = None,
+    comparison: Comparison | None = None,
 ) -> Path:
-    """Write ``report.html`` and ``report.json`` into ``folder``, which is made if need be.
+    """Write ``report.html``, ``.md`` and ``.json`` into ``folder``, which is made if need be.
 
-    The JSON file is ``{"schema": 1, "reports": [Report.to_json(), ...]}``. The same input gives the
-    same bytes.
+    The JSON file is ``{"schema": 1, "reports": [Report.to_json(), ...]}``, with ``"comparison"``
+    where there is one. The Markdown file has the tables of the page. The same input gives the same
+    bytes.
 
     Args:
         reports: at least one. Two are read as before and after, and the page shows differences.
-        folder: where the two files go; files of these names are replaced, each in one move.
+        folder: where the files go; files of these names are replaced, each in one move.
         title: heading of the page.
         history: rows of a training run (``step`` and any of ``loss``, ``ln_batch``,
             ``learning_rate``, ``sentences_per_second``, ``dev_spearman``, ``dev_alignment``,
             ``dev_uniformity``, ``dev_loss``), drawn as curves and as a path in the plane.
+        comparison: of these models, whose verdicts then stand below the scores.
 
     Returns:
         the path of ``report.html``.
@@ -60,24 +74,61 @@ def write_report(
     if not reports:
         raise ValueError("write_report needs at least one report")
     rows = list(history or ())
+    scores, intervals = tables.score_table(reports), interval_table(reports)
+    geometry, environment = tables.geometry_table(reports), tables.environment_table(reports)
+    weights = exhibits.fingerprint_table(reports)
+    if weights is not None:
+        environment = replace(environment, rows=(*environment.rows, weights))
+    further, details = further_tables(reports), tables.detail_tables(reports)
+    judged = [] if comparison is None else verdicts.verdict_tables(comparison)
+    kinds = [] if comparison is None else verdicts.slice_tables(comparison)
+    neighbours, misses = exhibits.neighbour_tables(reports), exhibits.miss_tables(reports)
+    audit = exhibits.audit_table(reports)
+    models = list(zip(tables.roles(reports), reports, strict=True))
     html = _render(
         "report.html",
         title=title,
-        models=list(zip(tables.roles(reports), reports, strict=True)),
+        models=models,
         headline=tables.headline(reports),
-        scores=tables.score_table(reports),
-        intervals=interval_table(reports),
-        details=tables.detail_tables(reports),
-        further=further_tables(reports),
+        scores=scores,
+        intervals=intervals,
+        verdicts=judged,
+        kinds=kinds,
+        details=details,
+        further=further,
         cosines=sections.cosine_section(reports),
         plane=sections.plane_section(reports, rows),
-        geometry=tables.geometry_table(reports),
+        spectrum=sections.spectrum_section(reports),
+        geometry=geometry,
+        maps=exhibits.drawings(reports),
+        neighbours=neighbours,
+        misses=misses,
         curves=curves.training_curves(rows),
-        environment=tables.environment_table(reports),
+        audit=audit,
+        environment=environment,
     )
+    names = "; ".join(f"{role}: {report.model}" for role, report in models)
     document = {"schema": SCHEMA, "reports": [report.to_json() for report in reports]}
+    if comparison is not None:
+        document["comparison"] = comparison.to_json()
     text = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    _write(folder, {"report.json": text, "report.html": html})
+    marked = markdown(
+        f"{title} ({names})",
+        [
+            ("Scores", _PROTOCOL, [("", scores)]),
+            ("How sure the scores are", "", [("", intervals)] if intervals else []),
+            ("Whether the models differ", "", judged),
+            ("By kind of pair", "", kinds),
+            ("Other tasks", "", further),
+            ("Shape of the embedding space", "", [("", geometry)] if geometry else []),
+            ("Nearest neighbours", "", neighbours),
+            ("Largest errors", "", misses),
+            ("Every subset", "", details),
+            ("Data", "", [("", audit)] if audit else []),
+            ("Environment", "", [("", environment)]),
+        ],
+    )
+    _write(folder, {"report.json": text, "report.md": marked, "report.html": html})
     return folder / "report.html"
 
 
@@ -128,7 +179,11 @@ def _render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template(template).render(style=Markup(_asset("style.css")), **values)
+    script = _asset("map.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(template).render(
+        style=Markup(_asset("style.css")), script=Markup(script), digest=digest, **values
+    )
 
 
 def _write(folder: Path, documents: Mapping[str, str]) -> None:

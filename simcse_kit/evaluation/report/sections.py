@@ -13,7 +13,7 @@ from simcse_kit.evaluation.report.curves import Panel, hypersphere_path
 from simcse_kit.evaluation.report.numbers import counted, fixed, is_number
 from simcse_kit.evaluation.results import Report
 
-__all__ = ["cosine_section", "histogram_task", "path_panel", "plane_section"]
+__all__ = ["cosine_section", "histogram_task", "path_panel", "plane_section", "spectrum_section"]
 
 History = Sequence[Mapping[str, float]]
 
@@ -101,6 +101,24 @@ def plane_section(reports: Sequence[Report], history: History) -> Panel | None:
         )
     drawn = figures.hypersphere_plane(points, path, arrow=arrow, key="plane", label=caption)
     return Panel("Alignment and uniformity", drawn, caption)
+
+
+def spectrum_section(reports: Sequence[Report]) -> Panel | None:
+    """How many principal axes hold how much of the variance; None where no report knows."""
+    shapes = [report.geometry for report in reports]
+    spectra = [shape.spectrum if shape else () for shape in shapes]
+    if not any(spectra):
+        return None
+    parts = []
+    for role, spectrum in zip(tables.roles(reports), spectra, strict=True):
+        if spectrum:
+            half = int(np.searchsorted(np.cumsum(spectrum), 0.5)) + 1
+            who = "" if len(reports) == 1 else f"{role}: "
+            parts.append(f"{who}half of the variance lies along {counted(half)} of {len(spectrum)}")
+    caption = f"{'; '.join(parts)} axes. A curve that climbs slowly is an even spread."
+    caption = caption[0].upper() + caption[1:]
+    drawn = figures.spectrum(spectra, key="spectrum", label=caption)
+    return Panel("Variance along the principal axes", drawn, caption)
 
 
 def path_panel(path: Sequence[tuple[float, float]]) -> Panel:
