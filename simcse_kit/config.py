@@ -104,6 +104,11 @@ class EvaluationSection(Section):
     dev: str | None = Field(
         None, description="folder with STS-B, or file of score, sentence, sentence; none: held out"
     )
+    select: Literal["dev", "loss", "alignment_uniformity", "both"] | None = Field(
+        None,
+        description="what chooses the checkpoint: Spearman on the dev set (default with one); of "
+        "held-out rows the loss (the default without), alignment + uniformity, or all three",
+    )
     every: int = Field(125, ge=1, description="steps between evaluations")
     held_out: int = Field(
         512, ge=0, description="rows kept back for the dev loss where there is no dev set; 0: none"

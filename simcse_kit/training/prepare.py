@@ -24,7 +24,7 @@ from simcse_kit.training.arguments import accumulation_steps, training_arguments
 from simcse_kit.training.chunking import check_chunking
 from simcse_kit.training.folder import check_folder
 from simcse_kit.training.rows import RowSubset, split_rows
-from simcse_kit.training.scoring import LOSS, SPEARMAN
+from simcse_kit.training.scoring import BOTH, LOSS, SELECTIONS, SPEARMAN
 
 __all__ = ["Prepared", "check", "prepare"]
 
@@ -98,15 +98,23 @@ def prepare(config: RunConfig, *, resume: bool, overwrite: bool) -> Prepared:
     _check_batch(method, options, corpus, training.batch_size, accumulation)
     folder = check_folder(config, corpus.fingerprint, resume=resume, overwrite=overwrite)
 
-    rows, kept_back = split_rows(
-        corpus, 0 if dev is not None else config.evaluation.held_out, training.seed
-    )
+    select = config.evaluation.select
+    if select == "dev" and dev is None:
+        raise ConfigError("evaluation.select is 'dev' and there is no dev set; give --dev")
+    labels = dev is not None and select in (None, "dev")
+    rows, kept_back = split_rows(corpus, 0 if labels else config.evaluation.held_out, training.seed)
     if len(rows) < training.batch_size or len(kept_back) < 2:  # no rows to spare
+        if select not in (None, "dev"):
+            raise ConfigError(
+                f"evaluation.select is {select!r}, which needs held-out rows: of {len(corpus):,} "
+                f"rows evaluation.held_out = {config.evaluation.held_out} leaves {len(kept_back)} "
+                f"to hold out and {len(rows):,} to train on in batches of {training.batch_size}"
+            )
         rows, kept_back = split_rows(corpus, 0, training.seed)
-    name = SPEARMAN if dev is not None else LOSS if kept_back else None
+    name = SPEARMAN if labels else SELECTIONS[select or "loss"] if kept_back else None
     if name is None:
         logger.warning("nothing to evaluate on: the last state is kept, not the best")
-    if name == LOSS and method.collapse_is_lowest:
+    if name in (LOSS, BOTH) and method.collapse_is_lowest:
         logger.warning(
             "the checkpoint is chosen by the loss of held-out rows, which for method %r is lowest "
             "where all vectors are alike; give graded pairs with --dev, or keep the last state "

@@ -33,7 +33,16 @@ from simcse_kit.training.prepare import Prepared, prepare
 from simcse_kit.training.proposals import Proposals
 from simcse_kit.training.result import TrainResult, save_results
 from simcse_kit.training.rows import RowSubset
-from simcse_kit.training.scoring import batches_of, dev_scorer, in_one_piece, loss_scorer
+from simcse_kit.training.scoring import (
+    BOTH,
+    SHAPE,
+    batches_of,
+    dev_scorer,
+    in_one_piece,
+    joined,
+    loss_scorer,
+    shape_scorer,
+)
 from simcse_kit.training.trace import Probe
 from simcse_kit.training.trainer import ContrastiveTrainer
 
@@ -171,12 +180,15 @@ def _trainer(
     """The trainer, the sentences of an optimizer step, and who watches for collapse."""
     config, corpus = prepared.config, prepared.corpus
     training = config.training
-    scorer = None
+    scorers = []
     if prepared.dev is not None:
-        scorer = dev_scorer(prepared.dev)
-    elif prepared.kept_back:
+        scorers.append(dev_scorer(prepared.dev))
+    if prepared.kept_back:
         batches = batches_of(prepared.kept_back, max(2, training.batch_size), uncounted)
-        scorer = loss_scorer(batches, training.seed, cache or in_one_piece)
+        scorers.append(loss_scorer(batches, training.seed, cache or in_one_piece))
+    if prepared.score_name in (SHAPE, BOTH):
+        scorers.append(shape_scorer(_held_out_probe(prepared, method)))
+    scorer = joined(scorers) if scorers else None
     ln_batch = method.loss_reference(training.batch_size, corpus.kind, corpus.negatives)
     negatives = negatives_text(
         prepared.method, prepared.options, training.batch_size, corpus.kind, corpus.negatives
@@ -218,6 +230,25 @@ def _probe(prepared: Prepared, method: Method) -> Probe | None:
     if prepared.dev is not None:
         return Probe.of_pairs(prepared.dev.pairs, seed, length)
     return Probe.of_rows(prepared.kept_back, prepared.corpus.kind, seed, length)
+
+
+def _held_out_probe(prepared: Prepared, method: Method) -> Probe:
+    """All held-out rows, for a choice by their alignment and uniformity."""
+    count = len(prepared.kept_back)
+    probe = Probe.of_rows(
+        prepared.kept_back,
+        prepared.corpus.kind,
+        prepared.config.training.seed,
+        _length(prepared, method),
+        sentences=count,
+        pairs=count,
+    )
+    if probe is None:
+        raise ConfigError(
+            f"the {count} held-out rows have one and the same text, which has no uniformity; "
+            "choose with evaluation.select = 'loss'"
+        )
+    return probe
 
 
 def _facts(prepared: Prepared, method: Method) -> Facts:

@@ -1,4 +1,5 @@
-"""The score that chooses the checkpoint: Spearman on graded pairs, or the loss of held-out rows."""
+"""The score that chooses the checkpoint: Spearman on graded pairs; or, without any labels, the loss
+of held-out rows, their alignment and uniformity, or all three."""
 
 from __future__ import annotations
 
@@ -13,9 +14,13 @@ from simcse_kit.evaluation.dev import DevSet
 from simcse_kit.methods.base import Method, MethodOutput
 from simcse_kit.methods.batch import Batch
 from simcse_kit.text.readers import Example
+from simcse_kit.training.trace import PREFIX, Probe
 
 __all__ = [
+    "BOTH",
     "LOSS",
+    "SELECTIONS",
+    "SHAPE",
     "SPEARMAN",
     "Forward",
     "Scorer",
@@ -23,10 +28,16 @@ __all__ = [
     "dev_scorer",
     "held_out_loss",
     "in_one_piece",
+    "joined",
     "loss_scorer",
+    "shape_scorer",
 ]
 
 SPEARMAN, LOSS = "dev_spearman", "dev_loss"
+SHAPE, BOTH = "dev_alignment_uniformity", "dev_loss_alignment_uniformity"
+
+SELECTIONS = {"dev": SPEARMAN, "loss": LOSS, "alignment_uniformity": SHAPE, "both": BOTH}
+"""``evaluation.select`` -> the metric that chooses; lower is better but for ``dev``."""
 
 Scorer = Callable[[Method], dict[str, float]]
 """The dev metrics of a method, finite numbers by name."""
@@ -51,6 +62,39 @@ def dev_scorer(dev: DevSet) -> Scorer:
             scores[SPEARMAN] = -100.0
         # Alignment is NaN without positives, and JSON has no NaN.
         return {key: value for key, value in scores.items() if math.isfinite(value)}
+
+    return score
+
+
+def shape_scorer(probe: Probe) -> Scorer:
+    """Score by alignment plus uniformity of held-out rows: ``dev_alignment_uniformity``.
+
+    The sum falls in the direction in which, in figure 2 of arXiv 2104.08821, encoders get better;
+    Wang and Isola (arXiv 2005.10242) train on it. A collapsed encoder has a sum of 0, a useful one
+    a negative sum.
+    """
+
+    def score(method: Method) -> dict[str, float]:
+        found = probe.measure(method.encoder)
+        names = (f"{PREFIX}alignment", f"{PREFIX}uniformity")
+        # Vectors of zeros: as bad as a collapse.
+        return {SHAPE: sum(found[name] for name in names) if names[0] in found else 4.0}
+
+    return score
+
+
+def joined(scorers: Sequence[Scorer]) -> Scorer:
+    """All metrics of several scorers, and ``dev_loss_alignment_uniformity`` where it can be added.
+
+    That sum weighs the loss and the geometry as they come: both are natural logarithms or squared
+    distances of order 1.
+    """
+
+    def score(method: Method) -> dict[str, float]:
+        found = {key: value for scorer in scorers for key, value in scorer(method).items()}
+        if LOSS in found and SHAPE in found:
+            found[BOTH] = found[LOSS] + found[SHAPE]
+        return found
 
     return score
 

@@ -65,13 +65,21 @@ class Probe:
 
     @classmethod
     def of_rows(
-        cls, rows: Sequence[Example], kind: Kind, seed: int, max_length: int
+        cls,
+        rows: Sequence[Example],
+        kind: Kind,
+        seed: int,
+        max_length: int,
+        *,
+        sentences: int = _SENTENCES,
+        pairs: int = _PAIRS,
     ) -> Probe | None:
-        """A probe of rows that training does not see; None where they are too few."""
-        chosen = _some([row.texts for row in rows], _PAIRS)
+        """A probe of rows that training does not see, of at most so many sentences and pairs; None
+        where they are too few."""
+        chosen = _some([row.texts for row in rows], pairs)
         return _probe(
             cls(
-                sentences=_some(list(dict.fromkeys(row.texts[0] for row in rows)), _SENTENCES),
+                sentences=_some(list(dict.fromkeys(row.texts[0] for row in rows)), sentences),
                 anchors=[texts[0] for texts in chosen],
                 positives=[texts[1] for texts in chosen] if kind in _PAIRED else None,
                 seed=seed,

@@ -445,7 +445,11 @@ def test_eval_scores_a_file_of_graded_pairs(
     assert f"{task['spearman']:.2f}" in done.out
     assert f"report: {page / 'report.html'}" in done.out
     assert "Traceback" not in done.err
-    assert sorted(each.name for each in page.iterdir()) == ["report.html", "report.json"]
+    assert sorted(each.name for each in page.iterdir()) == [
+        "report.html",
+        "report.json",
+        "report.md",
+    ]
 
     # the same numbers on stdout, and nothing else there
     printed = json.loads(simcse(*arguments, "--json", "-").out)

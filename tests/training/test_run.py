@@ -128,6 +128,41 @@ def test_dev_pairs_choose_the_checkpoint(make_config: MakeConfig, dev_file: Path
     assert "Spearman on dev" in (result.output / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("select", "name", "lowest"),
+    [
+        ("loss", "dev_loss", True),
+        ("alignment_uniformity", "dev_alignment_uniformity", True),
+        ("both", "dev_loss_alignment_uniformity", True),
+        ("dev", "dev_spearman", False),
+    ],
+)
+def test_the_checkpoint_is_chosen_by_what_was_asked_for(
+    make_config: MakeConfig, dev_file: Path, select: str, name: str, lowest: bool
+) -> None:
+    config = make_config({"evaluation": {"dev": str(dev_file), "select": select}})
+    result = train(config)
+    found = {row["step"]: row[name] for row in result.history if name in row and row["step"]}
+    assert result.score_name == name
+    pick = min if lowest else max
+    assert result.best_score == pick(found.values())
+    assert found[result.best_step] == result.best_score
+    scores = [row for row in result.history if "dev_spearman" in row]
+    assert len(scores) == len(found) + 1  # the labels are looked at, and choose nothing
+    if select == "both":
+        assert all(
+            row[name] == pytest.approx(row["dev_loss"] + row["dev_alignment_uniformity"])
+            for row in scores
+        )
+
+
+def test_a_choice_that_has_no_rows_is_refused(make_config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match="needs held-out rows"):
+        train(make_config({"evaluation": {"select": "both", "held_out": 0}}))
+    with pytest.raises(ConfigError, match="there is no dev set"):
+        train(make_config({"evaluation": {"select": "dev"}}))
+
+
 def test_the_resolved_configuration_is_written_before_the_first_step(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
