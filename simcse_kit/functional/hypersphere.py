@@ -72,7 +72,9 @@ def uniformity(x: Tensor, t: float = 2.0, tile: int = 1024, *, normalize: bool =
     x = _rows(x, "uniformity", normalize, least=2)
     n = len(x)
     squares = x.double().square().sum(dim=1)
-    parts = []
+    # Running, and not a list of scalars: those would lie between the tiles on the heap, whose
+    # memory could then not be given back (19 GB at 100,000 rows).
+    total = torch.full((), -torch.inf, dtype=torch.float64, device=x.device)
     for top in range(0, n, tile):
         rows = slice(top, top + tile)
         for left in range(top, n, tile):
@@ -85,9 +87,9 @@ def uniformity(x: Tensor, t: float = 2.0, tile: int = 1024, *, normalize: bool =
                 upper = torch.ones_like(logits, dtype=torch.bool).triu(1)
                 logits = logits[upper]
             if logits.numel():
-                parts.append(torch.logsumexp(logits.flatten(), dim=0))
+                total = torch.logaddexp(total, torch.logsumexp(logits.flatten(), dim=0))
     pairs = torch.tensor(n * (n - 1) / 2, dtype=torch.float64, device=x.device)
-    return torch.logsumexp(torch.stack(parts), dim=0) - pairs.log()
+    return total - pairs.log()
 
 
 def align_uniform(
