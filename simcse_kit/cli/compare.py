@@ -102,6 +102,7 @@ def compare_command(
     if scores is not None:
         write_whole(scores, text, remedy="give --json another file")
     if report is not None:
+        from simcse_kit.evaluation.leaks.recorded import recorded_leaks
         from simcse_kit.evaluation.report.page import write_report
 
         page = write_report(
@@ -109,5 +110,6 @@ def compare_command(
             Path(report),
             title="Sentence encoders compared",
             comparison=comparison,
+            leaks=[recorded_leaks(name, loaded) for (name,) in systems],
         )
         typer.echo(f"report: {page}", err=json_file == "-")

@@ -126,9 +126,18 @@ def eval_command(
     if scores is not None:
         write_whole(scores, document, remedy="give --json another file")
     if report is not None:
+        from simcse_kit.evaluation.leaks.recorded import recorded_leaks
         from simcse_kit.evaluation.report.page import write_report
 
-        page = write_report(reports, Path(report), title="Sentence encoder", history=history)
+        held = {name: recorded_leaks(name, loaded) for name in {before or model, model}}
+        page = write_report(
+            reports,
+            Path(report),
+            title="Sentence encoder",
+            history=history,
+            # A post-processed version is of the same training.
+            leaks=[held.get(each.model, held[model]) for each in reports],
+        )
         typer.echo(f"report: {page}", err=json_file == "-")
 
 

@@ -15,11 +15,13 @@ from simcse_kit import SentenceEncoder
 from simcse_kit.evaluation.embed import Embeddings
 from simcse_kit.evaluation.evaluate import evaluate, load_tasks
 from simcse_kit.evaluation.exhibit import sentence_map, worst_pairs
+from simcse_kit.evaluation.leaks.recorded import recorded_leaks
 from simcse_kit.evaluation.pairs_file import load_pairs_file
 from simcse_kit.evaluation.pairset import PairSet
+from simcse_kit.evaluation.report.exhibits import leak_table
 from simcse_kit.evaluation.report.page import write_report
 from simcse_kit.evaluation.statistics.comparison import compare_reports
-from tests.evaluation.report_inputs import Page, task
+from tests.evaluation.report_inputs import Page, report, task
 from tests.evaluation.synthetic import BagOfWords
 
 STS = Path(__file__).parents[2] / "data" / "sts.tsv"
@@ -77,17 +79,17 @@ def test_the_audit_counts_repeats_words_and_what_is_cut(tmp_path: Path) -> None:
     rows = ["1\ta b\tc", "2\tc\ta b", "3\td d d d d d d d d d\te", "5\tf\tg"]
     path.write_text("score\tsentence1\tsentence2\n" + "\n".join(rows) + "\n")
     encoder = SentenceEncoder.load("mini", max_length=8)
-    report = evaluate(encoder, path, exhibits=True)
-    assert report.exhibit is not None
-    (audit,) = report.exhibit.audit
+    scored = evaluate(encoder, path, exhibits=True)
+    assert scored.exhibit is not None
+    (audit,) = scored.exhibit.audit
     assert (audit.pairs, audit.sentences, audit.repeated, audit.words[1]) == (4, 6, 1, 10)
     assert audit.cut == 1
-    assert report.exhibit.weights is not None
+    assert scored.exhibit.weights is not None
     path.write_text(path.read_text().replace("5\tf", "4\tf"))
     again = evaluate(encoder, path, exhibits=True)
     assert again.exhibit is not None
     assert again.exhibit.audit[0].fingerprint != audit.fingerprint
-    assert again.exhibit.weights == report.exhibit.weights
+    assert again.exhibit.weights == scored.exhibit.weights
     json.dumps(again.to_json(), allow_nan=False)
 
 
@@ -121,6 +123,24 @@ def test_page_and_markdown_hold_the_same(page: Path) -> None:
     document = json.loads(page.with_suffix(".json").read_text("utf-8"))
     assert document["comparison"]["models"] == ["words", "mini"]
     assert len(document["reports"][1]["exhibit"]["misses"]) == 10
+
+
+def test_leaks_of_the_recorded_training_text(tmp_path: Path) -> None:
+    pairs = PairSet("t", ["A cat.", "A dog sits."], ["One bird", "No"], np.array([1.0, 2.0]))
+    (tmp_path / "text.txt").write_text("something else\na CAT\n")
+    record = tmp_path / "run.toml"
+    record.write_text(f"[data]\ntrain = [{str(tmp_path / 'text.txt')!r}]\n")
+    found = recorded_leaks(str(tmp_path), {"t": [pairs]})
+    assert found is not None
+    assert (found.sets["t"].touched, found.sets["t"].pairs) == (1, 2)
+    table = leak_table([report("m", 50.0)], [found], ["t"])
+    assert table is not None
+    assert table.rows[0].cells[0].text == "1 of 2"
+    assert leak_table([report("m", 50.0)], [None], ["t"]) is None
+    for text in ("[data]\ntrain = ['gone.txt']\n", "[data]\n", "no toml"):
+        record.write_text(text)
+        assert recorded_leaks(str(tmp_path), {"t": [pairs]}) is None
+    assert recorded_leaks("mini", {"t": [pairs]}) is None
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simcse_kit.evaluation.exhibit import SentenceMap
+from simcse_kit.evaluation.leaks.check import LeakReport
 from simcse_kit.evaluation.report.numbers import DASH, Cell, counted, fixed
 from simcse_kit.evaluation.report.tables import Row, Table, roles
 from simcse_kit.evaluation.results import Report
@@ -16,6 +17,7 @@ __all__ = [
     "audit_table",
     "drawings",
     "fingerprint_table",
+    "leak_table",
     "miss_tables",
     "neighbour_tables",
 ]
@@ -168,6 +170,33 @@ def audit_table(reports: Sequence[Report]) -> Table | None:
         "tokens than the model takes. The fingerprint is of sentences and scores."
     )
     return Table(columns, tuple(rows), (note,))
+
+
+def leak_table(
+    reports: Sequence[Report], leaks: Sequence[LeakReport | None], names: Sequence[str]
+) -> Table | None:
+    """Pairs of every task of which the training text holds a sentence; None where none is known."""
+    if not any(leaks):
+        return None
+    unknown = "The training text of this model is not known."
+    rows = tuple(
+        Row(
+            name,
+            tuple(
+                Cell(f"{counted(leak.sets[name].touched)} of {counted(leak.sets[name].pairs)}")
+                if leak and name in leak.sets
+                else Cell(DASH, unknown)
+                for leak in leaks
+            ),
+        )
+        for name in names
+    )
+    note = (
+        "Exact matches, but for case, punctuation and spacing, in the files that the model's "
+        "run.toml names; simcse data check-leak finds near ones too, and scores the clean pairs."
+    )
+    heads = roles(reports) if len(reports) > 1 else ("Pairs in the training text",)
+    return Table(heads, rows, (note,))
 
 
 def fingerprint_table(reports: Sequence[Report]) -> Row | None:

@@ -22,6 +22,7 @@ from markupsafe import Markup
 
 from simcse_kit.atomic import write_whole
 from simcse_kit.errors import ConfigError
+from simcse_kit.evaluation.leaks.check import LeakReport
 from simcse_kit.evaluation.report import curves, exhibits, sections, tables, verdicts
 from simcse_kit.evaluation.report.further import further_tables
 from simcse_kit.evaluation.report.intervals import interval_table
@@ -47,6 +48,7 @@ def write_report(
     title: str = "Sentence embedding report",
     history: History | None = None,
     comparison: Comparison | None = None,
+    leaks: Sequence[LeakReport | None] = (),
 ) -> Path:
     """Write ``report.html``, ``.md`` and ``.json`` into ``folder``, which is made if need be.
 
@@ -62,6 +64,7 @@ def write_report(
             ``learning_rate``, ``sentences_per_second``, ``dev_spearman``, ``dev_alignment``,
             ``dev_uniformity``, ``dev_loss``), drawn as curves and as a path in the plane.
         comparison: of these models, whose verdicts then stand below the scores.
+        leaks: for each report, what the training text of its model holds of the tasks, if known.
 
     Returns:
         the path of ``report.html``.
@@ -84,6 +87,7 @@ def write_report(
     kinds = [] if comparison is None else verdicts.slice_tables(comparison)
     neighbours, misses = exhibits.neighbour_tables(reports), exhibits.miss_tables(reports)
     audit = exhibits.audit_table(reports)
+    leaked = exhibits.leak_table(reports, leaks, tables.task_names(reports))
     models = list(zip(tables.roles(reports), reports, strict=True))
     html = _render(
         "report.html",
@@ -105,6 +109,7 @@ def write_report(
         misses=misses,
         curves=curves.training_curves(rows),
         audit=audit,
+        leaked=leaked,
         environment=environment,
     )
     names = "; ".join(f"{role}: {report.model}" for role, report in models)
@@ -124,7 +129,7 @@ def write_report(
             ("Nearest neighbours", "", neighbours),
             ("Largest errors", "", misses),
             ("Every subset", "", details),
-            ("Data", "", [("", audit)] if audit else []),
+            ("Data", "", [("", each) for each in (audit, leaked) if each]),
             ("Environment", "", [("", environment)]),
         ],
     )
