@@ -106,7 +106,7 @@ def main() -> None:
         ],
         geometry_on=None,
     )
-    ours = {name: score.metrics | score.counts for name, score in report.further.items()}
+    ours = {name: score.metrics | score.counts for name, score in report.beyond_sts.items()}
 
     model = SentenceTransformer(arguments.model)
     searched = InformationRetrievalEvaluator(

@@ -61,8 +61,12 @@ def eval_command(
     ] = None,
 ) -> None:
     """Score an encoder on STS, transfer and other tasks, with alignment and uniformity."""
-    from simcse_kit.evaluation.evaluate import DEFAULT_GEOMETRY, evaluate, load_tasks
-    from simcse_kit.evaluation.further.load import load_further, split_entries
+    from simcse_kit.evaluation.evaluate import (
+        DEFAULT_GEOMETRY,
+        evaluate,
+        load_all_tasks,
+        load_tasks,
+    )
     from simcse_kit.evaluation.postprocess import parse_postprocesses, read_fit_texts, tried
     from simcse_kit.evaluation.results import SCHEMA
     from simcse_kit.evaluation.statistics.bootstrap import LEVEL, check_settings
@@ -80,9 +84,7 @@ def eval_command(
     history = None if report is None else _history(Path(model) / METRICS)
     if resamples:
         check_settings(resamples, LEVEL)
-    sts, others = split_entries(tasks)
-    further = load_further(others, data)
-    loaded = load_tasks(sts, data) if sts or not further else {}
+    loaded = load_all_tasks(tasks, data)
     if geometry_on != DEFAULT_GEOMETRY:
         load_tasks([geometry_on], data)
     if (post is None) != (fit is None):
@@ -100,7 +102,6 @@ def eval_command(
             progress=True,
             name=name,
             resamples=resamples,
-            further=further,
             exhibits=report is not None,
         )
 
@@ -112,10 +113,10 @@ def eval_command(
     main = reports[-1]
     if calls:
         reports += [score(each, f"{model} + {name}") for name, each in tried(encoder, calls, texts)]
-    document = json.dumps(main.to_json(), indent=2) + "\n"
+    found = main.to_json()
     if calls:
-        every = {"schema": SCHEMA, "reports": [each.to_json() for each in reports]}
-        document = json.dumps(every, indent=2) + "\n"
+        found = {"schema": SCHEMA, "reports": [each.to_json() for each in reports]}
+    document = json.dumps(found, indent=2) + "\n"
     if json_file == "-":
         typer.echo(document, nl=False)
     elif calls:
@@ -129,14 +130,12 @@ def eval_command(
         from simcse_kit.evaluation.leaks.recorded import recorded_leaks
         from simcse_kit.evaluation.report.page import write_report
 
-        held = {name: recorded_leaks(name, loaded) for name in {before or model, model}}
+        pairs = {name: task for name, task in loaded.items() if isinstance(task, list)}
+        leaks = [] if before is None else [recorded_leaks(before, pairs)]
+        # A post-processed version is of the same training.
+        leaks += (1 + len(calls)) * [recorded_leaks(model, pairs)]
         page = write_report(
-            reports,
-            Path(report),
-            title="Sentence encoder",
-            history=history,
-            # A post-processed version is of the same training.
-            leaks=[held.get(each.model, held[model]) for each in reports],
+            reports, Path(report), title="Sentence encoder", history=history, leaks=leaks
         )
         typer.echo(f"report: {page}", err=json_file == "-")
 

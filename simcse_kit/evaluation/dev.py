@@ -67,7 +67,7 @@ class DevSet:
         Raises:
             ModelError: ``encode`` gave something other than (n, d) finite, non-zero vectors.
         """
-        vectors = embed(encoder, [self.pairs])
+        vectors = embed(encoder, self.pairs.sentences())
         cosines = paired_cosine(vectors(self.pairs.sentences1), vectors(self.pairs.sentences2))
         alignment, uniformity = alignment_uniformity(vectors, self.pairs)
         return {

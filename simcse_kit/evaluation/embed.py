@@ -10,7 +10,7 @@ import numpy as np
 
 from simcse_kit.errors import ModelError
 
-__all__ = ["Embeddings", "Encoder", "embed"]
+__all__ = ["Embeddings", "Encoder", "embed", "unit_rows"]
 
 
 class Encoder(Protocol):
@@ -18,14 +18,6 @@ class Encoder(Protocol):
 
     def encode(self, sentences: list[str], /) -> Any:
         """Give (n, d) numbers: an array, a tensor, or a list of vectors."""
-        ...
-
-
-class HasSentences(Protocol):
-    """A pair set, or a task beside STS."""
-
-    def sentences(self) -> Sequence[str]:
-        """All that has to be encoded."""
         ...
 
 
@@ -41,23 +33,29 @@ class Embeddings:
         return self._vectors[[self._row[sentence] for sentence in sentences]]
 
 
-def embed(encoder: Encoder, sets: Iterable[HasSentences], *, progress: bool = False) -> Embeddings:
-    """Encode the distinct sentences of all ``sets`` in one call.
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """(n, d) rows scaled to length 1, in the type they have; lengths are taken in float64."""
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    return np.asarray((vectors / lengths).astype(vectors.dtype))
+
+
+def embed(encoder: Encoder, sentences: Iterable[str], *, progress: bool = False) -> Embeddings:
+    """Encode the distinct ones of ``sentences`` in one call.
 
     Args:
         encoder: its ``encode`` is called once, with a list.
-        sets: whose sentences to encode.
+        sentences: in any order; repeats are encoded once.
         progress: handed on to ``encode`` where it has an argument ``progress``.
 
     Raises:
         ModelError: ``encode`` gave another shape than (n, d), no numbers, or NaN or infinity.
     """
-    sentences = list(dict.fromkeys(text for pairs in sets for text in pairs.sentences()))
+    distinct = list(dict.fromkeys(sentences))
     if progress and "progress" in inspect.signature(encoder.encode).parameters:
-        output: Any = encoder.encode(sentences, progress=True)  # type: ignore[call-arg]
+        output: Any = encoder.encode(distinct, progress=True)  # type: ignore[call-arg]
     else:
-        output = encoder.encode(sentences)
-    return Embeddings(sentences, _checked(output, sentences))
+        output = encoder.encode(distinct)
+    return Embeddings(distinct, _checked(output, distinct))
 
 
 def _checked(output: Any, sentences: list[str]) -> np.ndarray:

@@ -10,14 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from simcse_kit.errors import ConfigError
+from simcse_kit.evaluation.beyond_sts.base import BeyondTask
+from simcse_kit.evaluation.beyond_sts.load import load_beyond, split_entries
 from simcse_kit.evaluation.embed import Embeddings, Encoder, embed
 from simcse_kit.evaluation.exhibit import exhibit
-from simcse_kit.evaluation.further.base import FurtherTask
-from simcse_kit.evaluation.further.load import load_further, split_entries
 from simcse_kit.evaluation.geometry import geometry, positives
 from simcse_kit.evaluation.pairs_file import load_pairs_file
 from simcse_kit.evaluation.pairset import PairSet, concatenate
@@ -27,9 +28,12 @@ from simcse_kit.evaluation.statistics.bootstrap import LEVEL, check_settings
 from simcse_kit.evaluation.statistics.comparison import score_intervals
 from simcse_kit.evaluation.sts import find_task, load_task
 
-__all__ = ["evaluate", "load_tasks"]
+__all__ = ["Task", "evaluate", "load_all_tasks", "load_tasks"]
 
 logger = logging.getLogger(__name__)
+
+Task: TypeAlias = list[PairSet] | BeyondTask
+"""A loaded task: the subsets of an STS task, or one beside STS."""
 
 DEFAULT_GEOMETRY = "STSB"
 _SOURCES = {
@@ -43,14 +47,13 @@ _PACKAGES = ("torch", "transformers", "numpy", "scipy", "simcse-kit")
 
 def evaluate(
     encoder: Encoder,
-    tasks: str | Path | Sequence[str | Path] | Mapping[str, list[PairSet]] = "sts",
+    tasks: str | Path | Sequence[str | Path] | Mapping[str, Task] = "sts",
     *,
     data: str | Path | None = None,
     geometry_on: str | None = DEFAULT_GEOMETRY,
     progress: bool = False,
     name: str | None = None,
     resamples: int = 0,
-    further: Mapping[str, FurtherTask] | None = None,
     exhibits: bool = False,
 ) -> Report:
     """Score ``encoder`` on ``tasks``.
@@ -62,9 +65,8 @@ def evaluate(
 
     Args:
         encoder: any object whose ``encode(list[str])`` gives (n, d) numbers.
-        tasks: see :func:`load_tasks`, and beside them MR, CR, SUBJ, MPQA, SST2, TREC, MRPC (or
-            "transfer" for the seven), "retrieval:DIR", "paraphrase:FILE", "clustering:FILE"; or
-            what :func:`load_tasks` gave, so that several encoders share it.
+        tasks: see :func:`load_all_tasks`; or what that or :func:`load_tasks` gave, so that several
+            encoders share it.
         data: folder in the SentEval layout; without it named tasks come from the Hub.
         geometry_on: where alignment and uniformity are taken: a name or file such as ``"STSB"``
             (its test split), ``"STSB-dev"``, ``"STSB-full"`` (the whole set, as in the papers), or
@@ -73,7 +75,6 @@ def evaluate(
         progress: handed on to ``encode`` where it takes it.
         name: the model's name in the report; the encoder's class without it.
         resamples: of the bootstrap for confidence intervals, 10,000 as a rule; 0 for none.
-        further: tasks beside STS that are loaded already.
         exhibits: gather what a report page shows of the sentences as well.
 
     Raises:
@@ -85,20 +86,16 @@ def evaluate(
     if resamples:
         check_settings(resamples, LEVEL)
     start = time.perf_counter()
-    beside = dict(further or {})
-    if isinstance(tasks, Mapping):
-        loaded = dict(tasks)
-    else:
-        sts, others = split_entries(tasks)
-        beside |= load_further(others, data)
-        loaded = load_tasks(sts, data) if sts or not beside else {}
+    every = tasks if isinstance(tasks, Mapping) else load_all_tasks(tasks, data)
+    loaded = {key: task for key, task in every.items() if isinstance(task, list)}
+    beside = {key: task for key, task in every.items() if not isinstance(task, list)}
     plain = not loaded and geometry_on == DEFAULT_GEOMETRY
     shape = None if geometry_on is None or plain else _geometry_pairs(geometry_on, loaded, data)
-    needed: list[PairSet | FurtherTask] = [part for sets in loaded.values() for part in sets]
-    needed += beside.values()
-    if shape is not None:
-        needed.append(shape[0])
-    vectors = embed(encoder, needed, progress=progress)
+    needed = [part for sets in loaded.values() for part in sets]
+    needed += [] if shape is None else [shape[0]]
+    sentences = [text for part in needed for text in part.sentences()]
+    sentences += [text for task in beside.values() for text in task.sentences()]
+    vectors = embed(encoder, sentences, progress=progress)
     results = {key: _score(key, sets, vectors) for key, sets in loaded.items()}
     scores = {
         key: replace(task.score(vectors, progress=progress), name=key)
@@ -114,7 +111,7 @@ def evaluate(
         geometry=found,
         versions=_versions(),
         seconds=time.perf_counter() - start,
-        further=scores,
+        beyond_sts=scores,
         exhibit=exhibit(encoder, vectors, loaded, results, *(shape or (None, "")))
         if exhibits
         else None,
@@ -122,6 +119,26 @@ def evaluate(
     if not resamples or not results:
         return report
     return replace(report, intervals=score_intervals(report, resamples=resamples))
+
+
+def load_all_tasks(
+    tasks: str | Path | Sequence[str | Path], data: str | Path | None = None
+) -> dict[str, Task]:
+    """Load and verify STS and other tasks.
+
+    Args:
+        tasks: as for :func:`load_tasks`, and beside those MR, CR, SUBJ, MPQA, SST2, TREC, MRPC (or
+            "transfer" for the seven), "retrieval:DIR", "paraphrase:FILE", "clustering:FILE".
+        data: folder in the SentEval layout; without it STS comes from the Hub.
+
+    Raises:
+        ConfigError: unknown task, or no task at all.
+        DataError: data is missing or wrong.
+        MissingExtraError: a task needs scikit-learn.
+    """
+    sts, others = split_entries(_listed(tasks))
+    beside = load_beyond(others, data)
+    return {**(load_tasks(sts, data) if sts or not beside else {}), **beside}
 
 
 def load_tasks(
@@ -162,16 +179,20 @@ def load_tasks(
     return loaded
 
 
-def _entries(tasks: str | Path | Sequence[str | Path], *, from_hub: bool) -> list[str]:
-    """Task names and paths, groups spelled out, each once."""
+def _listed(tasks: str | Path | Sequence[str | Path]) -> list[str]:
     given: Iterable[str]
     if isinstance(tasks, str | Path):
         # a file whose name holds a comma is one entry
         given = [str(tasks)] if _exists(tasks) else str(tasks).split(",")
     else:
         given = map(str, tasks)
+    return [entry for entry in map(str.strip, given) if entry]
+
+
+def _entries(tasks: str | Path | Sequence[str | Path], *, from_hub: bool) -> list[str]:
+    """Task names and paths, groups spelled out, each once."""
     entries: dict[str, None] = {}
-    for entry in filter(None, map(str.strip, given)):
+    for entry in _listed(tasks):
         group = STANDARD_TASKS if entry.lower() == "sts" else (entry,)
         if from_hub and group == STANDARD_TASKS:
             logger.warning(

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.evaluation.embed import Embeddings, Encoder
+from simcse_kit.evaluation.embed import Embeddings, Encoder, unit_rows
 from simcse_kit.evaluation.neighbours import nearest
 from simcse_kit.evaluation.pairset import PairSet, concatenate
 from simcse_kit.evaluation.results import TaskResult
@@ -123,7 +123,7 @@ def sentence_map(vectors: Embeddings, sentences: Sequence[str], source: str) -> 
         return None
     shown = np.unique(np.linspace(0, len(sentences) - 1, POINTS).round().astype(int))
     cloud = vectors(sentences)
-    unit = cloud / np.linalg.norm(cloud, axis=1, keepdims=True)
+    unit = unit_rows(cloud)
     some = unit[shown].astype(np.float64)
     centred = some - some.mean(axis=0)
     left, singular, axes = np.linalg.svd(centred, full_matrices=False)

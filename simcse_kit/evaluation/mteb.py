@@ -30,22 +30,13 @@ class MtebEncoder:
         encoder: such as a :class:`~simcse_kit.encoder.encoder.SentenceEncoder`.
         model_name: "ORGANISATION/MODEL", under which mteb files the results.
         revision: of the model, filed as well.
-        device: where mteb's own loader would put the model; not used here.
 
     Raises:
         MissingExtraError: mteb is not installed.
         ModelError: the name has no organisation.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        model_name: str,
-        revision: str | None = None,
-        *,
-        device: str | None = None,  # noqa: ARG002
-        **_: Any,
-    ):
+    def __init__(self, encoder: Encoder, model_name: str, revision: str | None = None):
         try:
             from mteb.models import ModelMeta
         except ImportError:
@@ -77,7 +68,7 @@ class MtebEncoder:
             if "text" not in batch:
                 raise ModelError(f"mteb gave {sorted(batch)}, and this encoder reads text alone")
             texts += batch["text"]
-        return embed(self._encoder, [_Texts(texts)])(texts)
+        return embed(self._encoder, texts)(texts)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """The (n, m) cosines of n vectors with m."""
@@ -86,14 +77,6 @@ class MtebEncoder:
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """The (n,) cosines of n vectors with n others, row by row."""
         return (_unit(embeddings1) * _unit(embeddings2)).sum(dim=1)
-
-
-class _Texts:
-    def __init__(self, texts: list[str]):
-        self._texts = texts
-
-    def sentences(self) -> list[str]:
-        return self._texts
 
 
 def _unit(vectors: Any) -> Tensor:

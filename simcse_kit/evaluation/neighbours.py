@@ -8,6 +8,7 @@ from scipy.stats import skew
 
 from simcse_kit.curation.search import top_k
 from simcse_kit.errors import ConfigError
+from simcse_kit.evaluation.embed import unit_rows
 
 __all__ = ["NEIGHBOURS", "hubness", "nearest", "share_found"]
 
@@ -31,8 +32,7 @@ def nearest(vectors: NDArray[np.float32], k: int = NEIGHBOURS) -> Places:
     count = len(vectors)
     if not 1 <= k < count:
         raise ConfigError(f"nearest: k is {k} for {count} vectors; allowed: 1 to {count - 1}")
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = np.ascontiguousarray(unit, dtype=np.float32)
+    unit = unit_rows(vectors)
     _, places = top_k(unit, unit, k + 1)
     own = places == np.arange(count)[:, None]
     # Where equal vectors have pushed a row out of its own list, the farthest goes in its place.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -86,17 +87,7 @@ def make(call: Call, found: maps.Moments) -> maps.Affine:
     Raises:
         ConfigError: its arguments do not fit the moments.
     """
-
-    def fitted(k: int | None = None) -> maps.Affine:
-        if call.name == "standardize":
-            if k is not None:
-                raise ValueError("it takes no k")
-            return maps.standardize(found)
-        if k is not None and (isinstance(k, bool) or not isinstance(k, int)):
-            raise ValueError(f"k is {k!r}; give a whole number")
-        return POSTPROCESSES[call.name](found, k)
-
-    made: maps.Affine = bound(call, fitted, what="--post")
+    made: maps.Affine = bound(call, partial(POSTPROCESSES[call.name], found), what="--post")
     return made
 
 

@@ -139,7 +139,7 @@ class Report:
 
     ``average`` is the mean of the unrounded "all" Spearman of the seven standard tasks, and None
     unless all seven are there. ``seconds`` is the wall time of the whole evaluation. ``intervals``
-    is None where none were asked for. ``further`` holds the tasks beside STS, by name;
+    is None where none were asked for. ``beyond_sts`` holds the tasks beside STS, by name;
     ``exhibit`` what a report shows of the sentences, None where that was not asked for.
     """
 
@@ -151,15 +151,17 @@ class Report:
     versions: dict[str, str]
     seconds: float
     intervals: Intervals | None = None
-    further: dict[str, TaskScore] = field(default_factory=dict)
+    beyond_sts: dict[str, TaskScore] = field(default_factory=dict)
     exhibit: Exhibit | None = None
 
     @property
     def transfer_average(self) -> float | None:
         """Mean accuracy x100 of SentEval's seven transfer tasks; None unless all are there."""
-        if any(task not in self.further for task in TRANSFER_TASKS):
+        if any(task not in self.beyond_sts for task in TRANSFER_TASKS):
             return None
-        return float(np.mean([self.further[task].metrics["accuracy"] for task in TRANSFER_TASKS]))
+        return float(
+            np.mean([self.beyond_sts[task].metrics["accuracy"] for task in TRANSFER_TASKS])
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form (schema 1): plain dicts and numbers, NaN and infinities as None.
@@ -177,7 +179,7 @@ class Report:
             **{key: _number(None if shape is None else getattr(shape, key)) for key in _MEASURES},
             "geometry": None if shape is None else _geometry_json(shape),
             "intervals": None if self.intervals is None else _intervals_json(self.intervals),
-            "further": {name: _score_json(score) for name, score in self.further.items()},
+            "beyond_sts": {name: _score_json(score) for name, score in self.beyond_sts.items()},
             "transfer_average": _number(self.transfer_average),
             "exhibit": None if self.exhibit is None else self.exhibit.to_json(),
             "versions": dict(self.versions),

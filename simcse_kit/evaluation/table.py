@@ -44,8 +44,8 @@ def render(report: Report) -> str:
     if report.average is not None:
         bounds = "" if found is None else _bracket(found.scores[AVERAGE])
         parts += [f"Average of the seven tasks (Spearman all): {_score(report.average)}{bounds}"]
-    for score in report.further.values():
-        parts += ["", *_further(score)]
+    for score in report.beyond_sts.values():
+        parts += ["", *_beyond(score)]
     if report.transfer_average is not None:
         mean = _score(report.transfer_average)
         parts += [f"Average of the seven transfer tasks (accuracy): {mean}"]
@@ -57,8 +57,8 @@ def render(report: Report) -> str:
 def render_side_by_side(reports: Sequence[Report]) -> str:
     """A row a model: the quoted figure of every task, the averages, and the main geometry."""
     names = dict.fromkeys(name for report in reports for name in report.tasks)
-    further = dict.fromkeys(name for report in reports for name in report.further)
-    head = ["", *names, AVERAGE, *further, "alignment", "uniformity", "IsoScore"]
+    beyond_sts = dict.fromkeys(name for report in reports for name in report.beyond_sts)
+    head = ["", *names, AVERAGE, *beyond_sts, "alignment", "uniformity", "IsoScore"]
     lines = [head]
     for report in reports:
         shape, average = report.geometry, report.average
@@ -67,8 +67,8 @@ def render_side_by_side(reports: Sequence[Report]) -> str:
             _score(report.tasks[name].spearman) if name in report.tasks else "-" for name in names
         ]
         cells.append("-" if average is None else _score(average))
-        for name in further:
-            found = report.further.get(name)
+        for name in beyond_sts:
+            found = report.beyond_sts.get(name)
             cells.append("-" if found is None else _score(found.metrics[found.main]))
         measures = (shape.alignment, shape.uniformity, shape.iso_score) if shape else ()
         lines.append(cells + ([_score(value, 4) for value in measures] or ["-"] * 3))
@@ -118,7 +118,7 @@ def _block(columns: list[list[str]]) -> list[str]:
     return [_GAP.join(cells) for cells in zip(*columns, strict=True)]
 
 
-def _further(score: TaskScore) -> list[str]:
+def _beyond(score: TaskScore) -> list[str]:
     """Name, figures, counts and protocol of a task beside STS; the figure to quote comes first."""
     names = [score.main, *(name for name in score.metrics if name != score.main)]
     figures = "   ".join(f"{name} {_score(score.metrics[name])}" for name in names)

@@ -101,9 +101,9 @@ def whitening(found: Moments, k: int | None = None) -> Affine:
     variances, axes = _axes(found)
     rank = int((variances > _FLAT * variances[0]).sum()) if float(variances[0]) > 0 else 0
     k = rank if k is None else k
-    if not 1 <= k <= rank:
+    if not isinstance(k, int) or not 1 <= k <= rank:
         raise ConfigError(
-            f"whitening: k is {k}; {found.count} embeddings of {len(found.mean)} dimensions vary "
+            f"whitening: k is {k!r}; {found.count} embeddings of {len(found.mean)} dimensions vary "
             f"in {rank} directions: give 1 to {rank}, or more text to fit on"
         )
     weight = (axes[:, :k] * variances[:k].rsqrt()).T
@@ -123,8 +123,10 @@ def all_but_the_top(found: Moments, k: int | None = None) -> Affine:
     """
     d = len(found.mean)
     k = max(1, round(d / 100)) if k is None else k
-    if not 0 <= k < d:
-        raise ConfigError(f"abtt: k is {k}; allowed: 0 to {d - 1}, below the dimension")
+    if not isinstance(k, int) or not 0 <= k < d:
+        raise ConfigError(
+            f"abtt: k is {k!r}; allowed: whole numbers from 0 to {d - 1}, below the dimension"
+        )
     top = _axes(found)[1][:, :k]
     weight = torch.eye(d, dtype=torch.float64) - top @ top.T
     return Affine(weight, -weight @ found.mean)

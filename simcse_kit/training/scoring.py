@@ -77,8 +77,8 @@ def shape_scorer(probe: Probe) -> Scorer:
     def score(method: Method) -> dict[str, float]:
         found = probe.measure(method.encoder)
         names = (f"{PREFIX}alignment", f"{PREFIX}uniformity")
-        # Vectors of zeros: as bad as a collapse.
-        return {SHAPE: sum(found[name] for name in names) if names[0] in found else 4.0}
+        # Nothing is measured of vectors that are zero or not finite: 4 is worse than any sum.
+        return {SHAPE: sum(found[name] for name in names) if found else 4.0}
 
     return score
 

@@ -79,7 +79,7 @@ def test_wmean_weighs_by_pairs(senteval: Path, encoder: BagOfWords) -> None:
 
     (part,) = load_task("STSB", senteval)
     half = type(part)("half", part.sentences1[:4], part.sentences2[:4], part.gold[:4])
-    task = module._score("x", [part, half], embed(encoder, [part]))
+    task = module._score("x", [part, half], embed(encoder, part.sentences()))
     a, b = naive(encoder, [part]), naive(encoder, [half])
     assert task.wmean == pytest.approx((6 * a + 4 * b) / 10)
     assert task.mean == pytest.approx((a + b) / 2)
@@ -251,8 +251,8 @@ def test_the_json_form(senteval: Path, encoder: BagOfWords) -> None:
     form = evaluate(encoder, data=senteval).to_json()
     assert list(form) == [
         "schema", "model", "pooling", "tasks", "average", "alignment", "uniformity", "mean_cosine",
-        "dimension_std", "effective_rank", "geometry", "intervals", "further", "transfer_average",
-        "exhibit", "versions", "seconds",
+        "dimension_std", "effective_rank", "geometry", "intervals", "beyond_sts",
+        "transfer_average", "exhibit", "versions", "seconds",
     ]  # fmt: skip
     assert form["schema"] == 1
     assert set(form["tasks"]["STS13"]) == {

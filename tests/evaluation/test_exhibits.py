@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ from simcse_kit.evaluation.exhibit import sentence_map, worst_pairs
 from simcse_kit.evaluation.leaks.recorded import recorded_leaks
 from simcse_kit.evaluation.pairs_file import load_pairs_file
 from simcse_kit.evaluation.pairset import PairSet
-from simcse_kit.evaluation.report.exhibits import leak_table
+from simcse_kit.evaluation.report.data import leak_table
+from simcse_kit.evaluation.report.markdown import markdown
+from simcse_kit.evaluation.report.numbers import Cell
 from simcse_kit.evaluation.report.page import write_report
+from simcse_kit.evaluation.report.tables import Row, Table
+from simcse_kit.evaluation.report.verdicts import verdict_tables
 from simcse_kit.evaluation.statistics.comparison import compare_reports
 from tests.evaluation.report_inputs import Page, report, task
 from tests.evaluation.synthetic import BagOfWords
@@ -65,9 +70,7 @@ def test_the_worst_pair_comes_first() -> None:
     gold = np.arange(6.0)
     pairs = PairSet("t", [f"a{i}" for i in range(6)], [f"b{i}" for i in range(6)], gold)
     cosines = np.array([0.9, 0.2, 0.3, 0.4, 0.5, 0.6])  # the least alike of all is put on top
-    result = task("t", 50.0)
-    object.__setattr__(result, "cosines", cosines)
-    object.__setattr__(result, "gold", gold)
+    result = replace(task("t", 50.0), cosines=cosines, gold=gold)
     found = worst_pairs({"t": [pairs]}, {"t": result}, most=2)
     assert found[0].sentence1 == "a0"
     assert found[0].places == (0.0, 1.0)
@@ -125,9 +128,40 @@ def test_page_and_markdown_hold_the_same(page: Path) -> None:
     assert len(document["reports"][1]["exhibit"]["misses"]) == 10
 
 
+def test_verdicts_of_the_page_are_those_of_the_comparison() -> None:
+    rng = np.random.default_rng(0)
+    gold = rng.uniform(0, 5, 60)
+    pairs = PairSet("t", [f"a {n}" for n in range(60)], [f"b {n}" for n in range(60)], gold)
+    results = [
+        replace(task("t", 0.0), name="t", gold=gold, cosines=gold + rng.normal(0, noise, 60))
+        for noise in (9.0, 0.5)
+    ]
+    both = [report(name, 1.0, tasks={"t": one}) for name, one in zip("ab", results, strict=True)]
+    found = compare_reports(both, {"t": [pairs]}, resamples=300)
+    ((title, table),) = verdict_tables(found)
+    (each,) = found.of("b")
+    assert title == "b less a"
+    shown = [cell.text for cell in table.rows[0].cells]
+    assert shown[0] == f"+{each.difference.estimate:.2f}"
+    assert shown[1] == f"+{each.difference.low:.2f} to +{each.difference.high:.2f}"
+    assert shown[2] == ("< 0.001" if each.adjusted < 0.001 else f"{each.adjusted:.3f}")
+    assert shown[-1] == each.verdict == "better"
+    assert table.rows[0].cells[0].trend == "better"
+
+
+def test_markdown_reads_no_name_or_sentence_as_markup() -> None:
+    table = Table(("a|b", "*c*"), (Row("<i>x</i>", (Cell("[y](z)"), Cell("two\nlines"))),))
+    text = markdown("_t_", [("s", "", [("#h", table)]), ("empty", "", [])])
+    assert text.split("\n") == [
+        r"# \_t\_", "", "## s", "", r"### \#h", "", r"| | a\|b | \*c\* |", "|---|---:|---:|",
+        r"| \<i\>x\</i\> | \[y\](z) | two lines |", "",
+    ]  # fmt: skip
+
+
 def test_leaks_of_the_recorded_training_text(tmp_path: Path) -> None:
-    pairs = PairSet("t", ["A cat.", "A dog sits."], ["One bird", "No"], np.array([1.0, 2.0]))
-    (tmp_path / "text.txt").write_text("something else\na CAT\n")
+    near = "one two three four five six seven eight nine ten eleven twelve"
+    pairs = PairSet("t", ["A cat.", near], ["One bird", "No"], np.array([1.0, 2.0]))
+    (tmp_path / "text.txt").write_text(f"something else\na CAT\n{near} thirteen\n")
     record = tmp_path / "run.toml"
     record.write_text(f"[data]\ntrain = [{str(tmp_path / 'text.txt')!r}]\n")
     found = recorded_leaks(str(tmp_path), {"t": [pairs]})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
 
 from simcse_kit import SentenceEncoder
@@ -61,5 +62,10 @@ def test_a_kept_map_gives_the_labs_vectors_here_and_in_sentence_transformers(
         SentenceTransformer(str(tmp_path / "kept")),
     ):
         assert np.allclose(np.asarray(opened.encode(TEXTS[:20])), expected, atol=2e-4)
+    before = encoder.encode(TEXTS[:20], normalize=False)
+    second = make(parse_postprocesses("abtt(1)")["abtt(1)"], fit(encoder, TEXTS))
+    encoder.add_stage(as_dense(second))
+    after = encoder.encode(TEXTS[:20], normalize=False)
+    assert np.allclose(after, second(torch.from_numpy(before)), atol=1e-3)
     with pytest.raises(ModelError, match="this encoder gives 32"):
         encoder.add_stage(as_dense(affine))

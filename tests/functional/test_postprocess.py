@@ -79,7 +79,7 @@ def test_more_directions_than_vary_are_refused() -> None:
     assert len(whitening(found(flat)).weight) == 5
     with pytest.raises(ConfigError, match="vary in 5 directions"):
         whitening(found(flat), 6)
-    with pytest.raises(ConfigError, match="allowed: 0 to 5"):
+    with pytest.raises(ConfigError, match="whole numbers from 0 to 5"):
         all_but_the_top(found(flat), 6)
     with pytest.raises(ConfigError, match="takes 2 or more"):
         moments([flat[:1]])

@@ -1,4 +1,4 @@
-"""Maps, neighbours, the worst pairs, the data and fingerprints, for the report page."""
+"""Maps, neighbours and the worst pairs, for the report page."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simcse_kit.evaluation.exhibit import SentenceMap
-from simcse_kit.evaluation.leaks.check import LeakReport
 from simcse_kit.evaluation.report.numbers import DASH, Cell, counted, fixed
 from simcse_kit.evaluation.report.tables import Row, Table, roles
 from simcse_kit.evaluation.results import Report
 
 __all__ = [
     "Drawing",
-    "audit_table",
     "drawings",
-    "fingerprint_table",
-    "leak_table",
     "miss_tables",
     "neighbour_tables",
 ]
@@ -25,7 +21,6 @@ __all__ = [
 WIDTH, HEIGHT = 400, 300
 _MARGIN = 10
 _SAMPLES = 6
-_SHORT = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,71 +136,3 @@ def miss_tables(reports: Sequence[Report]) -> list[tuple[str, Table]]:
             title = "The ten worst pairs" if len(reports) == 1 else f"The ten worst pairs: {role}"
             tables.append((title, Table(columns, rows)))
     return tables
-
-
-def audit_table(reports: Sequence[Report]) -> Table | None:
-    """The data of every task; what is cut, for each model."""
-    known = [report for report in reports if report.exhibit and report.exhibit.audit]
-    if not known:
-        return None
-    several = len(reports) > 1
-    cut = tuple(f"Cut, {role}" if several else "Cut" for role in roles(reports))
-    columns = ("Pairs", "Sentences", "Repeated", "Words, median", "most", *cut, "SHA-256")
-    first = known[0].exhibit
-    assert first is not None
-    rows = []
-    for number, task in enumerate(first.audit):
-        cells = [
-            Cell(counted(value))
-            for value in (task.pairs, task.sentences, task.repeated, *task.words)
-        ]
-        for report in reports:
-            found = report.exhibit.audit if report.exhibit else ()
-            count = found[number].cut if number < len(found) else None
-            known_cut = Cell(DASH, "How long a text it takes is not known.")
-            cells.append(known_cut if count is None else Cell(counted(count)))
-        rows.append(Row(task.task, (*cells, Cell(task.fingerprint[:_SHORT]))))
-    note = (
-        "Repeated: pairs that stand there before, in either order. Cut: distinct sentences of more "
-        "tokens than the model takes. The fingerprint is of sentences and scores."
-    )
-    return Table(columns, tuple(rows), (note,))
-
-
-def leak_table(
-    reports: Sequence[Report], leaks: Sequence[LeakReport | None], names: Sequence[str]
-) -> Table | None:
-    """Pairs of every task of which the training text holds a sentence; None where none is known."""
-    if not any(leaks):
-        return None
-    unknown = "The training text of this model is not known."
-    rows = tuple(
-        Row(
-            name,
-            tuple(
-                Cell(f"{counted(leak.sets[name].touched)} of {counted(leak.sets[name].pairs)}")
-                if leak and name in leak.sets
-                else Cell(DASH, unknown)
-                for leak in leaks
-            ),
-        )
-        for name in names
-    )
-    note = (
-        "Exact matches, but for case, punctuation and spacing, in the files that the model's "
-        "run.toml names; simcse data check-leak finds near ones too, and scores the clean pairs."
-    )
-    heads = roles(reports) if len(reports) > 1 else ("Pairs in the training text",)
-    return Table(heads, rows, (note,))
-
-
-def fingerprint_table(reports: Sequence[Report]) -> Row | None:
-    """The weights of every model, as a row of the environment; None where none is known."""
-    weights = [report.exhibit.weights if report.exhibit else None for report in reports]
-    if not any(weights):
-        return None
-    cells = [
-        Cell(digest[:_SHORT]) if digest else Cell(DASH, "The model's weights are not in a folder.")
-        for digest in weights
-    ]
-    return Row("Weights, SHA-256", tuple(cells))

@@ -23,8 +23,8 @@ from markupsafe import Markup
 from simcse_kit.atomic import write_whole
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.leaks.check import LeakReport
-from simcse_kit.evaluation.report import curves, exhibits, sections, tables, verdicts
-from simcse_kit.evaluation.report.further import further_tables
+from simcse_kit.evaluation.report import curves, data, exhibits, sections, tables, verdicts
+from simcse_kit.evaluation.report.beyond_sts import beyond_tables
 from simcse_kit.evaluation.report.intervals import interval_table
 from simcse_kit.evaluation.report.markdown import markdown
 from simcse_kit.evaluation.report.numbers import counted
@@ -79,15 +79,15 @@ def write_report(
     rows = list(history or ())
     scores, intervals = tables.score_table(reports), interval_table(reports)
     geometry, environment = tables.geometry_table(reports), tables.environment_table(reports)
-    weights = exhibits.fingerprint_table(reports)
+    weights = data.fingerprint_row(reports)
     if weights is not None:
         environment = replace(environment, rows=(*environment.rows, weights))
-    further, details = further_tables(reports), tables.detail_tables(reports)
+    beyond_sts, details = beyond_tables(reports), tables.detail_tables(reports)
     judged = [] if comparison is None else verdicts.verdict_tables(comparison)
     kinds = [] if comparison is None else verdicts.slice_tables(comparison)
     neighbours, misses = exhibits.neighbour_tables(reports), exhibits.miss_tables(reports)
-    audit = exhibits.audit_table(reports)
-    leaked = exhibits.leak_table(reports, leaks, tables.task_names(reports))
+    audit = data.audit_table(reports)
+    leaked = data.leak_table(reports, leaks, tables.task_names(reports))
     models = list(zip(tables.roles(reports), reports, strict=True))
     html = _render(
         "report.html",
@@ -99,7 +99,7 @@ def write_report(
         verdicts=judged,
         kinds=kinds,
         details=details,
-        further=further,
+        beyond_sts=beyond_sts,
         cosines=sections.cosine_section(reports),
         plane=sections.plane_section(reports, rows),
         spectrum=sections.spectrum_section(reports),
@@ -124,7 +124,7 @@ def write_report(
             ("How sure the scores are", "", [("", intervals)] if intervals else []),
             ("Whether the models differ", "", judged),
             ("By kind of pair", "", kinds),
-            ("Other tasks", "", further),
+            ("Other tasks", "", beyond_sts),
             ("Shape of the embedding space", "", [("", geometry)] if geometry else []),
             ("Nearest neighbours", "", neighbours),
             ("Largest errors", "", misses),

@@ -70,7 +70,7 @@ class RunRecord:
 
 def measured(encoder: SentenceEncoder, dev: DevSet) -> dict[str, float]:
     """Dev score, alignment, uniformity and effective rank of an encoder."""
-    vectors = embed(encoder, [dev.pairs])
+    vectors = embed(encoder, dev.pairs.sentences())
     cosines = paired_cosine(vectors(dev.pairs.sentences1), vectors(dev.pairs.sentences2))
     shape = geometry(vectors, dev.pairs, dev.name)
     found = {

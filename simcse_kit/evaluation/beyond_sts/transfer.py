@@ -9,6 +9,7 @@ tolerance of 1e-6 in float64, and the accuracies are averaged unrounded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from simcse_kit.evaluation.beyond_sts.base import require_sklearn
+from simcse_kit.evaluation.beyond_sts.transfer_files import SPECS, Rows
 from simcse_kit.evaluation.embed import Embeddings
-from simcse_kit.evaluation.further.base import require_sklearn
-from simcse_kit.evaluation.further.transfer_files import SPECS, Rows
 from simcse_kit.evaluation.results import TaskScore
 
-__all__ = ["TransferTask", "load_transfer"]
+__all__ = ["TransferTask", "best_c", "load_transfer"]
 
 SEED = 1111
 FOLDS = 10
@@ -100,8 +101,17 @@ def _folds() -> Any:
     return StratifiedKFold(n_splits=FOLDS, shuffle=True, random_state=SEED)
 
 
+def best_c(grid: Sequence[float], accuracies: Sequence[float]) -> tuple[float, float]:
+    """The C to take, and its accuracy x100, by SentEval's rule: accuracies are rounded to two digits
+    first, and of equals the smallest C is taken.
+    """
+    rounded = [round(100 * accuracy, 2) for accuracy in accuracies]
+    best = int(np.argmax(rounded))
+    return grid[best], rounded[best]
+
+
 def _choose(x: np.ndarray, y: np.ndarray, grid: tuple[float, ...], bar: Any) -> tuple[float, float]:
-    """The C with the best mean accuracy over folds, the smallest of equals, and that accuracy."""
+    """The best C by the mean accuracy over folds, and that accuracy."""
     parts = list(_folds().split(x, y))
     means = []
     for c in grid:
@@ -109,9 +119,8 @@ def _choose(x: np.ndarray, y: np.ndarray, grid: tuple[float, ...], bar: Any) -> 
         for inside, outside in parts:
             scores.append(_fit(x[inside], y[inside], c).score(x[outside], y[outside]))
             bar.update()
-        means.append(round(100 * float(np.mean(scores)), 2))
-    best = int(np.argmax(means))
-    return grid[best], means[best]
+        means.append(float(np.mean(scores)))
+    return best_c(grid, means)
 
 
 def _nested(x: np.ndarray, y: np.ndarray, grid: tuple[float, ...], bar: Any) -> dict[str, float]:
@@ -136,10 +145,9 @@ def _held_out(
     if "dev" in x:
         scores = []
         for c in grid:
-            fitted = _fit(x["train"], y["train"], c)
-            scores.append(round(100 * float(fitted.score(x["dev"], y["dev"])), 2))
+            scores.append(float(_fit(x["train"], y["train"], c).score(x["dev"], y["dev"])))
             bar.update()
-        best, dev = grid[int(np.argmax(scores))], max(scores)
+        best, dev = best_c(grid, scores)
     else:
         best, dev = _choose(x["train"], y["train"], grid, bar)
     predicted = _fit(x["train"], y["train"], best).predict(x["test"])

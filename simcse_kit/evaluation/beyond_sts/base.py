@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
 from simcse_kit.errors import MissingExtraError
 from simcse_kit.evaluation.embed import Embeddings
 from simcse_kit.evaluation.results import TaskScore
 
-__all__ = ["FurtherTask", "require_sklearn", "unit_rows"]
+__all__ = ["BeyondTask", "require_sklearn"]
 
 
-class FurtherTask(Protocol):
+class BeyondTask(Protocol):
     """A loaded and verified task."""
 
     @property
@@ -38,10 +36,3 @@ def require_sklearn(feature: str) -> Any:
     except ImportError:
         raise MissingExtraError(feature, "tasks") from None
     return sklearn
-
-
-def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """(n, d) float64 rows of length 1; scaled by the largest entry first, against overflow."""
-    rows = np.asarray(vectors, dtype=np.float64)
-    rows = rows / np.abs(rows).max(axis=1, keepdims=True)
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))

@@ -8,18 +8,18 @@ from simcse_kit.evaluation.report.numbers import DASH, Better, Cell, counted, di
 from simcse_kit.evaluation.report.tables import Row, Table, roles
 from simcse_kit.evaluation.results import Report
 
-__all__ = ["further_tables"]
+__all__ = ["beyond_tables"]
 
 _ABSENT = "Not evaluated for this model."
 
 
-def further_tables(reports: Sequence[Report]) -> list[tuple[str, Table]]:
+def beyond_tables(reports: Sequence[Report]) -> list[tuple[str, Table]]:
     """A table a task: every figure of it, the one to quote first; protocol and counts below."""
-    names = dict.fromkeys(name for report in reports for name in report.further)
+    names = dict.fromkeys(name for report in reports for name in report.beyond_sts)
     columns = roles(reports) + (("Difference",) if len(reports) == 2 else ())
     tables = []
     for name in names:
-        scores = [report.further.get(name) for report in reports]
+        scores = [report.beyond_sts.get(name) for report in reports]
         known = [score for score in scores if score]
         metrics = dict.fromkeys([known[0].main, *(key for one in known for key in one.metrics)])
         rows = []

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from simcse_kit.errors import DataError
-from simcse_kit.evaluation.embed import Embeddings
-from simcse_kit.evaluation.further.base import require_sklearn, unit_rows
-from simcse_kit.evaluation.further.rows import named_rows
+from simcse_kit.evaluation.beyond_sts.base import require_sklearn
+from simcse_kit.evaluation.beyond_sts.rows import named_rows
+from simcse_kit.evaluation.embed import Embeddings, unit_rows
 from simcse_kit.evaluation.results import TaskScore
 
 __all__ = ["ClusteringTask", "load_clustering"]

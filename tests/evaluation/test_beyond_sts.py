@@ -16,12 +16,13 @@ from sklearn.metrics import average_precision_score, f1_score, ndcg_score, v_mea
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.evaluation.beyond_sts import transfer_files
+from simcse_kit.evaluation.beyond_sts.load import split_entries
+from simcse_kit.evaluation.beyond_sts.paraphrase import average_precision, best_thresholds
+from simcse_kit.evaluation.beyond_sts.retrieval import ranking_metrics, search
+from simcse_kit.evaluation.beyond_sts.transfer import best_c
+from simcse_kit.evaluation.beyond_sts.transfer_files import SPECS
 from simcse_kit.evaluation.evaluate import evaluate
-from simcse_kit.evaluation.further import transfer_files
-from simcse_kit.evaluation.further.load import split_entries
-from simcse_kit.evaluation.further.paraphrase import average_precision, best_thresholds
-from simcse_kit.evaluation.further.retrieval import ranking_metrics, search
-from simcse_kit.evaluation.further.transfer_files import SPECS
 from tests.evaluation.synthetic import BagOfWords
 
 WORDS = "good bad film actor story why where who is the of very dull great".split()
@@ -93,7 +94,7 @@ def test_nested_cross_validation_by_hand(folder: Path, encoder: BagOfWords) -> N
     scores = []
     for train, test in StratifiedKFold(10, shuffle=True, random_state=1111).split(x, y):
         scores.append(search_c(range(-2, 4)).fit(x[train], y[train]).score(x[test], y[test]))
-    found = evaluate(encoder, "CR", data=folder).further["CR"]
+    found = evaluate(encoder, "CR", data=folder).beyond_sts["CR"]
     assert found.metrics["accuracy"] == pytest.approx(100 * np.mean(scores))
     assert 50 < found.metrics["accuracy"] < 100
 
@@ -107,7 +108,7 @@ def test_trec_by_hand(folder: Path, encoder: BagOfWords) -> None:
         texts, y = by_length([text for _, text in rows], labels)
         sides.append((vectors(encoder, texts), y))
     expected = search_c(range(-1, 6)).fit(*sides[0]).score(*sides[1])
-    found = evaluate(encoder, "trec", data=folder).further["TREC"]
+    found = evaluate(encoder, "trec", data=folder).beyond_sts["TREC"]
     assert found.metrics["accuracy"] == pytest.approx(100 * expected)
     assert found.counts == {"train": 80, "test": 30}
 
@@ -121,7 +122,7 @@ def test_mrpc_by_hand(folder: Path, encoder: BagOfWords) -> None:
         u, v = (vectors(encoder, [row[column] for row in rows]) for column in (3, 4))
         sides.append((np.c_[abs(u - v), u * v], np.array([int(row[0]) for row in rows])))
     model = search_c(range(-1, 6)).fit(*sides[0])
-    found = evaluate(encoder, "MRPC", data=folder).further["MRPC"].metrics
+    found = evaluate(encoder, "MRPC", data=folder).beyond_sts["MRPC"].metrics
     assert found["accuracy"] == pytest.approx(100 * model.score(*sides[1]))
     assert found["f1"] == pytest.approx(100 * f1_score(sides[1][1], model.predict(sides[1][0])))
 
@@ -138,8 +139,13 @@ def test_sst2_by_hand(folder: Path, encoder: BagOfWords) -> None:
         for p in range(-2, 4)
     ]
     best = max(models, key=lambda model: model.score(*side["dev"]))
-    found = evaluate(encoder, "SST2", data=folder).further["SST2"].metrics
+    found = evaluate(encoder, "SST2", data=folder).beyond_sts["SST2"].metrics
     assert found["accuracy"] == pytest.approx(100 * best.score(*side["test"]))
+
+
+def test_c_is_chosen_by_rounded_accuracies_the_smallest_of_equals() -> None:
+    assert best_c((0.5, 1.0, 2.0, 4.0), (0.8, 0.85578, 0.855822, 0.85)) == (1.0, 85.58)
+    assert best_c((0.5, 1.0), (0.8, 0.8001)) == (1.0, 80.01)
 
 
 def test_a_wrong_count_is_refused(folder: Path, encoder: BagOfWords) -> None:
@@ -153,7 +159,7 @@ def test_a_wrong_count_is_refused(folder: Path, encoder: BagOfWords) -> None:
 def test_blank_lines_count_and_become_a_dot(folder: Path, encoder: BagOfWords) -> None:
     path = folder / "data" / "downstream" / "CR" / "custrev.pos"
     path.write_text("\n".join(["", *path.read_text().splitlines()[1:]]) + "\n")
-    assert evaluate(encoder, "CR", data=folder).further["CR"].counts == {"all": 60}
+    assert evaluate(encoder, "CR", data=folder).beyond_sts["CR"].counts == {"all": 60}
     assert "." in encoder.calls[0]
 
 
@@ -174,8 +180,8 @@ def test_a_bad_label_is_named_with_its_line(folder: Path, encoder: BagOfWords) -
 
 
 def test_entries_are_told_apart() -> None:
-    assert split_entries("sts,mr,retrieval:a/b") == (["sts"], ["MR", "retrieval:a/b"])
-    assert split_entries("transfer,STSB") == (["STSB"], list(SPECS))
+    assert split_entries(["sts", "mr", "retrieval:a/b"]) == (["sts"], ["MR", "retrieval:a/b"])
+    assert split_entries(["transfer", "STSB"]) == (["STSB"], list(SPECS))
 
 
 def test_average_precision_with_ties_is_scikit_learns() -> None:
@@ -207,7 +213,7 @@ def test_the_threshold_comes_from_dev(tmp_path: Path) -> None:
     rows = ["dev\t1\tx\ta", "dev\t0\tx\tb", "test\t1\tx\ta", "test\t1\tx\tc", "test\t0\tx\td"]
     path = tmp_path / "pairs.tsv"
     path.write_text("split\tlabel\tsentence1\tsentence2\n" + "\n".join(rows) + "\n")
-    found = evaluate(encoder, f"paraphrase:{path}").further["pairs"].metrics
+    found = evaluate(encoder, f"paraphrase:{path}").beyond_sts["pairs"].metrics
     assert found["average_precision"] == pytest.approx(100)
     assert found["f1_threshold"] == pytest.approx(math.cos(0.2))
     assert found["f1"] == pytest.approx(200 / 3)  # one hit, one miss
@@ -235,16 +241,16 @@ def test_ranking_metrics_against_scikit_learn_and_by_hand() -> None:
     assert by_hand["ndcg@10"] == pytest.approx((1 / math.log2(3)) / (1 + 1 / math.log2(3)))
 
 
-def test_search_is_exact_over_tiles_and_ties_keep_the_order() -> None:
+def test_search_is_exact_and_passes_over_the_query_itself() -> None:
     rng = np.random.default_rng(3)
-    documents = rng.integers(-2, 3, (90, 4)) + 0.5  # many equal ones
-    queries = rng.normal(size=(600, 4))
+    documents = rng.normal(size=(90, 4)).astype(np.float32)
+    queries = rng.normal(size=(600, 4)).astype(np.float32)
     unit = [side / np.linalg.norm(side, axis=1)[:, None] for side in (queries, documents)]
-    cosines = np.round(unit[0] @ unit[1].T, 12)
-    expected = np.argsort(-cosines, axis=1, kind="stable")[:, :7]
-    assert (search(queries, documents, 7) == expected).all()
+    expected = np.argsort(-(unit[0] @ unit[1].T), axis=1)
+    assert search(queries, documents, 7, skip=[-1] * 600) == expected[:, :7].tolist()
     best = [int(line[0]) for line in expected]
-    assert (search(queries, documents, 6, skip=best) == expected[:, 1:]).all()
+    assert search(queries, documents, 6, skip=best) == expected[:, 1:7].tolist()
+    assert search(queries, documents, 100, skip=best) == expected[:, 1:].tolist()
 
 
 def beir(folder: Path) -> Path:
@@ -259,7 +265,7 @@ def beir(folder: Path) -> Path:
 
 
 def test_a_beir_folder(tmp_path: Path, encoder: BagOfWords) -> None:
-    found = evaluate(encoder, f"retrieval:{beir(tmp_path / 'tiny')}").further["tiny"]
+    found = evaluate(encoder, f"retrieval:{beir(tmp_path / 'tiny')}").beyond_sts["tiny"]
     assert found.counts == {"queries": 1, "documents": 3}
     assert found.metrics["ndcg@10"] == found.metrics["mrr@10"] == pytest.approx(100)
     (tmp_path / "tiny/qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td9\t1\n")
@@ -277,8 +283,10 @@ def test_clustering(tmp_path: Path, encoder: BagOfWords) -> None:
     found = [KMeans(2, n_init=1, random_state=seed).fit(x).labels_ for seed in range(10)]
     expected = [v_measure_score([label for _, label in rows], labels) for labels in found]
     report = evaluate(encoder, f"clustering:{path}")
-    assert report.further["topics"].metrics["v_measure"] == pytest.approx(100 * np.mean(expected))
+    assert report.beyond_sts["topics"].metrics["v_measure"] == pytest.approx(
+        100 * np.mean(expected)
+    )
     document = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert document["schema"] == 1
-    assert document["further"]["topics"]["main"] == "v_measure"
+    assert document["beyond_sts"]["topics"]["main"] == "v_measure"
     assert "topics: v_measure" in report.table()

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from simcse_kit.errors import DataError
+from simcse_kit.evaluation.beyond_sts.rows import named_rows
 from simcse_kit.evaluation.embed import Embeddings
-from simcse_kit.evaluation.further.rows import named_rows
 from simcse_kit.evaluation.results import TaskScore
 from simcse_kit.evaluation.scores import paired_cosine
 

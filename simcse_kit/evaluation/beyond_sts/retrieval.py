@@ -1,4 +1,4 @@
-"""Retrieval from a folder in BEIR layout, by exact search in tiles.
+"""Retrieval from a folder in BEIR layout, by exact search.
 
 Ranking is by cosine, equal ones in order of the corpus; gains are linear, as in trec_eval
 (Thakur et al. 2021, arXiv 2104.08663). A document with the id of the query is not ranked, as in
@@ -8,16 +8,16 @@ BEIR.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from simcse_kit.curation.search import top_k
 from simcse_kit.errors import DataError
-from simcse_kit.evaluation.embed import Embeddings
-from simcse_kit.evaluation.further.base import unit_rows
-from simcse_kit.evaluation.further.rows import json_lines
+from simcse_kit.evaluation.beyond_sts.rows import json_lines
+from simcse_kit.evaluation.embed import Embeddings, unit_rows
 from simcse_kit.evaluation.results import TaskScore
 from simcse_kit.evaluation.sts_files import read_lines
 from simcse_kit.text.files import check_file
@@ -26,7 +26,6 @@ __all__ = ["RetrievalTask", "load_retrieval", "ranking_metrics", "search"]
 
 DEPTH = 100
 _RECALL_AT = (1, 10, 100)
-_TILE = 256
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class RetrievalTask:
             progress=progress,
         )
         each = [
-            ranking_metrics([keys[hit] for hit in hits if hit >= 0], self.grades[query])
+            ranking_metrics([keys[hit] for hit in hits], self.grades[query])
             for query, hits in zip(asked, found, strict=True)
         ]
         metrics = {name: 100 * float(np.mean([one[name] for one in each])) for name in each[0]}
@@ -69,37 +68,25 @@ def search(
     documents: np.ndarray,
     k: int,
     *,
-    skip: list[int] | None = None,
+    skip: Sequence[int],
     progress: bool = False,
-) -> np.ndarray:
-    """Rows of the ``k`` documents nearest by cosine, best first, equal ones in order.
+) -> list[list[int]]:
+    """For each query the rows of the ``k`` documents nearest by cosine, best first.
 
     Args:
-        queries: (q, d).
-        documents: (n, d).
-        k: how many; no more than n come.
+        queries: (q, d) float32.
+        documents: (n, d) float32.
+        k: how many, where there are so many.
         skip: for each query the row of a document that is not ranked, or -1.
         progress: show a bar.
-
-    Returns:
-        (q, min(k, n)) int rows; -1 stands where a skipped document leaves too few.
     """
-    docs, k = unit_rows(documents), min(k, len(documents))
-    asked = unit_rows(queries)
-    tiles = range(0, len(asked), _TILE)
-    found = []
-    for start in tqdm(tiles, desc="search", leave=False, disable=None if progress else True):
-        # rounded, so that equal documents tie wherever they stand in the matrix
-        cosines = np.round(asked[start : start + _TILE] @ docs.T, 12)
-        for number, line in enumerate(cosines):
-            banned = -1 if skip is None else skip[start + number]
-            if banned >= 0:
-                line[banned] = -np.inf
-            edge = np.partition(line, len(line) - k)[len(line) - k]
-            near = np.flatnonzero(line >= edge)
-            hits = near[np.argsort(-line[near], kind="stable")][:k]
-            found.append(np.where(hits == banned, -1, hits))
-    return np.array(found)
+    # One more, for the document that may be passed over.
+    most = min(k + 1, len(documents))
+    _, rows = top_k(unit_rows(queries), unit_rows(documents), most, progress=progress)
+    return [
+        [row for row in found if row != own][:k]
+        for found, own in zip(rows.tolist(), skip, strict=True)
+    ]
 
 
 def ranking_metrics(ranked: list[str], grades: dict[str, int]) -> dict[str, float]:

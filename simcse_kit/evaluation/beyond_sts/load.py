@@ -6,43 +6,39 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.evaluation.further.base import FurtherTask, require_sklearn
-from simcse_kit.evaluation.further.clustering import load_clustering
-from simcse_kit.evaluation.further.paraphrase import load_paraphrase
-from simcse_kit.evaluation.further.retrieval import load_retrieval
-from simcse_kit.evaluation.further.transfer import load_transfer
-from simcse_kit.evaluation.further.transfer_files import REMEDY, SPECS
+from simcse_kit.evaluation.beyond_sts.base import BeyondTask, require_sklearn
+from simcse_kit.evaluation.beyond_sts.clustering import load_clustering
+from simcse_kit.evaluation.beyond_sts.paraphrase import load_paraphrase
+from simcse_kit.evaluation.beyond_sts.retrieval import load_retrieval
+from simcse_kit.evaluation.beyond_sts.transfer import load_transfer
+from simcse_kit.evaluation.beyond_sts.transfer_files import REMEDY, SPECS
 
-__all__ = ["load_further", "split_entries"]
+__all__ = ["load_beyond", "split_entries"]
 
-_LOADERS: dict[str, Callable[[str], FurtherTask]] = {
+_LOADERS: dict[str, Callable[[str], BeyondTask]] = {
     "retrieval": load_retrieval,
     "paraphrase": load_paraphrase,
     "clustering": load_clustering,
 }
 
 
-def split_entries(tasks: str | Path | Sequence[str | Path]) -> tuple[list[str], list[str]]:
+def split_entries(entries: Sequence[str]) -> tuple[list[str], list[str]]:
     """STS entries, and those beside: a transfer task, ``transfer`` for all seven, or KIND:PATH."""
-    if isinstance(tasks, str | Path):
-        # a file of graded pairs whose name holds a comma is one entry
-        whole = len(str(tasks)) < 255 and Path(tasks).is_file()
-        tasks = [tasks] if whole else str(tasks).split(",")
     sts: list[str] = []
-    further: dict[str, None] = {}
-    for entry in filter(None, (str(task).strip() for task in tasks)):
+    beyond_sts: dict[str, None] = {}
+    for entry in entries:
         if entry.lower() == "transfer":
-            further.update(dict.fromkeys(SPECS))
+            beyond_sts.update(dict.fromkeys(SPECS))
         elif entry.upper() in SPECS:
-            further[entry.upper()] = None
+            beyond_sts[entry.upper()] = None
         elif entry.partition(":")[0] in _LOADERS and ":" in entry:
-            further[entry] = None
+            beyond_sts[entry] = None
         else:
             sts.append(entry)
-    return sts, list(further)
+    return sts, list(beyond_sts)
 
 
-def load_further(entries: Sequence[str], data: str | Path | None) -> dict[str, FurtherTask]:
+def load_beyond(entries: Sequence[str], data: str | Path | None) -> dict[str, BeyondTask]:
     """Load and verify the tasks of ``entries``, by name; a name that is taken goes by its entry.
 
     Raises:
@@ -50,7 +46,7 @@ def load_further(entries: Sequence[str], data: str | Path | None) -> dict[str, F
         DataError: the data is missing or wrong.
         MissingExtraError: scikit-learn is needed and not installed.
     """
-    loaded: dict[str, FurtherTask] = {}
+    loaded: dict[str, BeyondTask] = {}
     for entry in entries:
         kind, _, path = entry.partition(":")
         if kind in _LOADERS and not path:
@@ -60,7 +56,7 @@ def load_further(entries: Sequence[str], data: str | Path | None) -> dict[str, F
         if entry in SPECS:
             if data is None:
                 raise ConfigError(f"task {entry} has no data; {REMEDY}")
-            task: FurtherTask = load_transfer(entry, data)
+            task: BeyondTask = load_transfer(entry, data)
         else:
             task = _LOADERS[kind](path)
         loaded[entry if task.name in loaded or task.name in SPECS else task.name] = task
