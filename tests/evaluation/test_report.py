@@ -11,9 +11,18 @@ import numpy as np
 import pytest
 
 from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.evaluation.report.beyond_sts import beyond_tables
 from simcse_kit.evaluation.report.page import write_report, write_training_report
-from simcse_kit.evaluation.results import AVERAGE, Intervals, Report
+from simcse_kit.evaluation.report.sections import spectrum_section
+from simcse_kit.evaluation.results import (
+    AVERAGE,
+    TRANSFER_TASKS,
+    Intervals,
+    Report,
+    TaskScore,
+)
 from simcse_kit.evaluation.statistics.bootstrap import Interval
+from simcse_kit.evaluation.table import render_side_by_side
 from tests.evaluation.report_inputs import HISTORY, Page, geometry, report, task
 
 BEFORE = report("org/base", 53.84, geometry=geometry(0.11, -0.92))
@@ -159,6 +168,51 @@ def test_intervals_stand_below_the_scores(tmp_path: Path) -> None:
     assert "95 % intervals from 10,000 resamples" in read.text
     assert "simcse compare" in read.text
     assert "How sure" not in page(write_report([report("bare", 71.0)], tmp_path)).text
+
+
+def test_tasks_beyond_sts_have_their_tables(tmp_path: Path) -> None:
+    scores = {
+        name: TaskScore(
+            name, "transfer", "accuracy", {"c": 2.0, "accuracy": accuracy}, {"all": 1234}, "by x"
+        )
+        for name, accuracy in zip(
+            TRANSFER_TASKS, (60.0, 62.0, 64.0, 66.0, 68.0, 70.0, 72.0), strict=True
+        )
+    }
+    better = {
+        name: replace(score, metrics={"c": 4.0, "accuracy": score.metrics["accuracy"] + 1.25})
+        for name, score in scores.items()
+    }
+    reports = [replace(BEFORE, beyond_sts=scores), replace(AFTER, beyond_sts=better)]
+    tables = dict(beyond_tables(reports))
+    assert list(tables) == [*TRANSFER_TASKS, "Average of the seven transfer tasks"]
+    rows = {row.name: [cell.text for cell in row.cells] for row in tables["CR"].rows}
+    assert rows == {"accuracy": ["62.00", "63.25", "+1.25"], "c": ["2.00", "4.00", "+2.00"]}
+    assert next(iter(rows)) == "accuracy"
+    assert tables["CR"].notes == ("1,234 all. By x.",)
+    (average,) = tables["Average of the seven transfer tasks"].rows
+    assert [cell.text for cell in average.cells] == ["66.00", "67.25", "+1.25"]
+    assert "1,234 all. By x." in write_report(reports, tmp_path).read_text("utf-8")
+
+
+def test_models_side_by_side_in_the_terminal() -> None:
+    score = TaskScore("MR", "transfer", "accuracy", {"accuracy": 61.5}, {"all": 9}, "by x")
+    with_more = replace(AFTER, beyond_sts={"MR": score})
+    lines = render_side_by_side([BEFORE, with_more]).split("\n")
+    head = lines[0].split()
+    one, two = (dict(zip(head, line.split()[-len(head) :], strict=True)) for line in lines[1:3])
+    assert (one["MR"], two["MR"]) == ("-", "61.50")
+    assert two["STS12"] == f"{AFTER.tasks['STS12'].spearman:.2f}"
+    assert two["Avg."] == f"{AFTER.average:.2f}"
+    assert "IsoScore" not in head  # nobody knows it
+
+
+def test_the_spectrum_says_where_half_of_the_variance_is() -> None:
+    shape = replace(BEFORE.geometry, spectrum=(0.4, 0.2, 0.2, 0.1, 0.1))
+    panel = spectrum_section([replace(BEFORE, geometry=shape)])
+    assert panel is not None
+    assert "2 of 5 axes" in panel.caption
+    assert spectrum_section([BEFORE]) is None
 
 
 def test_without_geometry(tmp_path: Path) -> None:

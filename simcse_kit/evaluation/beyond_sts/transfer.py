@@ -102,8 +102,8 @@ def _folds() -> Any:
 
 
 def best_c(grid: Sequence[float], accuracies: Sequence[float]) -> tuple[float, float]:
-    """The C to take, and its accuracy x100, by SentEval's rule: accuracies are rounded to two digits
-    first, and of equals the smallest C is taken.
+    """The C to take, and its accuracy x100, by SentEval's rule: accuracies are rounded to two
+    digits first, and of equals the smallest C is taken.
     """
     rounded = [round(100 * accuracy, 2) for accuracy in accuracies]
     best = int(np.argmax(rounded))
