@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
     options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
     rows = []
     for count in options.counts:
         corpus = options.work / f"lines-{count}.txt"
