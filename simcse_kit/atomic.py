@@ -1,16 +1,17 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from simcse_kit.errors import ConfigError
 
-__all__ = ["replacement", "write_whole"]
+__all__ = ["free_bytes", "replacement", "sync_folder", "write_whole"]
 
 
 @contextmanager
@@ -32,9 +33,9 @@ def replacement(target: Path, *, remedy: str = "give another place") -> Iterator
     try:
         yield temporary
         # Else a crash soon after the rename can leave an empty file under the final name.
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(temporary)
         temporary.replace(target)
+        _sync(target.parent)
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"{target} cannot be written: {reason}; {remedy}") from None
@@ -51,3 +52,26 @@ def write_whole(target: Path, content: str | bytes, *, remedy: str = "give anoth
     """
     with replacement(target, remedy=remedy) as path:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk hold every file below ``folder``, and their names, before what comes next."""
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+
+
+def free_bytes(place: Path) -> int:
+    """Room on the disk of ``place``, or of the nearest folder above it that exists."""
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -26,6 +26,7 @@ from simcse_kit.cli import (
     postprocess,
     similarity,
     train,
+    verify_resume,
 )
 from simcse_kit.errors import SimcseError
 
@@ -40,6 +41,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich takes longer than all the rest of `--help`
 )
 app.command("train", cls=train.TrainCommand)(train.train_command)
+app.command("verify-resume")(verify_resume.verify_resume_command)
 app.command("encode")(encode.encode_command)
 app.command("similarity")(similarity.similarity_command)
 app.command("eval")(evaluate.eval_command)

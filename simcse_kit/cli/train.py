@@ -82,7 +82,11 @@ def train_command(
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting: method.temperature=0.1"),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint in DIR.")
+        bool, typer.Option("--resume", help="Go on from the newest complete checkpoint in DIR.")
+    ] = False,
+    allow_changed: Annotated[
+        bool,
+        typer.Option("--allow-changed", help="Resume with other settings or text; says which."),
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier run in DIR.")
@@ -117,7 +121,7 @@ def train_command(
     from simcse_kit.training.run import train
 
     try:
-        result = train(resolved, resume=resume, overwrite=overwrite)
+        result = train(resolved, resume=resume, overwrite=overwrite, allow_changed=allow_changed)
     except KeyboardInterrupt:
         message = "interrupted; the same command with --resume (without --overwrite) goes on"
         typer.echo(f"simcse: {message} from the newest checkpoint", err=True)

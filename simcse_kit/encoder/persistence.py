@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from simcse_kit.atomic import sync_folder
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.pooling import HEAD_POOLINGS, LAYER_POOLINGS
 from simcse_kit.encoder.recipe import ST_POOLINGS, TEMPLATE_POOLING, layer_weights
@@ -61,6 +62,7 @@ def staged_folder(folder: Path) -> Iterator[Path]:
         # mkdtemp and safetensors make files for the owner alone.
         for path in (staging, *staging.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
+        sync_folder(staging)
         if folder.exists():
             _exchange(staging, folder)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tomllib
@@ -21,8 +22,9 @@ __all__ = [
     "check_folder",
     "claim_folder",
     "keep_chunks",
-    "newest_checkpoint",
 ]
+
+logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.toml"
 METRICS = "metrics.jsonl"
@@ -33,14 +35,22 @@ _CHUNKS = "chunk-tokens"
 _WHOLE = "whole batch"
 
 
-def check_folder(config: RunConfig, fingerprint: str, *, resume: bool, overwrite: bool) -> Path:
+def check_folder(
+    config: RunConfig,
+    fingerprint: str,
+    *,
+    resume: bool,
+    overwrite: bool,
+    allow_changed: bool = False,
+) -> Path:
     """Check that the run may use its output folder; nothing is written yet.
 
     Args:
         config: the run.
         fingerprint: of the training text.
-        resume: the run goes on from a checkpoint in the folder.
+        resume: the run goes on with what is in the folder.
         overwrite: the run replaces an earlier one.
+        allow_changed: a resumed run may differ from the one that was begun; how is logged.
 
     Raises:
         ConfigError: the folder holds something else, or another run, or nothing to resume, or
@@ -51,7 +61,7 @@ def check_folder(config: RunConfig, fingerprint: str, *, resume: bool, overwrite
     try:
         _check_place(folder)
         if resume:
-            _check_resumable(folder, run_file, config, fingerprint)
+            _check_resumable(folder, run_file, config, fingerprint, allow_changed)
         elif folder.is_dir() and any(folder.iterdir()):
             if not run_file.exists():
                 raise ConfigError(
@@ -117,17 +127,6 @@ def keep_chunks(folder: Path, chunk_tokens: int | None, *, resume: bool) -> int 
     return chunk_tokens
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most steps, or None."""
-    found = {
-        int(path.name.removeprefix("checkpoint-")): path
-        for path in (folder / CHECKPOINTS).glob("checkpoint-*")
-        if path.name.removeprefix("checkpoint-").isdigit()
-        and (path / "trainer_state.json").exists()
-    }
-    return found[max(found)] if found else None
-
-
 def _unusable(folder: Path, reason: str) -> ConfigError:
     return ConfigError(f"output folder {folder} cannot be used: {reason}; give --output another")
 
@@ -142,10 +141,13 @@ def _check_place(folder: Path) -> None:
         raise _unusable(folder, f"no permission to write into {place}")
 
 
-def _check_resumable(folder: Path, run_file: Path, config: RunConfig, fingerprint: str) -> None:
-    if not run_file.exists() or newest_checkpoint(folder) is None:
-        anew = "run with --overwrite" if run_file.exists() else "run without --resume"
-        raise ConfigError(f"nothing to resume in {folder}: it has no checkpoint; {anew}")
+def _check_resumable(
+    folder: Path, run_file: Path, config: RunConfig, fingerprint: str, allow_changed: bool
+) -> None:
+    if not run_file.exists():
+        raise ConfigError(
+            f"nothing to resume in {folder}: no run was begun there; run without --resume"
+        )
     old, new = read_toml(run_file), tomllib.loads(config.to_toml())
     for table in (old, new):
         table.get("training", {}).pop("output", None)  # the same folder, however it is spelled
@@ -154,13 +156,17 @@ def _check_resumable(folder: Path, run_file: Path, config: RunConfig, fingerprin
         for key, before, after in _differences(old, new)
     ]
     kept = folder / CHECKPOINTS / _FINGERPRINT
-    if not changes and kept.exists() and kept.read_text(encoding="utf-8").strip() != fingerprint:
-        changes = ["the training text has other content"]
-    if changes:
+    if kept.exists() and kept.read_text(encoding="utf-8").strip() != fingerprint:
+        changes.append("the training text has other content")
+    if not changes:
+        return
+    said = f"the run in {folder} was started with another configuration: {'; '.join(changes)}"
+    if not allow_changed:
         raise ConfigError(
-            f"the run in {folder} was started with another configuration: {'; '.join(changes)}; "
-            "give the same again, or start a new run in another folder"
+            f"{said}; give the same again, start a new run in another folder, or resume all the "
+            "same with --allow-changed"
         )
+    logger.warning("%s; it is resumed all the same, as you ask for", said)
 
 
 def _differences(

@@ -60,13 +60,16 @@ def check(config: RunConfig) -> None:
     prepare(config, resume=False, overwrite=True)
 
 
-def prepare(config: RunConfig, *, resume: bool, overwrite: bool) -> Prepared:
+def prepare(
+    config: RunConfig, *, resume: bool, overwrite: bool, allow_changed: bool = False
+) -> Prepared:
     """Check everything that needs no weights.
 
     Args:
         config: the run.
         resume: it goes on with what is in its output folder.
         overwrite: it replaces what is in its output folder.
+        allow_changed: a resumed run may differ from the one that was begun.
 
     Raises:
         ConfigError: a setting is wrong, or the output folder cannot be used.
@@ -96,7 +99,13 @@ def prepare(config: RunConfig, *, resume: bool, overwrite: bool) -> Prepared:
     if corpus.kind == "labelled":
         method.check_labels(options, torch.tensor(corpus.labels()))
     _check_batch(method, options, corpus, training.batch_size, accumulation)
-    folder = check_folder(config, corpus.fingerprint, resume=resume, overwrite=overwrite)
+    folder = check_folder(
+        config,
+        corpus.fingerprint,
+        resume=resume,
+        overwrite=overwrite,
+        allow_changed=allow_changed,
+    )
 
     select = config.evaluation.select
     if select == "dev" and dev is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -25,13 +27,20 @@ from simcse_kit.training.callbacks import (
     Trace,
     history_rows,
 )
+from simcse_kit.training.checkpoints import (
+    newest_checkpoint,
+    remove_torn_best,
+    remove_unfinished,
+    step_of,
+)
 from simcse_kit.training.chunking import gradient_cache, memory_plan
 from simcse_kit.training.doctor import Doctor, Facts
-from simcse_kit.training.folder import METRICS, claim_folder, newest_checkpoint
+from simcse_kit.training.folder import CHECKPOINTS, METRICS, claim_folder
 from simcse_kit.training.gradient_cache import GradientCache
 from simcse_kit.training.prepare import Prepared, prepare
 from simcse_kit.training.proposals import Proposals
 from simcse_kit.training.result import TrainResult, save_results
+from simcse_kit.training.room import check_room
 from simcse_kit.training.rows import RowSubset
 from simcse_kit.training.scoring import (
     BOTH,
@@ -48,13 +57,21 @@ from simcse_kit.training.trainer import ContrastiveTrainer
 
 __all__ = ["TrainResult", "train"]
 
+logger = logging.getLogger(__name__)
+
 # Rows that a memory plan looks at.
 _SAMPLED = 256
 # Rows whose anchors are counted once a collapse needs a cause.
 _FOR_DUPLICATES = 10_000
 
 
-def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> TrainResult:
+def train(
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    allow_changed: bool = False,
+) -> TrainResult:
     """Train an encoder and save the best checkpoint.
 
     Configuration, training text, dev set and output folder are checked before the model loads;
@@ -62,8 +79,11 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
 
     Args:
         config: the run.
-        resume: go on from the newest checkpoint in the output folder.
+        resume: go on from the newest complete checkpoint in the output folder; from the first step
+            where the run was interrupted before there was one.
         overwrite: replace an earlier run in the output folder.
+        allow_changed: resume even where configuration or training text are not those that the run
+            was begun with; what differs is logged.
 
     Returns:
         Where the encoder is, and how the run went.
@@ -75,7 +95,7 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
         ModelError: the model cannot be opened or lacks what the method needs, or training diverged.
     """
     _refuse_many_devices()
-    prepared = prepare(config, resume=resume, overwrite=overwrite)
+    prepared = prepare(config, resume=resume, overwrite=overwrite, allow_changed=allow_changed)
     config = prepared.config
 
     # Weights that are new, such as the head's, depend on the seed too.
@@ -97,15 +117,21 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
         prepared.arguments,
         _length(prepared, method),
     )
+    arguments = prepared.arguments
+    check_room(
+        method,
+        prepared.folder / CHECKPOINTS,
+        arguments.save_total_limit,
+        math.ceil(arguments.max_steps / config.evaluation.every),
+    )
     claim_folder(prepared.folder, config, prepared.corpus.fingerprint, resume=resume)
     cache = gradient_cache(
         prepared.folder, config.training, prepared.arguments, plan, resume=resume
     )
     trainer, per_step, doctor = _trainer(prepared, method, collator, uncounted, cache)
-
-    checkpoint = newest_checkpoint(prepared.folder) if resume else None
+    checkpoint = _to_resume(prepared.folder / CHECKPOINTS) if resume else None
     began = time.perf_counter()
-    if checkpoint is not None and (_step_of(checkpoint) or 0) >= prepared.arguments.max_steps:
+    if checkpoint is not None and step_of(checkpoint) >= prepared.arguments.max_steps:
         trainer.reopen(checkpoint)
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -117,7 +143,7 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
             f"{doctor.finding}; it was stopped before there was a good checkpoint to keep"
         )
     history = history_rows(state.log_history)
-    here = state.global_step - (_step_of(checkpoint) or 0)
+    here = state.global_step - (0 if checkpoint is None else step_of(checkpoint))
     result = TrainResult(
         output=prepared.folder,
         steps=state.global_step,
@@ -126,7 +152,9 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
         score_name=name,
         start_score=next((row[name] for row in history if name in row and not row["step"]), None),
         best_score=None if state.best_metric is None else float(state.best_metric),
-        best_step=_step_of(state.best_model_checkpoint),
+        best_step=None
+        if state.best_model_checkpoint is None
+        else step_of(state.best_model_checkpoint),
         truncated=collator.truncated,
         skipped=dict(prepared.corpus.report.skipped),
         collapse=None if doctor is None else doctor.finding,
@@ -135,6 +163,19 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
     dev_name = None if prepared.dev is None else prepared.dev.name
     save_results(config, method, prepared.corpus, dev_name, result)
     return result
+
+
+def _to_resume(folder: Path) -> Path | None:
+    """The checkpoint to go on from; what cannot be used after it is removed."""
+    checkpoint = newest_checkpoint(folder)
+    remove_unfinished(folder, checkpoint)
+    if checkpoint is not None:
+        remove_torn_best(checkpoint)
+    if checkpoint is None:
+        logger.warning("%s has no complete checkpoint; the run begins with its first step", folder)
+    else:
+        logger.info("resuming from step %d", step_of(checkpoint))
+    return checkpoint
 
 
 def _refuse_many_devices() -> None:
@@ -263,7 +304,3 @@ def _facts(prepared: Prepared, method: Method) -> Facts:
         learning_rate=training.learning_rate,
         duplicates=1 - len(set(anchors)) / len(anchors),
     )
-
-
-def _step_of(checkpoint: str | Path | None) -> int | None:
-    return None if checkpoint is None else int(Path(checkpoint).name.rpartition("-")[2])

@@ -13,10 +13,13 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
+from transformers.trainer_utils import rotate_checkpoints
 
 from simcse_kit.errors import ModelError
 from simcse_kit.methods.base import Method
 from simcse_kit.methods.batch import Batch
+from simcse_kit.training.checkpoints import checkpoint_steps, written_whole
+from simcse_kit.training.divergence import check_finite
 from simcse_kit.training.gradient_cache import GradientCache
 from simcse_kit.training.order import ShuffledOrder
 from simcse_kit.training.rows import RowSubset
@@ -26,7 +29,9 @@ __all__ = ["ContrastiveTrainer"]
 logger = logging.getLogger(__name__)
 
 _WEIGHTS = "model.safetensors"
-_OPTIMIZER = "optimizer.pt"  # as the trainer calls it
+# As the trainer calls them.
+_OPTIMIZER = "optimizer.pt"
+_STATE = "trainer_state.json"
 
 
 class ContrastiveTrainer(transformers.Trainer):
@@ -82,6 +87,8 @@ class ContrastiveTrainer(transformers.Trainer):
         self._cache = cache
         self._trace_method = trace_method
         self._method_logs: dict[str, list[Tensor | float]] = {}
+        self._inputs: dict[str, Tensor] = {}
+        self._staging: Path | None = None
         self._mark = (time.perf_counter(), 0)
         self._evaluating = 0.0
 
@@ -100,9 +107,22 @@ class ContrastiveTrainer(transformers.Trainer):
             output = model(**inputs)
         else:
             output = self._cache(self._method, Batch(**inputs))
+        self._check_finite("the loss", output.loss.detach(), inputs)
+        self._inputs = inputs
         for name, value in output.logs.items():
             self._method_logs.setdefault(name, []).append(value)
         return (output.loss, output) if return_outputs else output.loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        # A scaler of half precision passes over steps whose gradient is infinite.
+        if self.accelerator.scaler is None:
+            self._check_finite("the norm of the gradient", norm, self._inputs)
+        return norm
+
+    def _check_finite(self, what: str, value: Tensor | float, inputs: dict[str, Tensor]) -> None:
+        step = self.state.global_step + 1
+        check_finite(what, value, self._method, inputs, step=step, checkpoints=self._folder)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The dev metrics, under the names that the trainer looks for."""
@@ -141,12 +161,11 @@ class ContrastiveTrainer(transformers.Trainer):
         Raises:
             ModelError: the checkpoint cannot be read.
         """
-        folder = Path(str(self.args.output_dir))
-        steps = [int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoint-*")]
-        step = max((step for step in steps if step <= most), default=None)
+        written = checkpoint_steps(self._folder)
+        step = max((step for step in written if step <= most), default=None)
         if step is None:
             return None
-        checkpoint = folder / f"checkpoint-{step}"
+        checkpoint = written[step]
         self._load_from_checkpoint(str(checkpoint))
         assert self.optimizer is not None
         self.optimizer.load_state_dict(torch.load(checkpoint / _OPTIMIZER, weights_only=True))
@@ -170,6 +189,31 @@ class ContrastiveTrainer(transformers.Trainer):
                 logs["sentences_per_second"] = round(done / seconds, 1)
             self._mark, self._evaluating = (now, step), 0.0
         super().log(logs, start_time)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(str(self.args.output_dir))
+
+    def _get_output_dir(self, trial: Any) -> str:  # noqa: ARG002
+        return str(self._staging or self._folder)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint whole, then remove those that are neither the newest nor the best."""
+        name = f"checkpoint-{self.state.global_step}"
+        best = self.state.best_model_checkpoint
+        with written_whole(self._folder / name) as self._staging:
+            super()._save_checkpoint(model, trial)
+            inside = self._staging / name
+            # The trainer has looked for the best checkpoint beside this one, where it alone is.
+            if self.state.best_model_checkpoint == str(inside):
+                best = str(self._folder / name)
+            self.state.best_model_checkpoint = best
+            self.state.save_to_json(str(inside / _STATE))
+            for path in inside.iterdir():
+                path.rename(self._staging / path.name)
+            inside.rmdir()
+        self._staging = None
+        rotate_checkpoints(str(self._folder), self.args.save_total_limit, best)
 
     # ---- Checkpoints hold the whole method. The trainer's own _save fails on tied weights and
     # pickles its arguments; its loading is not strict, so that a missing tensor goes unnoticed.
@@ -197,14 +241,11 @@ class ContrastiveTrainer(transformers.Trainer):
         Raises:
             ModelError: the weights cannot be read.
         """
-        self.state = transformers.TrainerState.load_from_json(
-            str(checkpoint / "trainer_state.json")
-        )
+        self.state = transformers.TrainerState.load_from_json(str(checkpoint / _STATE))
         best = self.state.best_model_checkpoint
         # By its name: the folder may have been moved since.
-        self._load_from_checkpoint(
-            str(checkpoint if best is None else checkpoint.parent / Path(best).name)
-        )
+        kept = checkpoint if best is None else checkpoint.parent / Path(best).name
+        self._load_from_checkpoint(str(kept if kept.is_dir() else checkpoint))
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint

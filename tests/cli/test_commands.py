@@ -205,7 +205,7 @@ def test_flags_win_over_set_file_and_preset(
     )
     assert simcse(*flags.split()).code != 0
     config, how = seen[0]
-    assert how == {"resume": True, "overwrite": True}
+    assert how == {"resume": True, "overwrite": True, "allow_changed": False}
     assert config.data.train == ["a.txt", "b.csv"]
     assert (config.data.columns, config.data.on_bad_row) == (["0", "2"], "skip")
     assert (config.data.max_length, config.model.name) == (40, "m")
