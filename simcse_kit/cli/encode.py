@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterable
+import re
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 import typer
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.startup import collection_paused
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 __all__ = ["encode_command"]
+
+# One process may have much more to do than another; a dead one is noticed at once all the same.
+_PATIENCE = timedelta(days=7)
 
 
 def encode_command(
@@ -25,75 +25,109 @@ def encode_command(
     source: Annotated[
         str, typer.Argument(metavar="INPUT", help="Text file, one sentence a line; - for stdin.")
     ],
-    output: Annotated[str, typer.Option(metavar="FILE.npy", help="Where the vectors go.")],
+    output: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|DIR",
+            help=".npy, .safetensors, .parquet or .jsonl; or a folder of shards.",
+        ),
+    ],
+    format: Annotated[
+        str | None,
+        typer.Option(metavar="npy|safetensors|parquet|jsonl", help="Of a folder's shards. [npy]"),
+    ] = None,
     pooling: Annotated[str | None, typer.Option(help="In place of the model's own.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens of a sentence.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Most sentences in one pass.")] = None,
     precision: Annotated[
         str, typer.Option(metavar="fp32|bf16|int8", help="Of the linear maps.")
     ] = "fp32",
-    chunk: Annotated[int | None, typer.Option(help="Sentences held at a time.")] = None,
+    chunk: Annotated[int | None, typer.Option(help="Sentences held at a time. [8192]")] = None,
+    shard_rows: Annotated[
+        int | None, typer.Option(help="Rows of a shard: what a kill can cost. [16384]")
+    ] = None,
+    shards: Annotated[
+        str | None, typer.Option(metavar="i/n", help="Compute part i of n, into one folder.")
+    ] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Unit vectors.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew where another job was begun.")
+    ] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Allow the model's own code.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
 ) -> None:
-    """Write one vector a line of INPUT, in its order, as a float32 .npy array."""
-    target = Path(output)
-    if target.suffix != ".npy":
-        raise ConfigError(f"--output {output}: vectors are written as .npy; give a name like v.npy")
-    if not target.parent.is_dir():
-        raise ConfigError(f"--output {output}: there is no folder {target.parent}")
-    if target.is_dir():
-        raise ConfigError(f"--output {output} cannot be written: it is a folder; give a file name")
+    """Write one float32 vector a line of INPUT, in its order.
+
+    An interrupted job goes on where the same command is given again; finished shards are not
+    computed twice, and the output is verified at the end. Under torchrun several processes share
+    the work.
+    """
+    from simcse_kit.encoding.target import SHARD_ROWS, Target
+
+    target = Target.of(
+        output,
+        format=format,
+        shard_rows=SHARD_ROWS if shard_rows is None else shard_rows,
+        part=_part(shards),
+    )
     from simcse_kit.text.lines import STDIN, read_lines
 
-    # Row i of the array is line i of the input, so a blank line is an error and not a gap. Reading
+    # Row i of the output is line i of the input, so a blank line is an error and not a gap. Reading
     # is quick: better to meet a bad last line now than after hours of computing.
     total = None if source == STDIN else sum(1 for _ in read_lines(source))
     with collection_paused(keep=True):
         from simcse_kit import SentenceEncoder
+        from simcse_kit.encoding.job import Settings, encode_to
+        from simcse_kit.processes import Processes
 
-        encoder = SentenceEncoder.load(model, pooling=pooling, trust_remote_code=trust_remote_code)
-    vectors = encoder.encode_stream(
-        read_lines(source),
-        **({} if chunk is None else {"chunk": chunk}),
-        batch_size=batch_size,
-        max_length=max_length,
-        precision=cast("Any", precision),  # checked where it is used
-        normalize=True if normalize else None,
-        progress=True,
-        total=total,
-    )
-    dim = encoder.embedding_dim
-    rows = _write_rows(target, vectors, dim)
+    with Processes.met(patience=_PATIENCE) as processes:
+        if processes.size > 1 and source == STDIN:
+            raise ConfigError("standard input cannot be read by several processes; give a file")
+        with collection_paused(keep=True):
+            encoder = SentenceEncoder.load(
+                model, pooling=pooling, trust_remote_code=trust_remote_code
+            )
+        settings = Settings(
+            **({} if chunk is None else {"chunk": chunk}),
+            batch_size=batch_size,
+            max_length=max_length,
+            normalize=normalize or encoder.normalize,
+            precision=cast("Any", precision),  # checked where it is used
+        )
+        done = encode_to(
+            encoder,
+            read_lines(source),
+            target,
+            settings,
+            total=total,
+            text_bytes=0 if source == STDIN else Path(source).stat().st_size,
+            overwrite=overwrite,
+            processes=processes,
+            progress=processes.first,
+        )
+        if not processes.first:
+            return
     if as_json:
-        typer.echo(json.dumps({"output": output, "rows": rows, "dim": dim}))
+        typer.echo(json.dumps(asdict(done)))
+    elif done.complete:
+        there = done.rows - done.computed if processes.size == 1 else 0
+        before = f", {there:,} of them from before" if there else ""
+        typer.echo(f"{done.rows:,} vectors of {done.dim} dimensions{before}: {output}")
+        typer.echo(f"verified, SHA-256 {done.sha256}")
     else:
-        typer.echo(f"{rows:,} vectors of {dim} dimensions: {output}")
+        typer.echo(
+            f"part {shards} is done ({done.computed:,} vectors now); {output} has {done.rows:,}, "
+            "and is complete when the other parts are"
+        )
 
 
-def _write_rows(target: Path, parts: Iterable[NDArray[np.float32]], dim: int) -> int:
-    """Write an array part by part and return its rows; their number is put in at the end."""
-    from simcse_kit.atomic import replacement
-
-    rows = 0
-    with replacement(target) as path, path.open("wb") as file:
-        file.write(_header(rows, dim))
-        for part in parts:
-            file.write(part.astype("<f4", copy=False).tobytes())
-            rows += len(part)
-        file.seek(0)
-        file.write(_header(rows, dim))
-    return rows
-
-
-def _header(rows: int, dim: int) -> bytes:
-    """The header of a .npy file; numpy leaves room in it for a first dimension that grows."""
-    from numpy.lib.format import write_array_header_1_0
-
-    buffer = io.BytesIO()
-    shape = {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)}
-    write_array_header_1_0(buffer, shape)
-    return buffer.getvalue()
+def _part(shards: str | None) -> tuple[int, int]:
+    if shards is None:
+        return 1, 1
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", shards)
+    part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= part <= parts:
+        raise ConfigError(f"--shards {shards}: give part/parts, such as 1/4 to 4/4")
+    return part, parts

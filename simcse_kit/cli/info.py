@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +17,7 @@ def info_command(
 ) -> None:
     """What a model is: pooling, head, dimensions, length, dropout, files, fingerprint."""
     from simcse_kit import SentenceEncoder
+    from simcse_kit.encoder.fingerprint import fingerprint, model_files
     from simcse_kit.encoder.pooling import POOLINGS
 
     encoder = SentenceEncoder.load(model, pooling=pooling)
@@ -44,9 +43,9 @@ def info_command(
         "dropout": dropouts,
         "files": {
             path.relative_to(encoder.source).as_posix(): path.stat().st_size
-            for path in _model_files(encoder.source)
+            for path in model_files(encoder.source)
         },
-        "fingerprint": _fingerprint(encoder.source),
+        "fingerprint": fingerprint(encoder.source),
     }
     if as_json:
         typer.echo(json.dumps(facts))
@@ -58,21 +57,3 @@ def info_command(
         else:
             shown = ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
             typer.echo(f"{key:<14}{shown}")
-
-
-def _model_files(folder: Path) -> list[Path]:
-    """The files that make the encoder; not the checkpoints and logs of a training beside them."""
-    kinds = {".json", ".safetensors", ".txt", ".model", ".onnx", ".xml", ".bin"}
-    found = [*folder.glob("*"), *folder.glob("[0-9]_*/*")]
-    extra = {"result.json"}
-    return sorted(p for p in found if p.is_file() and p.suffix in kinds and p.name not in extra)
-
-
-def _fingerprint(folder: Path) -> str:
-    """SHA-256 over names and contents: equal fingerprints, equal vectors."""
-    digest = hashlib.sha256()
-    for path in _model_files(folder):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

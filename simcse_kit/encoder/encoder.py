@@ -461,16 +461,63 @@ class SentenceEncoder(nn.Module):
             ConfigError: as for :meth:`encode`; before anything is read, but for an architecture
                 that int8 does not serve.
         """
-        _check_sizes(chunk=chunk, batch_size=batch_size, token_budget=token_budget)
         if isinstance(sentences, str) or not isinstance(sentences, Iterable):
             kind = type(sentences).__name__
             raise DataError(f"sentences are {kind}, not an iterable of strings such as a list")
+        return self.encode_groups(
+            [sentences],
+            chunk=chunk,
+            batch_size=batch_size,
+            token_budget=token_budget,
+            normalize=normalize,
+            max_length=max_length,
+            precision=precision,
+            progress=progress,
+            total=total,
+        )
+
+    def encode_groups(
+        self,
+        groups: Iterable[Iterable[str]],
+        *,
+        chunk: int = CHUNK,
+        batch_size: int | None = None,
+        token_budget: int | None = None,
+        normalize: bool | None = None,
+        max_length: int | None = None,
+        precision: Precision = "fp32",
+        progress: bool = False,
+        total: int | None = None,
+    ) -> Iterator[NDArray[np.float32]]:
+        """:meth:`encode_stream` of groups of sentences, one after the other.
+
+        No chunk holds sentences of two groups, so that the vectors of a group are the same to the
+        bit whatever comes before it.
+
+        Args:
+            groups: each is read when its turn comes, a chunk ahead.
+            chunk: this and the others as for :meth:`encode_stream`.
+            batch_size: as for :meth:`encode`.
+            token_budget: as for :meth:`encode`.
+            normalize: as for :meth:`encode`.
+            max_length: as for :meth:`encode`.
+            precision: as for :meth:`encode`.
+            progress: as for :meth:`encode`.
+            total: number of sentences of all groups, if known.
+
+        Yields:
+            As :meth:`encode_stream`.
+
+        Raises:
+            DataError, ConfigError: as :meth:`encode_stream`.
+        """
+        _check_sizes(chunk=chunk, batch_size=batch_size, token_budget=token_budget)
         if max_length is not None:
             self._checked_length(max_length)
         check_precision(self, precision)
         return stream_vectors(
             self,
-            sentences,
+            groups,
             chunk=chunk,
             max_length=max_length,
             normalize=self.normalize if normalize is None else normalize,

@@ -42,7 +42,7 @@ class _Chunk:
 
 def stream_vectors(
     encoder: SentenceEncoder,
-    sentences: Iterable[str],
+    groups: Iterable[Iterable[str]],
     *,
     chunk: int,
     max_length: int | None,
@@ -51,8 +51,8 @@ def stream_vectors(
     total: int | None,
     **sizes: Any,
 ) -> Iterator[NDArray[np.float32]]:
-    """See :meth:`simcse_kit.encoder.encoder.SentenceEncoder.encode_stream`."""
-    chunks = _chunks(sentences, chunk)
+    """See :meth:`simcse_kit.encoder.encoder.SentenceEncoder.encode_groups`."""
+    chunks = (part for group in groups for part in _chunks(group, chunk))
     seen = cut = 0
 
     def tokenized(texts: list[str]) -> _Chunk:

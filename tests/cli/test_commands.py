@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shutil
@@ -65,7 +66,7 @@ def test_the_installed_command_encodes_standard_input(
         input="\r\n".join(LINES).encode() + b"\r\n\r\n",
         capture_output=True,
     )
-    assert done.stdout.decode() == f"3 vectors of 32 dimensions: {target}\n"
+    assert done.stdout.decode().startswith(f"3 vectors of 32 dimensions: {target}\nverified, SHA")
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
     expected = SentenceEncoder.load(tiny_encoder_dir).encode(LINES)
@@ -272,7 +273,16 @@ def test_encode_a_file(simcse: Simcse, tiny_encoder_dir: Path, tmp_path: Path) -
     source.write_text("\n".join(LINES) + "\n", encoding="utf-8")
     arguments = ["encode", tiny_encoder_dir, source, "--output", target]
     done = simcse(*arguments, "--json")
-    assert json.loads(done.out) == {"output": str(target), "rows": 3, "dim": 32}
+    told = json.loads(done.out)
+    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    assert told == {
+        "output": str(target),
+        "rows": 3,
+        "dim": 32,
+        "computed": 3,
+        "complete": True,
+        "sha256": digest,
+    }
     encoder = SentenceEncoder.load(tiny_encoder_dir)
     vectors = np.load(target)
     assert vectors.dtype == np.float32
@@ -347,6 +357,12 @@ def test_encode_refuses(simcse: Simcse, tiny_encoder_dir: Path, tmp_path: Path) 
     refused(encode(tiny_encoder_dir, source, "v.npy", "--batch-size", "0"), "batch_size")
     refused(encode(tiny_encoder_dir, source, "v.npy", "--chunk", "0"), "chunk")
     refused(encode(tiny_encoder_dir, source, "v.npy", "--precision", "int4"), "int4", "int8")
+    refused(encode(tiny_encoder_dir, source, "v.npy", "--format", "jsonl"), "--format is jsonl")
+    refused(encode(tiny_encoder_dir, source, "v/", "--format", "csv"), "--format csv", "npy")
+    refused(encode(tiny_encoder_dir, source, "v/", "--shard-rows", "0"), "--shard-rows 0")
+    refused(encode(tiny_encoder_dir, source, "v.npy", "--shards", "1/2"), "share a folder")
+    for shards in ("0/2", "3/2", "1", "a/b", "1/2/3"):
+        refused(encode(tiny_encoder_dir, source, "v/", "--shards", shards), f"--shards {shards}")
     assert files_in(tmp_path) == ["a.txt", "blank.txt", "taken.npy"]
 
 

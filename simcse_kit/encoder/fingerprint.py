@@ -1,0 +1,27 @@
+"""What tells one model from another: its files."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+__all__ = ["fingerprint", "model_files"]
+
+_KINDS = {".json", ".safetensors", ".txt", ".model", ".onnx", ".xml", ".bin"}
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files that make the encoder; not the checkpoints and logs of a training beside them."""
+    found = [*folder.glob("*"), *folder.glob("[0-9]_*/*")]
+    kept = (path for path in found if path.is_file() and path.suffix in _KINDS)
+    return sorted(path for path in kept if path.name != "result.json")
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over names and contents: equal fingerprints, equal vectors."""
+    digest = hashlib.sha256()
+    for path in model_files(folder):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
