@@ -101,6 +101,8 @@ class Processes:
         kept = {name: os.environ.pop(name) for name in _TOLD if name in os.environ}
         try:
             yield group
+            # One that leaves while another still listens to it can take that one down.
+            group.meet()
         finally:
             os.environ.update(kept)
             distributed.destroy_process_group()

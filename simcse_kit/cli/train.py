@@ -118,6 +118,7 @@ def train_command(
     resolved = load_config(
         preset=preset, file=config, overrides=[*map(parse_setting, settings or []), *named]
     )
+    from simcse_kit.processes import launched
     from simcse_kit.training.run import train
 
     try:
@@ -126,6 +127,8 @@ def train_command(
         message = "interrupted; the same command with --resume (without --overwrite) goes on"
         typer.echo(f"simcse: {message} from the newest checkpoint", err=True)
         raise typer.Exit(1) from None
+    if launched()[0]:  # the first process speaks for all
+        return
     if as_json:
         typer.echo(json.dumps(result.to_json()))
         return

@@ -14,6 +14,7 @@ from simcse_kit.errors import ConfigError
 from simcse_kit.methods.base import Method
 from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.options import MethodConfig
+from simcse_kit.processes import ALONE, Processes
 from simcse_kit.training.folder import keep_chunks
 from simcse_kit.training.gradient_cache import GradientCache
 from simcse_kit.training.memory import MemoryPlan, plan_memory
@@ -21,11 +22,20 @@ from simcse_kit.training.memory import MemoryPlan, plan_memory
 __all__ = ["check_chunking", "gradient_cache", "memory_plan"]
 
 
-def check_chunking(method: type[Method], options: MethodConfig, training: TrainingSection) -> None:
+def check_chunking(
+    method: type[Method], options: MethodConfig, training: TrainingSection, processes: int = 1
+) -> None:
     """Refuse settings that contradict each other or the method. Needs no weights.
 
+    Args:
+        method: the method.
+        options: its options.
+        training: the settings.
+        processes: how many share each batch.
+
     Raises:
-        ConfigError: budget and chunk are both given, or the loss is no function of embeddings.
+        ConfigError: budget and chunk are both given, or batches are to be cut or shared and the
+            loss is no function of embeddings.
     """
     given = [key for key in ("memory_budget", "chunk_tokens") if getattr(training, key) is not None]
     if len(given) == 2:
@@ -33,7 +43,12 @@ def check_chunking(method: type[Method], options: MethodConfig, training: Traini
             f"training.memory_budget = {training.memory_budget!r} and training.chunk_tokens = "
             f"{training.chunk_tokens} both say how batches are cut; give one of them"
         )
-    reason = method.beyond_embeddings(options) if given else None
+    reason = method.beyond_embeddings(options) if given or processes > 1 else None
+    if reason is not None and not given:
+        raise ConfigError(
+            f"{processes} processes cannot share the batches of method {method.name!r}, because "
+            f"{reason}; train in one process"
+        )
     if reason is not None:
         raise ConfigError(
             f"training.{given[0]} cannot be used with method {method.name!r}, because {reason}; "
@@ -79,6 +94,7 @@ def gradient_cache(
     plan: MemoryPlan | None,
     *,
     resume: bool,
+    processes: Processes = ALONE,
 ) -> GradientCache | None:
     """What makes the training steps in chunks; None for steps in one piece.
 
@@ -88,17 +104,21 @@ def gradient_cache(
         arguments: the trainer's.
         plan: of :func:`memory_plan`.
         resume: the run goes on from a checkpoint.
+        processes: those that share each batch.
 
     Raises:
         ConfigError: the folder cannot be written or is damaged.
     """
     tokens, kept = training.chunk_tokens, 0
     if plan is not None:
-        tokens = keep_chunks(folder, plan.chunk_tokens, resume=resume)
+        planned = plan.chunk_tokens
+        tokens = processes.agree(lambda: keep_chunks(folder, planned, resume=resume))
         kept = plan.kept_tokens
-    if tokens is None:
+    if tokens is None and processes.size == 1:
         return None
-    return GradientCache(tokens, kept_tokens=kept, autocast=_autocast(arguments))
+    return GradientCache(
+        tokens, kept_tokens=kept, autocast=_autocast(arguments), processes=processes
+    )
 
 
 def _autocast(arguments: transformers.TrainingArguments) -> Callable[[], torch.autocast]:

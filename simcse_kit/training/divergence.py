@@ -27,6 +27,7 @@ def check_finite(
     *,
     step: int,
     checkpoints: Path,
+    write: bool = True,
 ) -> None:
     """Stop the training where a number is NaN or infinite, before it reaches the weights.
 
@@ -37,6 +38,7 @@ def check_finite(
         inputs: the batch that led to it.
         step: the optimizer step under way, from 1.
         checkpoints: the folder of the checkpoints; the batch is written beside it.
+        write: whether it is, or another process does that.
 
     Raises:
         ModelError: it is NaN or infinite.
@@ -45,7 +47,8 @@ def check_finite(
     if math.isfinite(number):
         return
     place = checkpoints.parent / BATCH_FILE
-    write_whole(place, _lines(what, number, method, inputs, step))
+    if write:
+        write_whole(place, _lines(what, number, method, inputs, step))
     kept = list(checkpoint_steps(checkpoints))
     good = f"the checkpoint of step {kept[-1]} is good" if kept else "there is no checkpoint yet"
     raise ModelError(

@@ -61,7 +61,12 @@ def check(config: RunConfig) -> None:
 
 
 def prepare(
-    config: RunConfig, *, resume: bool, overwrite: bool, allow_changed: bool = False
+    config: RunConfig,
+    *,
+    resume: bool,
+    overwrite: bool,
+    allow_changed: bool = False,
+    processes: int = 1,
 ) -> Prepared:
     """Check everything that needs no weights.
 
@@ -70,6 +75,7 @@ def prepare(
         resume: it goes on with what is in its output folder.
         overwrite: it replaces what is in its output folder.
         allow_changed: a resumed run may differ from the one that was begun.
+        processes: how many share each batch.
 
     Raises:
         ConfigError: a setting is wrong, or the output folder cannot be used.
@@ -95,7 +101,7 @@ def prepare(
         documents=config.data.documents,
     )
     check_reads(method, corpus.kind)
-    check_chunking(method, options, training)
+    check_chunking(method, options, training, processes)
     if corpus.kind == "labelled":
         method.check_labels(options, torch.tensor(corpus.labels()))
     _check_batch(method, options, corpus, training.batch_size, accumulation)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.methods.base import Method
 from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.checks import negatives_text
+from simcse_kit.processes import Processes
 from simcse_kit.text.collate import Collator
 from simcse_kit.training.callbacks import (
     MethodState,
@@ -59,6 +60,8 @@ __all__ = ["TrainResult", "train"]
 
 logger = logging.getLogger(__name__)
 
+# How long processes wait for one that is silent; one that died is noticed at once.
+_PATIENCE = timedelta(minutes=30)
 # Rows that a memory plan looks at.
 _SAMPLED = 256
 # Rows whose anchors are counted once a collapse needs a cause.
@@ -77,6 +80,11 @@ def train(
     Configuration, training text, dev set and output folder are checked before the model loads;
     the output folder is written to only when the model and the method are there.
 
+    Started by torchrun (or accelerate, or another launcher that sets RANK and WORLD_SIZE), the
+    processes share every batch: ``training.batch_size`` is that of all of them together, every
+    anchor meets the negatives of the whole batch, and the gradient is that of the loss of the whole
+    batch.
+
     Args:
         config: the run.
         resume: go on from the newest complete checkpoint in the output folder; from the first step
@@ -93,10 +101,43 @@ def train(
             cannot be used.
         DataError: the training text or the dev set is wrong.
         ModelError: the model cannot be opened or lacks what the method needs, or training diverged.
+        SimcseError: another process has ended.
     """
-    _refuse_many_devices()
-    prepared = prepare(config, resume=resume, overwrite=overwrite, allow_changed=allow_changed)
-    config = prepared.config
+    with Processes.met(patience=_PATIENCE) as processes:
+        _refuse_many_devices()
+        if processes.size > 1:
+            # It warns, in each process, that it has not made the processes' group itself.
+            logging.getLogger("transformers.training_args").setLevel(logging.ERROR)
+        if not processes.first:
+            logging.getLogger("simcse_kit").setLevel(logging.ERROR)
+        return _train(
+            config,
+            processes,
+            resume=resume,
+            overwrite=overwrite,
+            allow_changed=allow_changed,
+        )
+
+
+def _train(
+    config: RunConfig, processes: Processes, *, resume: bool, overwrite: bool, allow_changed: bool
+) -> TrainResult:
+    def prepared_run() -> Prepared:
+        return prepare(
+            config,
+            resume=resume,
+            overwrite=overwrite,
+            allow_changed=allow_changed,
+            processes=processes.size,
+        )
+
+    # The first puts the text into the cache, where the others find it.
+    first = prepared_run() if processes.first else None
+    processes.meet()
+    prepared = first or prepared_run()
+    config, arguments = prepared.config, prepared.arguments
+    if not processes.first:
+        arguments.report_to = []
 
     # Weights that are new, such as the head's, depend on the seed too.
     transformers.set_seed(config.training.seed)
@@ -107,31 +148,29 @@ def train(
     )
     encoder.require_weights()
     if prepared.augment is not None and prepared.augment.needs_model:
-        prepared.augment.use(Proposals.of(encoder, prepared.arguments.device))
+        prepared.augment.use(Proposals.of(encoder, arguments.device))
     method = prepared.method(encoder, prepared.options).train()
+    processes.share_weights(method)
     collator, uncounted = (_collator(prepared, method) for _ in range(2))
-    plan = memory_plan(
-        method,
-        lambda: _sample(prepared.rows, uncounted),
-        config.training,
-        prepared.arguments,
-        _length(prepared, method),
+    plan = processes.agree(
+        lambda: memory_plan(
+            method,
+            lambda: _sample(prepared.rows, uncounted),
+            config.training,
+            arguments,
+            _length(prepared, method),
+        )
     )
-    arguments = prepared.arguments
-    check_room(
-        method,
-        prepared.folder / CHECKPOINTS,
-        arguments.save_total_limit,
-        math.ceil(arguments.max_steps / config.evaluation.every),
-    )
-    claim_folder(prepared.folder, config, prepared.corpus.fingerprint, resume=resume)
+    processes.agree(lambda: _claim(prepared, method, resume))
     cache = gradient_cache(
-        prepared.folder, config.training, prepared.arguments, plan, resume=resume
+        prepared.folder, config.training, arguments, plan, resume=resume, processes=processes
     )
-    trainer, per_step, doctor = _trainer(prepared, method, collator, uncounted, cache)
-    checkpoint = _to_resume(prepared.folder / CHECKPOINTS) if resume else None
+    trainer, per_step, doctor = _trainer(prepared, method, collator, uncounted, cache, processes)
+    checkpoint = (
+        processes.agree(lambda: _to_resume(prepared.folder / CHECKPOINTS)) if resume else None
+    )
     began = time.perf_counter()
-    if checkpoint is not None and step_of(checkpoint) >= prepared.arguments.max_steps:
+    if checkpoint is not None and step_of(checkpoint) >= arguments.max_steps:
         trainer.reopen(checkpoint)
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -161,8 +200,20 @@ def train(
         history=history,
     )
     dev_name = None if prepared.dev is None else prepared.dev.name
-    save_results(config, method, prepared.corpus, dev_name, result)
+    processes.agree(lambda: save_results(config, method, prepared.corpus, dev_name, result))
     return result
+
+
+def _claim(prepared: Prepared, method: Method, resume: bool) -> None:
+    """Take the output folder, once it is known that there is room for what will be written."""
+    arguments, config = prepared.arguments, prepared.config
+    check_room(
+        method,
+        prepared.folder / CHECKPOINTS,
+        arguments.save_total_limit,
+        math.ceil(arguments.max_steps / config.evaluation.every),
+    )
+    claim_folder(prepared.folder, config, prepared.corpus.fingerprint, resume=resume)
 
 
 def _to_resume(folder: Path) -> Path | None:
@@ -179,15 +230,11 @@ def _to_resume(folder: Path) -> Path | None:
 
 
 def _refuse_many_devices() -> None:
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ConfigError(
-            "training in several processes would not share negatives between them yet; "
-            "start one process without torchrun"
-        )
     if torch.cuda.device_count() > 1:
         raise ConfigError(
             f"{torch.cuda.device_count()} GPUs are visible and the trainer would split the batch "
-            "between them, and with it the negatives; set CUDA_VISIBLE_DEVICES to one of them"
+            "between them, and with it the negatives; start a process for each of them: torchrun "
+            "--nproc-per-node gpu -m simcse_kit train ..., or set CUDA_VISIBLE_DEVICES to one"
         )
 
 
@@ -217,6 +264,7 @@ def _trainer(
     collator: Collator,
     uncounted: Collator,
     cache: GradientCache | None,
+    processes: Processes,
 ) -> tuple[ContrastiveTrainer, int, Doctor | None]:
     """The trainer, the sentences of an optimizer step, and who watches for collapse."""
     config, corpus = prepared.config, prepared.corpus
@@ -249,9 +297,10 @@ def _trainer(
         trace_method=None if probe is None else lambda trained: probe.measure(trained.encoder),
         callbacks=[
             MethodState(method),
-            MetricsFile(prepared.folder / METRICS),
-            ProgressBar(per_step, negatives),
+            *([MetricsFile(prepared.folder / METRICS)] if processes.first else []),
+            *([ProgressBar(per_step, negatives)] if processes.first else []),
         ],
+        processes=processes,
     )
     # After the metrics file, which begins empty.
     doctor = None

@@ -18,6 +18,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from simcse_kit.errors import ModelError
 from simcse_kit.methods.base import Method
 from simcse_kit.methods.batch import Batch
+from simcse_kit.processes import ALONE, Processes
 from simcse_kit.training.checkpoints import checkpoint_steps, written_whole
 from simcse_kit.training.divergence import check_finite
 from simcse_kit.training.gradient_cache import GradientCache
@@ -47,6 +48,7 @@ class ContrastiveTrainer(transformers.Trainer):
             method logs its own; None where there is no such number.
         sentences_per_step: for the speed.
         cache: makes the steps in chunks; None: in one piece.
+        processes: those that share each batch; then ``cache`` must share it out.
         trace_method: measures the method's encoder for :meth:`trace`; None: nothing to measure on.
         callbacks: what else happens.
     """
@@ -64,6 +66,7 @@ class ContrastiveTrainer(transformers.Trainer):
         cache: GradientCache | None = None,
         trace_method: Callable[[Method], dict[str, float]] | None = None,
         callbacks: list[transformers.TrainerCallback],
+        processes: Processes = ALONE,
     ):
         super().__init__(
             model=method,
@@ -85,6 +88,7 @@ class ContrastiveTrainer(transformers.Trainer):
         self._ln_batch = ln_batch
         self._per_step = sentences_per_step
         self._cache = cache
+        self._processes = processes
         self._trace_method = trace_method
         self._method_logs: dict[str, list[Tensor | float]] = {}
         self._inputs: dict[str, Tensor] = {}
@@ -94,6 +98,15 @@ class ContrastiveTrainer(transformers.Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> ShuffledOrder:  # noqa: ARG002
         return ShuffledOrder(len(self._rows), self.args.seed)
+
+    def training_step(self, *arguments: Any, **named: Any) -> Tensor:
+        """Forward and backward; the gradients of several processes become that of their one loss,
+        before anything looks at them."""
+        loss = super().training_step(*arguments, **named)
+        if self.accelerator.sync_gradients:
+            trained = [weight for weight in self._method.parameters() if weight.requires_grad]
+            self._processes.average_gradients(trained)
+        return loss
 
     def compute_loss(
         self,
@@ -122,14 +135,25 @@ class ContrastiveTrainer(transformers.Trainer):
 
     def _check_finite(self, what: str, value: Tensor | float, inputs: dict[str, Tensor]) -> None:
         step = self.state.global_step + 1
-        check_finite(what, value, self._method, inputs, step=step, checkpoints=self._folder)
+        check_finite(
+            what,
+            value,
+            self._method,
+            inputs,
+            step=step,
+            checkpoints=self._folder,
+            write=self._processes.first,
+        )
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The dev metrics, under the names that the trainer looks for."""
         if self._evaluate_method is None:
             return {}
         began = time.perf_counter()
-        metrics = {f"eval_{k}": v for k, v in self._evaluate_method(self._method).items()}
+        found = self._evaluate_method(self._method)
+        # On other processors the last digit may differ, and with it what is done about it.
+        found = self._processes.agree(lambda: found)
+        metrics = {f"eval_{name}": value for name, value in found.items()}
         self._evaluating += time.perf_counter() - began
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
@@ -143,6 +167,7 @@ class ContrastiveTrainer(transformers.Trainer):
             return
         began = time.perf_counter()
         found = self._trace_method(self._method)
+        found = self._processes.agree(lambda: found)
         self._evaluating += time.perf_counter() - began
         if found:
             self.log(found)
@@ -198,6 +223,12 @@ class ContrastiveTrainer(transformers.Trainer):
         return str(self._staging or self._folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Have the first process write a checkpoint, and all know which is the best."""
+        self.state.best_model_checkpoint = self._processes.agree(
+            lambda: self._write_checkpoint(model, trial)
+        )
+
+    def _write_checkpoint(self, model: nn.Module, trial: Any) -> str | None:
         """Write a checkpoint whole, then remove those that are neither the newest nor the best."""
         name = f"checkpoint-{self.state.global_step}"
         best = self.state.best_model_checkpoint
@@ -214,6 +245,7 @@ class ContrastiveTrainer(transformers.Trainer):
             inside.rmdir()
         self._staging = None
         rotate_checkpoints(str(self._folder), self.args.save_total_limit, best)
+        return best
 
     # ---- Checkpoints hold the whole method. The trainer's own _save fails on tied weights and
     # pickles its arguments; its loading is not strict, so that a missing tensor goes unnoticed.
@@ -248,6 +280,8 @@ class ContrastiveTrainer(transformers.Trainer):
         self._load_from_checkpoint(str(kept if kept.is_dir() else checkpoint))
 
     def _load_best_model(self) -> None:
+        if not self._processes.first:  # what is saved is the first one's
+            return
         best = self.state.best_model_checkpoint
         if best is None:
             logger.warning("no checkpoint had a dev score; the last state is kept")

@@ -19,7 +19,7 @@ from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
 from simcse_kit.text.collate import Collator
 from simcse_kit.text.readers import Example
-from simcse_kit.training.gradient_cache import GradientCache, chunks_of
+from simcse_kit.training.gradient_cache import GradientCache, chunks_of, shares_of
 from tests.small_data import sentences
 
 VIEWS = {"texts": 1, "pairs": 2, "triplets": 3}
@@ -104,15 +104,6 @@ def test_equals_the_plain_step_without_dropout(
     assert found["scale"].abs() > 1e-3
 
 
-def test_equals_the_plain_step_with_dropout_where_one_chunk_holds_all(make: Make) -> None:
-    method = make()
-    batch = batch_of(method)
-    expected = plain(method, batch)
-    found = gradients(method, lambda: GradientCache(10_000)(method, batch))
-    assert found[0] == expected[0]
-    assert_same(found[1], expected[1], tolerance=1e-12)
-
-
 @pytest.mark.parametrize("kept", [0, 80, 10_000])
 def test_with_dropout_it_is_the_gradient_of_the_embeddings_it_has_seen(
     make: Make, kept: int
@@ -126,10 +117,14 @@ def test_with_dropout_it_is_the_gradient_of_the_embeddings_it_has_seen(
         chunks = chunks_of(mask, 40)
         assert len(chunks) > 3
         views = batch.view_numbers()
-        parts = [
-            method.embed(ids[c.rows, : c.longest], mask[c.rows, : c.longest], views[c.rows])
-            for c in chunks
-        ]
+        seed = int(torch.randint(1 << 62, ()))
+        parts = []
+        for number, c in enumerate(chunks):
+            with torch.random.fork_rng():
+                torch.manual_seed(seed + number)
+                parts.append(
+                    method.embed(ids[c.rows, : c.longest], mask[c.rows, : c.longest], views[c.rows])
+                )
         order = torch.cat([chunk.rows for chunk in chunks]).argsort()
         return method.loss(torch.cat(parts)[order].unflatten(0, batch.shape), batch)
 
@@ -139,6 +134,18 @@ def test_with_dropout_it_is_the_gradient_of_the_embeddings_it_has_seen(
     assert found[0] == pytest.approx(expected[0], abs=1e-12)
     assert_same(found[1], expected[1])
     assert found[0] != plain(method, batch)[0]  # other masks than in one piece
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 6))
+@settings(deadline=None, max_examples=60)
+def test_shares_hold_every_row_once_and_like_amounts(lengths: list[int], parts: int) -> None:
+    mask = (torch.arange(9) < torch.tensor(lengths)[:, None]).long()
+    shares = shares_of(mask, parts)
+    assert sorted(torch.cat([share.rows for share in shares]).tolist()) == list(range(len(lengths)))
+    assert len(shares) == min(parts, len(lengths))
+    tokens = [int(mask[share.rows].sum()) for share in shares]
+    assert max(tokens) - min(tokens) <= 9
+    assert all(share.longest == mask[share.rows].sum(dim=1).max() for share in shares)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 40))

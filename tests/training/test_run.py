@@ -362,13 +362,6 @@ def test_a_bad_dev_file_is_refused(make_config: MakeConfig, tmp_path: Path) -> N
         train(make_config({"evaluation": {"dev": str(dev)}}))
 
 
-@pytest.mark.usefixtures("no_weights")
-def test_torchrun_is_refused(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="without torchrun"):
-        train(make_config())
-
-
 def test_a_model_that_is_not_there_leaves_no_folder(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
