@@ -96,8 +96,19 @@ def main() -> None:
     # Python looks twice for cyclic garbage while it shuts down, which with torch and transformers
     # takes a second; what is frozen is passed over.
     atexit.register(gc.freeze)
+    code: str | int | None
     try:
         app()
+        code = 0
     except SimcseError as error:
         sys.stderr.write(f"simcse: error: {error}\n")
-        sys.exit(2)
+        code = 2
+    except SystemExit as end:
+        code = end.code
+    if "WORLD_SIZE" in os.environ and isinstance(code, int):
+        # TRAP: once in some thirty times a thread of gloo outlives the interpreter, which then
+        # aborts with all work done.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
