@@ -42,6 +42,7 @@ class Watched:
     command: list[str]
     seconds: list[float] = field(default_factory=list)
     megabytes: list[float] = field(default_factory=list)
+    own_megabytes: list[float] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
     bars: list[tuple[float, int, float]] = field(default_factory=list)
 
@@ -82,7 +83,9 @@ def watch(watched: Watched, folder: Path, minutes: float) -> None:
             raise SystemExit(f"{watched.command} ended by itself")
         status = Path(f"/proc/{pid}/status").read_text()
         watched.seconds.append(time.monotonic() - began)
-        watched.megabytes.append(int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024)
+        # Resident memory, and of it what is no file: pages of the mapped text count in the first.
+        for key, kept in (("VmRSS", watched.megabytes), ("RssAnon", watched.own_megabytes)):
+            kept.append(int(re.search(rf"{key}:\s+(\d+)", status)[1]) / 1024)
         watched.files.append(sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -90,11 +93,23 @@ def watch(watched: Watched, folder: Path, minutes: float) -> None:
 
 def summary(watched: Watched) -> dict[str, object]:
     """Slopes and extremes, after the first minutes."""
-    seconds, memory = np.array(watched.seconds), np.array(watched.megabytes)
+    seconds = np.array(watched.seconds)
     settled = seconds >= min(SETTLED, seconds[-1] / 3)
-    line = stats.linregress(seconds[settled] / 3600, memory[settled])
+
+    def memory(megabytes: list[float]) -> dict[str, float]:
+        numbers = np.array(megabytes)
+        line = stats.linregress(seconds[settled] / 3600, numbers[settled])
+        return {
+            "first": numbers[settled][0],
+            "median": median(numbers[settled]),
+            "last": numbers[-1],
+            "largest": numbers.max(),
+            "slope_per_hour": line.slope,
+            "standard_error": line.stderr,
+        }
+
     last = watched.bars[-1]
-    # What the bar said was left, and what it was: the time until the last look and what it says then.
+    # What the bar said was left, and what it was: the time to the last look, and what it says then.
     promises = []
     for share in (0.25, 0.5, 0.75):
         now, _, left = min(watched.bars, key=lambda bar: abs(bar[0] - share * last[0]))
@@ -104,13 +119,8 @@ def summary(watched: Watched) -> dict[str, object]:
         "command": " ".join(["simcse", *(Path(part).name for part in watched.command[3:])]),
         "minutes": seconds[-1] / 60,
         "sentences": last[1],
-        "megabytes": {
-            "first": memory[settled][0],
-            "median": median(memory[settled]),
-            "last": memory[-1],
-            "largest": memory.max(),
-        },
-        "slope_megabytes_per_hour": {"value": line.slope, "standard_error": line.stderr},
+        "megabytes": memory(watched.megabytes),
+        "own_megabytes": memory(watched.own_megabytes),
         "open_files": {"least": min(watched.files), "most": max(watched.files)},
         "minutes_left": promises,
     }
@@ -162,8 +172,11 @@ def draw(runs: list[Watched], path: Path) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
     for axis, run, name in zip(axes, runs, ("training", "encoding"), strict=True):
-        axis.plot(np.array(run.seconds) / 60, run.megabytes, color="#1f6fb2", linewidth=1.2)
-        axis.set(title=name, xlabel="minutes", ylabel="resident memory, MB", ylim=(0, None))
+        minutes = np.array(run.seconds) / 60
+        axis.plot(minutes, run.megabytes, color="#1f6fb2", linewidth=1.2, label="resident")
+        axis.plot(minutes, run.own_megabytes, color="#d1701c", linewidth=1.2, label="without files")
+        axis.set(title=name, xlabel="minutes", ylabel="MB", ylim=(0, None))
+        axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
 

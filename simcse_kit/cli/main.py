@@ -66,6 +66,16 @@ app.command("methods")(catalogue.methods_command)
 app.command("presets")(catalogue.presets_command)
 
 
+def _plain(text: str) -> str:
+    """One line. Names and texts of files stand in messages, and must not steer the terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+class _PlainFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return _plain(super().format(record))
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(__version__)
@@ -82,7 +92,7 @@ def _options(
 ) -> None:
     """Train, use and evaluate sentence encoders. Results go to stdout, progress to stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("simcse: %(message)s"))
+    handler.setFormatter(_PlainFormatter("simcse: %(message)s"))
     package = logging.getLogger("simcse_kit")
     package.handlers[:] = [handler]
     package.setLevel(logging.WARNING if quiet else logging.INFO)
@@ -101,7 +111,7 @@ def main() -> None:
         app()
         code = 0
     except SimcseError as error:
-        sys.stderr.write(f"simcse: error: {error}\n")
+        sys.stderr.write(f"simcse: error: {_plain(str(error))}\n")
         code = 2
     except SystemExit as end:
         code = end.code

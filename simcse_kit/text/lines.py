@@ -60,12 +60,23 @@ def shown(path: str | Path) -> str:
 
 
 def scan(
-    path: str | Path, *, max_line_bytes: int = MAX_LINE_BYTES, on_bytes: OnBytes | None = None
+    path: str | Path,
+    *,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    on_bytes: OnBytes | None = None,
+    returns: bool = False,
 ) -> Iterator[tuple[int, str, Problem | None]]:
     r"""The physical lines of a text file, good or bad.
 
     A line ends at ``\n`` only; the line end (``\n`` or ``\r\n``) is kept in the text. A byte order
     mark of UTF-8 is dropped. A file whose name ends in ``.gz`` is decompressed.
+
+    Args:
+        path: the file.
+        max_line_bytes: the longest line accepted.
+        on_bytes: told of the bytes read from the file.
+        returns: a line may have carriage returns inside, as JSON and quoted fields may. Elsewhere
+            they are line ends of another system, which would make one row of many.
 
     Yields:
         ``(line number from 1, text, problem)``. Where ``problem`` is not None the text is only good
@@ -100,7 +111,8 @@ def scan(
                         escaped = raw.decode("utf-8", "surrogateescape")
                         yield number, escaped, _not_utf8(raw, error)
                     else:
-                        yield number, text, None
+                        stray = not returns and "\r" in text and "\r" in text.rstrip("\r\n")
+                        yield number, text, _stray_return(text) if stray else None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         what = "truncated" if isinstance(error, EOFError) else "damaged"
         raise DataError(
@@ -198,6 +210,14 @@ def _skip_rest(stream: IO[bytes], raw: bytes) -> None:
 def _too_long(limit: int) -> Problem:
     return Problem(
         "line too long", f"the line is longer than {limit} bytes; split it, or raise max_line_bytes"
+    )
+
+
+def _stray_return(text: str) -> Problem:
+    return Problem(
+        "carriage return",
+        f"a carriage return inside the line, at character {text.index(chr(13)) + 1}; if it ends a "
+        "line, convert the file with: tr '\\r' '\\n'; otherwise remove it",
     )
 
 

@@ -112,7 +112,9 @@ def jsonl_records(
         DataError: the file cannot be read or is empty, or ``gate`` does not skip.
     """
     number = 0
-    for number, text, problem in scan(path, max_line_bytes=max_line_bytes, on_bytes=on_bytes):
+    for number, text, problem in scan(
+        path, max_line_bytes=max_line_bytes, on_bytes=on_bytes, returns=True
+    ):
         if problem is None and not text.strip():
             gate.blank(number)
             continue

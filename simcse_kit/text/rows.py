@@ -51,7 +51,7 @@ def read_rows(
     """
     gate = RowGate(shown(path), on_bad_row, report)
     chosen = format or format_of(path)
-    lines = scan(path, max_line_bytes=max_line_bytes, on_bytes=on_bytes)
+    lines = scan(path, max_line_bytes=max_line_bytes, on_bytes=on_bytes, returns=chosen == "csv")
     if chosen == "csv":
         return _csv_rows(lines, gate, max_line_bytes)
     if chosen in ("txt", "tsv"):
