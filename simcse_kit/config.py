@@ -147,6 +147,9 @@ class TrainingSection(Section):
     chunk_tokens: int | None = Field(
         None, ge=1, description="embed every batch in chunks of so many tokens"
     )
+    deterministic: bool = Field(
+        False, description="refuse operators without a deterministic form; for GPUs (see README)"
+    )
     report_to: list[str] = Field(
         default_factory=list, description="tensorboard, wandb, ... (their packages installed)"
     )
@@ -269,7 +272,7 @@ def parse_setting(text: str) -> dict[str, Any]:
         raise ConfigError(f"--set {text!r} is not table.key=value, such as method.temperature=0.1")
     try:
         value: Any = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = raw.strip()
     for part in reversed(parts):
         value = {part: value}
@@ -328,3 +331,5 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"configuration file {path} cannot be read: {reason}") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deep for TOML to be read") from None

@@ -64,6 +64,10 @@ def train_command(
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens of a sentence.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.")] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="Only operators that give the same bytes again."),
+    ] = False,
     columns: Annotated[
         str | None,
         typer.Option(metavar="A,B,...", help="Names or positions of the columns to read."),
@@ -110,6 +114,7 @@ def train_command(
         ("data", "augment", augment[0] if augment and len(augment) == 1 else augment or None),
         ("data", "max_length", max_length),
         ("training", "seed", seed),
+        ("training", "deterministic", deterministic or None),
         ("data", "columns", None if columns is None else columns.split(",")),
         ("data", "on_bad_row", on_bad_row),
         ("evaluation", "on_collapse", on_collapse),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from simcse_kit.encoder.recipe import read_object
+from simcse_kit.encoder.recipe import check_finite, read_object, shard_map
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.startup import collection_paused
 
@@ -53,12 +53,13 @@ def _require_safetensors(folder: Path) -> None:
     if (folder / "adapter_config.json").exists():
         raise ModelError(f"{folder} holds a PEFT adapter; merge it into its model and save that")
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.exists() and not whole.is_file():
+        raise ModelError(f"{whole} is no regular file; copy the model's weights there")
     if whole.exists():
         return
     if index.exists():
-        shards = (read_object(index).get("weight_map") or {}).values()
         # TRAP: transformers opens a shard of any other name with torch.load.
-        for shard in shards:
+        for shard in shard_map(index).values():
             if not str(shard).endswith(".safetensors") or Path(str(shard)).name != shard:
                 raise ModelError(f"{index}: {shard!r} is no safetensors file of this folder")
         return
@@ -136,6 +137,7 @@ def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> Any:
         raise ModelError(
             f"{folder} is a {type(model).__name__}; a text encoder or decoder is needed"
         )
+    check_finite(model.named_parameters(), folder)
     # Our own head stands in for the pooler, and a pooler that was missing is random by now.
     if isinstance(getattr(model, "pooler", None), nn.Module):
         model.pooler = None

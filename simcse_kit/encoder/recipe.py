@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ __all__ = [
     "ST_POOLINGS",
     "TEMPLATE_POOLING",
     "Recipe",
+    "check_finite",
     "checkpoint_head",
     "layer_weights",
     "read_object",
     "read_recipe",
+    "shard_map",
 ]
 
 # A folder with this file holds an exported graph in place of weights.
@@ -83,6 +86,8 @@ class Recipe:
 
 def _read_json(path: Path) -> Any:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            raise ModelError(f"{path} is no regular file; copy the model's own there")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{path.parent} has no {path.name}; is it a model folder?") from None
@@ -258,11 +263,32 @@ def _read_dense(part: Path) -> Dense:
 def _dense(where: Path, weight: Tensor, bias: Tensor | None, activation: str) -> Dense:
     if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
         raise ModelError(f"{where}: the weights of a Dense stage have the wrong shape")
+    check_finite([("weight", weight), ("bias", bias)], where)
     dense = Dense(weight.shape[1], weight.shape[0], bias is not None, activation)
     dense.linear.weight.data = weight.float()
     if bias is not None:
         dense.linear.bias.data = bias.float()
     return dense
+
+
+def check_finite(weights: Iterable[tuple[str, Tensor | None]], where: Path) -> None:
+    """Refuse weights that are NaN or infinite: vectors would be so, or be wrong without a sign.
+
+    Args:
+        weights: by name.
+        where: the folder they come from.
+
+    Raises:
+        ModelError: one is.
+    """
+    for name, weight in weights:
+        # One sum is quicker than looking at each, and finite only if all of them are.
+        if weight is None or bool(weight.sum().isfinite()) or bool(weight.isfinite().all()):
+            continue
+        raise ModelError(
+            f"{where}: {name} holds NaN or infinity, no finite number; the checkpoint is damaged, "
+            "or its training had diverged"
+        )
 
 
 def _check_names(path: Path) -> None:
@@ -289,12 +315,24 @@ def _read_prompt(folder: Path, recipe: Recipe) -> None:
         raise ModelError(f"{path} lacks the template that pooling {TEMPLATE_POOLING!r} needs")
 
 
+def shard_map(index: Path) -> dict[str, Any]:
+    """Which file of the folder holds which weight.
+
+    Raises:
+        ModelError: the index cannot be read or has no such map.
+    """
+    found = read_object(index).get("weight_map")
+    if not isinstance(found, dict):
+        raise ModelError(f"{index} has no weight_map of names to files")
+    return found
+
+
 def _tensor(folder: Path, key: str) -> Tensor | None:
     """One tensor of a folder's safetensors weights, sharded or not."""
     file = folder / "model.safetensors"
     index = folder / "model.safetensors.index.json"
     if not file.exists() and index.exists():
-        shard = (read_object(index).get("weight_map") or {}).get(key)
+        shard = shard_map(index).get(key)
         if shard is None:
             return None
         file = _inside(folder, str(shard))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from simcse_kit.encoder.fingerprint import fingerprint
 from simcse_kit.errors import ModelError
 
 __all__ = ["EMBEDDED", "resolve_model"]
 
 EMBEDDED: dict[str, Path] = {"mini": Path(__file__).resolve().parents[1] / "assets" / "mini"}
+
+# Of the files in the folder, as `simcse info mini` shows it.
+_FINGERPRINTS = {"mini": "831dea3cac60ed94e020c5099a74ed811498baa0738276c59d69becd3da3afd9"}
 
 # Weights other than safetensors are never opened, so they are not fetched either.
 _NOT_FETCHED = [
@@ -31,7 +35,7 @@ def resolve_model(name: str | os.PathLike[str], *, trust_remote_code: bool = Fal
     """
     text = os.fspath(name)
     if text in EMBEDDED:
-        return EMBEDDED[text]
+        return _checked(text)
     try:
         path = Path(text).expanduser()
         found, is_folder = path.exists(), path.is_dir()
@@ -44,6 +48,18 @@ def resolve_model(name: str | os.PathLike[str], *, trust_remote_code: bool = Fal
     if not text or text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text:
         raise ModelError(f"no such model folder: {text!r}; {_local_choices()}")
     return _from_hub(text, trust_remote_code)
+
+
+def _checked(name: str) -> Path:
+    """The folder of an embedded model, once it is known to be what was packaged."""
+    folder = EMBEDDED[name]
+    found = fingerprint(folder)
+    if found != _FINGERPRINTS[name]:
+        raise ModelError(
+            f"the embedded model {name!r} in {folder} is not the one that was packaged "
+            f"(fingerprint {found[:12]}, not {_FINGERPRINTS[name][:12]}); install simcse-kit anew"
+        )
+    return folder
 
 
 def _local_choices() -> str:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
+from simcse_kit.environment import environment
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.beyond_sts.base import BeyondTask
 from simcse_kit.evaluation.beyond_sts.load import load_beyond, split_entries
@@ -42,7 +41,6 @@ _SOURCES = {
     "STSB-train": "STS-B train",
     "STSB-full": "STS-B train + dev + test",
 }
-_PACKAGES = ("torch", "transformers", "numpy", "scipy", "simcse-kit")
 
 
 def evaluate(
@@ -109,7 +107,7 @@ def evaluate(
         tasks=results,
         average=_average(results),
         geometry=found,
-        versions=_versions(),
+        versions=environment(),
         seconds=time.perf_counter() - start,
         beyond_sts=scores,
         exhibit=exhibit(encoder, vectors, loaded, results, *(shape or (None, "")))
@@ -261,13 +259,3 @@ def _average(results: dict[str, TaskResult]) -> float | None:
     if any(task not in results for task in STANDARD_TASKS):
         return None
     return float(np.mean([results[task].spearman for task in STANDARD_TASKS]))
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package.replace("-", "_")] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package.replace("-", "_")] = "not installed"
-    return versions

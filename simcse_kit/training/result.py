@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class TrainResult:
         skipped: bad rows of the input by reason.
         collapse: what was found of a collapse of the embeddings; None where there was none.
         history: the rows of metrics.jsonl.
+        made_with: versions, processor, threads, seed, fingerprints of training text and start
+            model, commit of the current folder.
     """
 
     output: Path
@@ -59,6 +61,7 @@ class TrainResult:
     skipped: dict[str, int]
     collapse: str | None
     history: list[dict[str, float]]
+    made_with: dict[str, str] = field(default_factory=dict)
 
     @property
     def sentences_per_second(self) -> float:
@@ -80,6 +83,7 @@ class TrainResult:
             "truncated": self.truncated,
             "skipped": self.skipped,
             "collapse": self.collapse,
+            "made_with": self.made_with,
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -14,6 +15,8 @@ import transformers
 
 from simcse_kit.config import RunConfig
 from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.fingerprint import fingerprint
+from simcse_kit.environment import environment
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.methods.base import Method
 from simcse_kit.methods.batch import Batch
@@ -139,6 +142,8 @@ def _train(
     if not processes.first:
         arguments.report_to = []
 
+    if config.training.deterministic:
+        _use_deterministic_operators()
     # Weights that are new, such as the head's, depend on the seed too.
     transformers.set_seed(config.training.seed)
     encoder = SentenceEncoder.load(
@@ -147,6 +152,8 @@ def _train(
         trust_remote_code=config.model.trust_remote_code,
     )
     encoder.require_weights()
+    assert encoder.source is not None
+    started_from = fingerprint(encoder.source)
     if prepared.augment is not None and prepared.augment.needs_model:
         prepared.augment.use(Proposals.of(encoder, arguments.device))
     method = prepared.method(encoder, prepared.options).train()
@@ -198,6 +205,14 @@ def _train(
         skipped=dict(prepared.corpus.report.skipped),
         collapse=None if doctor is None else doctor.finding,
         history=history,
+        made_with=environment()
+        | {
+            "seed": str(config.training.seed),
+            "deterministic": str(config.training.deterministic).lower(),
+            "processes": str(processes.size),
+            "training_text": prepared.corpus.fingerprint,
+            "start_model": started_from,
+        },
     )
     dev_name = None if prepared.dev is None else prepared.dev.name
     processes.agree(lambda: save_results(config, method, prepared.corpus, dev_name, result))
@@ -214,6 +229,17 @@ def _claim(prepared: Prepared, method: Method, resume: bool) -> None:
         math.ceil(arguments.max_steps / config.evaluation.every),
     )
     claim_folder(prepared.folder, config, prepared.corpus.fingerprint, resume=resume)
+
+
+def _use_deterministic_operators() -> None:
+    # Read when the first matrix product is made on a GPU.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    logger.info(
+        "deterministic operators only: on CPUs the same seed and number of threads give the same "
+        "bytes anyway, and nothing is lost; on GPUs steps take longer, and an operator without a "
+        "deterministic form stops the run"
+    )
 
 
 def _to_resume(folder: Path) -> Path | None:

@@ -180,6 +180,7 @@ def test_train_prints_one_json_document(
         "truncated",
         "skipped",
         "collapse",
+        "made_with",
     }
     assert (result["steps"], result["sentences"]) == (4, 32)
     assert result["score_name"] == "dev_spearman"

@@ -53,8 +53,8 @@ def test_the_seven_tasks(senteval: Path, encoder: BagOfWords) -> None:
     assert report.geometry is not None
     assert report.geometry.source.startswith("STS-B train + dev + test: ")
     assert report.seconds > 0
-    wanted = {"python", "torch", "transformers", "numpy", "scipy", "simcse_kit"}
-    assert set(report.versions) == wanted
+    wanted = {"python", "torch", "transformers", "numpy", "scipy", "simcse_kit", "cpu", "threads"}
+    assert wanted <= set(report.versions)
 
 
 def test_every_distinct_sentence_is_encoded_once_in_one_call(

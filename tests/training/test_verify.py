@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from simcse_kit.errors import ConfigError, SimcseError
 from simcse_kit.training.run import train
@@ -85,3 +86,20 @@ def test_the_command_proves_it(tmp_path: Path, tiny_encoder_dir: Path) -> None:
     found = json.loads(done.stdout)
     assert found["different"] == []
     assert found["killed_at"]
+
+
+def test_the_result_says_what_it_was_made_with(make_config: MakeConfig) -> None:
+    one = train(make_config(name="a"))
+    told = json.loads((one.output / "result.json").read_text())["made_with"]
+    assert {"torch", "cpu", "threads", "training_text", "start_model"} <= set(told)
+    assert (told["seed"], told["processes"], told["deterministic"]) == ("42", "1", "false")
+
+
+def test_deterministic_operators_change_nothing_on_a_cpu(make_config: MakeConfig) -> None:
+    plain = train(make_config(name="a")).output
+    try:
+        strict = train(make_config({"training": {"deterministic": True}}, name="b")).output
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert differences(plain, strict)[1] == []
