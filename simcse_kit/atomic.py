@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from simcse_kit.errors import ConfigError
 
-__all__ = ["free_bytes", "replacement", "sync_folder", "write_whole"]
+__all__ = [
+    "free_bytes",
+    "move",
+    "remove_leftovers",
+    "replacement",
+    "sync_folder",
+    "write_whole",
+]
+
+_DAY = 86_400
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 @contextmanager
@@ -44,6 +56,20 @@ def replacement(target: Path, *, remedy: str = "give another place") -> Iterator
             temporary.unlink()
 
 
+def move(path: Path, target: Path, *, remedy: str = "give another place") -> None:
+    """Put a finished file in the place of ``target``, on the same disk.
+
+    Raises:
+        ConfigError: it cannot be done.
+    """
+    try:
+        path.replace(target)
+        _sync(target.parent)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{target} cannot be written: {reason}; {remedy}") from None
+
+
 def write_whole(target: Path, content: str | bytes, *, remedy: str = "give another place") -> None:
     """Write a file, text as UTF-8, whole or not at all.
 
@@ -52,6 +78,21 @@ def write_whole(target: Path, content: str | bytes, *, remedy: str = "give anoth
     """
     with replacement(target, remedy=remedy) as path:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def remove_leftovers(folder: Path, *, at_work: bool = False) -> None:
+    """Remove what killed processes were writing into ``folder``.
+
+    Args:
+        folder: the folder; nothing below it is looked at.
+        at_work: others may be writing into it now, so that only what is a day old goes.
+    """
+    for path in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            if _TEMPORARY.fullmatch(path.name) and (
+                not at_work or time.time() - path.stat().st_mtime > _DAY
+            ):
+                path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simcse_kit.atomic import replacement, write_whole
+from simcse_kit.atomic import remove_leftovers, replacement, write_whole
 from simcse_kit.errors import ConfigError, DataError
 
 
@@ -68,3 +68,16 @@ def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
     target = tmp_path / ("x" * 255)
     write_whole(target, "x")
     assert names(tmp_path) == [target.name]
+
+
+def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    old, new = tmp_path / f".{'a' * 16}.tmp", tmp_path / f".{'b' * 16}.tmp"
+    kept = [tmp_path / name for name in ("mine.tmp", ".mine.tmp", "a.txt")]
+    for path in (old, new, *kept):
+        path.write_text("x")
+    os.utime(old, (0, 0))
+    remove_leftovers(tmp_path, at_work=True)
+    assert not old.exists()
+    assert new.exists()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == sorted(path.name for path in kept)

@@ -37,8 +37,8 @@ TEXTS, TRIPLETS = str(REPOSITORY / "data/sentences.txt"), str(REPOSITORY / "data
 DEV = str(REPOSITORY / "data/sts.tsv")
 # Few tokens, so that a run is short beside its start and kills fall into its work.
 TRAIN = [
-    *("--batch-size", "8", "--max-steps", "30", "--max-length", "12", "--set"),
-    *("evaluation.every=5", "--set", "evaluation.trace_every=6", "--set", "training.log_every=4"),
+    *("--batch-size", "8", "--max-steps", "18", "--max-length", "12", "--set"),
+    *("evaluation.every=3", "--set", "evaluation.trace_every=4", "--set", "training.log_every=4"),
     *("--set", "evaluation.held_out=64"),
 ]
 CASES: dict[str, list[str]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 import tempfile
@@ -54,6 +55,10 @@ def staged_folder(folder: Path) -> Iterator[Path]:
         # Inside a folder that exists: it may be a mounted volume, and its parent not ours.
         home = folder if folder.is_dir() else folder.parent
         home.mkdir(parents=True, exist_ok=True)
+        # What a killed process left of its saving.
+        for place in (folder, folder.parent):
+            for leftover in place.glob(f".{glob.escape(folder.name)}.saving-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.saving-", dir=home))
     except OSError as error:
         raise ModelError(f"{folder} cannot be written: {error.strerror or error}") from None

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from simcse_kit.atomic import free_bytes, replacement, write_whole
+from simcse_kit.atomic import free_bytes, move, remove_leftovers, replacement, write_whole
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.fingerprint import fingerprint
 from simcse_kit.encoder.precision.lower import Precision
@@ -288,18 +288,23 @@ class _Job:
                 "--overwrite"
             )
         parts = [work / entry.file for entry in entries]
+        remove_leftovers(work)
         if not target.one_file:
             digest = self._write_manifest(entries, rows)
             return Encoded(str(target.path), rows, self._dim, self._computed, True, digest)
-        with replacement(target.path, remedy="make room, then the same command goes on") as path:
+        remedy = "make room, then the same command goes on"
+        # Among the shards, so that nothing is left beside the target by a kill.
+        whole = work / f"whole{self._format.suffix}"
+        with replacement(whole, remedy=remedy) as path:
             self._format.join(parts, path, rows, self._dim)
-            whole = self._format.count(path) == rows
-            if not whole or not self._format.holds(path, parts, rows, self._dim):
+            counted = self._format.count(path) == rows
+            if not counted or not self._format.holds(path, parts, rows, self._dim):
                 raise ConfigError(
                     f"{target.path}: what the disk gives back is not what was written; look at the "
                     f"disk; the shards are kept in {work}"
                 )
             digest = sum_of(path)
+        move(whole, target.path, remedy=remedy)
         _clear(work)
         return Encoded(str(target.path), rows, self._dim, self._computed, True, digest)
 
@@ -327,7 +332,8 @@ def _shards(sentences: Iterable[str], rows: int) -> Iterator[list[str]]:
 
 def _clear(work: Path) -> None:
     """Remove the files of a job, and the folder if nothing else is in it."""
-    mine = ("part-*", "journal-*.jsonl", MANIFEST, JOB, ".*.tmp")
+    remove_leftovers(work)
+    mine = ("part-*", "whole.*", "journal-*.jsonl", MANIFEST, JOB)
     for pattern in mine:
         for path in work.glob(pattern):
             path.unlink(missing_ok=True)

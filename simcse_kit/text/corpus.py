@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from simcse_kit.atomic import replacement, write_whole
+from simcse_kit.atomic import remove_leftovers, replacement, write_whole
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.text.arrow import RowWriter, count_rows
 from simcse_kit.text.cache import CorpusRecord, cache_folder, fingerprint
@@ -216,6 +216,7 @@ def _write(
         raise ConfigError(
             f"the cache folder {arrow.parent} cannot be made: {reason}; {remedy}"
         ) from None
+    remove_leftovers(arrow.parent, at_work=True)
     with replacement(arrow, remedy=remedy) as temporary:
         report, negatives = _read_into(temporary, files, kind, settings)
         for file, state in zip(files, states, strict=True):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.atomic import write_whole
+from simcse_kit.atomic import remove_leftovers, write_whole
 from simcse_kit.config import RunConfig, read_toml
 from simcse_kit.errors import ConfigError
 
@@ -94,6 +94,8 @@ def claim_folder(folder: Path, config: RunConfig, fingerprint: str, *, resume: b
             for companion in folder.glob("*/config.json"):
                 companion.unlink()
         (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        for place in (folder, folder / CHECKPOINTS):
+            remove_leftovers(place)
         write_whole(folder / CHECKPOINTS / _FINGERPRINT, fingerprint + "\n")
         write_whole(folder / RUN_FILE, config.to_toml())
     except OSError as error:

@@ -282,3 +282,10 @@ def test_unwritable(family: Family, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_saving_left_is_removed(bert: SentenceEncoder, tmp_path: Path) -> None:
+    for home in (tmp_path, tmp_path / "model"):
+        (home / ".model.saving-x1" / "1_Pooling").mkdir(parents=True)
+    bert.save(tmp_path / "model")
+    assert not list(tmp_path.rglob(".model.saving*"))
