@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN = $(VENV)/bin
 
-.PHONY: help demo test slow lint bench peers clean
+.PHONY: help demo test slow oldest audit lint bench peers clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
@@ -32,6 +32,18 @@ test: $(VENV)/.dev  ## the fast tests
 slow: $(VENV)/.dev  ## the tests that take minutes
 	$(BIN)/pytest -m slow
 
+oldest:  ## the fast tests with the lowest versions of pyproject.toml (TORCH=torch==2.7.0 for torch's)
+	$(PYTHON) -m venv --clear .venv-oldest
+	.venv-oldest/bin/pip install --quiet --no-deps --extra-index-url $(TORCH_INDEX) "$(TORCH)"
+	$(PYTHON) tests/lower_bounds.py > .venv-oldest/constraints.txt
+	.venv-oldest/bin/pip install --quiet -e ".[dev]" -c .venv-oldest/constraints.txt
+	OMP_NUM_THREADS=1 .venv-oldest/bin/pytest -n 2
+
+audit: $(VENV)/.base  ## known vulnerabilities of what is installed (asks PyPI)
+	$(PYTHON) -m venv --clear .venv-audit
+	.venv-audit/bin/pip install --quiet pip-audit
+	.venv-audit/bin/pip-audit --path $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
+
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,4 +57,4 @@ peers: $(VENV)/.dev  ## what bench can use besides: sentence-transformers' ONNX 
 	evaluation/speed/peers.sh $(PYTHON) $(TORCH) $(TORCH_INDEX)
 
 clean:  ## remove what make made
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) .venv-oldest .venv-newest .venv-audit demo
