@@ -133,7 +133,6 @@ class Processes:
 
     def meet(self) -> None:
         """Wait until all have come here."""
-        self.agree(lambda: None)
         if self.size > 1:
             import torch
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from simcse_kit.encoder.recipe import check_finite, read_object, shard_map
+from simcse_kit.encoder.reading import check_finite, read_object, shard_map
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.startup import collection_paused
 

@@ -1,13 +1,27 @@
-"""Which sentences go together into a forward pass."""
+"""Which sentences go together: into a forward pass, into a chunk, into a shard."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["length_sorted_batches", "pad_batch"]
+__all__ = ["grouped", "length_sorted_batches", "pad_batch"]
+
+
+def grouped(texts: Iterable[str], most: int, characters: int) -> Iterator[list[str]]:
+    """Lists of texts in their order, so many at most, each ended by so many characters as well."""
+    group: list[str] = []
+    length = 0
+    for text in texts:
+        group.append(text)
+        length += len(text)
+        if len(group) >= most or length >= characters:
+            yield group
+            group, length = [], 0
+    if group:
+        yield group
 
 
 def length_sorted_batches(

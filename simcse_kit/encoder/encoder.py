@@ -17,7 +17,7 @@ from simcse_kit.encoder import backbone as hf
 from simcse_kit.encoder.alter import Alter, altered
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.engines.base import Engine
-from simcse_kit.encoder.inference import checked_texts, compute_vectors, token_ids
+from simcse_kit.encoder.inference import check_sizes, checked_texts, compute_vectors, token_ids
 from simcse_kit.encoder.loading import DEFAULT_POOLING, load_parts
 from simcse_kit.encoder.packing.families import Block
 from simcse_kit.encoder.packing.layout import MULTIPLE, Layout, pack
@@ -87,7 +87,7 @@ class SentenceEncoder(nn.Module):
         self.source = source
         self.engine = engine
         self._packs: bool | None = None if engine is None else False
-        self.max_length = self._checked_length(max_length)
+        self.max_length = self.checked_length(max_length)
         if pooling in HEAD_POOLINGS and head is None:
             raise ModelError(f"pooling {pooling!r} needs a head, and there is none")
         if (pooling == "mask") != bool(template):
@@ -327,7 +327,7 @@ class SentenceEncoder(nn.Module):
         Returns:
             The ids of each sentence, and how many sentences were cut to ``max_length``.
         """
-        length = self.max_length if max_length is None else self._checked_length(max_length)
+        length = self.max_length if max_length is None else self.checked_length(max_length)
         texts = [self.prompt + text for text in sentences]
         if self.lowercase:
             texts = [text.lower() for text in texts]
@@ -404,7 +404,7 @@ class SentenceEncoder(nn.Module):
         """
         if to not in ("numpy", "torch"):
             raise ConfigError(f"encode(to={to!r}); allowed: 'numpy', 'torch'")
-        _check_sizes(batch_size=batch_size, token_budget=token_budget)
+        check_sizes(batch_size=batch_size, token_budget=token_budget)
         check_precision(self, precision)
         texts = checked_texts(sentences)
         distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
@@ -464,7 +464,8 @@ class SentenceEncoder(nn.Module):
         if isinstance(sentences, str) or not isinstance(sentences, Iterable):
             kind = type(sentences).__name__
             raise DataError(f"sentences are {kind}, not an iterable of strings such as a list")
-        return self.encode_groups(
+        return stream_vectors(
+            self,
             [sentences],
             chunk=chunk,
             batch_size=batch_size,
@@ -474,58 +475,6 @@ class SentenceEncoder(nn.Module):
             precision=precision,
             progress=progress,
             total=total,
-        )
-
-    def encode_groups(
-        self,
-        groups: Iterable[Iterable[str]],
-        *,
-        chunk: int = CHUNK,
-        batch_size: int | None = None,
-        token_budget: int | None = None,
-        normalize: bool | None = None,
-        max_length: int | None = None,
-        precision: Precision = "fp32",
-        progress: bool = False,
-        total: int | None = None,
-    ) -> Iterator[NDArray[np.float32]]:
-        """:meth:`encode_stream` of groups of sentences, one after the other.
-
-        No chunk holds sentences of two groups, so that the vectors of a group are the same to the
-        bit whatever comes before it.
-
-        Args:
-            groups: each is read when its turn comes, a chunk ahead.
-            chunk: this and the others as for :meth:`encode_stream`.
-            batch_size: as for :meth:`encode`.
-            token_budget: as for :meth:`encode`.
-            normalize: as for :meth:`encode`.
-            max_length: as for :meth:`encode`.
-            precision: as for :meth:`encode`.
-            progress: as for :meth:`encode`.
-            total: number of sentences of all groups, if known.
-
-        Yields:
-            As :meth:`encode_stream`.
-
-        Raises:
-            DataError, ConfigError: as :meth:`encode_stream`.
-        """
-        _check_sizes(chunk=chunk, batch_size=batch_size, token_budget=token_budget)
-        if max_length is not None:
-            self._checked_length(max_length)
-        check_precision(self, precision)
-        return stream_vectors(
-            self,
-            groups,
-            chunk=chunk,
-            max_length=max_length,
-            normalize=self.normalize if normalize is None else normalize,
-            progress=progress,
-            total=total,
-            batch_size=batch_size,
-            token_budget=token_budget,
-            precision=precision,
         )
 
     def similarity(self, a: Sentences | Vectors, b: Sentences | Vectors) -> NDArray[np.float32]:
@@ -566,7 +515,7 @@ class SentenceEncoder(nn.Module):
             return rows[None] if rows.ndim == 1 else rows
         return self.encode(checked_texts(side), to="torch").cpu()
 
-    def _checked_length(self, wanted: int | None) -> int:
+    def checked_length(self, wanted: int | None) -> int:
         """The length asked for, or the default, held against what the model has positions for."""
         limit = hf.position_limit(self.backbone) if self.engine is None else self.backbone.positions
         if wanted is not None:
@@ -574,9 +523,3 @@ class SentenceEncoder(nn.Module):
         # Tokenizers without a limit of their own report an astronomic number.
         own = min(int(self.tokenizer.model_max_length), 10**6)
         return own if limit is None else min(own, limit)
-
-
-def _check_sizes(**sizes: Any) -> None:
-    for what, value in sizes.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ConfigError(f"encode({what}={value!r}); it must be an integer of at least 1")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from simcse_kit.digests import sha256_of
+
 __all__ = ["fingerprint", "model_files"]
 
 _KINDS = {".json", ".safetensors", ".txt", ".model", ".onnx", ".xml", ".bin"}
@@ -22,6 +24,5 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in model_files(folder):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(sha256_of(path)))
     return digest.hexdigest()

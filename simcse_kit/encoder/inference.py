@@ -17,12 +17,13 @@ from simcse_kit.encoder.packing.model import prepared_blocks
 from simcse_kit.encoder.pooling import FIRST_TOKEN_POOLINGS
 from simcse_kit.encoder.precision.lower import Precision, lower_blocks
 from simcse_kit.encoder.threads import shared_out
-from simcse_kit.errors import DataError
+from simcse_kit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = [
+    "check_sizes",
     "checked_texts",
     "compute_vectors",
     "evaluation_mode",
@@ -71,6 +72,17 @@ def checked_texts(sentences: Any, *, first: int = 0) -> list[str]:
                     "as UTF-8"
                 ) from None
     return texts
+
+
+def check_sizes(**sizes: Any) -> None:
+    """Refuse what is no number of sentences or tokens.
+
+    Raises:
+        ConfigError: one is neither None nor a whole number from 1.
+    """
+    for what, value in sizes.items():
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ConfigError(f"encode({what}={value!r}); it must be an integer of at least 1")
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str], length: int) -> tuple[list[list[int]], int]:

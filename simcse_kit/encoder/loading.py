@@ -12,12 +12,12 @@ from torch import nn
 from simcse_kit.encoder import backbone as hf
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.pooling import HEAD_POOLINGS, check_pooling
+from simcse_kit.encoder.reading import read_object
 from simcse_kit.encoder.recipe import (
     ENGINE_FILE,
     TEMPLATE_POOLING,
     Recipe,
     checkpoint_head,
-    read_object,
     read_recipe,
 )
 from simcse_kit.encoder.sources import resolve_model

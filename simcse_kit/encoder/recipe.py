@@ -7,18 +7,14 @@ One layout serves us and sentence-transformers: ``modules.json`` names a transfo
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from simcse_kit.encoder.dense import ACTIVATIONS, Dense
 from simcse_kit.encoder.pooling import LAYER_POOLINGS
+from simcse_kit.encoder.reading import check_finite, inside, read_json, read_object, read_tensor
 from simcse_kit.errors import ModelError
 
 __all__ = [
@@ -26,12 +22,9 @@ __all__ = [
     "ST_POOLINGS",
     "TEMPLATE_POOLING",
     "Recipe",
-    "check_finite",
     "checkpoint_head",
     "layer_weights",
-    "read_object",
     "read_recipe",
-    "shard_map",
 ]
 
 # A folder with this file holds an exported graph in place of weights.
@@ -84,29 +77,6 @@ class Recipe:
     template: str = ""
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for without end
-            raise ModelError(f"{path} is no regular file; copy the model's own there")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path.parent} has no {path.name}; is it a model folder?") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from None
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Parse a JSON file of a model folder.
-
-    Raises:
-        ModelError: it is missing, or is not a JSON object.
-    """
-    content = _read_json(path)
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} holds a {type(content).__name__}, not a JSON object")
-    return content
-
-
 def layer_weights(pooling: str, layers: int) -> list[float]:
     """Weights of hidden states 0 (embeddings) to ``layers`` that stand for a layer pooling."""
     weights = [0.0] * (layers + 1)
@@ -127,14 +97,14 @@ def read_recipe(folder: Path) -> Recipe:
     if not path.exists():
         read_object(folder / "config.json")
         return recipe
-    modules = _read_json(path)
+    modules = read_json(path)
     if not isinstance(modules, list) or not all(isinstance(entry, dict) for entry in modules):
         raise ModelError(f"{path} is not a list of modules")
     layers: list[float] | None = None
     before = -1
     for entry in modules:
         package, _, kind = str(entry.get("type", "")).rpartition(".")
-        part = _inside(folder, str(entry.get("path", "")))
+        part = inside(folder, str(entry.get("path", "")))
         if package.partition(".")[0] != "sentence_transformers" or kind not in (*_ORDER, "Dropout"):
             raise ModelError(
                 f"{path}: module {entry.get('type')!r} is not supported; supported: "
@@ -173,19 +143,11 @@ def checkpoint_head(folder: Path, pooling: str) -> Dense | None:
     """
     names = _POOLER_KEYS + _MLP_KEYS if pooling == "pooler" else _MLP_KEYS + _POOLER_KEYS
     for name in names:
-        weight = _tensor(folder, f"{name}.weight")
-        bias = _tensor(folder, f"{name}.bias")
+        weight = read_tensor(folder, f"{name}.weight")
+        bias = read_tensor(folder, f"{name}.bias")
         if weight is not None and bias is not None:
             return _dense(folder, weight, bias, "tanh")
     return None
-
-
-def _inside(folder: Path, relative: str) -> Path:
-    # By name alone: in the Hub's cache the files are links that lead out of their folder.
-    name = os.path.normpath(relative or ".")
-    if Path(name).is_absolute() or Path(name).parts[:1] == ("..",):
-        raise ModelError(f"{folder}: path {relative!r} leads out of the folder")
-    return folder / name
 
 
 def _read_transformer(part: Path, recipe: Recipe) -> None:
@@ -202,7 +164,7 @@ def _read_transformer(part: Path, recipe: Recipe) -> None:
 def _read_layers(part: Path) -> list[float]:
     path = part / "config.json"
     start = read_object(path).get("layer_start", 4)
-    weights = _tensor(part, "layer_weights")
+    weights = read_tensor(part, "layer_weights")
     if weights is None:
         raise ModelError(f"{part} holds no layer_weights in model.safetensors")
     if not isinstance(start, int) or start < 0 or weights.ndim != 1:
@@ -253,8 +215,8 @@ def _read_dense(part: Path) -> Dense:
     _check_names(path)
     if config.get("use_residual"):
         raise ModelError(f"{path}: use_residual is not supported")
-    weight = _tensor(part, "linear.weight")
-    bias = _tensor(part, "linear.bias")
+    weight = read_tensor(part, "linear.weight")
+    bias = read_tensor(part, "linear.bias")
     if weight is None or (config.get("bias", True) and bias is None):
         raise ModelError(f"{part} lacks the weights of its Dense stage in model.safetensors")
     return _dense(part, weight, bias, activation)
@@ -269,26 +231,6 @@ def _dense(where: Path, weight: Tensor, bias: Tensor | None, activation: str) ->
     if bias is not None:
         dense.linear.bias.data = bias.float()
     return dense
-
-
-def check_finite(weights: Iterable[tuple[str, Tensor | None]], where: Path) -> None:
-    """Refuse weights that are NaN or infinite: vectors would be so, or be wrong without a sign.
-
-    Args:
-        weights: by name.
-        where: the folder they come from.
-
-    Raises:
-        ModelError: one is.
-    """
-    for name, weight in weights:
-        # One sum is quicker than looking at each, and finite only if all of them are.
-        if weight is None or bool(weight.sum().isfinite()) or bool(weight.isfinite().all()):
-            continue
-        raise ModelError(
-            f"{where}: {name} holds NaN or infinity, no finite number; the checkpoint is damaged, "
-            "or its training had diverged"
-        )
 
 
 def _check_names(path: Path) -> None:
@@ -313,36 +255,3 @@ def _read_prompt(folder: Path, recipe: Recipe) -> None:
             recipe.template = str(config.get("template") or "")
     if recipe.pooling == TEMPLATE_POOLING and not recipe.template:
         raise ModelError(f"{path} lacks the template that pooling {TEMPLATE_POOLING!r} needs")
-
-
-def shard_map(index: Path) -> dict[str, Any]:
-    """Which file of the folder holds which weight.
-
-    Raises:
-        ModelError: the index cannot be read or has no such map.
-    """
-    found = read_object(index).get("weight_map")
-    if not isinstance(found, dict):
-        raise ModelError(f"{index} has no weight_map of names to files")
-    return found
-
-
-def _tensor(folder: Path, key: str) -> Tensor | None:
-    """One tensor of a folder's safetensors weights, sharded or not."""
-    file = folder / "model.safetensors"
-    index = folder / "model.safetensors.index.json"
-    if not file.exists() and index.exists():
-        shard = shard_map(index).get(key)
-        if shard is None:
-            return None
-        file = _inside(folder, str(shard))
-    if not file.exists():
-        return None
-    try:
-        with safe_open(file, framework="pt") as weights:
-            if key not in weights.keys():  # noqa: SIM118 - safe_open is no mapping
-                return None
-            tensor: Tensor = weights.get_tensor(key)
-            return tensor
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file} cannot be read: {error}") from None

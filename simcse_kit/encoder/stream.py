@@ -12,12 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize as unit_length
 
+from simcse_kit.encoder.batching import grouped
 from simcse_kit.encoder.inference import (
+    check_sizes,
     checked_texts,
     progress_bar,
     vectors_of_rows,
     warn_of_cut,
 )
+from simcse_kit.encoder.precision.lower import Precision, check_precision
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -44,15 +47,58 @@ def stream_vectors(
     encoder: SentenceEncoder,
     groups: Iterable[Iterable[str]],
     *,
-    chunk: int,
+    chunk: int = CHUNK,
+    batch_size: int | None = None,
+    token_budget: int | None = None,
+    normalize: bool | None = None,
+    max_length: int | None = None,
+    precision: Precision = "fp32",
+    progress: bool = False,
+    total: int | None = None,
+) -> Iterator[NDArray[np.float32]]:
+    """The vectors of groups of sentences, one after the other.
+
+    No chunk holds sentences of two groups, so that the vectors of a group are the same to the bit
+    whatever comes before it.
+
+    Args:
+        encoder: the encoder.
+        groups: each is read when its turn comes, a chunk ahead.
+        chunk: this and the others, what is given and what is raised: as for
+            :meth:`simcse_kit.encoder.encoder.SentenceEncoder.encode_stream`.
+        batch_size: most sentences in one pass.
+        token_budget: most tokens in one pass.
+        normalize: unit vectors.
+        max_length: tokens of a sentence.
+        precision: of the linear maps.
+        progress: a bar on stderr.
+        total: number of sentences of all groups, if known.
+    """
+    check_sizes(chunk=chunk, batch_size=batch_size, token_budget=token_budget)
+    if max_length is not None:
+        encoder.checked_length(max_length)
+    check_precision(encoder, precision)
+    return _stream(
+        encoder,
+        (part for group in groups for part in _chunks(group, chunk)),
+        max_length=max_length,
+        normalize=encoder.normalize if normalize is None else normalize,
+        bar=progress_bar(total, shown=progress),
+        batch_size=batch_size,
+        token_budget=token_budget,
+        precision=precision,
+    )
+
+
+def _stream(
+    encoder: SentenceEncoder,
+    chunks: Iterator[list[str]],
+    *,
     max_length: int | None,
     normalize: bool,
-    progress: bool,
-    total: int | None,
+    bar: Any,
     **sizes: Any,
 ) -> Iterator[NDArray[np.float32]]:
-    """See :meth:`simcse_kit.encoder.encoder.SentenceEncoder.encode_groups`."""
-    chunks = (part for group in groups for part in _chunks(group, chunk))
     seen = cut = 0
 
     def tokenized(texts: list[str]) -> _Chunk:
@@ -60,7 +106,6 @@ def stream_vectors(
         rows, cut = encoder.tokenize(list(distinct), max_length=max_length)
         return _Chunk(rows, cut, [distinct[text] for text in texts])
 
-    bar = progress_bar(total, shown=progress)
     with bar, ThreadPoolExecutor(1, "tokenize") as background:
         texts = next(chunks, None)
         pending = None if texts is None else background.submit(tokenized, texts)
@@ -83,14 +128,5 @@ def stream_vectors(
 
 
 def _chunks(sentences: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Lists of at most ``size`` checked sentences and not many more than 8 million characters."""
-    texts: list[str] = []
-    characters = 0
-    for number, sentence in enumerate(sentences):
-        texts += checked_texts([sentence], first=number)
-        characters += len(sentence)
-        if len(texts) >= size or characters >= _CHUNK_CHARACTERS:
-            yield texts
-            texts, characters = [], 0
-    if texts:
-        yield texts
+    checked = (checked_texts([text], first=n)[0] for n, text in enumerate(sentences))
+    return grouped(checked, size, _CHUNK_CHARACTERS)

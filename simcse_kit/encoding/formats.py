@@ -5,7 +5,6 @@ Each is written piece by piece, and parts are joined to one file piece by piece,
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "Format", "sum_of"]
+__all__ = ["FORMATS", "Format"]
 
 Write = Callable[[Sequence[str], NDArray[np.float32]], object]
 """Appends rows: their sentences, and (rows, dim) float32."""
@@ -54,12 +53,6 @@ class Format:
     join: _Join
     holds: _Holds
     count: Callable[[Path], int]
-
-
-def sum_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ---- .npy and .safetensors: a header, then the numbers row by row

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from simcse_kit.atomic import free_bytes, move, remove_leftovers, replacement, write_whole
+from simcse_kit.atomic import free_bytes, replacement
+from simcse_kit.digests import sha256_of
+from simcse_kit.encoder.batching import grouped
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.fingerprint import fingerprint
 from simcse_kit.encoder.precision.lower import Precision
-from simcse_kit.encoder.stream import CHUNK
-from simcse_kit.encoding.formats import FORMATS, sum_of
-from simcse_kit.encoding.journal import JOB, MANIFEST, Entry, Journal, text_sum
+from simcse_kit.encoder.stream import CHUNK, stream_vectors
+from simcse_kit.encoding.finish import AGAIN, clear, finish
+from simcse_kit.encoding.formats import FORMATS
+from simcse_kit.encoding.journal import JOB, Entry, Journal, text_sum
 from simcse_kit.encoding.target import Target
 from simcse_kit.errors import ConfigError, ModelError, SimcseError
 from simcse_kit.processes import ALONE, Processes
@@ -124,9 +125,10 @@ class _Job:
         self._processes = processes
         self._format = FORMATS[target.format]
         self._journal = Journal(target.work, target.part)
-        self._dim = encoder.embedding_dim
         self._finished: dict[int, Entry] = {}
-        self._seen = self._ours = self._computed = 0
+        self._waiting: deque[tuple[int, int, list[str]]] = deque()
+        # What was read, and what was computed.
+        self._rows = self._shards = self._computed = 0
 
     def run(
         self,
@@ -141,40 +143,51 @@ class _Job:
         self._finished = self._journal.finished()
         if self._finished:
             logger.info("%d finished shards are kept in %s", len(self._finished), self._target.work)
+        done = sum(entry.rows for entry in self._finished.values())
+        left = None if total is None else max(0, total - done)
         try:
             if total is not None:
-                self._check_room(total, text_bytes)
-            shards = self._compute(sentences, self._ours_of(total), progress)
+                self._check_room(total, total - done, text_bytes)
+            self._compute(sentences, left, progress)
         except SimcseError:
             if self._processes.size == 1 and not self._journal.finished():
-                _clear(self._target.work)
+                clear(self._target.work)
             raise
         self._processes.meet()
-        return self._processes.agree(lambda: self._end(shards))
+        digest = self._processes.agree(
+            lambda: finish(self._journal, self._target, self._shards, self._rows)
+        )
+        rows = sum(entry.rows for entry in self._journal.finished().values())
+        return Encoded(
+            output=str(self._target.path),
+            rows=self._rows if digest else rows,
+            dim=self._encoder.embedding_dim,
+            computed=self._computed,
+            complete=digest is not None,
+            sha256=digest or "",
+        )
 
     def _begin(self, overwrite: bool) -> None:
         work, remedy = self._target.work, "begin anew with --overwrite, or give another --output"
         if overwrite and (work / JOB).exists():
-            _clear(work)
-        settings = asdict(self._settings)
+            clear(work)
         assert self._encoder.source is not None
         job: dict[str, Any] = {
             "version": _VERSION,
             "model": fingerprint(self._encoder.source),
             "pooling": self._encoder.pooling,
-            "dim": self._dim,
+            "dim": self._encoder.embedding_dim,
             "format": self._target.format,
             "shard_rows": self._target.shard_rows,
-            **settings,
+            **asdict(self._settings),
         }
         self._journal.begin(job, remedy=remedy)
 
-    def _check_room(self, total: int, text_bytes: int) -> None:
-        left = max(0, total - sum(entry.rows for entry in self._finished.values()))
-        number = self._dim * self._format.bytes_per_number
-        text = text_bytes / total if self._format.has_text and total else 0.0
-        parts = left * (number + text)
-        needed = int(parts + (total * (number + text) if self._target.one_file else 0))
+    def _check_room(self, total: int, left: int, text_bytes: int) -> None:
+        row = self._encoder.embedding_dim * self._format.bytes_per_number
+        if self._format.has_text and total:
+            row += text_bytes / total
+        needed = row * (max(0, left) + (total if self._target.one_file else 0))
         free = free_bytes(self._target.path.absolute().parent)
         if needed > free:
             twice = ", shards and joined file together" if self._target.one_file else ""
@@ -183,79 +196,54 @@ class _Job:
                 f"there is room for {free / 1e6:,.0f} MB; make room or give another disk"
             )
 
-    def _ours_of(self, total: int | None) -> int | None:
-        """Sentences left to this process, about, for the time left."""
-        if total is None:
-            return None
-        done = sum(entry.rows for entry in self._finished.values())
-        return max(0, total - done) // self._target.part[1]
-
-    def _compute(self, sentences: Iterable[str], ours: int | None, progress: bool) -> int:
-        """Compute what is missing of this part; the number of shards of the whole."""
-        counted = [0]
-        waiting: deque[tuple[int, int, list[str]]] = deque()
-        vectors = self._encoder.encode_groups(
-            self._missing(sentences, waiting, counted),
+    def _compute(self, sentences: Iterable[str], left: int | None, progress: bool) -> None:
+        """Compute what is missing of this part."""
+        vectors = stream_vectors(
+            self._encoder,
+            self._missing(sentences),
             **asdict(self._settings),
             progress=progress,
-            total=ours,
+            total=None if left is None else left // self._target.part[1],
         )
-        for part in vectors:
+        for first in vectors:
             # Those of the shards to come may be waiting already.
-            self._write(*waiting.popleft(), part, vectors)
-        return counted[0]
+            self._write(*self._waiting.popleft(), chain((first,), vectors))
 
-    def _missing(
-        self,
-        sentences: Iterable[str],
-        waiting: deque[tuple[int, int, list[str]]],
-        counted: list[int],
-    ) -> Iterator[list[str]]:
+    def _missing(self, sentences: Iterable[str]) -> Iterator[list[str]]:
         """The sentences of each shard that is to be computed; they wait for their vectors."""
-        first_row, (mine, parts) = 0, self._target.part
-        for number, texts in enumerate(_shards(sentences, self._target.shard_rows)):
-            counted[0] = number + 1
-            self._seen += len(texts)
+        mine, parts = self._target.part
+        shards = grouped(sentences, self._target.shard_rows, _SHARD_CHARACTERS)
+        for number, texts in enumerate(shards):
+            first_row, self._rows, self._shards = self._rows, self._rows + len(texts), number + 1
             entry = self._finished.get(number)
             if entry is not None and entry.text != text_sum(texts):
                 raise ConfigError(
                     f"{self._target.work} was begun with other sentences: rows {first_row + 1:,} "
-                    f"to {first_row + len(texts):,} differ; give the same text again, or "
-                    "begin anew with --overwrite"
+                    f"to {self._rows:,} differ; give the same text again, or begin anew with "
+                    "--overwrite"
                 )
             if entry is None and number % parts == mine - 1:
-                waiting.append((number, first_row, texts))
+                self._waiting.append((number, first_row, texts))
                 yield texts
             elif number == 0 and self._settings.precision == "int8":
                 # The ranges of int8 come from the first sentences that an encoder sees: for equal
                 # bytes they must be the first of the text, whoever computes which shard.
                 self._encoder.encode(texts[: self._settings.chunk], precision="int8")
-            first_row += len(texts)
 
     def _write(
-        self,
-        number: int,
-        first_row: int,
-        texts: list[str],
-        part: np.ndarray,
-        more: Iterator[np.ndarray],
+        self, number: int, first_row: int, texts: list[str], vectors: Iterator[np.ndarray]
     ) -> None:
-        """Write a shard from its first vectors and those that come next, and write it down."""
+        """Write a shard of the vectors that come next, and write it down."""
         name = f"part-{number:06d}{self._format.suffix}"
-        path = self._target.work / name
-        remedy = "make room, then the same command goes on"
-        with ExitStack() as files:
-            temporary = files.enter_context(replacement(path, remedy=remedy))
-            with self._format.writer(temporary, len(texts), self._dim) as write:
+        with replacement(self._target.work / name, remedy=AGAIN) as path:
+            with self._format.writer(path, len(texts), self._encoder.embedding_dim) as write:
                 row = 0
-                while True:
+                while row < len(texts):
+                    part = next(vectors)
                     self._check_finite(part, first_row + row)
                     write(texts[row : row + len(part)], part)
                     row += len(part)
-                    if row >= len(texts):
-                        break
-                    part = next(more)
-            size, digest = temporary.stat().st_size, sum_of(temporary)
+            size, digest = path.stat().st_size, sha256_of(path)
         self._journal.add(Entry(number, name, len(texts), size, text_sum(texts), digest))
         self._computed += len(texts)
 
@@ -266,76 +254,3 @@ class _Job:
                 f"the vector of sentence {row + int(bad[0]) + 1:,} is not finite; weights of "
                 f"{self._encoder.source} are no numbers, or the precision does not serve it"
             )
-
-    def _end(self, shards: int) -> Encoded:
-        """Verify, and join, what is complete. Called by the first process alone."""
-        target, work = self._target, self._target.work
-        finished = self._journal.finished()
-        entries = [finished[number] for number in range(shards) if number in finished]
-        rows = sum(entry.rows for entry in entries)
-        if len(entries) < shards:
-            return Encoded(str(target.path), rows, self._dim, self._computed, False, "")
-        for entry in entries:
-            if not self._journal.is_whole(entry):
-                (work / entry.file).unlink()
-                raise ConfigError(
-                    f"{work / entry.file} is not as it was written, and was removed; look at the "
-                    "disk, then the same command makes it anew"
-                )
-        if rows != self._seen:
-            raise ConfigError(
-                f"{work} holds {rows:,} rows for {self._seen:,} sentences; begin anew with "
-                "--overwrite"
-            )
-        parts = [work / entry.file for entry in entries]
-        remove_leftovers(work)
-        if not target.one_file:
-            digest = self._write_manifest(entries, rows)
-            return Encoded(str(target.path), rows, self._dim, self._computed, True, digest)
-        remedy = "make room, then the same command goes on"
-        # Among the shards, so that nothing is left beside the target by a kill.
-        whole = work / f"whole{self._format.suffix}"
-        with replacement(whole, remedy=remedy) as path:
-            self._format.join(parts, path, rows, self._dim)
-            counted = self._format.count(path) == rows
-            if not counted or not self._format.holds(path, parts, rows, self._dim):
-                raise ConfigError(
-                    f"{target.path}: what the disk gives back is not what was written; look at the "
-                    f"disk; the shards are kept in {work}"
-                )
-            digest = sum_of(path)
-        move(whole, target.path, remedy=remedy)
-        _clear(work)
-        return Encoded(str(target.path), rows, self._dim, self._computed, True, digest)
-
-    def _write_manifest(self, entries: list[Entry], rows: int) -> str:
-        job = json.loads((self._target.work / JOB).read_text(encoding="utf-8"))
-        shards = [asdict(entry) for entry in entries]
-        document = {"rows": rows, "dtype": "float32", **job, "shards": shards}
-        path = self._target.work / MANIFEST
-        write_whole(path, json.dumps(document, indent=1) + "\n")
-        return sum_of(path)
-
-
-def _shards(sentences: Iterable[str], rows: int) -> Iterator[list[str]]:
-    texts: list[str] = []
-    characters = 0
-    for sentence in sentences:
-        texts.append(sentence)
-        characters += len(sentence)
-        if len(texts) >= rows or characters >= _SHARD_CHARACTERS:
-            yield texts
-            texts, characters = [], 0
-    if texts:
-        yield texts
-
-
-def _clear(work: Path) -> None:
-    """Remove the files of a job, and the folder if nothing else is in it."""
-    remove_leftovers(work)
-    mine = ("part-*", "whole.*", "journal-*.jsonl", MANIFEST, JOB)
-    for pattern in mine:
-        for path in work.glob(pattern):
-            path.unlink(missing_ok=True)
-    if not any(work.iterdir()):
-        work.rmdir()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from simcse_kit.atomic import write_whole
-from simcse_kit.encoding.formats import sum_of
+from simcse_kit.digests import sha256_of
 from simcse_kit.errors import ConfigError
 
 __all__ = ["JOB", "MANIFEST", "Entry", "Journal", "text_sum"]
@@ -122,7 +122,7 @@ class Journal:
 
     def is_whole(self, entry: Entry) -> bool:
         """Whether the file of a shard has the content that was written down; reads all of it."""
-        return sum_of(self.folder / entry.file) == entry.sha256
+        return sha256_of(self.folder / entry.file) == entry.sha256
 
     def add(self, entry: Entry) -> None:
         """Write a shard down, whose file has its final name already."""

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from simcse_kit.digests import sha256_of
 from simcse_kit.errors import DataError
 from simcse_kit.text.files import suffix_of
 from simcse_kit.text.readers import Kind, ReadReport
@@ -43,8 +44,7 @@ def fingerprint(files: Sequence[Path], settings: dict[str, Any]) -> str:
 
 def _content_hash(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(file)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", file=file) from None
 

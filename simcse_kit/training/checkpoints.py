@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from simcse_kit.atomic import sync_folder
+from simcse_kit.digests import sha256_of
 from simcse_kit.errors import ConfigError
 
 __all__ = [
@@ -52,7 +52,7 @@ def written_whole(place: Path) -> Iterator[Path]:
         staging.mkdir(parents=True)
         yield staging
         files = {
-            path.relative_to(staging).as_posix(): [path.stat().st_size, _sum_of(path)]
+            path.relative_to(staging).as_posix(): [path.stat().st_size, sha256_of(path)]
             for path in sorted(staging.rglob("*"))
             if path.is_file()
         }
@@ -86,7 +86,7 @@ def flaw_of(checkpoint: Path) -> str | None:
                 return f"{name} is missing"
             if path.stat().st_size != size:
                 return f"{name} has {path.stat().st_size:,} of {size:,} bytes"
-            if _sum_of(path) != digest:
+            if sha256_of(path) != digest:
                 return f"{name} is not as it was written"
     except FileNotFoundError:
         return f"it has no {SEAL}, which is written last"
@@ -150,8 +150,3 @@ def remove_torn_best(checkpoint: Path) -> None:
 def step_of(checkpoint: str | Path) -> int:
     """The step of a checkpoint, from its name."""
     return int(Path(checkpoint).name.rpartition("-")[2])
-
-
-def _sum_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

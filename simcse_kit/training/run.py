@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import time
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,18 +18,9 @@ from simcse_kit.encoder.fingerprint import fingerprint
 from simcse_kit.environment import environment
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.methods.base import Method
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.checks import negatives_text
 from simcse_kit.processes import Processes
-from simcse_kit.text.collate import Collator
-from simcse_kit.training.callbacks import (
-    MethodState,
-    MetricsFile,
-    ProgressBar,
-    StepFlow,
-    Trace,
-    history_rows,
-)
+from simcse_kit.training.assemble import assembled_trainer, collator_of, longest, sample
+from simcse_kit.training.callbacks import history_rows
 from simcse_kit.training.checkpoints import (
     newest_checkpoint,
     remove_torn_best,
@@ -38,26 +28,11 @@ from simcse_kit.training.checkpoints import (
     step_of,
 )
 from simcse_kit.training.chunking import gradient_cache, memory_plan
-from simcse_kit.training.doctor import Doctor, Facts
-from simcse_kit.training.folder import CHECKPOINTS, METRICS, claim_folder
-from simcse_kit.training.gradient_cache import GradientCache
+from simcse_kit.training.folder import CHECKPOINTS, claim_folder
 from simcse_kit.training.prepare import Prepared, prepare
 from simcse_kit.training.proposals import Proposals
 from simcse_kit.training.result import TrainResult, save_results
 from simcse_kit.training.room import check_room
-from simcse_kit.training.rows import RowSubset
-from simcse_kit.training.scoring import (
-    BOTH,
-    SHAPE,
-    batches_of,
-    dev_scorer,
-    in_one_piece,
-    joined,
-    loss_scorer,
-    shape_scorer,
-)
-from simcse_kit.training.trace import Probe
-from simcse_kit.training.trainer import ContrastiveTrainer
 
 __all__ = ["TrainResult", "train"]
 
@@ -65,10 +40,6 @@ logger = logging.getLogger(__name__)
 
 # How long processes wait for one that is silent; one that died is noticed at once.
 _PATIENCE = timedelta(minutes=30)
-# Rows that a memory plan looks at.
-_SAMPLED = 256
-# Rows whose anchors are counted once a collapse needs a cause.
-_FOR_DUPLICATES = 10_000
 
 
 def train(
@@ -158,21 +129,23 @@ def _train(
         prepared.augment.use(Proposals.of(encoder, arguments.device))
     method = prepared.method(encoder, prepared.options).train()
     processes.share_weights(method)
-    collator, uncounted = (_collator(prepared, method) for _ in range(2))
+    collator, uncounted = (collator_of(prepared, method) for _ in range(2))
     plan = processes.agree(
         lambda: memory_plan(
             method,
-            lambda: _sample(prepared.rows, uncounted),
+            lambda: sample(prepared.rows, uncounted),
             config.training,
             arguments,
-            _length(prepared, method),
+            longest(prepared, method),
         )
     )
     processes.agree(lambda: _claim(prepared, method, resume))
     cache = gradient_cache(
         prepared.folder, config.training, arguments, plan, resume=resume, processes=processes
     )
-    trainer, per_step, doctor = _trainer(prepared, method, collator, uncounted, cache, processes)
+    trainer, per_step, doctor = assembled_trainer(
+        prepared, method, collator, uncounted, cache, processes
+    )
     checkpoint = (
         processes.agree(lambda: _to_resume(prepared.folder / CHECKPOINTS)) if resume else None
     )
@@ -262,120 +235,3 @@ def _refuse_many_devices() -> None:
             "between them, and with it the negatives; start a process for each of them: torchrun "
             "--nproc-per-node gpu -m simcse_kit train ..., or set CUDA_VISIBLE_DEVICES to one"
         )
-
-
-def _length(prepared: Prepared, method: Method) -> int:
-    """Most tokens of a sentence in training."""
-    return min(prepared.config.data.max_length, method.encoder.max_length)
-
-
-def _collator(prepared: Prepared, method: Method) -> Collator:
-    encoder = method.encoder
-    length = _length(prepared, method)
-
-    def tokenize(texts: Sequence[str]) -> tuple[list[list[int]], int]:
-        return encoder.tokenize(texts, max_length=length)
-
-    return Collator(tokenize, encoder.tokenizer.pad_token_id, prepared.views, prepared.augment)
-
-
-def _sample(rows: RowSubset, collator: Collator) -> Batch:
-    apart = max(1, len(rows) // _SAMPLED)
-    return Batch(**collator(rows.__getitems__(range(0, len(rows), apart)[:_SAMPLED])))
-
-
-def _trainer(
-    prepared: Prepared,
-    method: Method,
-    collator: Collator,
-    uncounted: Collator,
-    cache: GradientCache | None,
-    processes: Processes,
-) -> tuple[ContrastiveTrainer, int, Doctor | None]:
-    """The trainer, the sentences of an optimizer step, and who watches for collapse."""
-    config, corpus = prepared.config, prepared.corpus
-    training = config.training
-    scorers = []
-    if prepared.dev is not None:
-        scorers.append(dev_scorer(prepared.dev))
-    if prepared.kept_back:
-        batches = batches_of(prepared.kept_back, max(2, training.batch_size), uncounted)
-        scorers.append(loss_scorer(batches, training.seed, cache or in_one_piece))
-    if prepared.score_name in (SHAPE, BOTH):
-        scorers.append(shape_scorer(_held_out_probe(prepared, method)))
-    scorer = joined(scorers) if scorers else None
-    ln_batch = method.loss_reference(training.batch_size, corpus.kind, corpus.negatives)
-    negatives = negatives_text(
-        prepared.method, prepared.options, training.batch_size, corpus.kind, corpus.negatives
-    )
-    views = len(method.views(corpus.kind, corpus.negatives))
-    per_step = training.batch_size * views * prepared.accumulation
-    probe = _probe(prepared, method) if config.evaluation.trace_every else None
-    trainer = ContrastiveTrainer(
-        method,
-        prepared.arguments,
-        rows=prepared.rows,
-        collator=collator,
-        evaluate_method=scorer,
-        ln_batch=ln_batch,
-        sentences_per_step=per_step,
-        cache=cache,
-        trace_method=None if probe is None else lambda trained: probe.measure(trained.encoder),
-        callbacks=[
-            MethodState(method),
-            *([MetricsFile(prepared.folder / METRICS)] if processes.first else []),
-            *([ProgressBar(per_step, negatives)] if processes.first else []),
-        ],
-        processes=processes,
-    )
-    # After the metrics file, which begins empty.
-    doctor = None
-    if probe is not None:
-        doctor = Doctor(
-            config.evaluation.on_collapse, lambda: _facts(prepared, method), trainer.go_back
-        )
-        trainer.add_callback(doctor)
-        trainer.add_callback(Trace(config.evaluation.trace_every, trainer.trace))
-    trainer.add_callback(StepFlow(None if scorer is None else trainer.evaluate))
-    return trainer, per_step, doctor
-
-
-def _probe(prepared: Prepared, method: Method) -> Probe | None:
-    """What the trace is measured on: the dev set, or the held-out rows."""
-    seed, length = prepared.config.training.seed, _length(prepared, method)
-    if prepared.dev is not None:
-        return Probe.of_pairs(prepared.dev.pairs, seed, length)
-    return Probe.of_rows(prepared.kept_back, prepared.corpus.kind, seed, length)
-
-
-def _held_out_probe(prepared: Prepared, method: Method) -> Probe:
-    """All held-out rows, for a choice by their alignment and uniformity."""
-    count = len(prepared.kept_back)
-    probe = Probe.of_rows(
-        prepared.kept_back,
-        prepared.corpus.kind,
-        prepared.config.training.seed,
-        _length(prepared, method),
-        sentences=count,
-        pairs=count,
-    )
-    if probe is None:
-        raise ConfigError(
-            f"the {count} held-out rows have one and the same text, which has no uniformity; "
-            "choose with evaluation.select = 'loss'"
-        )
-    return probe
-
-
-def _facts(prepared: Prepared, method: Method) -> Facts:
-    corpus, training = prepared.corpus, prepared.config.training
-    rows = prepared.rows.__getitems__(range(min(len(prepared.rows), _FOR_DUPLICATES)))
-    anchors = [row.texts[0] for row in rows]
-    return Facts(
-        views_are_equal=method.views_are_equal,
-        negatives=method.negatives_per_anchor(training.batch_size, corpus.kind, corpus.negatives),
-        needs_negatives=method.needs_negatives,
-        temperature=getattr(prepared.options, "temperature", None),
-        learning_rate=training.learning_rate,
-        duplicates=1 - len(set(anchors)) / len(anchors),
-    )

@@ -76,31 +76,14 @@ def verify_resume(
     opening = time.monotonic() - began - trained
 
     moments = random.Random(seed)
-    killed: list[int] = []
-    running = _start(folder / "killed.toml", resume=False)
-    for _ in range(_TRIES * kills):
-        if not killed:
-            # After a checkpoint, so that there is something to go on from.
-            ended = not _killed(running, cut, moments.uniform(0, trained / 2), checkpoint=True)
-        else:
-            wait = moments.uniform(opening / 2, opening + trained / 4)
-            ended = not _killed(running, cut, wait, checkpoint=False)
-        if ended and killed:
+    for _ in range(_TRIES):
+        killed = _run_killed(folder / "killed.toml", cut, kills, opening, trained, moments)
+        if killed:
             break
-        if ended:
-            running = _start(folder / "killed.toml", resume=False, overwrite=True)
-            continue
-        killed.append(max(checkpoint_steps(cut / CHECKPOINTS), default=0))
-        running = _start(folder / "killed.toml", resume=True)
-        if len(killed) == kills:
-            break
-    if not killed:
-        running.kill()
-        running.communicate()
+    else:
         raise ConfigError(
             f"the run of {steps} steps ended each time before it could be killed; give more --steps"
         )
-    _finish(running)
     compared, different = differences(whole, cut)
     return Verification(steps, killed, compared, different)
 
@@ -171,6 +154,22 @@ def _start(config: Path, *, resume: bool, overwrite: bool = False) -> subprocess
     )
 
 
+def _run_killed(
+    config: Path, output: Path, kills: int, opening: float, trained: float, moments: random.Random
+) -> list[int]:
+    """A run from its start to its end, killed on the way; its newest checkpoint at each kill."""
+    killed: list[int] = []
+    running = _start(config, resume=False, overwrite=output.exists())
+    # The first time after a checkpoint, so that there is something to go on from.
+    wait = moments.uniform(0, trained / 2)
+    while len(killed) < kills and _killed(running, output, wait, checkpoint=not killed):
+        killed.append(max(checkpoint_steps(output / CHECKPOINTS), default=0))
+        running = _start(config, resume=True)
+        wait = moments.uniform(opening / 2, opening + trained / 4)
+    _finish(running)
+    return killed
+
+
 def _finish(running: subprocess.Popen[str]) -> None:
     _, said = running.communicate()
     if running.returncode:
@@ -188,7 +187,6 @@ def _killed(running: subprocess.Popen[str], folder: Path, wait: float, *, checkp
     while running.poll() is None and time.monotonic() < until:
         time.sleep(_POLL)
     if running.poll() is not None:
-        _finish(running)
         return False
     running.kill()
     running.communicate()

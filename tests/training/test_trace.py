@@ -14,7 +14,7 @@ from simcse_kit.errors import ModelError
 from simcse_kit.evaluation.dev import DevSet
 from simcse_kit.functional import hypersphere
 from simcse_kit.text.readers import Example
-from simcse_kit.training import run
+from simcse_kit.training import assemble
 from simcse_kit.training.doctor import Facts, collapse_in, diagnose
 from simcse_kit.training.run import train
 from simcse_kit.training.trace import Probe
@@ -176,7 +176,7 @@ def test_stop_before_any_checkpoint_keeps_nothing(
     collapses: list[int],  # noqa: ARG001
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run.StepFlow, "on_step_end", lambda *_, **__: None)
+    monkeypatch.setattr(assemble.StepFlow, "on_step_end", lambda *_, **__: None)
     config = config_of(make_config, "stop", every=100)
     with pytest.raises(ModelError, match="stopped before there was a good checkpoint"):
         train(config)
@@ -190,7 +190,7 @@ def test_rollback_goes_to_the_last_good_weights_with_half_the_rate(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     seen = []
-    go_back = run.ContrastiveTrainer.go_back
+    go_back = assemble.ContrastiveTrainer.go_back
 
     def spy(self: Any, most: int) -> int | None:
         step = go_back(self, most)
@@ -200,7 +200,7 @@ def test_rollback_goes_to_the_last_good_weights_with_half_the_rate(
         seen.append((most, step, same_weights(kept, again), self.lr_scheduler.base_lrs[0]))
         return step
 
-    monkeypatch.setattr(run.ContrastiveTrainer, "go_back", spy)
+    monkeypatch.setattr(assemble.ContrastiveTrainer, "go_back", spy)
     with caplog.at_level(logging.WARNING, logger="simcse_kit.training.doctor"):
         result = train(config_of(make_config, "rollback"))
     # The first is found at step 6, the second two measurements later; the third ends the run.

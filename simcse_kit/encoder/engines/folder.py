@@ -16,7 +16,8 @@ from torch import nn
 
 from simcse_kit.encoder.engines.base import FORMATS, Batch, Engine, Format
 from simcse_kit.encoder.engines.cpu import int8_instructions
-from simcse_kit.encoder.recipe import ENGINE_FILE, read_object
+from simcse_kit.encoder.reading import read_object
+from simcse_kit.encoder.recipe import ENGINE_FILE
 from simcse_kit.errors import ConfigError, MissingExtraError, ModelError
 
 __all__ = [
