@@ -79,8 +79,8 @@ class GradientCache:
 
     ``cache(method, batch).loss.backward()`` leaves the gradients that
     ``method(**batch).loss.backward()`` leaves, but for the order of floating-point sums, and but
-    for the dropout masks: those are drawn chunk by chunk. They depend on ``chunk_tokens``, not on
-    ``kept_tokens``, nor on the number of processes.
+    for other random numbers: dropout masks are drawn chunk by chunk. They depend on
+    ``chunk_tokens``, not on ``kept_tokens``, nor on the number of processes.
 
     With several processes each must be given the same batch and have the same random numbers, and
     :meth:`~simcse_kit.processes.Processes.average_gradients` makes of what ``backward`` leaves the
