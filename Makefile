@@ -32,12 +32,13 @@ test: $(VENV)/.dev  ## the fast tests
 slow: $(VENV)/.dev  ## the tests that take minutes
 	$(BIN)/pytest -m slow
 
+# No warning is an error here: old releases use what newer packages beside them have deprecated.
 oldest:  ## the fast tests with the lowest versions of pyproject.toml (TORCH=torch==2.7.0 for torch's)
 	$(PYTHON) -m venv --clear .venv-oldest
 	.venv-oldest/bin/pip install --quiet --no-deps --extra-index-url $(TORCH_INDEX) "$(TORCH)"
 	$(PYTHON) tests/lower_bounds.py > .venv-oldest/constraints.txt
 	.venv-oldest/bin/pip install --quiet -e ".[dev]" -c .venv-oldest/constraints.txt
-	OMP_NUM_THREADS=1 .venv-oldest/bin/pytest -n 2
+	OMP_NUM_THREADS=1 .venv-oldest/bin/pytest -n 2 -o filterwarnings=
 
 audit: $(VENV)/.base  ## known vulnerabilities of what is installed (asks PyPI)
 	$(PYTHON) -m venv --clear .venv-audit

@@ -7,6 +7,7 @@ environment once the processes have met, so that no library shares out the work 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ T = TypeVar("T")
 _TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK")
 # Gradients go in pieces of this size: one copy of them, never two of all.
 _BUCKET = 16_000_000
+# Seconds for the threads of gloo to drop what they have summed.
+_LEAVE = 0.1
 
 
 def launched() -> tuple[int, int]:
@@ -99,13 +102,19 @@ class Processes:
         with group._listening():
             distributed.init_process_group(backend, timeout=patience, rank=rank, world_size=size)
         kept = {name: os.environ.pop(name) for name in _TOLD if name in os.environ}
+        last = None
         try:
             yield group
             # One that leaves while another still listens to it can take that one down.
-            group.meet()
+            last = group.total(torch.zeros(1))
         finally:
             os.environ.update(kept)
+            # TRAP: torch (seen with 2.7) waits for gloo's threads without letting go of the
+            # interpreter, which such a thread needs if it is the last to drop a tensor: both would
+            # wait for good. So the last tensor is kept, and threads late with others get a turn.
+            time.sleep(_LEAVE)
             distributed.destroy_process_group()
+            del last
 
     def total(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""

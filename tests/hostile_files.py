@@ -102,6 +102,11 @@ def not_utf8_parquet(path: Path) -> None:
     pq.write_table(pa.table({"text": pa.Array.from_buffers(pa.string(), 2, texts.buffers())}), path)
 
 
+def parquet_of_a_spoilt_name(path: Path) -> None:
+    parquet({"tex?": ["a cat"]}, store_schema=False)(path)
+    path.write_bytes(path.read_bytes().replace(b"tex?", b"te\xf8t"))
+
+
 def nothing(path: Path) -> None:
     """The file is not made."""
     assert not path.name.startswith("/")
@@ -262,6 +267,9 @@ CASES: dict[str, Case] = {
     "parquet of lists": Case("a.parquet", parquet({"text": [["a"], ["b"]]}), "{file}"),
     "parquet with null": Case("a.parquet", parquet({"text": ["a", None]}), "{file}:2: "),
     "parquet that is not UTF-8": Case("a.parquet", not_utf8_parquet, "{file}:2"),
+    "parquet with a column's name not UTF-8": Case(
+        "a.parquet", parquet_of_a_spoilt_name, "{file}: not a readable parquet file"
+    ),
     "parquet of other columns": Case("a.parquet", parquet({"x": ["a"], "y": ["b"]}), "{file}"),
     # ---- what is no file
     "missing": Case("a.txt", nothing, "{file}: no such file"),

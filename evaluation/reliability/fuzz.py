@@ -206,7 +206,7 @@ def main() -> None:
                 return int(found[-1]) if found else 0
 
             crashes = [
-                {"file": path.name, "bytes": path.read_bytes().hex()[:400]}
+                {"file": path.name, "bytes": path.read_bytes().hex()[:8192]}
                 for path in Path(place).glob("*-*")
                 if path.name.startswith(("crash", "timeout", "oom", "slow"))
             ]

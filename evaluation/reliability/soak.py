@@ -99,6 +99,8 @@ def summary(watched: Watched) -> dict[str, object]:
     def memory(megabytes: list[float]) -> dict[str, float]:
         numbers = np.array(megabytes)
         line = stats.linregress(seconds[settled] / 3600, numbers[settled])
+        half = seconds >= seconds[-1] / 2
+        late = stats.linregress(seconds[half] / 3600, numbers[half])
         return {
             "first": numbers[settled][0],
             "median": median(numbers[settled]),
@@ -106,6 +108,8 @@ def summary(watched: Watched) -> dict[str, object]:
             "largest": numbers.max(),
             "slope_per_hour": line.slope,
             "standard_error": line.stderr,
+            "slope_of_second_half": late.slope,
+            "standard_error_of_second_half": late.stderr,
         }
 
     last = watched.bars[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize as unit_length
 
+from simcse_kit.allocator import give_back
 from simcse_kit.encoder.batching import grouped
 from simcse_kit.encoder.inference import (
     check_sizes,
@@ -32,6 +34,8 @@ CHUNK = 8192
 
 # Sentences may be a million characters long; so many characters end a chunk as well.
 _CHUNK_CHARACTERS = 8_000_000
+# Seconds: after each of many small chunks it would take a sixth of the time.
+_GIVE_BACK_EVERY = 5.0
 
 
 @dataclass
@@ -100,6 +104,7 @@ def _stream(
     **sizes: Any,
 ) -> Iterator[NDArray[np.float32]]:
     seen = cut = 0
+    given_back = time.monotonic()
 
     def tokenized(texts: list[str]) -> _Chunk:
         distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
@@ -123,6 +128,9 @@ def _stream(
             if pending is not None:
                 # The caller may use the tokenizer too, and it serves one thread at a time.
                 wait([pending])
+            if time.monotonic() - given_back > _GIVE_BACK_EVERY:
+                give_back()
+                given_back = time.monotonic()
             yield result.cpu().numpy()
     warn_of_cut(cut, seen, max_length or encoder.max_length)
 

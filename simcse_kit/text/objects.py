@@ -151,9 +151,10 @@ def parquet_records(
     try:
         with pq.ParquetFile(path, memory_map=True) as opened:
             schema, total = opened.schema_arrow, opened.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
+            present = schema.names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _damaged(path, error) from None
-    names = choose_columns(schema.names, columns, file=path, line=None, lists=True, label=label)
+    names = choose_columns(present, columns, file=path, line=None, lists=True, label=label)
     for index, name in enumerate(names):
         # A label that is no number is found row by row.
         if name != label:

@@ -167,6 +167,17 @@ def test_unknown_families_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not can_pack(backbone_of("llama"))
 
 
+def test_families_that_keep_their_attention_are_padded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """transformers only warns where a class takes no other attention; ModernBERT did so once."""
+    backbone = backbone_of("modernbert")
+    monkeypatch.setattr(backbone, "_can_set_attn_implementation", lambda: False)
+    with caplog.at_level(logging.INFO):
+        assert not can_pack(backbone)
+    assert "modernbert takes no other attention" in caplog.text
+
+
 def test_wrapped_layers_are_left_to_the_model() -> None:
     class Wrapped(torch.nn.Linear):
         def forward(self, input: Tensor) -> Tensor:
@@ -376,6 +387,7 @@ def test_what_the_gpu_kernel_is_asked_for(
     causal: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stand-in for the kernel that follows its documentation; the kernel needs a GPU."""
+    pytest.importorskip("torch.nn.attention.varlen", reason="torch from 2.10")
 
     def varlen_attn(
         query: Tensor, key: Tensor, value: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int,

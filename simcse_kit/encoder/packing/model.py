@@ -46,7 +46,12 @@ def can_pack(backbone: Any) -> bool:
             from simcse_kit.encoder.packing.interface import IMPLEMENTATION
 
             backbone.set_attn_implementation(IMPLEMENTATION)
-            reason = "" if kind in _PROVEN or _agrees(backbone) else "gives other vectors packed"
+            reason = ""
+            # TRAP: where the class takes none, transformers goes on with the old one and warns.
+            if backbone.config._attn_implementation != IMPLEMENTATION:
+                reason = "takes no other attention in this release of transformers"
+            elif kind not in _PROVEN and not _agrees(backbone):
+                reason = "gives other vectors packed"
         if reason:
             logger.info("%s %s: batches are padded, which is slower", kind, reason)
             return False
