@@ -1,6 +1,6 @@
 """The README's commands and code, run as they stand, in order, in one folder.
 
-Training is cut short (``--max-steps``): whether the commands work is the question here.
+Training is cut short (``SHORT``): whether the commands work is the question here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# They come after the README's own options, and the last one wins.
+SHORT = {
+    "train": ["--max-steps", "2", "--batch-size", "16"],
+    "verify-resume": ["--steps", "3", "--kills", "1", "--set", "training.batch_size=8"],
+}
 
 
 def test_readme_commands(tmp_path: Path) -> None:
@@ -29,9 +34,8 @@ def test_readme_commands(tmp_path: Path) -> None:
         if language == "sh":
             commands = [shlex.split(line) for line in block.strip().split("\n")]
         for command in commands:
-            if command[:2] == ["simcse", "train"]:
-                # A named flag comes after the README's own, and the last one wins.
-                command += ["--max-steps", "2"]
+            if command[0] == "simcse":
+                command += SHORT.get(command[1], [])
             done = subprocess.run(
                 command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
             )
