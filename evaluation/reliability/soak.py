@@ -61,6 +61,10 @@ def watch(watched: Watched, folder: Path, minutes: float) -> None:
     if not pid:
         os.chdir(folder)
         os.nice(19)
+        # A session of its own is a group of its own to Linux, with a priority of its own.
+        group = Path("/proc/self/autogroup")
+        if group.exists():
+            group.write_text("19")
         os.environ |= {"OMP_NUM_THREADS": "1", "SIMCSE_CACHE": str(folder / "cache")}
         os.execv(watched.command[0], watched.command)
     # A bar has no room on a terminal without a width.

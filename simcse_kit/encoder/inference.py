@@ -163,13 +163,21 @@ def warn_of_cut(cut: int, sentences: int, length: int) -> None:
         )
 
 
-def progress_bar(total: int | None, *, shown: bool) -> Any:
+def progress_bar(total: int | None, *, shown: bool, smoothing: float = 0.3) -> Any:
     """A bar over sentences on stderr, where that is a terminal; with the time left if ``total`` is
-    known."""
+    known.
+
+    Args:
+        total: number of sentences.
+        shown: False for none.
+        smoothing: weight of the speed of the last moment; 0 for the mean since the start.
+    """
     from tqdm import tqdm
 
     off = None if shown else True  # None: where stderr is no terminal
-    return tqdm(total=total, unit=" sentences", desc="encode", disable=off, delay=2)
+    return tqdm(
+        total=total, unit=" sentences", desc="encode", disable=off, delay=2, smoothing=smoothing
+    )
 
 
 @torch.inference_mode()

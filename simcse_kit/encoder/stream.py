@@ -87,7 +87,9 @@ def stream_vectors(
         (part for group in groups for part in _chunks(group, chunk)),
         max_length=max_length,
         normalize=encoder.normalize if normalize is None else normalize,
-        bar=progress_bar(total, shown=progress),
+        # The mean speed: that of the moment is the length of the moment's sentences, since each
+        # chunk begins with its longest.
+        bar=progress_bar(total, shown=progress, smoothing=0),
         batch_size=batch_size,
         token_budget=token_budget,
         precision=precision,
