@@ -55,6 +55,15 @@ def together(
     return running
 
 
+def said_by(running: list[subprocess.Popen[str]]) -> list[str]:
+    """What each printed, once all have ended; none is left behind."""
+    try:
+        return [process.communicate(timeout=120)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+
+
 def test_weights_and_state_are_those_of_one_process(tmp_path: Path, tiny_encoder_dir: Path) -> None:
     told = tmp_path / "told.json"
     options = ["--sizes", "3", "--dtypes", "float64", "--cases", "|".join(CASES)]
@@ -85,7 +94,7 @@ def test_a_run_of_two_is_the_run_of_one(make_config: MakeConfig, tmp_path: Path)
         torch.set_num_threads(threads)
     config = make_config(training, name="shared", kind="triplets")
     running = together(2, tmp_path, "train", "--config", file_of(config, tmp_path), "--json")
-    said = [process.communicate(timeout=120)[0] for process in running]
+    said = said_by(running)
     assert [process.returncode for process in running] == [0, 0], (tmp_path / "0.log").read_text()
     assert json.loads(said[0])["steps"] == 12
     assert said[1] == ""
@@ -135,12 +144,12 @@ def test_vectors_of_two_are_the_vectors_of_one(tmp_path: Path, tiny_encoder_dir:
     texts.write_text("\n".join(sentences(40)), encoding="utf-8")
     options = [str(tiny_encoder_dir), str(texts), "--shard-rows", "7", "--output"]
     running = together(2, tmp_path, "encode", *options, "two.npy", "--json", cwd=tmp_path)
-    said = [process.communicate(timeout=120)[0] for process in running]
+    said = said_by(running)
     assert [process.returncode for process in running] == [0, 0], (tmp_path / "0.log").read_text()
     told = json.loads(said[0])
     assert (told["rows"], told["complete"], said[1]) == (40, True, "")
-    (one,) = together(1, tmp_path, "encode", *options, "one.npy", "--json", cwd=tmp_path)
-    assert json.loads(one.communicate()[0])["sha256"] == told["sha256"]
+    one = said_by(together(1, tmp_path, "encode", *options, "one.npy", "--json", cwd=tmp_path))
+    assert json.loads(one[0])["sha256"] == told["sha256"]
 
 
 # ------------------------------------------------------------------ parts
