@@ -1,13 +1,14 @@
-"""Memory that the C library keeps for later after it was freed."""
+"""Memory that libraries keep for later: the C library what was freed, oneDNN its kernels."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from functools import cache
 from typing import Any
 
-__all__ = ["give_back"]
+__all__ = ["give_back", "keep_few_kernels"]
 
 
 def give_back() -> None:
@@ -20,6 +21,16 @@ def give_back() -> None:
     trim = _trim()
     if trim is not None:
         trim(0)
+
+
+def keep_few_kernels() -> None:
+    """Let oneDNN keep the kernels of the latest shapes of batches, not of the latest thousand.
+
+    For programs that make many large passes: each shape has kernels of about a megabyte, is made
+    in a millisecond, and few are needed again and again. Acts before oneDNN's first kernel only,
+    and not where the user has set the number. Torch itself has no such setting.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 @cache

@@ -139,6 +139,7 @@ def main() -> None:
     parser.add_argument("text", type=Path)
     parser.add_argument("model")
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--only", choices=["training", "encoding"])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
@@ -152,18 +153,24 @@ def main() -> None:
             *("--output", "trained"),
         ]
         encoding = [*simcse, "encode", given.model, str(text), "--output", "vectors.parquet"]
-        runs = [Watched(training), Watched(encoding)]
+        commands = {"training": training, "encoding": encoding}
+        runs = {
+            name: Watched(command)
+            for name, command in commands.items()
+            if given.only in (None, name)
+        }
         watchers = [
-            threading.Thread(target=watch, args=(run, folder, given.minutes)) for run in runs
+            threading.Thread(target=watch, args=(run, folder, given.minutes))
+            for run in runs.values()
         ]
         for watcher in watchers:
             watcher.start()
         for watcher in watchers:
             watcher.join()
-    found = {name: summary(run) for name, run in zip(("training", "encoding"), runs, strict=True)}
+    found = {name: summary(run) for name, run in runs.items()}
     print(json.dumps(found, indent=1))
     if given.json:
-        raw = {name: asdict(run) for name, run in zip(("training", "encoding"), runs, strict=True)}
+        raw = {name: asdict(run) for name, run in runs.items()}
         for name, run in raw.items():
             run["bars"] = run["bars"][:: max(1, len(run["bars"]) // 100)]
             run["command"] = found[name]["command"]
@@ -172,14 +179,16 @@ def main() -> None:
         draw(runs, given.plot)
 
 
-def draw(runs: list[Watched], path: Path) -> None:
+def draw(runs: dict[str, Watched], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
-    for axis, run, name in zip(axes, runs, ("training", "encoding"), strict=True):
+    figure, axes = plt.subplots(
+        1, len(runs), figsize=(5 * len(runs), 3.2), layout="constrained", squeeze=False
+    )
+    for axis, (name, run) in zip(axes[0], runs.items(), strict=True):
         minutes = np.array(run.seconds) / 60
         axis.plot(minutes, run.megabytes, color="#1f6fb2", linewidth=1.2, label="resident")
         axis.plot(minutes, run.own_megabytes, color="#d1701c", linewidth=1.2, label="without files")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from simcse_kit.allocator import keep_few_kernels
 from simcse_kit.errors import ConfigError
 from simcse_kit.startup import collection_paused
 
@@ -77,6 +78,7 @@ def encode_command(
     # Row i of the output is line i of the input, so a blank line is an error and not a gap. Reading
     # is quick: better to meet a bad last line now than after hours of computing.
     total = None if source == STDIN else sum(1 for _ in read_lines(source))
+    keep_few_kernels()
     with collection_paused(keep=True):
         from simcse_kit import SentenceEncoder
         from simcse_kit.encoding.job import Settings, encode_to
