@@ -26,8 +26,8 @@ def give_back() -> None:
 def keep_few_kernels() -> None:
     """Let oneDNN keep the kernels of the latest shapes of batches, not of the latest thousand.
 
-    For programs that make many large passes: each shape has kernels of about a megabyte, is made
-    in a millisecond, and few are needed again and again. Acts before oneDNN's first kernel only,
+    For programs that make many large passes: few shapes are needed again and again, and to make
+    the kernels of one anew is quick beside a large pass. Acts before oneDNN's first kernel only,
     and not where the user has set the number. Torch itself has no such setting.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from simcse_kit.allocator import give_back, keep_few_kernels
+from simcse_kit.cli.main import main
+from simcse_kit.encoder import stream
+from simcse_kit.encoder.encoder import SentenceEncoder
 
 
 def own_megabytes() -> float:
@@ -66,3 +69,31 @@ def test_the_users_own_number_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, "7")
     keep_few_kernels()
     assert os.environ[NAME] == "7"
+
+
+def test_a_stream_gives_back_between_chunks(
+    monkeypatch: pytest.MonkeyPatch, tiny_encoder_dir: Path
+) -> None:
+    given: list[None] = []
+    monkeypatch.setattr(stream, "give_back", lambda: given.append(None))
+    encoder = SentenceEncoder.load(tiny_encoder_dir)
+    list(encoder.encode_stream(["a cat"] * 6, chunk=2))
+    assert not given
+    monkeypatch.setattr(stream, "_GIVE_BACK_EVERY", -1.0)
+    list(encoder.encode_stream(["a cat"] * 6, chunk=2))
+    assert len(given) == 3
+
+
+def test_encode_keeps_few_kernels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_encoder_dir: Path
+) -> None:
+    monkeypatch.setenv(NAME, "to be restored")
+    monkeypatch.delenv(NAME)
+    text = tmp_path / "a.txt"
+    text.write_text("a cat\n")
+    command = ["simcse", "encode", str(tiny_encoder_dir), str(text)]
+    monkeypatch.setattr(sys, "argv", [*command, "--output", str(tmp_path / "v.npy")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    assert os.environ[NAME] == "64"

@@ -34,7 +34,7 @@ CHUNK = 8192
 
 # Sentences may be a million characters long; so many characters end a chunk as well.
 _CHUNK_CHARACTERS = 8_000_000
-# Seconds: after each of many small chunks it would take a sixth of the time.
+# Seconds; after each of many small chunks it would cost time.
 _GIVE_BACK_EVERY = 5.0
 
 

@@ -362,7 +362,7 @@ def test_foreign_dense(st_folder: Any) -> None:
 
 def test_missing_layer(family: Family, copy: Copy) -> None:
     folder = copy(family("bert"))
-    # Copies, since the file is written anew: before 0.6 safetensors leaves them in it.
+    # Copies, since the file is written anew: safetensors 0.5 leaves them in it.
     weights = {n: w.clone() for n, w in load_file(folder / "model.safetensors").items()}
     del weights["encoder.layer.1.output.dense.weight"]
     save_file(weights, folder / "model.safetensors")
