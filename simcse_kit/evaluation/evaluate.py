@@ -116,7 +116,8 @@ def evaluate(
     )
     if not resamples or not results:
         return report
-    return replace(report, intervals=score_intervals(report, resamples=resamples))
+    intervals = score_intervals(report, resamples=resamples, progress=progress)
+    return replace(report, intervals=intervals)
 
 
 def load_all_tasks(

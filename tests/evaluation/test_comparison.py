@@ -120,11 +120,20 @@ def test_the_average_has_an_interval_and_a_verdict(senteval: Path, encoder: BagO
     assert f"[{interval.low:.2f}, {interval.high:.2f}]" in one.table()
     assert "  95 % from" in one.table()
     again = report(BagOfWords(), sets, "one")
-    found = compare_reports([one, again], resamples=200)
+    found = compare_reports([one, again], resamples=400)
     assert found.models == ["one", "one (2)"]
     assert {each.verdict for each in found.differences} == {"no difference shown"}
     assert [each.task for each in found.differences] == [*sets, AVERAGE]
     assert math.isnan(found.differences[-1].williams)
+
+
+def test_resamples_too_few_for_holm_are_refused_with_the_number_that_will_do() -> None:
+    sets = {name: [pairs(60, name)] for name in "abc"}
+    good, bad = report(Noisy(0.2), sets, "good"), report(Noisy(9.0), sets, "bad")
+    with pytest.raises(ConfigError, match="Holm's correction of 3 tests; give 120 or more"):
+        compare_reports([good, bad], resamples=119)
+    found = compare_reports([good, bad], resamples=120)
+    assert {each.verdict for each in found.differences} == {"worse"}
 
 
 def test_reports_of_other_pairs_are_refused() -> None:

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from simcse_kit.errors import ConfigError, DataError
-from simcse_kit.evaluation.statistics.bootstrap import Bootstrap, Sample, two_sided_p
+from simcse_kit.evaluation.statistics.bca import BCa, least_resamples
+from simcse_kit.evaluation.statistics.bootstrap import Bootstrap, Sample, check_settings
+from simcse_kit.evaluation.statistics.jackknife import leave_one_out
 from simcse_kit.evaluation.statistics.significance import holm, paired_seeds, steiger, williams
 from simcse_kit.evaluation.statistics.weighted import WeightedRanks
 
@@ -47,16 +49,92 @@ def test_weighted_ranks_are_the_ranks_of_repeated_pairs(
             assert found[0, model] == pytest.approx(wanted, abs=1e-9)
 
 
-def test_leave_one_out() -> None:
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 40)),
+        min_size=3,
+        max_size=40,
+    )
+)
+def test_leave_one_out_is_brute_force(rows: list[tuple[int, int, int]]) -> None:
+    gold, coarse, fine = np.array(rows, dtype=np.float64).T
+    found = WeightedRanks(gold, np.stack([coarse, fine])).leave_one_out()
+    for model, values in enumerate((coarse, fine)):
+        for at in range(len(gold)):
+            one, two = np.delete(gold, at), np.delete(values, at)
+            if np.ptp(one) == 0 or np.ptp(two) == 0:
+                assert not np.isfinite(found[at, model])
+            else:
+                wanted = 100 * stats.spearmanr(one, two).statistic
+                assert found[at, model] == pytest.approx(wanted, abs=1e-9)
+
+
+def test_leave_one_out_of_many_pairs_takes_seconds() -> None:
     rng = np.random.default_rng(0)
-    gold, predicted = rng.integers(0, 6, 90).astype(float), rng.standard_normal((2, 90))
-    found = WeightedRanks(gold, predicted).leave_one_out(chunk=7)
-    for model in range(2):
-        wanted = [
-            100 * stats.spearmanr(np.delete(gold, at), np.delete(predicted[model], at)).statistic
-            for at in range(90)
-        ]
-        np.testing.assert_allclose(found[:, model], wanted, atol=1e-9)
+    gold = rng.integers(0, 51, 100_000) / 10
+    predicted = gold + rng.standard_normal((1, 100_000))
+    start = time.process_time()
+    found = leave_one_out(gold, predicted)
+    assert time.process_time() - start < 6
+    for at in (0, 99_999):
+        wanted = stats.spearmanr(np.delete(gold, at), np.delete(predicted[0], at)).statistic
+        assert found[at, 0] == pytest.approx(100 * wanted, abs=1e-9)
+
+
+draws_and_alpha = st.tuples(
+    st.lists(st.floats(-3, 3).map(lambda value: round(value, 1)), min_size=100, max_size=160),
+    st.floats(-3, 3),
+    st.floats(-1 / 6, 1 / 6),
+    st.floats(0.021, 0.999),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(draws_and_alpha)
+def test_p_is_below_alpha_exactly_where_the_interval_excludes_0(
+    case: tuple[list[float], float, float, float],
+) -> None:
+    draws, estimate, acceleration, alpha = case
+    found = BCa(np.array(draws), estimate, acceleration)
+    low, high = found.interval(1 - alpha)
+    assert low <= high
+    assert (found.p_value() < alpha) == (low > 0 or high < 0)
+
+
+def test_p_and_interval_agree_in_null_comparisons_and_on_averages() -> None:
+    rng = np.random.default_rng(11)
+    for trial in range(40):
+        samples = {name: normal_pairs(rng, 50, 0.6, models=2) for name in "ab"}
+        bootstrap = Bootstrap(samples, resamples=200, seed=trial, threads=1)
+        for tasks in (["a"], ["b"], ["a", "b"]):
+            p = bootstrap.p_value(tasks, [1.0, -1.0])
+            for alpha in np.clip([p - 1e-6, p + 1e-6, 0.05], 0.0101, 0.999):
+                interval = bootstrap.interval(tasks, [1.0, -1.0], level=1 - alpha)
+                assert (p < alpha) == (interval.low > 0 or interval.high < 0)
+
+
+def test_p_is_bounded_by_the_number_of_resamples() -> None:
+    assert BCa(np.linspace(1, 2, 199), 1.5, 0.0).p_value() == pytest.approx(2 / 200)
+    assert BCa(np.linspace(-2, -1, 199), -1.5, 0.0).p_value() == pytest.approx(2 / 200)
+    assert BCa(np.zeros(199), 0.0, 0.0).p_value() == 1.0
+    # Symmetric draws without acceleration: twice the share beyond 0.
+    draws = np.arange(-49, 151) / 10
+    assert BCa(draws, float(np.median(draws)), 0.0).p_value() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(("level", "tests"), [(0.95, 1), (0.95, 3), (0.95, 7), (0.99, 14)])
+def test_the_least_number_of_resamples_is_the_least(level: float, tests: int) -> None:
+    least = least_resamples(level, tests)
+    one_sided = [
+        BCa(np.arange(1.0, count + 1), 50.0, 0.0).p_value() for count in (least, least - 1)
+    ]
+    smallest = [min(holm(dict.fromkeys(map(str, range(tests)), p)).values()) for p in one_sided]
+    assert smallest[0] < round(1 - level, 9) <= smallest[1] + 1e-12
+    if least > 100:
+        with pytest.raises(ConfigError, match=f"give {least} or more"):
+            check_settings(least - 1, level, tests)
+    check_settings(max(100, least), level, tests)
 
 
 def test_the_interval_is_that_of_scipy() -> None:
@@ -91,15 +169,23 @@ def test_intervals_cover_as_often_as_they_say(pairs: int, rho: float) -> None:
     assert 0.93 <= covered / 600 <= 0.97
 
 
-def test_the_paired_test_rejects_as_often_as_it_says() -> None:
+@pytest.mark.parametrize(
+    ("trials", "least", "most"),
+    [(400, 0.03, 0.08), pytest.param(2000, 0.04, 0.065, marks=pytest.mark.slow)],
+)
+def test_the_paired_test_rejects_as_often_as_it_says(
+    trials: int, least: float, most: float
+) -> None:
     rng = np.random.default_rng(4)
     rejected = 0
-    for trial in range(400):
+    for trial in range(trials):
         bootstrap = Bootstrap(
             {"a": normal_pairs(rng, 120, 0.6, models=2)}, resamples=400, seed=trial, threads=1
         )
-        rejected += two_sided_p(bootstrap.combined(["a"], [1.0, -1.0])) < 0.05
-    assert 0.03 <= rejected / 400 <= 0.07
+        p, interval = bootstrap.p_value(["a"], [1, -1]), bootstrap.interval(["a"], [1, -1])
+        assert (p < 0.05) == (interval.low > 0 or interval.high < 0)
+        rejected += p < 0.05
+    assert least <= rejected / trials <= most
 
 
 def test_draws_keep_the_size_of_each_subset() -> None:
@@ -133,7 +219,7 @@ def test_a_model_does_not_differ_from_itself() -> None:
     bootstrap = Bootstrap({"a": twice}, resamples=200)
     interval = bootstrap.interval(["a"], [1.0, -1.0])
     assert (interval.estimate, interval.low, interval.high) == (0.0, 0.0, 0.0)
-    assert two_sided_p(bootstrap.combined(["a"], [1.0, -1.0])) == 1.0
+    assert bootstrap.p_value(["a"], [1.0, -1.0]) == 1.0
 
 
 def test_constant_predictions_are_undefined() -> None:
@@ -142,7 +228,7 @@ def test_constant_predictions_are_undefined() -> None:
     interval = bootstrap.interval(["a"], [1.0])
     assert math.isnan(interval.estimate)
     assert math.isnan(interval.low)
-    assert math.isnan(two_sided_p(bootstrap.combined(["a"], [1.0])))
+    assert math.isnan(bootstrap.p_value(["a"], [1.0]))
 
 
 def test_ten_thousand_resamples_of_all_seven_tasks() -> None:
@@ -209,6 +295,11 @@ def test_paired_seeds_are_those_of_scipy() -> None:
     interval = theirs.confidence_interval()
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
     assert found.means == pytest.approx((np.mean(one), np.mean(two)))
+    # Without a spread there is neither an interval nor a p-value, which could contradict it.
+    same = paired_seeds([2.0, 3.0], [1.0, 2.0])
+    assert math.isnan(same.p)
+    assert math.isnan(same.low)
+    assert math.isnan(same.high)
     with pytest.raises(DataError, match="3 and 4 seeds cannot be paired"):
         paired_seeds(one[:3], two)
 

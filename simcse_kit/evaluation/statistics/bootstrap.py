@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from tqdm import tqdm
 
 from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.evaluation.statistics.bca import BCa, least_resamples
 from simcse_kit.evaluation.statistics.weighted import Floats, WeightedRanks
 
-__all__ = ["LEVEL", "RESAMPLES", "Bootstrap", "Interval", "Sample", "check_settings", "two_sided_p"]
+__all__ = ["LEVEL", "RESAMPLES", "Bootstrap", "Interval", "Sample", "check_settings"]
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -82,6 +83,7 @@ class Bootstrap:
         resamples: how many.
         seed: of the draws; the result does not depend on the number of threads.
         threads: at the same time; all cores if None.
+        progress: a bar on stderr, after two seconds, on a terminal.
 
     Attributes:
         estimates: task -> (m,) correlations x100 of the pairs as they are.
@@ -95,6 +97,7 @@ class Bootstrap:
         resamples: int = RESAMPLES,
         seed: int = 0,
         threads: int | None = None,
+        progress: bool = False,
     ):
         check_settings(resamples, LEVEL)
         if len({len(sample.predicted) for sample in samples.values()}) != 1:
@@ -109,7 +112,15 @@ class Bootstrap:
         self.resamples = resamples
         self.draws: dict[str, Floats] = {}
         self._influence: dict[str, Floats] = {}
-        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        with (
+            ThreadPoolExecutor(threads or os.cpu_count()) as pool,
+            tqdm(
+                total=resamples * len(samples),
+                desc="resampling",
+                disable=None if progress else True,
+                delay=2,
+            ) as bar,
+        ):
             for number, (name, sample) in enumerate(samples.items()):
                 together = min(max(_NUMBERS // len(sample.gold), _TOGETHER[0]), _TOGETHER[1])
                 sizes = [min(together, resamples - at) for at in range(0, resamples, together)]
@@ -122,7 +133,11 @@ class Bootstrap:
                     sizes,
                     seeds,
                 )
-                self.draws[name] = np.concatenate(list(parts))
+                found = []
+                for part in parts:
+                    found.append(part)
+                    bar.update(len(part))
+                self.draws[name] = np.concatenate(found)
 
     def interval(
         self, tasks: Sequence[str], weights: Sequence[float], *, level: float = LEVEL
@@ -136,20 +151,30 @@ class Bootstrap:
             level: share of such intervals that hold the true value.
         """
         check_settings(self.resamples, level)
+        estimate, found = self._bca(tasks, weights)
+        if found is None:
+            return Interval(estimate, np.nan, np.nan)
+        return Interval(estimate, *found.interval(level))
+
+    def p_value(self, tasks: Sequence[str], weights: Sequence[float]) -> float:
+        """Two-sided p of "the combination is 0", of the same construction as :meth:`interval`.
+
+        It is below alpha exactly where the interval at level 1 - alpha excludes 0; NaN where that
+        is undefined.
+
+        Args: as for :meth:`interval`.
+        """
+        _, found = self._bca(tasks, weights)
+        return np.nan if found is None else found.p_value()
+
+    def _bca(self, tasks: Sequence[str], weights: Sequence[float]) -> tuple[float, BCa | None]:
+        """The estimate of a combination, and its distribution where it has one."""
         mixed = np.asarray(weights, dtype=np.float64)
         estimate = float(np.mean([self.estimates[task] @ mixed for task in tasks]))
         draws = self.combined(tasks, weights)
         if not np.isfinite(estimate) or not len(draws):
-            return Interval(estimate, np.nan, np.nan)
-        tails = np.array([(1 - level) / 2, (1 + level) / 2])
-        below = (np.sum(draws < estimate) + np.sum(draws == estimate) / 2) / len(draws)
-        # All draws on one side would put the bounds at infinity.
-        bias = norm.ppf(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws)))
-        moved = bias + norm.ppf(tails)
-        acceleration = self._acceleration(tasks, mixed)
-        shares = norm.cdf(bias + moved / (1 - acceleration * moved))
-        low, high = np.quantile(draws, shares)
-        return Interval(estimate, float(low), float(high))
+            return estimate, None
+        return estimate, BCa(draws, estimate, self._acceleration(tasks, mixed))
 
     def combined(self, tasks: Sequence[str], weights: Sequence[float]) -> NDArray[np.float64]:
         """The draws of a combination, as for :meth:`interval`; undefined ones are left out."""
@@ -174,28 +199,29 @@ class Bootstrap:
         return self._influence[task]
 
 
-def check_settings(resamples: int, level: float) -> None:
-    """Refuse a number of resamples or a level that gives no interval.
+def check_settings(resamples: int, level: float, tests: int = 1) -> None:
+    """Refuse a number of resamples or a level that gives no interval or no verdict.
+
+    Args:
+        resamples: of the bootstrap.
+        level: of intervals and verdicts.
+        tests: p-values that are corrected together, by Holm's method.
 
     Raises:
-        ConfigError: fewer than 100 resamples, or a level that is not between 0 and 1.
+        ConfigError: fewer than 100 resamples, a level that is not between 0 and 1, or fewer
+            resamples than a verdict at that level needs.
     """
     if resamples < 100:
         raise ConfigError(f"resamples is {resamples}; give 100 or more, {RESAMPLES} as a rule")
     if not 0 < level < 1:
         raise ConfigError(f"level is {level}; allowed: 0 < level < 1, such as 0.95")
-
-
-def two_sided_p(draws: Floats) -> float:
-    """How often draws of a difference fall on the far side of 0, two-sided; NaN without draws.
-
-    The number of resamples bounds it from below (Davison and Hinkley 1997, section 4.4: one is
-    added to both counts).
-    """
-    if not len(draws):
-        return float("nan")
-    tail = min(int(np.sum(draws <= 0)), int(np.sum(draws >= 0)))
-    return min(1.0, 2 * (tail + 1) / (len(draws) + 1))
+    least = least_resamples(level, tests)
+    if resamples < least:
+        several = f" and Holm's correction of {tests} tests" if tests > 1 else ""
+        raise ConfigError(
+            f"resamples is {resamples}, with which no difference can be shown at level {level:g}"
+            f"{several}; give {least} or more, {max(RESAMPLES, 10 * least)} as a rule"
+        )
 
 
 def _weights(strata: Sequence[int], versions: int, rng: np.random.Generator) -> Floats:

@@ -18,7 +18,7 @@ from simcse_kit.evaluation.statistics.bootstrap import (
     RESAMPLES,
     Bootstrap,
     Interval,
-    two_sided_p,
+    check_settings,
 )
 from simcse_kit.evaluation.statistics.plain import plain
 from simcse_kit.evaluation.statistics.significance import holm, steiger, williams
@@ -50,7 +50,8 @@ class Difference:
         task: its name, or ``Avg.``.
         model: the one that is held against the first.
         difference: in points of Spearman x100, with the interval of the paired bootstrap.
-        p: of the paired bootstrap, two-sided.
+        p: of the paired bootstrap, two-sided; below alpha exactly where the interval at level
+            1 - alpha excludes 0, see :mod:`~simcse_kit.evaluation.statistics.bca`.
         adjusted: that p after Holm's correction: over all tasks and models, or for the mean over
             all models.
         williams: p of Williams' test; NaN for the mean.
@@ -103,7 +104,12 @@ class Comparison:
 
 
 def score_intervals(
-    report: Report, *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+    report: Report,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+    progress: bool = False,
 ) -> Intervals:
     """The confidence interval of each task's Spearman, and of the seven-task mean as ``Avg.``.
 
@@ -112,9 +118,10 @@ def score_intervals(
         resamples: of the stratified bootstrap.
         seed: of the draws.
         level: of the intervals.
+        progress: a bar on stderr, after two seconds, on a terminal.
     """
     samples = {name: sample_of([task]) for name, task in report.tasks.items()}
-    bootstrap = Bootstrap(samples, resamples=resamples, seed=seed)
+    bootstrap = Bootstrap(samples, resamples=resamples, seed=seed, progress=progress)
     scores = {
         name: bootstrap.interval(tasks, [1.0], level=level)
         for name, tasks in _groups(report.tasks).items()
@@ -130,6 +137,7 @@ def compare_reports(
     seed: int = 0,
     level: float = LEVEL,
     flips: int = 5,
+    progress: bool = False,
 ) -> Comparison:
     """Hold every report against the first, on the same pairs.
 
@@ -141,18 +149,24 @@ def compare_reports(
         seed: of the draws.
         level: of intervals and verdicts.
         flips: pairs to name at each end.
+        progress: bars on stderr, after two seconds, on a terminal.
 
     Raises:
-        ConfigError: fewer than two reports.
+        ConfigError: fewer than two reports, or fewer resamples than a verdict needs after Holm's
+            correction.
         DataError: the reports are not of the same pairs.
     """
     if len(reports) < 2:
         raise ConfigError("a comparison takes two encoders or more")
     _check_same(reports)
+    check_settings(resamples, level, (len(reports) - 1) * len(reports[0].tasks))
     names = _names(reports)
     tasks = {name: [report.tasks[name] for report in reports] for name in reports[0].tasks}
     bootstrap = Bootstrap(
-        {name: sample_of(each) for name, each in tasks.items()}, resamples=resamples, seed=seed
+        {name: sample_of(each) for name, each in tasks.items()},
+        resamples=resamples,
+        seed=seed,
+        progress=progress,
     )
     groups = _groups(reports[0].tasks)
     unit = np.eye(len(reports)).tolist()
@@ -164,7 +178,7 @@ def compare_reports(
     for number in range(1, len(reports)):
         against = np.subtract(unit[number], unit[0]).tolist()
         for name, members in groups.items():
-            p = two_sided_p(bootstrap.combined(members, against))
+            p = bootstrap.p_value(members, against)
             interval = bootstrap.interval(members, against, level=level)
             one, other = (math.nan, math.nan)
             if name != AVERAGE:
@@ -198,7 +212,9 @@ def compare_reports(
         whole = {name: concatenate(pairs[name], name) for name in tasks}
         chosen = {name: (each[0], each[number]) for name, each in tasks.items()}
         comparison.flips[names[number]] = flips_of(whole, chosen, flips)
-        comparison.slices[names[number]] = slice_scores(whole, chosen, seed, level)
+        comparison.slices[names[number]] = slice_scores(
+            whole, chosen, seed, level, progress=progress
+        )
     return comparison
 
 

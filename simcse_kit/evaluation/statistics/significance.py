@@ -82,9 +82,10 @@ class PairedSeeds:
         means: mean score of each.
         deviations: sample standard deviation of each.
         difference: mean of the first less the second.
-        low: lower end of the t interval of the difference.
-        high: upper end.
-        p: two-sided, of the paired t-test; NaN where all differences are equal.
+        low: lower end of the t interval of the difference; NaN where all differences are equal,
+            which leaves no spread to judge by.
+        high: upper end; NaN there too.
+        p: two-sided, of the paired t-test; NaN there too.
         seeds: how many.
     """
 
@@ -118,8 +119,10 @@ def paired_seeds(
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     gaps = a - b
     gap, error = float(gaps.mean()), float(gaps.std(ddof=1) / math.sqrt(len(gaps)))
-    reach = float(stats.t.ppf((1 + level) / 2, len(gaps) - 1)) * error
-    p = float(2 * stats.t.sf(abs(gap) / error, len(gaps) - 1)) if error > 0 else math.nan
+    reach = p = math.nan
+    if error > 0:
+        reach = float(stats.t.ppf((1 + level) / 2, len(gaps) - 1)) * error
+        p = float(2 * stats.t.sf(abs(gap) / error, len(gaps) - 1))
     return PairedSeeds(
         means=(float(a.mean()), float(b.mean())),
         deviations=(float(a.std(ddof=1)), float(b.std(ddof=1))),

@@ -119,6 +119,8 @@ def _interval(interval: Interval, *, sign: bool = False) -> str:
     if math.isnan(interval.estimate):
         return "undefined"
     form = "+.2f" if sign else ".2f"
+    if math.isnan(interval.low):
+        return f"{interval.estimate:{form}} [undefined]"
     return f"{interval.estimate:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from simcse_kit.evaluation.statistics.jackknife import leave_one_out
+
 __all__ = ["WeightedRanks"]
 
 Floats = NDArray[np.float64]
@@ -24,6 +26,7 @@ class WeightedRanks:
     """
 
     def __init__(self, gold: Floats, predicted: Floats):
+        self._gold_values, self._predicted = gold, predicted
         self._gold = _Order(gold)
         self._models = [_Order(row) for row in predicted]
         self.pairs = len(gold)
@@ -53,15 +56,9 @@ class WeightedRanks:
                 found[:, number] = 100.0 * both / np.sqrt(spread * model_spread)
         return found
 
-    def leave_one_out(self, *, chunk: int = 64) -> Floats:
-        """The correlations x100 without each pair in turn: (n, m)."""
-        found = np.empty((self.pairs, self.models))
-        for start in range(0, self.pairs, chunk):
-            left_out = np.arange(start, min(start + chunk, self.pairs))
-            weights = np.ones((self.pairs, len(left_out)))
-            weights[left_out, np.arange(len(left_out))] = 0.0
-            found[left_out] = self.correlations(weights)
-        return found
+    def leave_one_out(self) -> Floats:
+        """The correlations x100 without each pair in turn: (n, m); in n log n steps."""
+        return leave_one_out(self._gold_values, self._predicted)
 
 
 class _Order:

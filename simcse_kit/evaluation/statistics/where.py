@@ -10,6 +10,7 @@ from scipy.stats import rankdata
 
 from simcse_kit.evaluation.pairset import PairSet
 from simcse_kit.evaluation.results import TaskResult
+from simcse_kit.evaluation.statistics.bca import least_resamples
 from simcse_kit.evaluation.statistics.bootstrap import Bootstrap, Interval, Sample
 from simcse_kit.evaluation.statistics.slices import slices
 
@@ -116,6 +117,8 @@ def slice_scores(
     tasks: Mapping[str, tuple[TaskResult, TaskResult]],
     seed: int,
     level: float,
+    *,
+    progress: bool = False,
 ) -> list[SliceScore]:
     """Scores and differences on each kind of pairs of :data:`SLICES`.
 
@@ -124,6 +127,7 @@ def slice_scores(
         tasks: name -> the task of the first model and of the other.
         seed: of the bootstrap.
         level: of the intervals.
+        progress: bars on stderr, after two seconds, on a terminal.
     """
     samples: dict[str, dict[str, Sample]] = {}
     counts: dict[str, int] = {}
@@ -137,7 +141,8 @@ def slice_scores(
     for kind, pairs_of_kind in counts.items():
         if kind not in samples:
             continue
-        bootstrap = Bootstrap(samples[kind], resamples=_SLICE_RESAMPLES, seed=seed)
+        resamples = max(_SLICE_RESAMPLES, least_resamples(level))
+        bootstrap = Bootstrap(samples[kind], resamples=resamples, seed=seed, progress=progress)
         members = list(samples[kind])
         one, two, gap = (
             bootstrap.interval(members, weights, level=level)
