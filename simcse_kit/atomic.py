@@ -38,8 +38,12 @@ def replacement(target: Path, *, remedy: str = "give another place") -> Iterator
         remedy: what the error advises.
 
     Raises:
-        ConfigError: writing failed; any OSError of the block is taken for that.
+        ConfigError: the target is a folder, a device or a pipe, or writing failed; any OSError of
+            the block is taken for that.
     """
+    if target.exists() and not target.is_file():
+        # The rename below would put a file in the place of a device such as /dev/null.
+        raise ConfigError(f"{target} cannot be written: it is no regular file; {remedy}")
     # A short name of its own: the target's may be as long as names can be.
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:

@@ -18,7 +18,11 @@ FILES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 # A part imports itself and parts before it; those on one line do not know each other.
-LAYERS = "allocator digests errors startup environment|atomic processes registry".split("|")
+LAYERS = (
+    "allocator digests errors startup environment visible|places atomic processes registry".split(
+        "|"
+    )
+)
 LAYERS += "calls|config|functional".split("|")
 LAYERS += ["encoder text"]
 LAYERS += "methods curation encoding|evaluation|training|cli".split("|")
@@ -28,7 +32,7 @@ METHOD_PARTS = "apart base batch checks collapse guide heads masking momentum ob
 METHOD_PARTS += " objectives options queue"
 SHARED = {
     "methods": [*METHOD_PARTS.split(), "__init__"],
-    "cli": ["__init__"],
+    "cli": ["__init__", "streams"],
 }
 TABLES = ["methods/__init__", "cli/main"]
 

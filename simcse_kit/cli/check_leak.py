@@ -7,6 +7,8 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from simcse_kit.places import check_distinct
+
 __all__ = ["check_leak_command"]
 
 
@@ -57,9 +59,13 @@ def check_leak_command(
     from simcse_kit.evaluation.evaluate import evaluate, load_tasks
     from simcse_kit.evaluation.leaks.check import check_leaks, check_pairs
     from simcse_kit.evaluation.leaks.scores import clean_scores, render_clean_scores
+    from simcse_kit.evaluation.opening import check_model, open_encoder
     from simcse_kit.evaluation.statistics.plain import plain
     from simcse_kit.evaluation.sts import TASKS
 
+    check_distinct({"--matches": matches, "--remove": remove})
+    for name in model or ():
+        check_model(name)
     sets = load_tasks(against, data)
     least = threshold or None
     if len(train) == 1 and train[0].upper() in map(str.upper, TASKS):
@@ -82,8 +88,6 @@ def check_leak_command(
     document = report.to_json()
     lines = [report.table()]
     if model:
-        from simcse_kit.evaluation.opening import open_encoder
-
         document["scores"] = {}
         for name in model:
             encoder = open_encoder(name)

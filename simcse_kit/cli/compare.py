@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from simcse_kit.atomic import write_whole
 from simcse_kit.errors import ConfigError
+from simcse_kit.places import check_distinct, check_file_place, check_folder_place
 
 __all__ = ["compare_command"]
 
@@ -39,23 +40,29 @@ def compare_command(
     report: Annotated[
         str | None, typer.Option(metavar="DIR", help="A page with tables, verdicts and plots.")
     ] = None,
+    audit_training: Annotated[
+        bool, typer.Option("--audit-training", help="For --report, as of `simcse eval`.")
+    ] = False,
 ) -> None:
     """Tell whether encoders differ: intervals, paired tests, and where the difference lies."""
-    from simcse_kit.atomic import write_whole
     from simcse_kit.evaluation.evaluate import DEFAULT_GEOMETRY, evaluate, load_tasks
+    from simcse_kit.evaluation.opening import check_model, open_encoder
+    from simcse_kit.evaluation.results import REPORT_FILES
     from simcse_kit.evaluation.statistics.bootstrap import check_settings
     from simcse_kit.evaluation.statistics.seeds import check_seeds, compare_systems
 
     # Whatever is wrong with the arguments is said before a model is opened.
     check_settings(resamples, level)
-    scores = None if json_file in (None, "-") else Path(str(json_file))
-    if scores is not None and (scores.is_dir() or not scores.parent.is_dir()):
-        raise ConfigError(f"--json {json_file}: give the name of a file in a folder that exists")
+    scores = None if json_file in (None, "-") else check_file_place(str(json_file), "--json")
+    page = None if report is None else check_folder_place(report, "--report")
+    if page is not None:
+        in_page = {f"{name} of --report": page / name for name in REPORT_FILES}
+        check_distinct({"--json": scores, **in_page})
+    if audit_training and page is None:
+        raise ConfigError("--audit-training fills a table of the report; give --report as well")
     systems = [[seed_model.strip() for seed_model in model.split(",")] for model in models]
     if len(systems) < 2:
         raise ConfigError("compare takes two models or more; `simcse eval` scores one")
-    if report is not None and Path(report).exists() and not Path(report).is_dir():
-        raise ConfigError(f"--report {report} is a file; give the name of a folder")
     over_seeds = any(len(system) > 1 for system in systems)
     if over_seeds:
         check_seeds([len(system) for system in systems])
@@ -64,7 +71,9 @@ def compare_command(
                 "--report shows single models; leave it out, or give one seed of each"
             )
     loaded = load_tasks(tasks, data)
-    from simcse_kit.evaluation.opening import open_encoder
+    if not over_seeds:
+        check_settings(resamples, level, (len(systems) - 1) * len(loaded))
+    folders = [check_model(name) for system in systems for name in system]
     from simcse_kit.evaluation.statistics.comparison import compare_reports
     from simcse_kit.evaluation.statistics.tables import render_comparison, render_systems
 
@@ -95,21 +104,29 @@ def compare_command(
             seed=seed,
             level=level,
             flips=flips,
+            progress=True,
         )
         table, document = render_comparison(comparison), comparison.to_json()
     text = json.dumps(document, indent=2) + "\n"
-    typer.echo(text if json_file == "-" else table, nl=json_file != "-")
-    if scores is not None:
-        write_whole(scores, text, remedy="give --json another file")
-    if report is not None:
-        from simcse_kit.evaluation.leaks.recorded import recorded_leaks
-        from simcse_kit.evaluation.report.page import write_report
+    try:
+        # Files first: standard output may be closed or full.
+        if scores is not None:
+            write_whole(scores, text, remedy="give --json another file")
+        if page is not None:
+            from simcse_kit.evaluation.leaks.recorded import recorded_leaks
+            from simcse_kit.evaluation.report.page import write_report
 
-        page = write_report(
-            [each for (each,) in reports],
-            Path(report),
-            title="Sentence encoders compared",
-            comparison=comparison,
-            leaks=[recorded_leaks(name, loaded) for (name,) in systems],
-        )
-        typer.echo(f"report: {page}", err=json_file == "-")
+            write_report(
+                [each for (each,) in reports],
+                page,
+                title="Sentence encoders compared",
+                comparison=comparison,
+                leaks=[
+                    recorded_leaks(each, loaded) if each and audit_training else None
+                    for each in folders
+                ],
+            )
+    finally:
+        typer.echo(text.rstrip("\n") if json_file == "-" else table)
+    if page is not None:
+        typer.echo(f"report: {page / REPORT_FILES[0]}", err=json_file == "-")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simcse_kit.atomic import write_whole
-from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.errors import ConfigError
+from simcse_kit.places import check_distinct, check_file_place, check_folder_place
+from simcse_kit.visible import one_line
 
 if TYPE_CHECKING:
     from simcse_kit.evaluation.embed import Encoder
@@ -59,6 +60,14 @@ def eval_command(
     report: Annotated[
         str | None, typer.Option(metavar="DIR", help="An HTML page with tables and plots.")
     ] = None,
+    audit_training: Annotated[
+        bool,
+        typer.Option(
+            "--audit-training",
+            help="For --report: search the training files that the model's run.toml names for the "
+            "test's sentences. It can name any file: for models that you trust.",
+        ),
+    ] = False,
 ) -> None:
     """Score an encoder on STS, transfer and other tasks, with alignment and uniformity."""
     from simcse_kit.evaluation.evaluate import (
@@ -67,21 +76,20 @@ def eval_command(
         load_all_tasks,
         load_tasks,
     )
+    from simcse_kit.evaluation.opening import check_model, open_encoder
     from simcse_kit.evaluation.postprocess import parse_postprocesses, read_fit_texts, tried
-    from simcse_kit.evaluation.results import SCHEMA
+    from simcse_kit.evaluation.results import REPORT_FILES, SCHEMA
     from simcse_kit.evaluation.statistics.bootstrap import LEVEL, check_settings
     from simcse_kit.evaluation.table import render_side_by_side
-    from simcse_kit.training.folder import METRICS
 
     # Whatever is wrong with files and data is said before a model is opened.
-    scores = None if json_file in (None, "-") else Path(str(json_file))
-    if scores is not None and not scores.parent.is_dir():
-        raise ConfigError(f"--json {json_file}: there is no folder {scores.parent}")
-    if scores is not None and scores.is_dir():
-        raise ConfigError(f"--json {json_file} is a folder; give the name of a file")
-    if report is not None and Path(report).exists() and not Path(report).is_dir():
-        raise ConfigError(f"--report {report} is a file; give the name of a folder")
-    history = None if report is None else _history(Path(model) / METRICS)
+    scores = None if json_file in (None, "-") else check_file_place(str(json_file), "--json")
+    page = None if report is None else check_folder_place(report, "--report")
+    if page is not None:
+        in_page = {f"{name} of --report": page / name for name in REPORT_FILES}
+        check_distinct({"--json": scores, **in_page})
+    if audit_training and page is None:
+        raise ConfigError("--audit-training fills a table of the report; give --report as well")
     if resamples:
         check_settings(resamples, LEVEL)
     loaded = load_all_tasks(tasks, data)
@@ -91,7 +99,9 @@ def eval_command(
         raise ConfigError("--post and --fit go together: maps, and the text they are fitted on")
     calls = {} if post is None else parse_postprocesses(post)
     texts = [] if fit is None else read_fit_texts(fit)
-    from simcse_kit.evaluation.opening import open_encoder
+    # A post-processed version is of the same training.
+    folders = [check_model(name) for name in [*([before] if before else []), model]]
+    folders += len(calls) * folders[-1:]
 
     def score(encoder: Encoder, name: str) -> Report:
         return evaluate(
@@ -105,11 +115,10 @@ def eval_command(
             exhibits=report is not None,
         )
 
-    reports = []
-    if before is not None:
-        reports.append(score(open_encoder(before, pooling=before_pooling), before))
+    # All are open before the first is scored, which can take long.
+    earlier = [] if before is None else [(open_encoder(before, pooling=before_pooling), before)]
     encoder = open_encoder(model, pooling=pooling)
-    reports.append(score(encoder, model))
+    reports = [score(each, name) for each, name in [*earlier, (encoder, model)]]
     main = reports[-1]
     if calls:
         reports += [score(each, f"{model} + {name}") for name, each in tried(encoder, calls, texts)]
@@ -118,39 +127,37 @@ def eval_command(
         found = {"schema": SCHEMA, "reports": [each.to_json() for each in reports]}
     document = json.dumps(found, indent=2) + "\n"
     if json_file == "-":
-        typer.echo(document, nl=False)
+        shown = document.rstrip("\n")
     elif calls:
-        typer.echo(f"{main.table()}\n\nFitted on {fit}, {len(texts):,} distinct texts:")
-        typer.echo(render_side_by_side(reports))
-    else:
-        typer.echo("\n\n".join(each.table() for each in reports))
-    if scores is not None:
-        write_whole(scores, document, remedy="give --json another file")
-    if report is not None:
-        from simcse_kit.evaluation.leaks.recorded import recorded_leaks
-        from simcse_kit.evaluation.report.page import write_report
-
-        pairs = {name: task for name, task in loaded.items() if isinstance(task, list)}
-        leaks = [] if before is None else [recorded_leaks(before, pairs)]
-        # A post-processed version is of the same training.
-        leaks += (1 + len(calls)) * [recorded_leaks(model, pairs)]
-        page = write_report(
-            reports, Path(report), title="Sentence encoder", history=history, leaks=leaks
+        shown = "\n".join(
+            [
+                f"{main.table()}\n\nFitted on {one_line(str(fit))}, {len(texts):,} distinct texts:",
+                render_side_by_side(reports),
+            ]
         )
-        typer.echo(f"report: {page}", err=json_file == "-")
+    else:
+        shown = "\n\n".join(each.table() for each in reports)
+    try:
+        # Files first: standard output may be closed or full.
+        if scores is not None:
+            write_whole(scores, document, remedy="give --json another file")
+        if page is not None:
+            from simcse_kit.evaluation.leaks.recorded import recorded_leaks
+            from simcse_kit.evaluation.report.page import write_report
+            from simcse_kit.evaluation.run_records import read_history
 
-
-def _history(metrics: Path) -> list[dict[str, Any]] | None:
-    """The training curves of a model that this kit trained."""
-    if not metrics.is_file():
-        return None
-    rows = []
-    for number, line in enumerate(metrics.read_text("utf-8", "replace").split("\n"), start=1):
-        if line:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                raise DataError(
-                    "is not JSON; mend or remove the line", file=metrics, line=number
-                ) from None
-    return rows
+            pairs = {name: task for name, task in loaded.items() if isinstance(task, list)}
+            write_report(
+                reports,
+                page,
+                title="Sentence encoder",
+                history=read_history(folders[-1]) if folders[-1] else None,
+                leaks=[
+                    recorded_leaks(each, pairs) if each and audit_training else None
+                    for each in folders
+                ],
+            )
+    finally:
+        typer.echo(shown)
+    if page is not None:
+        typer.echo(f"report: {page / REPORT_FILES[0]}", err=json_file == "-")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simcse_kit.errors import ConfigError
+from simcse_kit.places import check_folder_place
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.engines.export import Exported
@@ -48,6 +49,7 @@ def export_command(
     from simcse_kit.text.lines import read_lines
 
     FORMATS.resolve(format)
+    check_folder_place(output, "--output")
     pairs = None
     if dev is not None:
         from simcse_kit.evaluation.dev import DevSet

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from simcse_kit.visible import one_line
+
 __all__ = ["info_command"]
 
 
@@ -53,7 +55,7 @@ def info_command(
     for key, value in facts.items():
         if key == "files":
             for name, size in value.items():
-                typer.echo(f"{'file':<14}{name} ({size:,} bytes)")
+                typer.echo(f"{'file':<14}{one_line(name)} ({size:,} bytes)")
         else:
             shown = ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
-            typer.echo(f"{key:<14}{shown}")
+            typer.echo(f"{key:<14}{one_line(str(shown))}")

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -28,7 +29,9 @@ from simcse_kit.cli import (
     train,
     verify_resume,
 )
+from simcse_kit.cli.streams import OutputError, guarded
 from simcse_kit.errors import SimcseError
+from simcse_kit.visible import one_line
 
 __all__ = ["app", "main"]
 
@@ -66,14 +69,9 @@ app.command("methods")(catalogue.methods_command)
 app.command("presets")(catalogue.presets_command)
 
 
-def _plain(text: str) -> str:
-    """One line. Names and texts of files stand in messages, and must not steer the terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-class _PlainFormatter(logging.Formatter):
+class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return _plain(super().format(record))
+        return one_line(super().format(record))
 
 
 def _show_version(wanted: bool) -> None:
@@ -92,7 +90,7 @@ def _options(
 ) -> None:
     """Train, use and evaluate sentence encoders. Results go to stdout, progress to stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_PlainFormatter("simcse: %(message)s"))
+    handler.setFormatter(_OneLine("simcse: %(message)s"))
     package = logging.getLogger("simcse_kit")
     package.handlers[:] = [handler]
     package.setLevel(logging.WARNING if quiet else logging.INFO)
@@ -100,25 +98,39 @@ def _options(
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 2 wrong input or usage, 1 anything unexpected."""
+    """Entry point.
+
+    Exit codes: 0 done; 2 wrong input or usage, or output that cannot be written; 1 anything
+    unexpected, or standard output whose reader is gone.
+    """
     # Set before any Hugging Face library is imported; forking after use would warn.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Python looks twice for cyclic garbage while it shuts down, which with torch and transformers
     # takes a second; what is frozen is passed over.
     atexit.register(gc.freeze)
-    code: str | int | None
+    code: str | int | None = 0
     try:
-        app()
-        code = 0
+        with guarded():
+            try:
+                app()
+            except SystemExit as end:
+                code = end.code
+    except OutputError as error:
+        _say(error)
+        code = 1 if error.closed_by_reader else 2
     except SimcseError as error:
-        sys.stderr.write(f"simcse: error: {_plain(str(error))}\n")
+        _say(error)
         code = 2
-    except SystemExit as end:
-        code = end.code
     if "WORLD_SIZE" in os.environ and isinstance(code, int):
         # TRAP: once in some thirty times a thread of gloo outlives the interpreter, which then
         # aborts with all work done.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, AttributeError):
+                stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _say(error: SimcseError) -> None:
+    with suppress(OSError, AttributeError):  # standard error may be full or closed
+        sys.stderr.write(f"simcse: error: {one_line(str(error))}\n")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from simcse_kit.errors import ConfigError
+from simcse_kit.places import check_folder_place
 
 __all__ = ["postprocess_command"]
 
@@ -32,7 +32,7 @@ def postprocess_command(
     calls = postprocess.parse_postprocesses(post)
     if len(calls) != 1:
         raise ConfigError(f"--post {post}: one map is kept; `simcse eval --post` tries several")
-    target = Path(output)
+    target = check_folder_place(output, "--output")
     if target.exists() and not overwrite:
         raise ConfigError(f"--output {output} exists; give another folder, or --overwrite")
     texts = postprocess.read_fit_texts(fit)

@@ -14,6 +14,7 @@ from typing import IO, Any
 from simcse_kit.atomic import replacement
 from simcse_kit.curation.records import Record
 from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.places import check_file_place
 from simcse_kit.text.files import Format, format_of
 
 __all__ = ["Writer", "check_output", "writing"]
@@ -30,7 +31,7 @@ def check_output(path: str | Path, *, overwrite: bool, columns: int | None = Non
         columns: how many a row will have; .txt takes one.
 
     Raises:
-        ConfigError: the suffix is not written, the folder is missing, or the file is there.
+        ConfigError: the suffix is not written, nothing can be written there, or the file is there.
     """
     path = Path(path)
     format: Format | None
@@ -47,10 +48,7 @@ def check_output(path: str | Path, *, overwrite: bool, columns: int | None = Non
         raise ConfigError(
             f"--output {path}: a .txt file holds one text a line; take .csv, .tsv or .jsonl"
         )
-    if not path.parent.is_dir():
-        raise ConfigError(f"--output {path}: there is no folder {path.parent}; make it first")
-    if path.is_dir():
-        raise ConfigError(f"--output {path} is a folder; give the name of a file")
+    check_file_place(path, "--output")
     if path.exists() and not overwrite:
         raise ConfigError(f"--output {path} is there already; give another name, or --overwrite")
     return path

@@ -21,6 +21,7 @@ from simcse_kit.encoder.pooling import HEAD_POOLINGS, LAYER_POOLINGS
 from simcse_kit.encoder.recipe import ST_POOLINGS, TEMPLATE_POOLING, layer_weights
 from simcse_kit.encoder.template import SENTENCE
 from simcse_kit.errors import ModelError
+from simcse_kit.visible import one_line
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -253,7 +254,7 @@ def _with_template(encoder: SentenceEncoder) -> str:
     assert encoder.template is not None
     return f"""Every sentence is put into the template
 
-    {encoder.template.text}
+    {one_line(encoder.template.text)}
 
 with the sentence in the place of `{SENTENCE}`; its vector is the last layer's state at the mask
 token. sentence-transformers cannot put text behind a sentence, so it refuses this folder. With

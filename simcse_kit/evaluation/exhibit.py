@@ -208,6 +208,8 @@ def _weights(encoder: Encoder) -> str | None:
     digest, found = hashlib.sha256(), False
     for pattern in ("model*.safetensors", "*.onnx", "*.bin", "*_Dense/*.safetensors"):
         for path in sorted(folder.glob(pattern)):
+            if not path.is_file():  # a pipe would be waited for without end
+                continue
             found = True
             with path.open("rb") as file:
                 while block := file.read(1 << 20):

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.sources import resolve_model
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.embed import Encoder
 from simcse_kit.evaluation.external import is_external, open_external
 
-__all__ = ["open_encoder"]
+__all__ = ["check_model", "open_encoder"]
+
+
+def check_model(name: str) -> Path | None:
+    """The folder of a model of ours, and None of others; so a wrong name is met before any work.
+
+    Args:
+        name: as for :func:`open_encoder`.
+
+    Raises:
+        ModelError: there is no such folder, here or on the Hub.
+    """
+    return None if is_external(name) else resolve_model(name)
 
 
 def open_encoder(name: str, *, pooling: str | None = None) -> Encoder:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AVERAGE",
+    "REPORT_FILES",
     "SCHEMA",
     "STANDARD_TASKS",
     "TRANSFER_TASKS",
@@ -32,6 +33,9 @@ __all__ = [
 
 AVERAGE = "Avg."
 """What the mean of the seven tasks goes by beside their names."""
+
+REPORT_FILES = ("report.html", "report.md", "report.json")
+"""What a report page consists of."""
 
 SCHEMA = 1
 """Version of the JSON form; raised whenever a key changes its meaning or goes away."""

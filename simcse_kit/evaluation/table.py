@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from simcse_kit.evaluation.results import AVERAGE
+from simcse_kit.visible import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,7 @@ def render(report: Report) -> str:
 
     One column a task; where the columns do not fit side by side they are broken into blocks.
     """
-    parts = [f"{report.model}   pooling: {report.pooling}"]
+    parts = [f"{one_line(report.model)}   pooling: {one_line(report.pooling)}"]
     found = report.intervals
     labels = ["", *_ROWS] if found is None else ["", _ROWS[0], *_bound_labels(found), *_ROWS[1:]]
     if report.tasks:
@@ -58,11 +59,19 @@ def render_side_by_side(reports: Sequence[Report]) -> str:
     """A row a model: the quoted figure of every task, the averages, and the main geometry."""
     names = dict.fromkeys(name for report in reports for name in report.tasks)
     beyond_sts = dict.fromkeys(name for report in reports for name in report.beyond_sts)
-    head = ["", *names, AVERAGE, *beyond_sts, "alignment", "uniformity", "IsoScore"]
+    head = [
+        "",
+        *map(one_line, names),
+        AVERAGE,
+        *map(one_line, beyond_sts),
+        "alignment",
+        "uniformity",
+        "IsoScore",
+    ]
     lines = [head]
     for report in reports:
         shape, average = report.geometry, report.average
-        cells = [report.model]
+        cells = [one_line(report.model)]
         cells += [
             _score(report.tasks[name].spearman) if name in report.tasks else "-" for name in names
         ]
@@ -90,7 +99,10 @@ def _bound_labels(found: Intervals) -> tuple[str, str]:
 
 
 def _column(task: TaskResult, report: Report) -> list[str]:
-    cells = [task.name, *map(_score, (task.spearman, task.mean, task.wmean, task.pearson))]
+    cells = [
+        one_line(task.name),
+        *map(_score, (task.spearman, task.mean, task.wmean, task.pearson)),
+    ]
     if report.intervals is not None:
         interval = report.intervals.scores[task.name]
         cells[2:2] = [_score(interval.low), _score(interval.high)]
@@ -123,12 +135,12 @@ def _beyond(score: TaskScore) -> list[str]:
     names = [score.main, *(name for name in score.metrics if name != score.main)]
     figures = "   ".join(f"{name} {_score(score.metrics[name])}" for name in names)
     counts = ", ".join(f"{count:,} {what}" for what, count in score.counts.items())
-    return [f"{score.name}: {figures}", f"  {counts}; {score.protocol}"]
+    return [f"{one_line(score.name)}: {figures}", f"  {counts}; {score.protocol}"]
 
 
 def _geometry(shape: Geometry) -> list[str]:
     return [
-        f"Geometry on {shape.source}:",
+        f"Geometry on {one_line(shape.source)}:",
         f"  alignment {_score(shape.alignment, 4)}   uniformity {_score(shape.uniformity, 4)}   "
         f"mean cosine {_score(shape.mean_cosine, 4)}   "
         f"dimension std {_score(shape.dimension_std, 4)}   "

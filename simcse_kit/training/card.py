@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from simcse_kit.encoder.persistence import default_card
+from simcse_kit.evaluation.report.markdown import escaped
 from simcse_kit.methods.base import Method
 
 __all__ = ["training_card"]
@@ -12,7 +13,7 @@ __all__ = ["training_card"]
 
 def training_card(method: Method, summary: Mapping[str, str]) -> str:
     """README.md of the saved folder: how to use it, how it was made, what to cite."""
-    facts = "\n".join(f"| {name} | {value} |" for name, value in summary.items())
+    facts = "\n".join(f"| {escaped(name)} | {escaped(value)} |" for name, value in summary.items())
     paper = method.paper
     return f"""{default_card(method.encoder)}
 ## Training

@@ -10,6 +10,7 @@ import numpy as np
 from simcse_kit.evaluation.pairset import PairSet
 from simcse_kit.evaluation.results import Report
 from simcse_kit.evaluation.scores import spearman
+from simcse_kit.visible import one_line
 
 __all__ = ["CleanScore", "clean_scores", "render_clean_scores"]
 
@@ -66,10 +67,12 @@ def clean_scores(
 
 def render_clean_scores(model: str, scores: Mapping[str, CleanScore]) -> str:
     """The scores as lines for a terminal."""
-    lines = [f"{model}: Spearman x100 on all pairs, and on those without a matched sentence"]
-    width = max(map(len, scores))
+    lines = [
+        f"{one_line(model)}: Spearman x100 on all pairs, and on those without a matched sentence"
+    ]
+    width = max(len(one_line(name)) for name in scores)
     lines += [
-        f"{name.ljust(width)}  {each.all:7.2f} ({each.pairs} pairs)  {each.clean:7.2f} "
+        f"{one_line(name).ljust(width)}  {each.all:7.2f} ({each.pairs} pairs)  {each.clean:7.2f} "
         f"({each.clean_pairs})  {each.clean - each.all:+.2f}"
         for name, each in scores.items()
     ]

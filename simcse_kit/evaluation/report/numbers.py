@@ -42,7 +42,10 @@ class Cell:
 
 def is_number(value: object) -> bool:
     """Whether the value is a finite number (not None, NaN or infinite)."""
-    return isinstance(value, Real) and math.isfinite(value)
+    try:
+        return isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:  # an integer beyond the range of floats
+        return False
 
 
 def fixed(value: float, decimals: int = 2, *, plus: str = "") -> str:

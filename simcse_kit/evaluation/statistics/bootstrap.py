@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from simcse_kit.errors import ConfigError, DataError
-from simcse_kit.evaluation.statistics.bca import BCa, least_resamples
+from simcse_kit.evaluation.statistics.distribution import Distribution, least_resamples
 from simcse_kit.evaluation.statistics.weighted import Floats, WeightedRanks
 
 __all__ = ["LEVEL", "RESAMPLES", "Bootstrap", "Interval", "Sample", "check_settings"]
@@ -74,9 +73,9 @@ class Bootstrap:
     """Resamples of one or several tasks with the correlations of each.
 
     Pairs are drawn with replacement within each subset of each task; all models get the same
-    draws, so that their differences are paired. Intervals are bias-corrected and accelerated
-    (BCa; Efron 1987, "Better bootstrap confidence intervals", JASA 82); for means over tasks the
-    acceleration is taken over the jackknife influences of all their pairs.
+    draws, so that their differences are paired. Intervals of scores are BCa, and for means over
+    tasks the acceleration is taken over the jackknife influences of all their pairs; intervals of
+    differences are percentile, see :mod:`~simcse_kit.evaluation.statistics.distribution`.
 
     Args:
         samples: task -> its pairs; all with the same models.
@@ -139,48 +138,46 @@ class Bootstrap:
                     bar.update(len(part))
                 self.draws[name] = np.concatenate(found)
 
-    def interval(
-        self, tasks: Sequence[str], weights: Sequence[float], *, level: float = LEVEL
-    ) -> Interval:
-        """The interval of a combination of the models' mean scores over tasks.
+    def interval(self, tasks: Sequence[str], model: int = 0, *, level: float = LEVEL) -> Interval:
+        """The BCa interval of a model's score, or of its mean score over tasks.
 
         Args:
             tasks: one task, or several whose mean is taken.
-            weights: (m,) of the models: ``[1]`` of a single one, ``[1, -1]`` for the first less
-                the second.
+            model: number of the model.
             level: share of such intervals that hold the true value.
         """
         check_settings(self.resamples, level)
-        estimate, found = self._bca(tasks, weights)
-        if found is None:
+        weights = np.eye(len(self.estimates[tasks[0]]))[model]
+        estimate, draws = self._combined(tasks, weights)
+        if not np.isfinite(estimate) or not len(draws):
             return Interval(estimate, np.nan, np.nan)
+        acceleration = self._acceleration(tasks, weights)
+        found = Distribution.corrected(draws, estimate, acceleration)
         return Interval(estimate, *found.interval(level))
 
-    def p_value(self, tasks: Sequence[str], weights: Sequence[float]) -> float:
-        """Two-sided p of "the combination is 0", of the same construction as :meth:`interval`.
+    def difference(
+        self, tasks: Sequence[str], model: int, first: int = 0, *, level: float = LEVEL
+    ) -> tuple[Interval, float]:
+        """A model's score less the first's, with percentile interval, and its two-sided p.
 
-        It is below alpha exactly where the interval at level 1 - alpha excludes 0; NaN where that
-        is undefined.
+        p is below alpha exactly where the interval at level 1 - alpha excludes 0; both are NaN
+        where the difference is undefined.
 
-        Args: as for :meth:`interval`.
+        Args: as for :meth:`interval`, and ``first``, the number of the model to subtract.
         """
-        _, found = self._bca(tasks, weights)
-        return np.nan if found is None else found.p_value()
-
-    def _bca(self, tasks: Sequence[str], weights: Sequence[float]) -> tuple[float, BCa | None]:
-        """The estimate of a combination, and its distribution where it has one."""
-        mixed = np.asarray(weights, dtype=np.float64)
-        estimate = float(np.mean([self.estimates[task] @ mixed for task in tasks]))
-        draws = self.combined(tasks, weights)
+        check_settings(self.resamples, level)
+        unit = np.eye(len(self.estimates[tasks[0]]))
+        estimate, draws = self._combined(tasks, unit[model] - unit[first])
         if not np.isfinite(estimate) or not len(draws):
-            return estimate, None
-        return estimate, BCa(draws, estimate, self._acceleration(tasks, mixed))
+            return Interval(estimate, np.nan, np.nan), np.nan
+        found = Distribution(draws)
+        return Interval(estimate, *found.interval(level)), found.p_value()
 
-    def combined(self, tasks: Sequence[str], weights: Sequence[float]) -> NDArray[np.float64]:
-        """The draws of a combination, as for :meth:`interval`; undefined ones are left out."""
-        mixed = np.asarray(weights, dtype=np.float64)
-        draws: Floats = np.mean([self.draws[task] @ mixed for task in tasks], axis=0)
-        return draws[np.isfinite(draws)]
+    def _combined(self, tasks: Sequence[str], weights: Floats) -> tuple[float, Floats]:
+        """Estimate and finite draws of the mean over tasks of the weighted sum over models."""
+        estimate = float(np.mean([self.estimates[task] @ weights for task in tasks]))
+        draws: Floats = np.mean([self.draws[task] @ weights for task in tasks], axis=0)
+        return estimate, draws[np.isfinite(draws)]
 
     def _acceleration(self, tasks: Sequence[str], weights: Floats) -> float:
         cubes = squares = 0.0

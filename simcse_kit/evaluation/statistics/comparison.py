@@ -51,7 +51,7 @@ class Difference:
         model: the one that is held against the first.
         difference: in points of Spearman x100, with the interval of the paired bootstrap.
         p: of the paired bootstrap, two-sided; below alpha exactly where the interval at level
-            1 - alpha excludes 0, see :mod:`~simcse_kit.evaluation.statistics.bca`.
+            1 - alpha excludes 0, see :mod:`~simcse_kit.evaluation.statistics.distribution`.
         adjusted: that p after Holm's correction: over all tasks and models, or for the mean over
             all models.
         williams: p of Williams' test; NaN for the mean.
@@ -123,7 +123,7 @@ def score_intervals(
     samples = {name: sample_of([task]) for name, task in report.tasks.items()}
     bootstrap = Bootstrap(samples, resamples=resamples, seed=seed, progress=progress)
     scores = {
-        name: bootstrap.interval(tasks, [1.0], level=level)
+        name: bootstrap.interval(tasks, level=level)
         for name, tasks in _groups(report.tasks).items()
     }
     return Intervals(scores, level, resamples, seed)
@@ -169,17 +169,14 @@ def compare_reports(
         progress=progress,
     )
     groups = _groups(reports[0].tasks)
-    unit = np.eye(len(reports)).tolist()
     scores = {
-        name: [bootstrap.interval(members, row, level=level) for row in unit]
+        name: [bootstrap.interval(members, model, level=level) for model in range(len(reports))]
         for name, members in groups.items()
     }
     found = []
     for number in range(1, len(reports)):
-        against = np.subtract(unit[number], unit[0]).tolist()
         for name, members in groups.items():
-            p = bootstrap.p_value(members, against)
-            interval = bootstrap.interval(members, against, level=level)
+            interval, p = bootstrap.difference(members, number, level=level)
             one, other = (math.nan, math.nan)
             if name != AVERAGE:
                 one, other = _dependent(tasks[name][number], tasks[name][0])

@@ -9,6 +9,7 @@ from simcse_kit.evaluation.statistics.bootstrap import Interval
 from simcse_kit.evaluation.statistics.comparison import Comparison, Difference
 from simcse_kit.evaluation.statistics.seeds import Systems
 from simcse_kit.evaluation.statistics.where import Flip
+from simcse_kit.visible import one_line
 
 __all__ = ["render_comparison", "render_systems"]
 
@@ -24,7 +25,7 @@ def render_comparison(found: Comparison) -> str:
         [[task, *map(_interval, each)] for task, each in found.scores.items()],
     )
     for model in found.models[1:]:
-        lines += ["", f"{model} less {found.models[0]}, on the same pairs"]
+        lines += ["", one_line(f"{model} less {found.models[0]}, on the same pairs")]
         lines += _table(
             ["task", "difference", "p", "Holm p", "Williams p", "Steiger p", "verdict"],
             [_difference(each) for each in found.of(model)],
@@ -47,10 +48,18 @@ def render_comparison(found: Comparison) -> str:
         for title, gain in ((f"placed better by {model}", 1), ("placed worse", -1)):
             moved = [flip for flip in found.flips.get(model, []) if flip.gain * gain > 0]
             if moved:
-                lines += ["", f"{title} (place among the pairs of the task, 0 least alike, 1 most)"]
+                lines += [
+                    "",
+                    f"{one_line(title)} (place among the pairs of the task, 0 least alike, 1 most)",
+                ]
                 lines += [_flip(flip) for flip in (moved if gain > 0 else moved[::-1])]
-    verdicts = "The verdict holds the Holm-adjusted p of the paired bootstrap against"
-    lines += ["", f"{verdicts} {1 - found.level:g}; over tasks, and for the mean over models."]
+    lines += [
+        "",
+        "Differences: percentile intervals of the paired bootstrap; p is the smallest alpha whose",
+        "interval at 1 - alpha excludes 0. The verdict compares the Holm-adjusted p with "
+        f"{1 - found.level:g}; the",
+        "adjustment is over tasks and models, and for the mean over models.",
+    ]
     return "\n".join(lines)
 
 
@@ -72,7 +81,7 @@ def render_systems(found: Systems) -> str:
         ],
     )
     for number in range(1, len(names)):
-        lines += ["", f"{names[number]} less {names[0]}, seed by seed"]
+        lines += ["", one_line(f"{names[number]} less {names[0]}, seed by seed")]
         lines += _table(
             ["task", "difference", "p", "Holm p", "verdict"],
             [
@@ -112,7 +121,8 @@ def _flip(flip: Flip) -> str:
         text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"
         for text in (flip.sentence1, flip.sentence2)
     )
-    return f"  {flip.task}: gold {gold:.2f}, first {one:.2f}, this {two:.2f}: {texts}"
+    said = f"{flip.task}: gold {gold:.2f}, first {one:.2f}, this {two:.2f}: {texts}"
+    return f"  {one_line(said)}"
 
 
 def _interval(interval: Interval, *, sign: bool = False) -> str:
@@ -136,6 +146,7 @@ def _p(value: float) -> str:
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns side by side: the first to the left, the others to the right."""
+    heads, rows = [one_line(head) for head in heads], [[one_line(c) for c in row] for row in rows]
     widths = [max(len(row[at]) for row in [heads, *rows]) for at in range(len(heads))]
     return [
         "  ".join(

@@ -10,8 +10,8 @@ from scipy.stats import rankdata
 
 from simcse_kit.evaluation.pairset import PairSet
 from simcse_kit.evaluation.results import TaskResult
-from simcse_kit.evaluation.statistics.bca import least_resamples
 from simcse_kit.evaluation.statistics.bootstrap import Bootstrap, Interval, Sample
+from simcse_kit.evaluation.statistics.distribution import least_resamples
 from simcse_kit.evaluation.statistics.slices import slices
 
 __all__ = ["Flip", "SliceScore", "flips_of", "sample_of", "slice_scores"]
@@ -144,11 +144,11 @@ def slice_scores(
         resamples = max(_SLICE_RESAMPLES, least_resamples(level))
         bootstrap = Bootstrap(samples[kind], resamples=resamples, seed=seed, progress=progress)
         members = list(samples[kind])
-        one, two, gap = (
-            bootstrap.interval(members, weights, level=level)
-            for weights in ([1.0, 0.0], [0.0, 1.0], [-1.0, 1.0])
-        )
-        scores = [one.estimate, two.estimate]
+        gap, _ = bootstrap.difference(members, 1, level=level)
+        scores = [
+            float(np.mean([bootstrap.estimates[task][model] for task in members]))
+            for model in range(2)
+        ]
         found.append(SliceScore(kind, pairs_of_kind, len(members), scores, gap))
     return found
 

@@ -1,10 +1,15 @@
-"""Bias-corrected and accelerated bootstrap: interval and p-value by one construction.
+"""The bootstrap distribution of a figure: interval and p-value by one construction.
 
-The interval at level 1 - alpha runs between two quantiles of the draws, whose shares Efron's
-formula moves by a bias and an acceleration (Efron 1987, "Better bootstrap confidence intervals",
-JASA 82; Efron and Tibshirani 1993, "An introduction to the bootstrap", equations 14.9 to 14.15).
-The p-value of "the true value is 0" is the smallest alpha whose interval excludes 0, solved from
-the same formula. So the two agree: p < alpha exactly where the interval at 1 - alpha excludes 0.
+The interval at level 1 - alpha runs between two quantiles of the draws. The p-value of "the true
+value is 0" is the smallest alpha whose interval excludes 0, solved from the same formula. So the
+two agree: p < alpha exactly where the interval at 1 - alpha excludes 0 (Efron and Tibshirani 1993,
+"An introduction to the bootstrap", chapters 13 and 14).
+
+Plain quantiles give the percentile interval. Moved by a bias and an acceleration they give the
+bias-corrected and accelerated one (BCa; Efron 1987, "Better bootstrap confidence intervals",
+JASA 82). It covers a single correlation best, whose draws are skewed. Of the difference of two
+equally good models the draws are symmetric, and the corrections add noise alone: with 30 pairs
+BCa calls them different in 8 % of trials in place of 5 % (evaluation/statistics).
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-__all__ = ["BCa", "least_resamples"]
+__all__ = ["Distribution", "least_resamples"]
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +43,7 @@ def least_resamples(level: float, tests: int = 1) -> int:
     return least
 
 
-class BCa:
+class Distribution:
     """The bootstrap distribution of one figure.
 
     The quantile of share s is the (B + 1) s-th smallest of B draws, interpolated, and the extreme
@@ -46,17 +51,29 @@ class BCa:
 
     Args:
         draws: (B,) finite values of the resamples.
-        estimate: the figure of the pairs as they are.
-        acceleration: a sixth of the skewness of the jackknife influences.
+        bias: of the median of the draws, as a normal deviate; 0 for percentile intervals.
+        acceleration: of the standard error; 0 for percentile intervals.
     """
 
-    def __init__(self, draws: Floats, estimate: float, acceleration: float):
+    def __init__(self, draws: Floats, *, bias: float = 0.0, acceleration: float = 0.0):
         self._draws = np.sort(draws)
+        self._bias = bias
         self._acceleration = acceleration
+
+    @classmethod
+    def corrected(cls, draws: Floats, estimate: float, acceleration: float) -> Distribution:
+        """The distribution that gives BCa intervals.
+
+        Args:
+            draws: (B,) finite values of the resamples.
+            estimate: the figure of the pairs as they are.
+            acceleration: a sixth of the skewness of the jackknife influences.
+        """
         below = float(np.sum(draws < estimate) + np.sum(draws == estimate) / 2) / len(draws)
         # All draws on one side would put the bias at infinity.
         edge = 0.5 / len(draws)
-        self._bias = float(ndtri(min(max(below, edge), 1 - edge)))
+        bias = float(ndtri(min(max(below, edge), 1 - edge)))
+        return cls(draws, bias=bias, acceleration=acceleration)
 
     def interval(self, level: float) -> tuple[float, float]:
         """Lower and upper end of the interval at ``level``."""
