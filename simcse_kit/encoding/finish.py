@@ -9,6 +9,7 @@ from pathlib import Path
 
 from simcse_kit.atomic import move, remove_leftovers, replacement, write_whole
 from simcse_kit.digests import sha256_of
+from simcse_kit.encoding.claim import finishing, others_at_work
 from simcse_kit.encoding.formats import FORMATS
 from simcse_kit.encoding.journal import JOB, MANIFEST, Entry, Journal
 from simcse_kit.encoding.target import Target
@@ -21,7 +22,7 @@ AGAIN = "make room, then the same command goes on"
 
 
 def finish(journal: Journal, target: Target, shards: int, rows: int) -> str | None:
-    """Verify a job, and join it if one file is wanted.
+    """Verify a job, and join it if one file is wanted; one process of the job at a time.
 
     Args:
         journal: of the job.
@@ -35,6 +36,11 @@ def finish(journal: Journal, target: Target, shards: int, rows: int) -> str | No
     Raises:
         ConfigError: a shard or the file is not as it was written, or the file cannot be written.
     """
+    with finishing(target):
+        return _finish(journal, target, shards, rows)
+
+
+def _finish(journal: Journal, target: Target, shards: int, rows: int) -> str | None:
     finished = journal.finished()
     entries = [finished[number] for number in range(shards) if number in finished]
     if len(entries) < shards:
@@ -53,7 +59,7 @@ def finish(journal: Journal, target: Target, shards: int, rows: int) -> str | No
             f"{target.work} holds {counted:,} rows for {rows:,} sentences; begin anew with "
             "--overwrite"
         )
-    remove_leftovers(target.work)
+    remove_leftovers(target.work, at_work=others_at_work(target))
     if not target.one_file:
         return _write_manifest(target.work, entries, rows)
     digest = _join(target, [target.work / entry.file for entry in entries], rows)

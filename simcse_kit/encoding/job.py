@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
@@ -18,6 +19,7 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.fingerprint import fingerprint
 from simcse_kit.encoder.precision.lower import Precision
 from simcse_kit.encoder.stream import CHUNK, stream_vectors
+from simcse_kit.encoding.claim import REMEDY, claimed, others_at_work
 from simcse_kit.encoding.finish import AGAIN, clear, finish
 from simcse_kit.encoding.formats import FORMATS
 from simcse_kit.encoding.journal import JOB, Entry, Journal, text_sum
@@ -139,7 +141,17 @@ class _Job:
         overwrite: bool,
         progress: bool,
     ) -> Encoded:
-        self._processes.agree(lambda: self._begin(overwrite))
+        with ExitStack() as claims:
+            if self._processes.first:
+                claims.enter_context(claimed(self._target))
+            self._processes.agree(lambda: self._begin(overwrite))
+            if not self._processes.first:
+                claims.enter_context(claimed(self._target))
+            return self._run(sentences, total, text_bytes, progress)
+
+    def _run(
+        self, sentences: Iterable[str], total: int | None, text_bytes: int, progress: bool
+    ) -> Encoded:
         self._finished = self._journal.finished()
         if self._finished:
             logger.info("%d finished shards are kept in %s", len(self._finished), self._target.work)
@@ -150,7 +162,7 @@ class _Job:
                 self._check_room(total, total - done, text_bytes)
             self._compute(sentences, left, progress)
         except SimcseError:
-            if self._processes.size == 1 and not self._journal.finished():
+            if not self._journal.finished() and not others_at_work(self._target):
                 clear(self._target.work)
             raise
         self._processes.meet()
@@ -168,8 +180,13 @@ class _Job:
         )
 
     def _begin(self, overwrite: bool) -> None:
-        work, remedy = self._target.work, "begin anew with --overwrite, or give another --output"
+        work = self._target.work
         if overwrite and (work / JOB).exists():
+            if others_at_work(self._target):
+                raise ConfigError(
+                    f"other processes compute parts of {work}, which --overwrite would remove; "
+                    "wait for them or end them"
+                )
             clear(work)
         assert self._encoder.source is not None
         job: dict[str, Any] = {
@@ -181,7 +198,7 @@ class _Job:
             "shard_rows": self._target.shard_rows,
             **asdict(self._settings),
         }
-        self._journal.begin(job, remedy=remedy)
+        self._journal.begin(job, remedy=REMEDY)
 
     def _check_room(self, total: int, left: int, text_bytes: int) -> None:
         row = self._encoder.embedding_dim * self._format.bytes_per_number

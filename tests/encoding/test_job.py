@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -316,3 +318,91 @@ def test_finished_shards_are_named(
     with caplog.at_level(logging.INFO, "simcse_kit"):
         run(encoder, tmp_path / "v", TEXTS)
     assert "5 finished shards are kept" in caplog.text
+
+
+# ---------------------------------------------------------------- several at once
+
+
+class Paused:
+    """Sentences that stop after the first shard until another job has been tried."""
+
+    def __init__(self, texts: list[str], then: Callable[[], Any]):
+        self.texts, self.then = texts, then
+
+    def __iter__(self) -> Any:
+        yield from self.texts[:11]
+        self.then()
+        yield from self.texts[11:]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no flock")
+@pytest.mark.parametrize("output", ["v.npy", "folder"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_same_command_at_once_is_refused_and_the_first_goes_on(
+    output: str, overwrite: bool, encoder: SentenceEncoder, tmp_path: Path
+) -> None:
+    def again() -> None:
+        with pytest.raises(ConfigError, match=r"computes the same at this time; wait"):
+            run(encoder, tmp_path / output, TEXTS, overwrite=overwrite)
+
+    done = run(encoder, tmp_path / output, Paused(TEXTS, again))  # type: ignore[arg-type]
+    assert done.complete
+    assert not list(tmp_path.rglob(".*"))
+    assert run(encoder, tmp_path / output, TEXTS).complete
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no flock")
+def test_parts_run_at_once_and_spoil_nothing_of_each_other(
+    encoder: SentenceEncoder, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+
+    def others() -> None:
+        # The same part, the whole, and a new beginning are refused; the other part is not, even
+        # where it fails before it has finished a shard.
+        for part, overwrite in (((1, 2), False), ((1, 1), False), ((2, 2), True)):
+            with pytest.raises(ConfigError, match=r"at this time|compute parts of"):
+                run(encoder, folder, TEXTS, part=part, overwrite=overwrite)
+        with pytest.raises(DataError):
+            run(encoder, folder, Broken(), part=(2, 2))  # type: ignore[arg-type]
+        assert not run(encoder, folder, TEXTS, part=(2, 2)).complete
+
+    class Broken:
+        def __iter__(self) -> Any:
+            raise DataError("blank line")
+
+    assert run(encoder, folder, Paused(TEXTS, others), part=(1, 2)).complete  # type: ignore[arg-type]
+    assert not list(tmp_path.rglob(".*"))
+    assert json.loads((folder / "manifest.json").read_text())["rows"] == len(TEXTS)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no flock")
+@pytest.mark.parametrize("parts", [1, 3])
+def test_processes_that_start_at_once_leave_one_right_output(
+    parts: int, tiny_encoder_dir: Path, encoder: SentenceEncoder, tmp_path: Path
+) -> None:
+    lines = sentences(400)
+    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    output = "v.npy" if parts == 1 else "folder"
+    command = [sys.executable, "-m", "simcse_kit", "-q", "encode", str(tiny_encoder_dir)]
+    command += [str(tmp_path / "a.txt"), "--shard-rows", "40", "--output", str(tmp_path / output)]
+    orders = [[], []] if parts == 1 else [["--shards", f"{n}/{parts}"] for n in (1, 2, 3)]
+    started = [
+        subprocess.Popen([*command, *order], stdout=-1, stderr=-1, text=True) for order in orders
+    ]
+    said = [process.communicate() for process in started]
+    assert not any("Traceback" in err for _, err in said)
+    codes = sorted(process.returncode for process in started)
+    # One may have been through before the other began.
+    assert codes in ([[0, 2], [0, 0]] if parts == 1 else [[0, 0, 0]]), said
+    expected = encoder.encode(lines)
+    assert not list(tmp_path.rglob(".*"))
+    if parts == 1:
+        np.testing.assert_allclose(np.load(tmp_path / "v.npy"), expected, atol=1e-6)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "v.npy"]
+    else:
+        shards = sorted((tmp_path / "folder").glob("part-*"))
+        found = np.concatenate([np.load(path) for path in shards])
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert (tmp_path / "folder" / "manifest.json").exists()
