@@ -18,6 +18,7 @@ import numpy as np
 
 from simcse_kit.evaluation.scores import spearman
 from simcse_kit.evaluation.statistics.bootstrap import Bootstrap, Sample
+from simcse_kit.evaluation.statistics.distribution import Distribution
 
 # Pairs of the seven tasks, and of their subsets.
 TASKS = {
@@ -58,10 +59,11 @@ def timing() -> dict[str, float]:
         }
         wall, cpu = time.perf_counter(), time.process_time()
         bootstrap = Bootstrap(some, resamples=10_000)
-        weights = [1.0, -1.0][:models]
-        for name in some:
-            bootstrap.interval([name], weights)
-        bootstrap.interval(list(some), weights)
+        for tasks in ([name] for name in some):
+            bootstrap.interval(tasks)
+            bootstrap.difference(tasks, models - 1)
+        bootstrap.interval(list(some))
+        bootstrap.difference(list(some), models - 1)
         found[f"seconds, {models} models"] = time.perf_counter() - wall
         found[f"CPU seconds, {models} models"] = time.process_time() - cpu
     return found
@@ -75,7 +77,7 @@ def coverage(pairs: int, rho: float, steps: int | None) -> dict[str, object]:
     for trial in range(TRIALS):
         sample = drawn(rng, pairs, rho, steps=steps)
         bootstrap = Bootstrap({"a": sample}, resamples=RESAMPLES, seed=trial, threads=1)
-        interval = bootstrap.interval(["a"], [1.0])
+        interval = bootstrap.interval(["a"])
         held += interval.low <= true <= interval.high
     return {"pairs": pairs, "rho": rho, "steps of gold": steps, "true": true, "held": held / TRIALS}
 
@@ -83,13 +85,13 @@ def coverage(pairs: int, rho: float, steps: int | None) -> dict[str, object]:
 def null_comparisons(pairs: int, rho: float, shared: float, steps: int | None) -> dict[str, object]:
     """Two equally good models, whose errors share so much of their variance.
 
-    "before" is the p-value used up to version 0.1.0: the share of resamples on the far side of 0,
-    next to the same BCa interval.
+    "before" is the rule up to version 0.1.0: as p the share of resamples on the far side of 0,
+    as interval BCa. "BCa" takes both from the BCa interval, "now" both from percentiles.
     """
     rng = np.random.default_rng(3)
-    counts = dict.fromkeys(
-        ("rejected before", "rejected now", "contradictions before", "contradictions now"), 0
-    )
+    weights = np.array([1.0, -1.0])
+    rejected = dict.fromkeys(("before", "BCa", "now"), 0)
+    contradictions = dict(rejected)
     for trial in range(COMPARISONS):
         gold = rng.standard_normal(pairs)
         common, own = rng.standard_normal(pairs), rng.standard_normal((2, pairs))
@@ -99,19 +101,27 @@ def null_comparisons(pairs: int, rho: float, shared: float, steps: int | None) -
             gold = np.clip(np.round((gold + 2) / 4 * steps), 0, steps)
         sample = Sample(gold, predicted, (pairs,))
         bootstrap = Bootstrap({"a": sample}, resamples=RESAMPLES, seed=trial, threads=1)
-        interval = bootstrap.interval(["a"], [1.0, -1.0])
-        excludes = interval.low > 0 or interval.high < 0
-        draws = bootstrap.combined(["a"], [1.0, -1.0])
+        draws = bootstrap.draws["a"] @ weights
+        corrected = Distribution.corrected(
+            draws, bootstrap.estimates["a"] @ weights, bootstrap._acceleration(["a"], weights)
+        )
         tail = min(int(np.sum(draws <= 0)), int(np.sum(draws >= 0)))
-        ps = {
-            "before": min(1.0, 2 * (tail + 1) / (len(draws) + 1)),
-            "now": bootstrap.p_value(["a"], [1.0, -1.0]),
-        }
-        for when, p in ps.items():
-            counts[f"rejected {when}"] += p < 0.05
-            counts[f"contradictions {when}"] += (p < 0.05) != excludes
-    shares = {name: count / COMPARISONS for name, count in counts.items()}
-    return {"pairs": pairs, "rho": rho, "shared": shared, "steps of gold": steps, **shares}
+        interval, p = bootstrap.difference(["a"], 0, 1)
+        for rule, value, (low, high) in (
+            ("before", min(1.0, 2 * (tail + 1) / (len(draws) + 1)), corrected.interval(0.95)),
+            ("BCa", corrected.p_value(), corrected.interval(0.95)),
+            ("now", p, (interval.low, interval.high)),
+        ):
+            rejected[rule] += value < 0.05
+            contradictions[rule] += (value < 0.05) != (low > 0 or high < 0)
+    return {
+        "pairs": pairs,
+        "rho": rho,
+        "shared": shared,
+        "steps of gold": steps,
+        "rejected at 0.05": {rule: count / COMPARISONS for rule, count in rejected.items()},
+        "contradictions": {rule: count / COMPARISONS for rule, count in contradictions.items()},
+    }
 
 
 def paired_test() -> dict[str, object]:

@@ -20,7 +20,7 @@ from simcse_kit.evaluation.leaks.recorded import recorded_leaks
 from simcse_kit.evaluation.pairs_file import load_pairs_file
 from simcse_kit.evaluation.pairset import PairSet
 from simcse_kit.evaluation.report.data import leak_table
-from simcse_kit.evaluation.report.markdown import markdown
+from simcse_kit.evaluation.report.markdown import escaped, markdown
 from simcse_kit.evaluation.report.numbers import Cell
 from simcse_kit.evaluation.report.page import write_report
 from simcse_kit.evaluation.report.tables import Row, Table
@@ -156,6 +156,13 @@ def test_markdown_reads_no_name_or_sentence_as_markup() -> None:
         r"# \_t\_", "", "## s", "", r"### \#h", "", r"| | a\|b | \*c\* |", "|---|---:|---:|",
         r"| \<i\>x\</i\> | \[y\](z) | two lines |", "",
     ]  # fmt: skip
+
+
+def test_markdown_makes_no_link_mention_or_turn_of_text() -> None:
+    assert escaped("see https://a.b, WWW.c.d, e@f.g or @you") == (
+        r"see https\://a.b, WWW\.c.d, e\@f.g or \@you"
+    )
+    assert escaped("a\u202eb\x1b[2J\r\n# c") == r"a\\u202eb\\x1b\[2J \# c"
 
 
 def test_leaks_of_the_recorded_training_text(tmp_path: Path) -> None:

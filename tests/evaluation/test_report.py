@@ -23,6 +23,7 @@ from simcse_kit.evaluation.results import (
 )
 from simcse_kit.evaluation.statistics.bootstrap import Interval
 from simcse_kit.evaluation.table import render_side_by_side
+from simcse_kit.visible import one_line
 from tests.evaluation.report_inputs import HISTORY, Page, geometry, report, task
 
 BEFORE = report("org/base", 53.84, geometry=geometry(0.11, -0.92))
@@ -131,6 +132,20 @@ def test_figures_take_their_colours_from_the_page(both: Path) -> None:
 HOSTILE = "<script>alert(1)</script>\"'&amp;{{ 7*7 }}$x^2$\u202e"
 
 
+def body(source: str) -> str:
+    """The page's body without the values of attributes."""
+    inside = source.split("<main>")[1]
+    return re.sub(r"<[^<>]*>", lambda tag: re.sub(r'"[^"]*"', "", tag[0]), inside)
+
+
+def test_the_page_may_load_and_send_nothing(tmp_path: Path) -> None:
+    source = write_report([AFTER], tmp_path).read_text(encoding="utf-8")
+    policy = re.findall(r'Content-Security-Policy" content="([^"]*)"', source)[0]
+    rules = [rule.strip() for rule in policy.split(";")]
+    for rule in ("default-src 'none'", "base-uri 'none'", "form-action 'none'"):
+        assert rule in rules
+
+
 def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     evil = replace(task(HOSTILE, 50.0), subsets={HOSTILE + "s": task("x", 1).subsets["first"]})
     shape = replace(geometry(), source=HOSTILE)
@@ -139,7 +154,15 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     read = page(path)
     assert not any(tag == "script" for tag, _ in read.tags)
     assert read.text.count("<script>alert(1)</script>\"'&amp;{{ 7*7 }}") >= 8
-    assert "49" not in read.row(HOSTILE)[0]
+    assert "49" not in read.row(one_line(HOSTILE))[0]
+    # No character turns the order of what follows, and each name is isolated.
+    source = path.read_text(encoding="utf-8")
+    assert "\u202e" not in source
+    text = body(source)
+    places = [found.start() for found in re.finditer(r"&lt;script&gt;", text)]
+    assert len(places) >= 8
+    for place in places:
+        assert text.rfind("<bdi", 0, place) > text.rfind("</bdi>", 0, place), text[:place][-80:]
     training = write_training_report(
         HISTORY, tmp_path, title=HOSTILE, summary={HOSTILE: HOSTILE, "b": "</dl>"}
     )

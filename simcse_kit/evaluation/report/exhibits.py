@@ -10,6 +10,7 @@ from simcse_kit.evaluation.exhibit import SentenceMap
 from simcse_kit.evaluation.report.numbers import DASH, Cell, counted, fixed
 from simcse_kit.evaluation.report.tables import Row, Table, roles
 from simcse_kit.evaluation.results import Report
+from simcse_kit.visible import one_line
 
 __all__ = [
     "Drawing",
@@ -68,7 +69,7 @@ def _drawing(title: str, shown: SentenceMap) -> Drawing:
         for x, y in shown.points
     )
     said = tuple(
-        (sentence, tuple((text, fixed(cosine)) for text, cosine in near))
+        (one_line(sentence), tuple((one_line(text), fixed(cosine)) for text, cosine in near))
         for sentence, near in zip(shown.sentences, shown.neighbours, strict=True)
     )
     first, second = (fixed(100 * share, 1) for share in shown.shares)

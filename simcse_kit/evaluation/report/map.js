@@ -5,8 +5,9 @@ for (const box of document.querySelectorAll(".map")) {
   const texts = JSON.parse(box.querySelector("template").content.textContent);
   let chosen = -1;
   const line = (tag, text) => {
-    const part = document.createElement(tag);
-    part.textContent = text;
+    const part = document.createElement(tag), isolated = document.createElement("bdi");
+    isolated.textContent = text;
+    part.append(isolated);
     return part;
   };
   const show = (index) => {

@@ -3,7 +3,8 @@
 Every page is one file that needs no network: style, figures and the one script (of the map of
 sentences) are inside it, and a content security policy in its head lets the browser load nothing
 else and run nothing but that script. Names of models, tasks and subsets, and all sentences, are
-untrusted and reach the page only through the escaping template engine.
+untrusted and reach the page only through the escaping template engine; each stands in an element of
+its own, so that text from right to left does not move what is around it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from simcse_kit.evaluation.report.markdown import markdown
 from simcse_kit.evaluation.report.numbers import counted
 from simcse_kit.evaluation.results import SCHEMA, Report
 from simcse_kit.evaluation.statistics.comparison import Comparison
+from simcse_kit.visible import one_line
 
 __all__ = ["write_report", "write_training_report"]
 
@@ -183,12 +185,18 @@ def _render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_shown,
     )
     script = _asset("map.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(
         style=Markup(_asset("style.css")), script=Markup(script), digest=digest, **values
     )
+
+
+def _shown(value: Any) -> Any:
+    """Text of ours or of others on one line, with what could turn its order escaped."""
+    return one_line(value) if type(value) is str else value
 
 
 def _write(folder: Path, documents: Mapping[str, str]) -> None:
