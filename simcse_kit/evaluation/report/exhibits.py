@@ -101,7 +101,7 @@ def neighbour_tables(reports: Sequence[Report]) -> list[tuple[str, Table]]:
             Row(
                 f"{place + 1}",
                 tuple(
-                    Cell(f"{near[place][0]} ({fixed(near[place][1])})")
+                    Cell(near[place][0], note=fixed(near[place][1]))
                     if place < len(near)
                     else Cell(DASH, "There is no map of this model.")
                     for near in lists
@@ -122,7 +122,7 @@ def miss_tables(reports: Sequence[Report]) -> list[tuple[str, Table]]:
         if report.exhibit and report.exhibit.misses:
             rows = tuple(
                 Row(
-                    f"{miss.sentence1} / {miss.sentence2}",
+                    miss.sentence1,
                     (
                         Cell(miss.task),
                         Cell(f"{miss.gold:g}"),
@@ -130,6 +130,7 @@ def miss_tables(reports: Sequence[Report]) -> list[tuple[str, Table]]:
                         Cell(fixed(100 * miss.places[0], 0)),
                         Cell(fixed(100 * miss.places[1], 0)),
                     ),
+                    second=miss.sentence2,
                 )
                 for miss in report.exhibit.misses
             )

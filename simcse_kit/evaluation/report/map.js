@@ -4,10 +4,10 @@ for (const box of document.querySelectorAll(".map")) {
   const points = [...svg.querySelectorAll("circle")], field = box.querySelector("input");
   const texts = JSON.parse(box.querySelector("template").content.textContent);
   let chosen = -1;
-  const line = (tag, text) => {
+  const line = (tag, text, note = "") => {
     const part = document.createElement(tag), isolated = document.createElement("bdi");
     isolated.textContent = text;
-    part.append(isolated);
+    part.append(isolated, note);
     return part;
   };
   const show = (index) => {
@@ -16,7 +16,7 @@ for (const box of document.querySelectorAll(".map")) {
     chosen = index;
     points[index].classList.add("chosen");
     const list = document.createElement("ol");
-    for (const [text, cosine] of texts[index][1]) list.append(line("li", text + " (" + cosine + ")"));
+    for (const [text, cosine] of texts[index][1]) list.append(line("li", text, " (" + cosine + ")"));
     said.replaceChildren(line("b", texts[index][0]), list);
   };
   const nearest = (event) => {

@@ -36,7 +36,10 @@ def _table(table: Table) -> list[str]:
     ]
     for row in table.rows:
         name = f"{row.name} ({row.hint})" if row.hint else row.name
-        cells = " | ".join(escaped(cell.text) for cell in row.cells)
+        name = f"{name} / {row.second}" if row.second else name
+        cells = " | ".join(
+            escaped(f"{cell.text} ({cell.note})" if cell.note else cell.text) for cell in row.cells
+        )
         lines.append(f"| {escaped(name)} | {cells} |")
     notes = [*table.notes]
     if table.explained:

@@ -33,11 +33,13 @@ class Cell:
         text: what is shown.
         why: the explanation where ``text`` is a dash, else empty.
         trend: ``"better"``, ``"worse"`` or ``""``; set on differences only.
+        note: a number about a ``text`` that is a sentence, shown behind it.
     """
 
     text: str
     why: str = ""
     trend: str = ""
+    note: str = ""
 
 
 def is_number(value: object) -> bool:

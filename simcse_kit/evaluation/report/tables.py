@@ -43,7 +43,8 @@ _ABSENT = "Not evaluated for this model."
 class Row:
     """One table row: its name, one cell a column, and a style word.
 
-    ``marks`` are places on a scale of 0 to 100, one a model, for the small dot chart.
+    ``marks`` are places on a scale of 0 to 100, one a model, for the small dot chart. ``second`` is
+    the other text of a row that is named by two.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Row:
     kind: str = ""
     hint: str = ""
     marks: tuple[float | None, ...] = ()
+    second: str = ""
 
 
 @dataclass(frozen=True, slots=True)
