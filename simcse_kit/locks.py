@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from simcse_kit.errors import ConfigError
@@ -21,7 +21,7 @@ from simcse_kit.errors import ConfigError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["is_locked", "locked"]
+__all__ = ["is_locked", "locked", "output_locked"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,35 @@ def locked(path: Path, *, busy: str, wait: bool = False) -> Iterator[None]:
             with suppress(OSError):
                 path.unlink()
         os.close(descriptor)
+
+
+@contextmanager
+def output_locked(folder: Path, purpose: str, *, busy: str) -> Iterator[None]:
+    """Hold the output folder ``folder``, which need not exist, for a purpose.
+
+    The lock file is beside the folder, or inside where nothing can be written beside it (a mounted
+    volume).
+
+    Args:
+        folder: of the output; the folder above it is made.
+        purpose: a word; each purpose has a lock of its own.
+        busy: as for :func:`locked`.
+
+    Raises:
+        ConfigError: another process holds it.
+        OSError: the file cannot be made.
+    """
+    beside = folder.absolute()
+    path = beside.with_name(f".{beside.name}.{purpose}.lock")
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(path, busy=busy))
+        except OSError:
+            if not folder.is_dir():
+                raise
+            held.enter_context(locked(folder / f".{purpose}.lock", busy=busy))
+        yield
 
 
 def is_locked(path: Path) -> bool:

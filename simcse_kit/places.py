@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -88,6 +87,8 @@ def check_distinct(places: Mapping[str, str | Path | None]) -> None:
 
 def _try_to_write(folder: Path, path: Path, option: str) -> None:
     """Permissions and kinds of disk say too little; a file is made, without a name."""
+    import tempfile  # most commands do without it, and `--help` is quick
+
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass

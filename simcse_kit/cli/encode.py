@@ -13,6 +13,7 @@ import typer
 
 from simcse_kit.allocator import keep_few_kernels
 from simcse_kit.errors import ConfigError
+from simcse_kit.places import check_distinct, check_file_place, check_folder_place
 from simcse_kit.startup import collection_paused
 
 __all__ = ["encode_command"]
@@ -75,6 +76,8 @@ def encode_command(
     )
     from simcse_kit.text.lines import STDIN, read_lines
 
+    (check_file_place if target.one_file else check_folder_place)(target.path, "--output")
+    check_distinct({"INPUT": None if source == STDIN else source, "--output": output})
     # Row i of the output is line i of the input, so a blank line is an error and not a gap. Reading
     # is quick: better to meet a bad last line now than after hours of computing.
     total = None if source == STDIN else sum(1 for _ in read_lines(source))

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +21,7 @@ from simcse_kit.encoder.pooling import HEAD_POOLINGS, LAYER_POOLINGS
 from simcse_kit.encoder.recipe import ST_POOLINGS, TEMPLATE_POOLING, layer_weights
 from simcse_kit.encoder.template import SENTENCE
 from simcse_kit.errors import ModelError
+from simcse_kit.locks import output_locked
 from simcse_kit.visible import one_line
 
 if TYPE_CHECKING:
@@ -50,8 +51,19 @@ def staged_folder(folder: Path) -> Iterator[Path]:
     """A folder to write a model to, which takes the place of ``folder`` when the block is through.
 
     Raises:
+        ConfigError: another process is writing a model there.
         ModelError: it cannot be written; any OSError of the block is taken for that.
     """
+    with ExitStack() as held:
+        try:
+            busy = f"writes {folder} at this time; wait until it is through, or give another folder"
+            held.enter_context(output_locked(folder, "saving", busy=busy))
+        except OSError as error:
+            raise ModelError(f"{folder} cannot be written: {error.strerror or error}") from None
+        yield from _staged(folder)
+
+
+def _staged(folder: Path) -> Iterator[Path]:
     try:
         # Inside a folder that exists: it may be a mounted volume, and its parent not ours.
         home = folder if folder.is_dir() else folder.parent

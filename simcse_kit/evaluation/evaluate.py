@@ -99,7 +99,7 @@ def evaluate(
         key: replace(task.score(vectors, progress=progress), name=key)
         for key, task in beside.items()
     }
-    found: Geometry | None = None if shape is None else geometry(vectors, *shape)
+    found: Geometry | None = None if shape is None else geometry(vectors, *shape, progress=progress)
     pooling = getattr(encoder, "pooling", None)
     report = Report(
         model=name or type(encoder).__name__,

@@ -134,7 +134,7 @@ def sentence_map(vectors: Embeddings, sentences: Sequence[str], source: str) -> 
         points = np.column_stack([points, np.zeros(len(points))])
     whole = float((singular**2).sum())
     shares = [float(value**2) / whole if whole > 0 else 0.0 for value in [*singular, 0.0][:2]]
-    places = nearest(cloud, min(NEAR, len(sentences) - 1))[shown]
+    places = nearest(cloud, min(NEAR, len(sentences) - 1), rows=shown)
     near = tuple(
         tuple((sentences[other], float(unit[row] @ unit[other])) for other in others)
         for row, others in zip(shown, places, strict=True)

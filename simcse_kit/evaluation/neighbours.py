@@ -17,7 +17,13 @@ NEIGHBOURS = 10
 Places = NDArray[np.int64]
 
 
-def nearest(vectors: NDArray[np.float32], k: int = NEIGHBOURS) -> Places:
+def nearest(
+    vectors: NDArray[np.float32],
+    k: int = NEIGHBOURS,
+    *,
+    rows: Places | None = None,
+    progress: bool = False,
+) -> Places:
     """The k nearest others of every row by cosine: (n, k) row numbers, nearest first.
 
     Exact, in tiles; memory beyond the vectors and the result is that of a tile.
@@ -25,6 +31,8 @@ def nearest(vectors: NDArray[np.float32], k: int = NEIGHBOURS) -> Places:
     Args:
         vectors: (n, d), of any length but 0.
         k: at most n - 1.
+        rows: (q,) those whose neighbours are wanted; all if None.
+        progress: a bar on stderr, after two seconds, on a terminal.
 
     Raises:
         ConfigError: k is not 1 to n - 1.
@@ -33,11 +41,12 @@ def nearest(vectors: NDArray[np.float32], k: int = NEIGHBOURS) -> Places:
     if not 1 <= k < count:
         raise ConfigError(f"nearest: k is {k} for {count} vectors; allowed: 1 to {count - 1}")
     unit = unit_rows(vectors)
-    _, places = top_k(unit, unit, k + 1)
-    own = places == np.arange(count)[:, None]
+    wanted = np.arange(count) if rows is None else rows
+    _, places = top_k(unit if rows is None else unit[rows], unit, k + 1, progress=progress)
+    own = places == wanted[:, None]
     # Where equal vectors have pushed a row out of its own list, the farthest goes in its place.
     own[~own.any(axis=1), -1] = True
-    others: Places = places[~own].reshape(count, k)
+    others: Places = places[~own].reshape(len(wanted), k)
     return others
 
 

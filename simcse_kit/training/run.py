@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import time
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.fingerprint import fingerprint
 from simcse_kit.environment import environment
 from simcse_kit.errors import ConfigError, ModelError
+from simcse_kit.locks import output_locked
 from simcse_kit.methods.base import Method
 from simcse_kit.processes import Processes
 from simcse_kit.training.assemble import assembled_trainer, collator_of, longest, sample
@@ -84,17 +86,25 @@ def train(
             logging.getLogger("transformers.training_args").setLevel(logging.ERROR)
         if not processes.first:
             logging.getLogger("simcse_kit").setLevel(logging.ERROR)
-        return _train(
-            config,
-            processes,
-            resume=resume,
-            overwrite=overwrite,
-            allow_changed=allow_changed,
-        )
+        with ExitStack() as held:
+            return _train(
+                config,
+                processes,
+                held,
+                resume=resume,
+                overwrite=overwrite,
+                allow_changed=allow_changed,
+            )
 
 
 def _train(
-    config: RunConfig, processes: Processes, *, resume: bool, overwrite: bool, allow_changed: bool
+    config: RunConfig,
+    processes: Processes,
+    held: ExitStack,
+    *,
+    resume: bool,
+    overwrite: bool,
+    allow_changed: bool,
 ) -> TrainResult:
     def prepared_run() -> Prepared:
         return prepare(
@@ -110,6 +120,7 @@ def _train(
     processes.meet()
     prepared = first or prepared_run()
     config, arguments = prepared.config, prepared.arguments
+    processes.agree(lambda: _hold(Path(config.training.output), held))
     if not processes.first:
         arguments.report_to = []
 
@@ -190,6 +201,17 @@ def _train(
     dev_name = None if prepared.dev is None else prepared.dev.name
     processes.agree(lambda: save_results(config, method, prepared.corpus, dev_name, result))
     return result
+
+
+def _hold(output: Path, held: ExitStack) -> None:
+    """Keep other runs out of the output folder until the end of this one."""
+    busy = f"trains into {output} at this time; wait until it is through, or give another --output"
+    try:
+        held.enter_context(output_locked(output, "training", busy=busy))
+    except OSError as error:
+        raise ConfigError(
+            f"output folder {output} cannot be used: {error.strerror or error}"
+        ) from None
 
 
 def _claim(prepared: Prepared, method: Method, resume: bool) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from simcse_kit.cli.main import app, main
 from simcse_kit.cli.streams import OutputError, guarded
+from simcse_kit.locks import output_locked
 from simcse_kit.visible import one_line, visible
 from tests.cli.conftest import Done, Simcse
 from tests.small_data import sentences
@@ -261,6 +262,33 @@ def test_places_are_checked_before_any_model_is_opened(
             done = simcse(command, "no-model", "--tasks", pairs, *options)
         assert (done.code, done.out) == (2, "")
         assert said in done.err, done.err
+
+
+@linux
+def test_a_second_run_into_one_output_is_refused(
+    simcse: Simcse, texts: Path, tiny_encoder_dir: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    command = ["train", texts, "--model", tiny_encoder_dir, "--batch-size", "8"]
+    command += ["--max-steps", "1", "--output", output]
+    with output_locked(output, "training", busy="is busy"):
+        done = simcse(*command)
+        assert done.code == 2
+        assert f"process {os.getpid()} trains into {output} at this time" in done.err
+        assert not output.exists()
+    assert simcse(*command).code == 0
+    assert not list(tmp_path.glob(".*.lock"))
+
+
+def test_vectors_do_not_replace_their_text(
+    simcse: Simcse, tiny_encoder_dir: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a cat"}\n')
+    done = simcse("encode", tiny_encoder_dir, path, "--output", path)
+    assert done.code == 2
+    assert "INPUT and --output are the same file" in done.err
+    assert path.read_text() == '{"text": "a cat"}\n'
 
 
 def test_two_outputs_in_one_file_are_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from simcse_kit.encoder import persistence
 from simcse_kit.encoder.dense import ACTIVATIONS, Dense
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.pooling import POOLINGS
-from simcse_kit.errors import ModelError
+from simcse_kit.errors import ConfigError, ModelError
 from tests.encoder.conftest import SENTENCES, edit_json, naive
 
 Family = Callable[[str], Path]
@@ -271,6 +272,24 @@ def test_failing_while_writing(
         encoder.save(folder)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*.*") if p.is_file()} == before
     assert folder.exists() is exists
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no flock")
+@pytest.mark.parametrize("exists", [False, True])
+def test_two_that_save_at_once_do_not_mix(family: Family, tmp_path: Path, exists: bool) -> None:
+    encoder = SentenceEncoder.load(family("bert"))
+    folder = tmp_path / "out"
+    if exists:
+        encoder.save(folder)
+    with persistence.staged_folder(folder) as staging:
+        for name in ("modules.json", "config.json"):
+            (staging / name).write_text("{}")
+        with pytest.raises(ConfigError, match=r"writes .*out at this time; wait"):
+            encoder.save(folder)
+        assert staging.is_dir()
+    assert (folder / "config.json").read_text() == "{}"
+    encoder.save(folder)
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_unwritable(family: Family, tmp_path: Path) -> None:

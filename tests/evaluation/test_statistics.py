@@ -38,7 +38,10 @@ def test_weighted_ranks_are_the_ranks_of_repeated_pairs(
     rows: list[tuple[int, int, int, int]],
 ) -> None:
     gold, coarse, fine, weights = np.array(rows, dtype=np.float64).T
-    found = WeightedRanks(gold, np.stack([coarse, fine])).correlations(weights[:, None])
+    ranks = WeightedRanks(gold, np.stack([coarse, fine]))
+    found = ranks.correlations(weights[:, None])
+    # Several versions are computed together, one by itself.
+    np.testing.assert_allclose(ranks.correlations(np.stack([weights] * 2, 1))[1:], found)
     times = weights.astype(int)
     for model, values in enumerate((coarse, fine)):
         one, two = np.repeat(gold, times), np.repeat(values, times)

@@ -23,6 +23,8 @@ LEVEL = 0.95
 # enough that the calls cost nothing beside their work.
 _NUMBERS = 24_000
 _TOGETHER = (8, 256)
+# So many pairs fill the cache by themselves.
+_ONE_BY_ONE = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +124,8 @@ class Bootstrap:
         ):
             for number, (name, sample) in enumerate(samples.items()):
                 together = min(max(_NUMBERS // len(sample.gold), _TOGETHER[0]), _TOGETHER[1])
+                if len(sample.gold) >= _ONE_BY_ONE:
+                    together = 1
                 sizes = [min(together, resamples - at) for at in range(0, resamples, together)]
                 seeds = np.random.SeedSequence([seed, number]).spawn(len(sizes))
                 ranks = self._ranks[name]
@@ -224,6 +228,11 @@ def check_settings(resamples: int, level: float, tests: int = 1) -> None:
 def _weights(strata: Sequence[int], versions: int, rng: np.random.Generator) -> Floats:
     """(n, versions): how often each pair is drawn."""
     total = sum(strata)
+    if versions == 1:
+        parts = [
+            np.bincount(rng.integers(0, size, size, np.int32), minlength=size) for size in strata
+        ]
+        return np.concatenate(parts).astype(np.float64)[:, None]
     columns = np.arange(versions, dtype=np.int64)
     drawn = np.empty((total, versions), dtype=np.int64)
     start = 0

@@ -41,6 +41,8 @@ class WeightedRanks:
         Returns:
             (r, m); NaN where one side of a version is constant.
         """
+        if weights.shape[1] == 1:
+            return self._of_one(weights[:, 0])[None]
         sums, ranks = self._gold.centred_ranks(weights)
         spread = np.einsum("gr,gr,gr->r", sums, ranks, ranks)
         found = np.empty((weights.shape[1], self.models))
@@ -54,6 +56,22 @@ class WeightedRanks:
             both = np.einsum("gr,gr->r", model.sum_groups(own), model_ranks)
             with np.errstate(invalid="ignore", divide="ignore"):
                 found[:, number] = 100.0 * both / np.sqrt(spread * model_spread)
+        return found
+
+    def _of_one(self, weights: Floats) -> Floats:
+        """(m,): the same of weights (n,), in whole passes, which many pairs take less time in."""
+        sums, ranks = self._gold.centred_ranks(weights)
+        spread = np.einsum("g,g,g->", sums, ranks, ranks)
+        gold = ranks[self._gold.group]
+        found = np.empty(self.models)
+        for number, model in enumerate(self._models):
+            own = weights[model.order]
+            model_sums, model_ranks = model.centred_ranks_of_ordered(own)
+            model_spread = np.einsum("g,g,g->", model_sums, model_ranks, model_ranks)
+            own *= gold[model.order]
+            both = np.einsum("g,g->", model.sum_groups(own), model_ranks)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                found[number] = 100.0 * both / np.sqrt(spread * model_spread)
         return found
 
     def leave_one_out(self) -> Floats:
