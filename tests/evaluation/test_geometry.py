@@ -68,3 +68,17 @@ def test_no_positives_is_nan_with_a_log_line(
     assert found.positives == 0
     assert math.isfinite(found.uniformity)
     assert "no pair of low is graded above 4" in caplog.text
+
+
+def test_of_a_large_set_pairs_are_drawn_and_that_is_said(
+    encoder: BagOfWords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simcse_kit.evaluation.geometry.MOST_SENTENCES", 20)
+    first, second = ([f"{side} w{number}" for number in range(50)] for side in ("a", "b"))
+    pairs = PairSet("large", first, second, 4.5 + np.arange(50) / 100)
+    found = geometry(encoder.encode, pairs, "large")
+    assert found.source.startswith("large (10 of 50 pairs, drawn): ")
+    assert found.sentences == 20
+    assert geometry(encoder.encode, pairs, "large") == found
+    small = PairSet("small", first[:10], second[:10], pairs.gold[:10], pairs.scale)
+    assert "drawn" not in geometry(encoder.encode, small, "small").source

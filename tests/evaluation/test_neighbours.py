@@ -94,6 +94,13 @@ def test_bad_input() -> None:
         iso_score(torch.ones(1))
 
 
+def test_neighbours_of_some_rows_are_those_of_all() -> None:
+    vectors = np.random.default_rng(0).standard_normal((40, 5)).astype(np.float32)
+    vectors[7] = vectors[3]
+    rows = np.array([0, 3, 7, 39])
+    np.testing.assert_array_equal(nearest(vectors, 4, rows=rows), nearest(vectors, 4)[rows])
+
+
 def test_the_report_holds_them(senteval: object, encoder: BagOfWords) -> None:
     found = evaluate(encoder, "STSB", data=str(senteval)).geometry
     assert found is not None
