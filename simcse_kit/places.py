@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from simcse_kit.errors import ConfigError
 
-__all__ = ["check_distinct", "check_file_place", "check_folder_place"]
+__all__ = ["check_distinct", "check_file_place", "check_folder_place", "check_result_places"]
 
 
 def check_file_place(path: str | Path, option: str) -> Path:
@@ -83,6 +83,26 @@ def check_distinct(places: Mapping[str, str | Path | None]) -> None:
                 f"{seen[real]} and {option} are the same file {path}; give each a name of its own"
             )
         seen[real] = option
+
+
+def check_result_places(
+    json_file: str | None, report: str | None, pages: Sequence[str]
+) -> tuple[Path | None, Path | None]:
+    """The places of ``--json`` and ``--report``, checked.
+
+    Args:
+        json_file: a file; None for none, and ``-`` for standard output.
+        report: a folder; None for none.
+        pages: names of the files in that folder.
+
+    Raises:
+        ConfigError: one of them cannot be written, or both would write one file.
+    """
+    scores = None if json_file in (None, "-") else check_file_place(str(json_file), "--json")
+    page = None if report is None else check_folder_place(report, "--report")
+    if page is not None:
+        check_distinct({"--json": scores, **{f"{name} of --report": page / name for name in pages}})
+    return scores, page
 
 
 def _try_to_write(folder: Path, path: Path, option: str) -> None:

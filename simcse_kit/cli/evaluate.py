@@ -9,7 +9,7 @@ import typer
 
 from simcse_kit.atomic import write_whole
 from simcse_kit.errors import ConfigError
-from simcse_kit.places import check_distinct, check_file_place, check_folder_place
+from simcse_kit.places import check_result_places
 from simcse_kit.visible import one_line
 
 if TYPE_CHECKING:
@@ -83,11 +83,7 @@ def eval_command(
     from simcse_kit.evaluation.table import render_side_by_side
 
     # Whatever is wrong with files and data is said before a model is opened.
-    scores = None if json_file in (None, "-") else check_file_place(str(json_file), "--json")
-    page = None if report is None else check_folder_place(report, "--report")
-    if page is not None:
-        in_page = {f"{name} of --report": page / name for name in REPORT_FILES}
-        check_distinct({"--json": scores, **in_page})
+    scores, page = check_result_places(json_file, report, REPORT_FILES)
     if audit_training and page is None:
         raise ConfigError("--audit-training fills a table of the report; give --report as well")
     if resamples:
