@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from itertools import chain, pairwise
 from typing import Literal
 
@@ -26,6 +27,10 @@ Piece = tuple[str, ...]
 # leave nothing in common once every third word is changed.
 _RUN = 2
 # The figures below were chosen on film reviews and training text: see evaluation/leaks/README.md.
+# With fewer common word pairs than the threshold a text is near, too, if it has at least these and
+# hardly another letter: word pairs alone would miss most misspelt short sentences.
+_MISSPELT_PAIRS = 0.5
+_MISSPELT_LETTERS = 0.95
 CONTAINED = 0.9
 """Least share of an evaluation sentence's word pairs that a text holds which contains it,"""
 _CONTAINED_PAIRS = 8
@@ -43,8 +48,9 @@ class Hit:
     Attributes:
         sentence: its number in the index.
         kind: how it matches.
-        similarity: 1, or of ``near`` the Jaccard similarity of the word pairs, of ``contained`` the
-            share of the sentence's word pairs that are in the text.
+        similarity: 1; or of ``near`` the Jaccard similarity of the word pairs, or the share of
+            common letters where that is what makes it near; or of ``contained`` the share of the
+            sentence's word pairs that are in the text.
     """
 
     sentence: int
@@ -63,8 +69,9 @@ class LeakIndex:
 
     Args:
         sets: name -> sentences of it.
-        threshold: least Jaccard similarity of near copies, above 0 and at most 1; None finds
-            neither near copies nor containing texts.
+        threshold: least Jaccard similarity of near copies, above 0 and at most 1; those that differ
+            by very few letters are found whatever it is. None finds neither near copies nor
+            containing texts.
 
     Attributes:
         sentences: the distinct sentences of all sets.
@@ -86,6 +93,7 @@ class LeakIndex:
         self.sentences = list(numbers)
         self._exact = numbers
         self._letters: dict[str, list[int]] = defaultdict(list)
+        self._keys: list[str] = []
         self._pieces: list[frozenset[Piece]] = []
         # What a text has before its first stop -> number and parts of the texts that begin so.
         self._parts: dict[str, list[tuple[int, list[str]]]] = defaultdict(list)
@@ -93,7 +101,8 @@ class LeakIndex:
         for text, number in numbers.items():
             parts = sentence_words(text)
             own = list(chain.from_iterable(parts))
-            self._letters[letters_key(text, own)].append(number)
+            self._keys.append(letters_key(text, own))
+            self._letters[self._keys[-1]].append(number)
             if threshold is not None:
                 self._pieces.append(frozenset(pieces(own)))
                 if len(own) >= _CONTAINED_WORDS:
@@ -109,14 +118,15 @@ class LeakIndex:
             found[exact] = Hit(exact, "exact", 1.0)
         parts = sentence_words(text)
         own = list(chain.from_iterable(parts))
-        equal = self._letters.get(letters_key(text, own))
+        key = letters_key(text, own)
+        equal = self._letters.get(key)
         if equal is not None:
-            key = normal_key(text)
+            normal = normal_key(text)
             for number in equal:
-                same = normal_key(self.sentences[number]) == key
+                same = normal_key(self.sentences[number]) == normal
                 found.setdefault(number, Hit(number, "normal" if same else "letters", 1.0))
         if self._threshold is not None:
-            overlapping = self._overlapping(own, self._threshold)
+            overlapping = self._overlapping(own, key, self._threshold)
             hits = sorted(chain(overlapping, self._between_stops(parts)), key=_strictest_first)
             for hit in hits:
                 found.setdefault(hit.sentence, hit)
@@ -131,13 +141,12 @@ class LeakIndex:
                 self._postings[piece].append(number)
 
     def _least(self, size: int) -> int:
-        """How many of ``size`` pieces a text must share to be near or to contain them."""
-        share = self._threshold or 1.0
-        if size >= _CONTAINED_PAIRS:
-            share = min(share, CONTAINED)
+        """How many of a sentence's ``size`` pieces a text must share to match it."""
+        # That of a containing text is larger.
+        share = min(self._threshold or 1.0, _MISSPELT_PAIRS)
         return max(1, math.ceil(share * size - _ROUNDING))
 
-    def _overlapping(self, own: Sequence[str], threshold: float) -> Iterator[Hit]:
+    def _overlapping(self, own: Sequence[str], key: str, threshold: float) -> Iterator[Hit]:
         """Hits by the share of common word pairs."""
         run = pieces(own)
         distinct = set(run)
@@ -153,7 +162,13 @@ class LeakIndex:
             similarity = shared / (len(distinct) + len(theirs) - shared)
             if similarity >= threshold:
                 yield Hit(number, "near", similarity)
-            elif len(theirs) >= _CONTAINED_PAIRS and shared / len(theirs) >= CONTAINED:
+                continue
+            if similarity >= _MISSPELT_PAIRS:
+                common = _common_letters(key, self._keys[number])
+                if common >= _MISSPELT_LETTERS:
+                    yield Hit(number, "near", common)
+                    continue
+            if len(theirs) >= _CONTAINED_PAIRS and shared / len(theirs) >= CONTAINED:
                 share = _densest(run, theirs)
                 if share >= CONTAINED:
                     yield Hit(number, "contained", share)
@@ -178,6 +193,15 @@ def pieces(words: Sequence[str]) -> list[Piece]:
     if len(words) < _RUN:
         return [tuple(words)] if words else []
     return list(pairwise(words))
+
+
+def _common_letters(one: str, other: str) -> float:
+    """The share of the letters of two keys that match in order; 0 where it is clearly too low."""
+    matcher = SequenceMatcher(None, one, other, autojunk=False)
+    for bound in (matcher.real_quick_ratio, matcher.quick_ratio):
+        if bound() < _MISSPELT_LETTERS:
+            return 0.0
+    return matcher.ratio()
 
 
 def _densest(run: Sequence[Piece], wanted: frozenset[Piece]) -> float:
