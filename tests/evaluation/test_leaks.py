@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,39 @@ def test_changes_that_leave_a_sentence_the_same(text: str, kind: str | None) -> 
     # Without a threshold only equal texts are found.
     equal = LeakIndex({"made": [RAW, "Yes."]}, None).find(text)
     assert [hit.kind for hit in equal] == [kind] * (kind in KINDS[:3])
+
+
+def tokenised(text: str) -> str:
+    """Like the Moses tokenizer, and in lower case."""
+    text = re.sub(r"([^\w\s'])", r" \1 ", text.lower())
+    return " ".join(re.sub(r"(?<=\w)'|'(?=\W)", " '", text).split())
+
+
+def test_every_raw_sentence_is_found_by_its_tokenised_form() -> None:
+    path = Path(__file__).parents[2] / "data" / "sentences.txt"
+    raw = path.read_text(encoding="utf-8").splitlines()[:400]
+    raw += [f'He said, "{text[:-1]}", didn\'t he? $5.' for text in raw]
+    index = LeakIndex({"made": map(tokenised, raw)})
+    changed = 0
+    for text in raw:
+        assert tokenised(text) in [index.sentences[hit.sentence] for hit in index.find(text)]
+        changed += tokenised(text) != text
+    assert changed == len(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("A black dog is jumpimg into the water.", True),
+        ("A black dog is jumping into the waters", True),
+        ("A black cat is jumping into the water.", False),
+        ("A black dog is not jumping over the water.", False),
+    ],
+)
+def test_misspelt_sentences_are_near(text: str, found: bool) -> None:
+    hits = LeakIndex({"made": ["A black dog is jumping into the water."]}).find(text)
+    assert [hit.kind for hit in hits] == ["near"] * found
+    assert all(0.95 <= hit.similarity < 1 for hit in hits)
 
 
 def test_a_short_sentence_is_contained_only_from_stop_to_stop() -> None:

@@ -235,12 +235,11 @@ def main(sts: Path, transfer: Path) -> dict[str, Any]:
                 if hit.kind != "contained"
             }
             row["near_pairs"] = {"brute_force": len(exact), "missed": len(exact - ours)}
-            below = {
+            below = [
                 (at, other)
                 for at, other in ours - exact
-                if shingles(texts[at])
-                and similarities(texts[at], index.sentences[other])[2] < MISSPELT
-            }
+                if similarities(texts[at], index.sentences[other])[2] < MISSPELT
+            ]
             row["near_pairs"]["too_much"] = len(below)
         document["changes"][name] = row
     for name, files in FILES.items():
