@@ -1,4 +1,4 @@
-"""The JSON files of run.sh as two Markdown tables, for README.md."""
+"""The JSON files of run.sh and of recall/ as Markdown tables, for README.md."""
 
 from __future__ import annotations
 
@@ -32,5 +32,28 @@ def main() -> None:
                 print(f"| {key.replace('_', ' ')} | {' | '.join(cells)} |")
 
 
+def recall() -> None:
+    """The table of what is found, by kind of change."""
+    before, after = (
+        json.loads((HERE / "recall" / f"{name}.json").read_text()) for name in ("before", "after")
+    )
+    print("\n| change | texts | before | now | kinds | at 0.6 | word pairs | contained | edits |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name, row in after["changes"].items():
+        found = row["found"]
+        earlier = before["changes"][name]["found"]["0.8"]
+        kinds = ", ".join(kind for kind, share in row["kinds"].items() if share >= 1)
+        exact = " | ".join(f"{share:.1f}" for share in row["brute_force"].values())
+        print(
+            f"| {name} | {row['texts']:,} | {earlier:.1f} | {found['0.8']:.1f} | {kinds} "
+            f"| {found['0.6']:.1f} | {exact} |"
+        )
+    pairs = [row["near_pairs"] for row in after["changes"].values()]
+    total, missed, more = (sum(each[key] for each in pairs) for key in pairs[0])
+    print(f"\nnear pairs by brute force {total:,}, missed {missed}, found below {more}")
+    print("false matches:", after["false"], "before:", before["false"])
+
+
 if __name__ == "__main__":
     main()
+    recall()

@@ -28,7 +28,10 @@ def check_leak_command(
         typer.Option(metavar="DIR", help="STS data in the SentEval layout; the Hub without it."),
     ] = None,
     threshold: Annotated[
-        float, typer.Option(help="Least share of word pairs of a near match; 0: none of these.")
+        float,
+        typer.Option(
+            help="Least share of word pairs of a near match; 0: neither these nor contained ones."
+        ),
     ] = 0.8,
     matches: Annotated[
         str | None, typer.Option(metavar="FILE", help="Every match: .tsv, .csv, .jsonl.")

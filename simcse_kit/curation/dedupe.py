@@ -1,4 +1,4 @@
-"""Files without duplicates: exact, but for case and punctuation, or near."""
+"""Files without duplicates: exact, but for case, punctuation and spacing, or near."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from simcse_kit.curation.near import LEAST_THRESHOLD, NearRows
-from simcse_kit.curation.normal import normal_form
+from simcse_kit.curation.normal import normal_key
 from simcse_kit.curation.output import check_output, writing
 from simcse_kit.curation.records import Records, headed, reading
 from simcse_kit.curation.summary import Summary
@@ -39,13 +39,15 @@ def dedupe(
     """Write the rows of a file without duplicates: the first of each stays, with all its columns.
 
     The file is read twice, a row at a time. Kept in memory are about 100 bytes a row and level, and
-    for ``near`` the normal forms and what :class:`~simcse_kit.curation.near.NearRows` needs.
+    for ``near`` the normal keys and what :class:`~simcse_kit.curation.near.NearRows` needs.
 
     Args:
         file: any file that training reads; its other columns are kept.
         output: the file to write.
-        level: ``exact`` text; ``normal``: case, punctuation and spacing do not count; or ``near``.
-        threshold: of ``near``: shared runs of 4 characters over all of two texts, 0.5 to 1.
+        level: ``exact`` text; ``normal``: case, punctuation and spacing do not count, see
+            :func:`~simcse_kit.curation.normal.normal_key`; or ``near``.
+        threshold: of ``near``: shared runs of 4 characters over all of two texts, without spaces;
+            0.5 to 1.
         by: what must be alike: all texts of a ``row``, or its first, the ``anchor``.
         columns: those of the texts, by name or by position; recognised if None.
         format: what the file is, whatever its suffix.
@@ -120,12 +122,12 @@ def _stays(
         if not new:
             summary.leave_out("exact duplicates")
         elif level != "exact":
-            forms = tuple(map(normal_form, texts))
-            new = _is_new(forms, normal)
+            keys = tuple(map(normal_key, texts))
+            new = _is_new(keys, normal)
             if not new:
-                summary.leave_out("duplicates but for case and punctuation")
+                summary.leave_out("duplicates but for case, punctuation and spacing")
             elif level == "near":
-                near.add(forms)
+                near.add(keys)
         stays.append(new)
     if level == "near":
         keep = near.keep()

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcse_kit.curation.choice import Mining, choose
-from simcse_kit.curation.normal import normal_form
+from simcse_kit.curation.normal import normal_key
 from simcse_kit.curation.output import check_output, writing
+from simcse_kit.curation.ranking import Ranking
 from simcse_kit.curation.records import reading
-from simcse_kit.curation.search import Found, approximate_top_k, require_faiss, top_k
+from simcse_kit.curation.search import require_faiss
 from simcse_kit.curation.summary import Summary
 from simcse_kit.errors import DataError, ModelError
 from simcse_kit.text.readers import OnBadRow, ReadReport, read_texts
@@ -24,7 +25,9 @@ from simcse_kit.text.tables import check_columns
 
 __all__ = ["Encoder", "Pool", "Rows", "mine", "read_rows"]
 
-_RECALL_ON = 200
+# How many neighbours more than the ranks ask for are searched at first: a single text and those
+# that it is the positive of, which have no rank. Where there are more, it is searched for again.
+_PARTNERS = 8
 
 
 class Encoder(Protocol):
@@ -43,23 +46,32 @@ class Rows:
     positives: list[str] | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """An anchor, its positive, and the number of the positive in the pool."""
+
+    anchor: str
+    positive: str
+    number: int
+
+
 class Pool:
-    """Distinct texts, by their normal form, that negatives are taken from."""
+    """Distinct texts, by their normal key, that negatives are taken from."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self._number: dict[str, int] = {}
 
     def add(self, text: str) -> int:
-        """The number of ``text``; of texts with one normal form the first stands for all."""
-        number = self._number.setdefault(normal_form(text), len(self.texts))
+        """The number of ``text``; of texts with one normal key the first stands for all."""
+        number = self._number.setdefault(normal_key(text), len(self.texts))
         if number == len(self.texts):
             self.texts.append(text)
         return number
 
     def find(self, text: str) -> int:
         """The number of ``text``, or -1."""
-        return self._number.get(normal_form(text), -1)
+        return self._number.get(normal_key(text), -1)
 
 
 def read_rows(
@@ -106,10 +118,11 @@ def mine(
 ) -> Summary:
     """Write triplets: anchor, positive, and up to ``mining.negatives`` hard negatives.
 
-    Negatives come from the positives of all rows (from single texts: the texts) and from
-    ``candidates``. A text with the normal form of the anchor, or of one that it makes a pair with
-    in any row, is none. A row for which none is left is not written. All vectors are held in
-    memory, 4 bytes a dimension.
+    The positive of a single text is a near neighbour. Negatives come from the positives of all
+    rows (from single texts: the texts) and from ``candidates``. A text with the normal key of the
+    anchor, or of one that it makes a pair with in any row, is none, and has no rank. So the texts
+    of a row that is written have different keys; a pair of equal texts, or a row for which no
+    negative is left, is not written. All vectors are held in memory, 4 bytes a dimension.
 
     Args:
         encoder: gives the vectors; best the one that is to be trained further.
@@ -137,42 +150,37 @@ def mine(
         raise DataError("all texts are the same; there is nothing to find negatives among")
     anchors = {text: number for number, text in enumerate(dict.fromkeys(rows.anchors))}
     vectors = _vectors(encoder, [*anchors, *pool.texts], progress)
-    queries, keys = vectors[: len(anchors)], vectors[len(anchors) :]
-
-    known = _known(rows, partners, pool)
     summary = Summary(str(target), read=len(rows.anchors))
-    deepest = max(mining.ranks[1], mining.positive_rank if rows.positives is None else 0)
-    depths = [min(len(pool.texts), deepest + len(known[normal_form(text)])) for text in anchors]
-    found = _search(queries, keys, depths, mining, summary, progress)
+    ranking = Ranking(
+        vectors[: len(anchors)],
+        vectors[len(anchors) :],
+        search=mining.search,
+        figures=summary.figures,
+        progress=progress,
+    )
+    kept = _distinct(rows, partners, summary)
+    if rows.positives is None:
+        found = kept = _with_neighbours(kept, anchors, pool, ranking, mining, summary)
+    else:
+        found = _hardest(kept, anchors, ranking, summary) if mining.hard_positives else kept
 
-    chosen: list[tuple[str, str, list[int]]] = []
+    known = _known(kept, pool)
+    excluded = {pair.anchor: known[normal_key(pair.anchor)] for pair in found}
+    ranking.search(
+        {anchors[text]: mining.ranks[1] + len(numbers) for text, numbers in excluded.items()}
+    )
+    chosen: list[tuple[_Pair, list[int]]] = []
     scores: list[tuple[float, float]] = []
     rng = random.Random(mining.seed)
-    for row in _kept(rows, anchors, queries, keys, partners, mining, summary):
-        text = rows.anchors[row]
-        number = anchors[text]
-        excluded = known[normal_form(text)]
-        ranked = [
-            (key, score)
-            for score, key in zip(*(part.tolist() for part in found[number]), strict=True)
-            if key >= 0 and key not in excluded
-        ]
-        if rows.positives is None:
-            nearest = ranked[: mining.positive_rank]
-            near = [each for each in nearest if each[1] >= mining.positive_score]
-            if not near:
-                summary.leave_out("texts without a neighbour near enough to be a positive")
-                continue
-            partner, score = near[-1]
-            positive = pool.texts[partner]
-        else:
-            partner, positive = partners[row], rows.positives[row]
-            score = float(queries[number] @ keys[partner])
+    for pair in found:
+        number, out = anchors[pair.anchor], excluded[pair.anchor]
+        ranked = [each for each in ranking.best(number) if each[0] not in out]
+        score = ranking.score(number, pair.number)
         negatives = choose(ranked, score, mining, rng, summary.figures)
         if not negatives:
             summary.leave_out("rows without a hard negative")
             continue
-        chosen.append((text, positive, [key for key, _ in negatives]))
+        chosen.append((pair, [key for key, _ in negatives]))
         scores += [(score, negative) for _, negative in negatives]
     if not chosen:
         raise DataError(
@@ -207,84 +215,79 @@ def _vectors(encoder: Encoder, texts: list[str], progress: bool) -> NDArray[np.f
     return vectors
 
 
-def _known(rows: Rows, partners: Sequence[int], pool: Pool) -> dict[str, set[int]]:
-    """Normal form of a text -> itself and what it makes a pair with, either way round."""
+def _distinct(rows: Rows, partners: Sequence[int], summary: Summary) -> list[_Pair]:
+    """The pairs of the rows, each once, without those of equal texts; a single text with itself."""
+    first: dict[tuple[str, int], _Pair] = {}
+    for row, (text, number) in enumerate(zip(rows.anchors, partners, strict=True)):
+        positive = text if rows.positives is None else rows.positives[row]
+        if rows.positives is not None and normal_key(text) == normal_key(positive):
+            summary.leave_out("pairs of equal texts")
+        elif (text, number) in first:
+            summary.leave_out("rows given twice")
+        else:
+            first[text, number] = _Pair(text, positive, number)
+    return list(first.values())
+
+
+def _with_neighbours(
+    texts: Sequence[_Pair],
+    anchors: dict[str, int],
+    pool: Pool,
+    ranking: Ranking,
+    mining: Mining,
+    summary: Summary,
+) -> list[_Pair]:
+    """Single texts, each with the farthest of its near neighbours as positive."""
+    deepest = max(mining.ranks[1], mining.positive_rank) + _PARTNERS
+    ranking.search({anchors[text.anchor]: deepest for text in texts})
+    pairs = []
+    for text in texts:
+        others = [each for each in ranking.best(anchors[text.anchor]) if each[0] != text.number]
+        near = [
+            key for key, score in others[: mining.positive_rank] if score >= mining.positive_score
+        ]
+        if near:
+            pairs.append(_Pair(text.anchor, pool.texts[near[-1]], near[-1]))
+        else:
+            summary.leave_out("texts without a neighbour near enough to be a positive")
+    return pairs
+
+
+def _hardest(
+    pairs: Sequence[_Pair], anchors: dict[str, int], ranking: Ranking, summary: Summary
+) -> list[_Pair]:
+    """Of each anchor's pairs the one that is least similar."""
+    hardest: dict[str, tuple[float, _Pair]] = {}
+    for pair in pairs:
+        score = ranking.score(anchors[pair.anchor], pair.number)
+        if pair.anchor not in hardest or score < hardest[pair.anchor][0]:
+            hardest[pair.anchor] = score, pair
+    if len(hardest) < len(pairs):
+        summary.leave_out("easier positives", len(pairs) - len(hardest))
+    return [pair for _, pair in hardest.values()]
+
+
+def _known(pairs: Sequence[_Pair], pool: Pool) -> dict[str, set[int]]:
+    """Normal key of a text -> itself and what it makes a pair with, either way round."""
     known: dict[str, set[int]] = defaultdict(set)
-    for row, text in enumerate(rows.anchors):
-        form, number = normal_form(text), pool.find(text)
-        known[form] |= {number, partners[row]} - {-1}
-        if rows.positives is not None and number >= 0:
-            known[normal_form(rows.positives[row])].add(number)
+    for pair in pairs:
+        key, number = normal_key(pair.anchor), pool.find(pair.anchor)
+        known[key].add(pair.number)
+        if number >= 0:
+            known[key].add(number)
+            known[normal_key(pair.positive)].add(number)
     return known
 
 
-def _search(
-    queries: NDArray[np.float32],
-    keys: NDArray[np.float32],
-    depths: Sequence[int],
-    mining: Mining,
-    summary: Summary,
-    progress: bool,
-) -> dict[int, Found]:
-    """Query -> scores and keys, at least as many of the best as its depth says."""
-    if mining.search == "faiss":
-        k = max(depths)
-        scores, places = approximate_top_k(queries, keys, k)
-        some = np.linspace(0, len(queries) - 1, min(_RECALL_ON, len(queries))).astype(np.int64)
-        _, exact = top_k(queries[some], keys, k)
-        shared = [len(np.intersect1d(*each)) for each in zip(exact, places[some], strict=True)]
-        name = f"recall of the search on {len(some)} anchors"
-        summary.figures[name] = float(np.mean(shared) / k)
-        return {number: (scores[number], places[number]) for number in range(len(queries))}
-    # An anchor with thousands of positives must not make the lists of all others as long.
-    alike: dict[int, list[int]] = defaultdict(list)
-    for number, depth in enumerate(depths):
-        alike[depth.bit_length()].append(number)
-    found: dict[int, Found] = {}
-    for members in alike.values():
-        k = max(depths[number] for number in members)
-        scores, places = top_k(queries[members], keys, k, progress=progress)
-        found |= {number: (scores[at], places[at]) for at, number in enumerate(members)}
-    return found
-
-
-def _kept(
-    rows: Rows,
-    anchors: dict[str, int],
-    queries: NDArray[np.float32],
-    keys: NDArray[np.float32],
-    partners: Sequence[int],
-    mining: Mining,
-    summary: Summary,
-) -> Sequence[int]:
-    """The rows to look at: a pair or text that occurs again once, and hard positives only."""
-    first: dict[tuple[int, int], int] = {}
-    for row, text in enumerate(rows.anchors):
-        first.setdefault((anchors[text], partners[row]), row)
-    again = len(rows.anchors) - len(first)
-    if again:
-        summary.leave_out("rows given twice", again)
-    if rows.positives is None or not mining.hard_positives:
-        return list(first.values())
-    hardest: dict[int, tuple[float, int]] = {}
-    for (anchor, partner), row in first.items():
-        score = float(queries[anchor] @ keys[partner])
-        if anchor not in hardest or score < hardest[anchor][0]:
-            hardest[anchor] = (score, row)
-    if len(hardest) < len(first):
-        summary.leave_out("easier positives", len(first) - len(hardest))
-    return [row for _, row in hardest.values()]
-
-
 def _write(
-    target: Path, chosen: Sequence[tuple[str, str, list[int]]], texts: Sequence[str], most: int
+    target: Path, chosen: Sequence[tuple[_Pair, list[int]]], texts: Sequence[str], most: int
 ) -> None:
     names = ["hard_neg"] if most == 1 else [f"hard_neg_{n}" for n in range(1, most + 1)]
     lists = ".jsonl" in target.suffixes
     with writing(target, ["sent0", "sent1", *names]) as writer:
-        for anchor, positive, numbers in chosen:
+        for pair, numbers in chosen:
             negatives = [texts[number] for number in numbers]
-            record: dict[str, Any] = {"sent0": anchor, "sent1": positive}
+            record: dict[str, Any] = {"sent0": pair.anchor, "sent1": pair.positive}
             if lists:
                 record["hard_negs"] = negatives
             else:

@@ -53,7 +53,7 @@ def bands_for(threshold: float) -> tuple[int, int]:
 
 
 class NearRows:
-    """Rows of normal forms, of which :meth:`keep` tells the ones that are unlike those before.
+    """Rows of normal keys, of which :meth:`keep` tells the ones that are unlike those before.
 
     Memory: the texts, and 8 bytes for each band of each row.
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from simcse_kit.curation.normal import normal_key
 from simcse_kit.curation.output import check_output, writing
 from simcse_kit.curation.records import Records, headed, reading
 from simcse_kit.curation.summary import Summary
@@ -79,8 +80,9 @@ def nli_triplets(
     """Write a triplet for each entailment whose premise also has a contradiction.
 
     A row is (premise, entailed hypothesis, contradicting hypothesis); of several contradictions
-    one is drawn, and they are used up before one is taken twice. Premises are matched by their text
-    over all files, which are held in memory; rows are in the order of the premises.
+    one is drawn, and they are used up before one is taken twice. The three texts differ by more
+    than case, punctuation and spacing. Premises are matched by their text over all files, which are
+    held in memory; rows are in the order of the premises.
 
     Args:
         files: .csv, .tsv, .jsonl, .parquet; those of SNLI and MNLI as they come.
@@ -125,11 +127,12 @@ def nli_triplets(
     rng = random.Random(seed)
     with writing(target, COLUMNS) as writer:
         for text, of in premises.items():
-            for positive, negative in _drawn(of, summary, rng, one_per_premise):
+            for positive, negative in _drawn(text, of, summary, rng, one_per_premise):
                 writer.write(dict(zip(COLUMNS, (text, positive, negative), strict=True)))
         summary.rows = writer.rows
         if not writer.rows:
-            counts = ", ".join(f"{n} {what}" for what, n in summary.figures.items()) or "no rows"
+            counted = {**summary.figures, **summary.left_out}
+            counts = ", ".join(f"{n} {what}" for what, n in counted.items()) or "no rows"
             raise DataError(
                 f"no premise has both an entailment and a contradiction ({counts}); check the "
                 "columns and the labels",
@@ -189,16 +192,23 @@ def _collect(
             summary.leave_out("rows given twice")
 
 
-def _drawn(of: _Premise, summary: Summary, rng: random.Random, one: bool) -> list[tuple[str, str]]:
-    """The (entailment, contradiction) of one premise."""
-    if not of.entailed:
+def _drawn(
+    premise: str, of: _Premise, summary: Summary, rng: random.Random, one: bool
+) -> list[tuple[str, str]]:
+    """The (entailment, contradiction) of one premise: three texts with different normal keys."""
+    own = normal_key(premise)
+    positives = [text for text in of.entailed if normal_key(text) != own]
+    if len(positives) < len(of.entailed):
+        equal = len(of.entailed) - len(positives)
+        summary.leave_out("entailments that are the premise itself", equal)
+    if not positives:
         return []
     # The annotators disagreed on these.
-    negatives = [text for text in of.contradicted if text not in of.entailed]
+    disputed = {own, *map(normal_key, of.entailed)}
+    negatives = [text for text in of.contradicted if normal_key(text) not in disputed]
     if not negatives:
-        summary.leave_out("entailments without a contradiction", len(of.entailed))
+        summary.leave_out("entailments without a contradiction", len(positives))
         return []
-    positives = of.entailed
     if one:
         summary.leave_out("more entailments of a premise", len(positives) - 1)
         positives = [rng.choice(positives)]

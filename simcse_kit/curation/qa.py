@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from simcse_kit.curation.normal import normal_key
 from simcse_kit.curation.output import check_output, writing
 from simcse_kit.curation.records import Records, headed, reading
 from simcse_kit.curation.summary import Summary
@@ -32,8 +33,9 @@ def qa_pairs(
 ) -> Summary:
     """Write (question, answer) as training pairs.
 
-    A row without an answer is left out and counted, and so is a pair that was there before. A list
-    of answers, and the ``{"text": [...]}`` of SQuAD, gives its first one, or all.
+    A row without an answer is left out and counted, and so is an answer that repeats the question,
+    and a pair that was there before. A list of answers, and the ``{"text": [...]}`` of SQuAD, gives
+    its first one, or all.
 
     Args:
         file: .csv, .tsv, .jsonl or .parquet.
@@ -74,9 +76,14 @@ def qa_pairs(
                     records.gate.reject(line, Problem("blank question", message))
                     continue
                 summary.read += 1
-                answers = [each.strip() for each in _texts(record.get(second)) if each.strip()]
-                if not answers:
+                given = [each.strip() for each in _texts(record.get(second)) if each.strip()]
+                if not given:
                     summary.leave_out("rows without an answer")
+                own = normal_key(text)
+                answers = [each for each in given if normal_key(each) != own]
+                if len(answers) < len(given):
+                    equal = len(given) - len(answers)
+                    summary.leave_out("answers that repeat the question", equal)
                 for each in answers if all_answers else answers[:1]:
                     pair = (text.strip(), each)
                     if pair in seen:
@@ -87,7 +94,8 @@ def qa_pairs(
             summary.rows = writer.rows
             if not writer.rows:
                 raise DataError(
-                    f"no row has both a question and an answer (columns {first!r}, {second!r}); "
+                    f"no row has both a question and an answer that is another text (columns "
+                    f"{first!r}, {second!r}); "
                     "name the columns with --question, --answer",
                     file=file,
                 )

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
-from simcse_kit.curation.normal import normal_form
+from simcse_kit.curation.normal import letters_key
 from simcse_kit.curation.output import check_output, writing
 from simcse_kit.curation.records import Records, headed, reading
 from simcse_kit.curation.summary import Summary
@@ -89,9 +89,10 @@ def split(
 ) -> Summary:
     """Write ``train``, ``dev`` and ``test`` files into a folder, each in the order of the input.
 
-    Rows whose anchors are the same but for case, punctuation and spacing stay together, and so a
-    part may be a few rows smaller than asked for. The file is read twice; kept in memory are about
-    100 bytes a row.
+    Rows whose anchors have the same letters and digits stay together, and so a part may be a few
+    rows smaller than asked for. Near copies may go to different parts, unless
+    :func:`~simcse_kit.curation.dedupe.dedupe` with level ``near`` has removed them before. The file
+    is read twice; kept in memory are about 100 bytes a row.
 
     Args:
         file: any file that training reads; all its columns are kept.
@@ -195,8 +196,7 @@ def _groups(records: Records, columns: Sequence[str], by: str) -> tuple[list[byt
     for _, texts in records.good(columns):
         mine = -1
         for text in texts[:1] if by == "anchor" else filter(None, texts):
-            form = normal_form(text).encode()
-            key = hashlib.blake2b(form, digest_size=16).digest()
+            key = hashlib.blake2b(letters_key(text).encode(), digest_size=16).digest()
             number = numbers.setdefault(key, len(numbers))
             if number == len(parent):
                 parent.append(number)

@@ -90,17 +90,21 @@ class RowWriter:
 
 
 def count_rows(path: Path, kind: Kind) -> int | None:
-    """Number of rows in the Arrow stream at ``path``.
+    """Number of rows in the Arrow stream at ``path``, once every offset and character is checked.
 
-    None if it is missing, torn or of another kind. Only the heads of the batches are read.
+    None if it is missing, torn, not valid or of another kind: a wrong offset would make reading a
+    row fail, or give other memory.
     """
     import pyarrow as pa
 
+    rows = 0
     try:
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
             if stream.schema != schema_of(kind):
                 return None
-            rows: int = sum(batch.num_rows for batch in stream)
+            for batch in stream:
+                batch.validate(full=True)
+                rows += batch.num_rows
             return rows
     except (pa.ArrowException, OSError):
         return None

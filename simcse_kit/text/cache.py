@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.digests import sha256_of
+from simcse_kit.digests import checksum_of, sha256_of
 from simcse_kit.errors import DataError
 from simcse_kit.text.files import suffix_of
 from simcse_kit.text.readers import Kind, ReadReport
@@ -58,6 +58,7 @@ class CorpusRecord:
         rows: number of rows.
         negatives: most hard negatives of any row.
         bytes: size of the Arrow file.
+        checksum: of the Arrow file.
         skipped: reason -> number of rows skipped.
         first_skipped: reason -> (number of the file from 0, line), so that a corpus found again
             under other file names reports those.
@@ -67,20 +68,22 @@ class CorpusRecord:
     rows: int
     negatives: int
     bytes: int
+    checksum: str
     skipped: dict[str, int]
     first_skipped: dict[str, tuple[int, int]]
 
     @classmethod
     def of(
-        cls, kind: Kind, negatives: int, size: int, report: ReadReport, files: Sequence[Path]
+        cls, kind: Kind, negatives: int, arrow: Path, report: ReadReport, files: Sequence[Path]
     ) -> CorpusRecord:
-        """The record of a corpus just built from ``files``."""
+        """The record of a corpus just built from ``files`` at ``arrow``."""
         names = [str(file) for file in files]
         first: dict[str, tuple[int, int]] = {}
         for reason, place in report.first_skipped.items():
             name, _, line = place.rpartition(":")
             first[reason] = names.index(name), int(line)
-        return cls(kind, report.rows, negatives, size, dict(report.skipped), first)
+        size, checksum = arrow.stat().st_size, checksum_of(arrow)
+        return cls(kind, report.rows, negatives, size, checksum, dict(report.skipped), first)
 
     def report(self, files: Sequence[Path]) -> ReadReport:
         """The report of reading, with the places named after ``files``."""
@@ -91,20 +94,27 @@ class CorpusRecord:
         return ReadReport(self.rows, dict(self.skipped), first)
 
     def to_json(self) -> str:
-        """The record as JSON text."""
-        return json.dumps({"version": FORMAT_VERSION, **asdict(self)}, indent=1) + "\n"
+        """The record as JSON text, with a checksum of itself."""
+        values = {"version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps({**values, "record_sha256": _sum(values)}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> CorpusRecord:
         """Read back what :meth:`to_json` wrote.
 
         Raises:
-            ValueError, KeyError, TypeError: it is not such a text.
+            ValueError, KeyError, TypeError, AttributeError: it is not such a text.
         """
         values = json.loads(text)
+        if values.pop("record_sha256") != _sum(values):
+            raise ValueError("changed")
         if values.pop("version") != FORMAT_VERSION:
             raise ValueError("another version")
         first = {
             reason: (int(n), int(line)) for reason, (n, line) in values["first_skipped"].items()
         }
         return cls(**{**values, "first_skipped": first})
+
+
+def _sum(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

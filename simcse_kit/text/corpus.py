@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from simcse_kit.atomic import remove_leftovers, replacement, write_whole
-from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.digests import checksum_of
+from simcse_kit.errors import DataError
 from simcse_kit.text.arrow import RowWriter, count_rows
 from simcse_kit.text.cache import CorpusRecord, cache_folder, fingerprint
+from simcse_kit.text.private import check_private, is_own_file, make_private
 from simcse_kit.text.readers import (
     MAX_LINE_BYTES,
     Example,
@@ -32,6 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["Corpus"]
 
 logger = logging.getLogger(__name__)
+
+_REMEDY = "set SIMCSE_CACHE to a folder of your own"
+# Checksum, kind and number of rows of the files of which every offset was found to be valid.
+_VALID: set[tuple[str, Kind, int]] = set()
 
 
 class Corpus(Sequence[Example]):
@@ -83,10 +91,13 @@ class Corpus(Sequence[Example]):
         Raises:
             DataError: a file is missing, empty or malformed; the files are of different kinds; no
                 row is left.
-            ConfigError: an argument is wrong, or the cache cannot be written.
+            ConfigError: an argument is wrong, the cache cannot be written, or other users can
+                write to it.
         """
         wanted = check_columns(columns)
         files = find_files(paths)
+        folder = cache_folder(cache_dir)
+        check_private(folder, remedy=_REMEDY)
         settings = {
             "columns": wanted,
             "on_bad_row": on_bad_row,
@@ -97,7 +108,7 @@ class Corpus(Sequence[Example]):
         kind = _common_kind(files, settings)
         states = [_state(file) for file in files]
         key = fingerprint(files, settings)
-        arrow = cache_folder(cache_dir) / f"{key}.arrow"
+        arrow = folder / f"{key}.arrow"
         record = _find(arrow)
         if record is None:
             record = _write(arrow, files, kind, states, settings)
@@ -192,13 +203,34 @@ def _state(file: Path) -> tuple[int, int]:
 
 
 def _find(arrow: Path) -> CorpusRecord | None:
-    """The record of a whole corpus at ``arrow``; None where it is missing or torn."""
-    try:
-        record = CorpusRecord.from_json(arrow.with_suffix(".json").read_text(encoding="utf-8"))
-        whole = arrow.stat().st_size == record.bytes
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    """The record of a whole corpus at ``arrow``; None where it is missing or has changed."""
+    manifest = arrow.with_suffix(".json")
+    if not os.path.lexists(arrow) and not os.path.lexists(manifest):
         return None
-    return record if whole and count_rows(arrow, record.kind) == record.rows else None
+    record = None
+    if is_own_file(manifest) and is_own_file(arrow):
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            record = CorpusRecord.from_json(manifest.read_text(encoding="utf-8"))
+    if record is None or not _is_whole(arrow, record):
+        logger.warning("%s is not the corpus that was written there; it is built again", arrow)
+        return None
+    return record
+
+
+def _is_whole(arrow: Path, record: CorpusRecord) -> bool:
+    """Whether the file at ``arrow`` has the content that was written."""
+    try:
+        if arrow.stat().st_size != record.bytes or checksum_of(arrow) != record.checksum:
+            return False
+    except (OSError, ValueError):
+        return False
+    # Once in a process: it takes several times as long as the checksum.
+    content = record.checksum, record.kind, record.rows
+    if content not in _VALID:
+        if count_rows(arrow, record.kind) != record.rows:
+            return False
+        _VALID.add(content)
+    return True
 
 
 def _write(
@@ -208,23 +240,15 @@ def _write(
     states: Sequence[tuple[int, int]],
     settings: dict[str, Any],
 ) -> CorpusRecord:
-    remedy = "set SIMCSE_CACHE to another folder"
-    try:
-        arrow.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(
-            f"the cache folder {arrow.parent} cannot be made: {reason}; {remedy}"
-        ) from None
+    make_private(arrow.parent, remedy=_REMEDY)
     remove_leftovers(arrow.parent, at_work=True)
-    with replacement(arrow, remedy=remedy) as temporary:
+    with replacement(arrow, remedy=_REMEDY) as temporary:
         report, negatives = _read_into(temporary, files, kind, settings)
         for file, state in zip(files, states, strict=True):
             if _state(file) != state:
                 raise DataError("changed while it was read; try again", file=file)
-        size = temporary.stat().st_size
-    record = CorpusRecord.of(kind, negatives, size, report, files)
-    write_whole(arrow.with_suffix(".json"), record.to_json(), remedy=remedy)
+        record = CorpusRecord.of(kind, negatives, temporary, report, files)
+    write_whole(arrow.with_suffix(".json"), record.to_json(), remedy=_REMEDY)
     return record
 
 

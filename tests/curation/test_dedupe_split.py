@@ -40,6 +40,29 @@ def test_levels(tmp_path: Path, level: Any, kept: list[str]) -> None:
     assert sum(summary.left_out.values()) == 7 - len(kept)
 
 
+def test_spaces_of_a_tokenizer_make_no_new_text_and_symbols_do(tmp_path: Path) -> None:
+    lines = [
+        "It's $5, isn't it?",
+        "it 's $ 5 , isn 't it ?",
+        "It's &amp;quot;$5&amp;quot;, isn't it",
+    ]
+    different = ["It's 5, isn't it?", "1.5 or 15", "1 5 or 15", ":-)", ":-(", "\u263a", "\u2639"]
+    other = ["I know C#", "I know C", "r\u00e9sum\u00e9", "resume", "15 or 15"]
+    file = write(tmp_path / "x.txt", "\n".join([*lines, *different, *other]) + "\n")
+    summary = dedupe(file, tmp_path / "y.txt")
+    kept = (tmp_path / "y.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    assert kept == [lines[0], *(text for text in [*different, *other] if text != "1 5 or 15")]
+    assert summary.left_out == {"duplicates but for case, punctuation and spacing": 3}
+
+
+def test_near_duplicates_of_tokenised_text(tmp_path: Path) -> None:
+    raw = "The king's men didn't pay $5 for the well-known horse that won 1,000 races."
+    near = "the king 's men didn 't pay $ 5 for a well-known horse that won 1000 races ."
+    file = write(tmp_path / "x.txt", f"{raw}\n{near}\n")
+    dedupe(file, tmp_path / "y.txt", level="near")
+    assert (tmp_path / "y.txt").read_text(encoding="utf-8") == f"{raw}\n"
+
+
 def test_rows_and_anchors_and_other_columns(tmp_path: Path) -> None:
     file = write(tmp_path / "x.csv", "id,sent0,sent1\n1,a,b\n2,A,b\n3,a,c\n")
     options: dict[str, Any] = {"columns": ["sent0", "sent1"]}
@@ -154,6 +177,15 @@ def test_anchors_are_the_same_but_for_case(tmp_path: Path) -> None:
         split(file, tmp_path / "p", dev_test="1,1", seed=seed, overwrite=True)
         train = (tmp_path / "p/train.txt").read_text()
         assert train == "A cat\na cat!\n"
+
+
+def test_anchors_with_the_same_letters_and_digits_stay_together(tmp_path: Path) -> None:
+    same = ["It's $5!", "it 's 5", "It&#39;s $ 5"]
+    file = write(tmp_path / "x.txt", "\n".join([*same, "b", "c"]) + "\n")
+    for seed in range(8):
+        split(file, tmp_path / "p", dev_test="1,1", seed=seed, overwrite=True)
+        train = (tmp_path / "p/train.txt").read_text(encoding="utf-8")
+        assert train.split("\n")[:-1] == same
 
 
 def test_rows_that_share_any_text_stay_together(tmp_path: Path) -> None:

@@ -173,6 +173,59 @@ def test_single_texts_get_their_farthest_near_neighbour(tmp_path: Path) -> None:
     assert rows == [("a", "n20", "n31")]
 
 
+def test_the_positive_of_a_single_text_is_no_negative_and_has_no_rank(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"factor": 1.0, "positive_rank": 2, "positive_score": 0.0}
+    rows, _ = mined(tmp_path, Rows(["a"], None), **options)
+    # Neighbours: n20, n31 (the positive), n40, n50, n60.
+    assert rows == [("a", "n31", "n40")]
+    rows, _ = mined(tmp_path, Rows(["a"], None), ranks=(2, 2), **options)
+    assert rows == [("a", "n31", "n40")]
+    rows, _ = mined(tmp_path, Rows(["a"], None), ranks=(4, 4), **options)
+    assert rows == [("a", "n31", "n60")]
+
+
+def test_a_text_that_has_another_as_positive_is_no_negative_of_it(tmp_path: Path) -> None:
+    # The nearest to x is y; that to y is w, and x comes next.
+    degrees = {"x": 0.0, "y": 10.0, "w": 11.0, "far": 40.0}
+    mining = Mining(positive_rank=1, positive_score=0.9, factor=1.0)
+    mine(Angles(degrees), Rows(list(degrees), None), tmp_path / "t.csv", mining)
+    found = {row[0]: row[1:] for row in read_texts(tmp_path / "t.csv")[1]}
+    assert found == {"x": ("y", "w"), "y": ("w", "far"), "w": ("y", "x")}
+
+
+class Star:
+    """Texts around a hub, each a bit farther from it than the one before; and some on one side."""
+
+    def __init__(self, around: int, aside: int):
+        self.texts = ["hub", *(f"m{n}" for n in range(around)), *(f"f{n}" for n in range(aside))]
+        self.vectors = np.eye(len(self.texts), around + 2, dtype=np.float32)
+        for place in range(1, len(self.texts)):
+            own = min(place, around + 1)
+            to_hub = 0.9 - 0.02 * place
+            self.vectors[place] = 0
+            self.vectors[place, [0, own]] = to_hub, np.sqrt(1 - to_hub**2)
+
+    def encode(self, sentences: list[str], /, *, normalize: bool, progress: bool) -> Any:
+        del normalize, progress
+        return self.vectors[[self.texts.index(text) for text in sentences]]
+
+
+def test_ranks_hold_for_a_text_that_is_the_positive_of_many(tmp_path: Path) -> None:
+    # Twelve texts have the hub as positive: more than are searched for at first.
+    star = Star(12, 4)
+    mining = Mining(ranks=(2, 2), positive_rank=1, positive_score=0.5)
+    mine(star, Rows(star.texts, None), tmp_path / "t.csv", mining)
+    found = {row[0]: row[1:] for row in read_texts(tmp_path / "t.csv")[1]}
+    assert found["hub"] == ("m0", "f1")
+
+
+def test_pairs_of_equal_texts_are_left_out(tmp_path: Path) -> None:
+    PLANE.degrees |= {"A.": 0}
+    rows, summary = mined(tmp_path, Rows(["a", "a"], ["A.", "p"]))
+    assert rows == [("a", "p", "n40")]
+    assert summary.left_out == {"pairs of equal texts": 1}
+
+
 def test_limits_hold_for_negative_scores_too() -> None:
     ranked = [(0, -0.1), (1, -0.2), (2, -0.3)]
     rng = random.Random(0)

@@ -98,6 +98,19 @@ def test_what_annotators_disagree_on_is_no_negative(tmp_path: Path) -> None:
     assert summary.left_out == {"rows given twice": 1, "entailments without a contradiction": 1}
 
 
+def test_the_texts_of_a_triplet_differ(tmp_path: Path) -> None:
+    lines = ["premise,hypothesis,label", "A cat.,a cat,entailment", "A cat.,an animal,entailment"]
+    lines += ["A cat.,A CAT!,contradiction", "A cat.,An animal!,contradiction"]
+    lines += ["A cat.,a dog,contradiction", "b,B,entailment", "b,c,contradiction"]
+    file = write(tmp_path / "x.csv", "\n".join(lines) + "\n")
+    summary = nli_triplets([file], tmp_path / "t.csv")
+    assert rows(tmp_path / "t.csv") == [("A cat.", "an animal", "a dog")]
+    assert summary.left_out == {"entailments that are the premise itself": 2}
+    equal = write(tmp_path / "y.csv", "\n".join([lines[0], *lines[-2:]]) + "\n")
+    with pytest.raises(DataError, match=r"no premise .*1 entailments that are the premise itself"):
+        nli_triplets([equal], tmp_path / "u.csv")
+
+
 def test_premises_meet_over_files(tmp_path: Path) -> None:
     one = write(tmp_path / "1.csv", "premise,hypothesis,label\np,e,entailment\n")
     two = write(tmp_path / "2.tsv", "sentence1\tsentence2\tlabel\np\tc\tcontradiction\n")
@@ -159,6 +172,16 @@ def test_questions_and_answers(tmp_path: Path) -> None:
     assert rows(tmp_path / "p.csv") == [("q1", "a1"), ("q1", "a2")]
     assert summary.left_out == {"rows without an answer": 1, "pairs given twice": 1}
     assert (summary.read, summary.rows) == (4, 2)
+
+
+def test_an_answer_that_repeats_the_question_makes_no_pair(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.jsonl", '{"question": "Why?", "answers": ["why", "so"]}\n')
+    summary = qa_pairs(file, tmp_path / "p.csv")
+    assert rows(tmp_path / "p.csv") == [("Why?", "so")]
+    assert summary.left_out == {"answers that repeat the question": 1}
+    file = write(tmp_path / "y.jsonl", '{"question": "Why?", "answers": ["why"]}\n')
+    with pytest.raises(DataError, match="an answer that is another text"):
+        qa_pairs(file, tmp_path / "q.csv")
 
 
 def test_answers_in_lists(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from simcse_kit.curation.normal import normal_form
 from simcse_kit.curation.output import check_output, writing
 from simcse_kit.curation.records import Records
 from simcse_kit.errors import ConfigError, DataError
@@ -122,24 +121,6 @@ def test_outputs_that_cannot_be(tmp_path: Path, name: str, message: str) -> None
     with pytest.raises(ConfigError, match=message):
         check_output(tmp_path / name, overwrite=False, columns=2)
     assert check_output(tmp_path / "there.csv", overwrite=True, columns=2).name == "there.csv"
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("Don't  STOP!", "dont stop", True),
-        ("well-known", "well known", True),
-        ("ﬁne", "fine", True),
-        ("“Straße”", "STRASSE", True),
-        ("?", "!", False),
-        # The vowel signs are all that tells these apart.
-        ("दिन", "दान", False),
-        ("$5", "5", False),
-        ("👍", "👎", False),
-    ],
-)
-def test_normal_forms(one: str, other: str, same: bool) -> None:
-    assert (normal_form(one) == normal_form(other)) is same
 
 
 def test_jsonl_rows_keep_keys_of_their_own(tmp_path: Path) -> None:

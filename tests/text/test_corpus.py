@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
+import stat
 import threading
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from simcse_kit.digests import checksum_of
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.text import arrow as arrow_module
 from simcse_kit.text import corpus as corpus_module
+from simcse_kit.text.arrow import count_rows
+from simcse_kit.text.cache import CorpusRecord
 from simcse_kit.text.corpus import Corpus
 from simcse_kit.text.readers import Example
 
@@ -117,7 +122,9 @@ def test_fingerprint_follows_content_and_settings(tmp_path, cache):
     assert all(set(k) <= set("0123456789abcdef") for k in keys)
 
 
-@pytest.mark.parametrize("damage", ["no json", "bad json", "cut", "garbage", "wrong rows"])
+@pytest.mark.parametrize(
+    "damage", ["no json", "bad json", "cut", "garbage", "wrong rows", "wrong negatives"]
+)
 def test_torn_cache_is_built_again(tmp_path, cache, damage):
     path = put(tmp_path / "a.txt", "a\nb\n")
     corpus = Corpus.build([path], cache_dir=cache)
@@ -132,8 +139,10 @@ def test_torn_cache_is_built_again(tmp_path, cache, damage):
         arrow.write_bytes(arrow.read_bytes()[:-40])
     elif damage == "garbage":
         arrow.write_bytes(b"x" * size)
-    else:
+    elif damage == "wrong rows":
         record.write_text(good.replace('"rows": 2', '"rows": 3'), encoding="utf-8")
+    else:
+        record.write_text(good.replace('"negatives": 0', '"negatives": 7'), encoding="utf-8")
     again = Corpus.build([path], cache_dir=cache)
     assert [row.texts for row in again] == [("a",), ("b",)]
     assert record.read_text(encoding="utf-8") == good
@@ -218,3 +227,106 @@ def test_quiet_when_not_a_terminal(tmp_path, cache, capfd):
     corpus = Corpus.build([put(tmp_path / "a.txt", "a\n")], cache_dir=cache)
     assert corpus[0].texts == ("a",)
     assert capfd.readouterr() == ("", "")
+
+
+def changed_text(arrow: Path) -> None:
+    content = arrow.read_bytes()
+    assert b"unchanged" in content
+    arrow.write_bytes(content.replace(b"unchanged", b"poisonous"))
+
+
+def changed_offset(arrow: Path) -> None:
+    content = bytearray(arrow.read_bytes())
+    at = content.index(b"\x00\x00\x00\x00\x09\x00\x00\x00\x12\x00\x00\x00")
+    content[at + 4 : at + 8] = b"\xff\xff\xff\x7f"
+    arrow.write_bytes(content)
+
+
+@pytest.mark.parametrize("change", [changed_text, changed_offset])
+def test_changed_bytes_are_no_training_text(tmp_path, cache, change, caplog):
+    path = put(tmp_path / "a.txt", "unchanged\nunchanged\n")
+    corpus = Corpus.build([path], cache_dir=cache)
+    state = corpus.path.stat()
+    change(corpus.path)
+    os.utime(corpus.path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert corpus.path.stat().st_size == state.st_size
+    again = Corpus.build([path], cache_dir=cache)
+    assert [row.texts for row in again] == [("unchanged",), ("unchanged",)]
+    assert "is not the corpus that was written there; it is built again" in caplog.text
+
+
+def test_offsets_are_checked_even_if_the_checksum_is_right(tmp_path, cache):
+    path = put(tmp_path / "a.txt", "unchanged\nunchanged\n")
+    corpus = Corpus.build([path], cache_dir=cache)
+    changed_offset(corpus.path)
+    record = corpus.path.with_suffix(".json")
+    known = CorpusRecord.from_json(record.read_text(encoding="utf-8"))
+    forged = dataclasses.replace(known, checksum=checksum_of(corpus.path))
+    record.write_text(forged.to_json(), encoding="utf-8")
+    assert count_rows(corpus.path, "texts") is None
+    again = Corpus.build([path], cache_dir=cache)
+    assert [row.texts for row in again] == [("unchanged",), ("unchanged",)]
+
+
+@pytest.mark.parametrize("suffix", [".arrow", ".json"])
+@pytest.mark.parametrize("planted", ["link", "fifo", "another owner"])
+@pytest.mark.skipif(os.name == "nt", reason="other permissions")
+def test_planted_files_are_not_opened(tmp_path, cache, suffix, planted, monkeypatch):
+    path = put(tmp_path / "a.txt", "a\nb\n")
+    target = Corpus.build([path], cache_dir=cache).path.with_suffix(suffix)
+    if planted == "link":
+        target.rename(tmp_path / "elsewhere")
+        target.symlink_to(tmp_path / "elsewhere")
+    elif planted == "fifo":
+        target.unlink()
+        os.mkfifo(target)
+    else:
+        owner = (os.getuid() or 1000) + 1
+        real = Path.lstat
+        monkeypatch.setattr(Path, "lstat", lambda self: owned(real(self), self == target, owner))
+    again = Corpus.build([path], cache_dir=cache)
+    assert [row.texts for row in again] == [("a",), ("b",)]
+    assert stat.S_ISREG(os.lstat(target).st_mode)
+
+
+def owned(status: os.stat_result, changed: bool, owner: int) -> os.stat_result:
+    values = list(status)
+    if changed:
+        values[stat.ST_UID] = owner
+    return os.stat_result(values)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="other permissions")
+def test_the_cache_folder_is_private(tmp_path, cache):
+    path = put(tmp_path / "a.txt", "a\n")
+    umask = os.umask(0)
+    try:
+        folder = Corpus.build([path], cache_dir=cache).path.parent
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.name == "nt", reason="other permissions")
+def test_folders_that_others_can_write_to_are_refused(tmp_path, cache, monkeypatch):
+    path = put(tmp_path / "a.txt", "a\n")
+    folder = Corpus.build([path], cache_dir=cache).path.parent
+
+    folder.chmod(0o777)
+    with pytest.raises(ConfigError, match=r"every user can write .*; run chmod 700 on it, or set"):
+        Corpus.build([path], cache_dir=cache)
+    # The remedies work.
+    assert len(Corpus.build([path], cache_dir=tmp_path / "own")) == 1
+    folder.chmod(0o700)
+    assert len(Corpus.build([path], cache_dir=cache)) == 1
+
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "corpora").symlink_to(folder)
+    with pytest.raises(ConfigError, match="is a symbolic link; set SIMCSE_CACHE to a folder of"):
+        Corpus.build([path], cache_dir=linked)
+
+    real, owner = Path.lstat, (os.getuid() or 1000) + 1
+    monkeypatch.setattr(Path, "lstat", lambda self: owned(real(self), self == folder, owner))
+    with pytest.raises(ConfigError, match=f"belongs to another user .number {owner}.*set SIMCSE"):
+        Corpus.build([path], cache_dir=cache)

@@ -51,7 +51,8 @@ class LeakReport:
         rows: good rows that were read.
         matched_rows: rows with a text that matches.
         sets: evaluation set -> what was found of it.
-        threshold: of near matches; None where none were looked for.
+        threshold: of near matches; None where neither these nor contained sentences were looked
+            for.
         bad_rows: why rows were skipped -> how many.
         found: numbers of the evaluation sentences that were found, by evaluation set.
         removed: rows left out of the cleaned file; None where none was asked for.
@@ -182,7 +183,8 @@ def check_leaks(
         files: any that training reads; every text column is looked at.
         sets: evaluation set -> its graded pairs, as
             :func:`~simcse_kit.evaluation.evaluate.load_tasks` gives them.
-        threshold: least similarity of near matches, see :class:`LeakIndex`; None: none.
+        threshold: least similarity of near matches, see :class:`LeakIndex`; None: neither near
+            matches nor contained sentences.
         columns: those of the texts, by name or by position; recognised if None.
         format: what the files are, whatever their suffix.
         on_bad_row: raise at the first bad row, or skip bad rows and count them.

@@ -64,8 +64,9 @@ def leak_table(
         for name in names
     )
     note = (
-        "Exact matches, but for case, punctuation and spacing, in the files that the model's "
-        "run.toml names; simcse data check-leak finds near ones too, and scores the clean pairs."
+        "Sentences with the same letters and digits in the files that the model's run.toml names; "
+        "simcse data check-leak finds near copies and contained sentences too, and scores the "
+        "clean pairs."
     )
     heads = roles(reports) if len(reports) > 1 else ("Pairs in the training text",)
     return Table(heads, rows, (note,))
