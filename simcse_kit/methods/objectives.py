@@ -109,8 +109,16 @@ def check_objective_data(options: ObjectiveConfig, kind: str) -> None:
     """Refuse data that the objective cannot learn from. Needs no weights.
 
     Raises:
-        ConfigError: it needs hard negatives and the data has none, or the other way round.
+        ConfigError: it needs hard negatives and the data has none, or the other way round; or a
+            guide could leave nothing out.
     """
+    if options.guide is not None and kind == "texts" and options.guide_margin <= 0:
+        # Anchor and positive are one text, and nothing is closer to it than the text itself.
+        raise ConfigError(
+            f"method.guide = {options.guide!r} leaves nothing out of {kind}, whose positive is the "
+            "anchor itself; give method.guide_margin above 0, such as 0.1, or pairs, or leave "
+            "method.guide out"
+        )
     wants = parse_objective(options.objective).hard_negatives
     if wants == "needed" and kind != "triplets":
         raise ConfigError(
