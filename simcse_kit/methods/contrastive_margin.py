@@ -71,7 +71,7 @@ class MarginContrastive(Method):
     Labels other than 0 and 1, such as the grades of STS, are refused unless ``threshold`` cuts
     them: with ``one_means = "similar"`` and ``threshold = 4``, grades of 4 and more are similar.
 
-    A pair of equal texts that is labelled dissimilar cannot be learned; it is left out, and the first
+    A pair of equal texts that is labelled dissimilar cannot be learned; it is left out. The first
     one is logged, because it often means that ``one_means`` is the wrong way round.
 
     Deviation: the distance is that of unit vectors, since it is cosines that are used afterwards;
@@ -153,7 +153,10 @@ class MarginContrastive(Method):
         logs: dict[str, float | Tensor] = {"contrastive_loss": loss.detach()}
         with torch.no_grad():
             distances = pair_distance(embeddings[:, 0], embeddings[:, 1], options.metric)
-            for sort, rows in (("similar", ~(different | contradiction)), ("dissimilar", different)):
+            for sort, rows in (
+                ("similar", ~(different | contradiction)),
+                ("dissimilar", different),
+            ):
                 if rows.any():
                     logs[f"{sort}_distance"] = distances[rows].mean()
         return MethodOutput(loss=loss, logs=logs)
@@ -163,8 +166,8 @@ class MarginContrastive(Method):
             return
         self._contradiction_logged = True
         logger.warning(
-            "a pair of equal texts is labelled dissimilar and is left out, as all such pairs are; if "
-            "label %d means similar in your data, use --set method.one_means=%s",
+            "a pair of equal texts is labelled dissimilar and is left out, as all such pairs are; "
+            "if label %d means similar in your data, use --set method.one_means=%s",
             1 if self.options.one_means == "dissimilar" else 0,
             "similar" if self.options.one_means == "dissimilar" else "dissimilar",
         )

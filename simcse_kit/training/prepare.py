@@ -20,11 +20,12 @@ from simcse_kit.methods.options import MethodConfig
 from simcse_kit.text.augment.views import AugmentedViews
 from simcse_kit.text.corpus import Corpus
 from simcse_kit.text.readers import Example
-from simcse_kit.training.arguments import accumulation_steps, training_arguments
+from simcse_kit.training.arguments import check_reporting, training_arguments
 from simcse_kit.training.chunking import check_chunking
 from simcse_kit.training.folder import check_folder
 from simcse_kit.training.rows import RowSubset, split_rows
 from simcse_kit.training.scoring import BOTH, LOSS, SELECTIONS, SPEARMAN
+from simcse_kit.training.trainer_keys import check_trainer_keys
 
 __all__ = ["Prepared", "check", "prepare"]
 
@@ -87,7 +88,9 @@ def prepare(
     # The method's defaults too, so that run.toml tells all and repeats the run later on.
     section = MethodSection.model_validate({"name": config.method.name, **options.model_dump()})
     config = config.model_copy(update={"method": section})
-    accumulation = accumulation_steps(config)
+    check_trainer_keys(config.trainer, schedule=training.schedule)
+    check_reporting(training.report_to)
+    accumulation: int = config.trainer.get("gradient_accumulation_steps", 1)
     chains = config.data.augment
     augment = None if chains is None else AugmentedViews(chains, training.seed)
     if not config.data.train:

@@ -31,6 +31,7 @@ from simcse_kit.training.chunking import gradient_cache, memory_plan
 from simcse_kit.training.folder import CHECKPOINTS, claim_folder
 from simcse_kit.training.prepare import Prepared, prepare
 from simcse_kit.training.proposals import Proposals
+from simcse_kit.training.recompute import recompute_activations, wants_recompute
 from simcse_kit.training.result import TrainResult, save_results
 from simcse_kit.training.room import check_room
 
@@ -128,6 +129,9 @@ def _train(
     if prepared.augment is not None and prepared.augment.needs_model:
         prepared.augment.use(Proposals.of(encoder, arguments.device))
     method = prepared.method(encoder, prepared.options).train()
+    recompute = wants_recompute(config)
+    if recompute is not None:
+        recompute_activations(method, recompute)
     processes.share_weights(method)
     collator, uncounted = (collator_of(prepared, method) for _ in range(2))
     plan = processes.agree(

@@ -46,8 +46,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "prototypical": {"queue_size": 30, "clusters": [2]},
     "simcse": {"head": "none"},
 }
-# The positives ask too, and a text may be the positive of several anchors; CPC asks for the one
-# text at a distance; labelled pairs have no positives. In all of these only equal texts are looked at.
+# Here only equal texts are looked at: positives are anchors too, and one text may be the positive
+# of several; CPC wants the one text at a distance; labelled pairs have no positives.
 EQUAL_ONLY = ("simclr", "consert", "cpc", "margin-contrastive")
 OBJECTIVE_CALLS = [
     "info_nce",
@@ -76,8 +76,10 @@ def build(encoder: SentenceEncoder, name: str, **options: Any) -> Method:
 
 
 def case_batch(method: Method, kind: str, equal: dict[tuple[int, int], tuple[int, int]]) -> Batch:
-    """The method's own layout of six rows, where the given texts are equal and all others differ."""
-    tensors = {key: part[:ROWS] for key, part in make_batch(type(method), method.encoder, kind).items()}
+    """The method's own layout of six rows, where the given texts are equal, all others not."""
+    tensors = {
+        key: part[:ROWS] for key, part in make_batch(type(method), method.encoder, kind).items()
+    }
     ids = torch.arange(1, tensors["text_ids"].numel() + 1).view(tensors["text_ids"].shape)
     views = ids.shape[1]
     for (row, view), (source, source_view) in equal.items():

@@ -122,12 +122,11 @@ def test_a_batch_of_one_pair_will_do() -> None:
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build_config("margin-contrastive", options)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("form", ["distance", "squared"])
-@pytest.mark.parametrize(
-    ("one_means", "labels"), [("dissimilar", BINARY), ("similar", 1 - BINARY)]
-)
+@pytest.mark.parametrize(("one_means", "labels"), [("dissimilar", BINARY), ("similar", 1 - BINARY)])
 def test_equal_texts_labelled_dissimilar_are_left_out_and_said_once(
     encoder: SentenceEncoder,
     caplog: pytest.LogCaptureFixture,
