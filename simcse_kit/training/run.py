@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from simcse_kit.training.folder import CHECKPOINTS, claim_folder
 from simcse_kit.training.prepare import Prepared, prepare
 from simcse_kit.training.proposals import Proposals
 from simcse_kit.training.recompute import recompute_activations, wants_recompute
+from simcse_kit.training.replace import put_in_place
 from simcse_kit.training.result import TrainResult, save_results
 from simcse_kit.training.room import check_room
 
@@ -49,6 +51,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     allow_changed: bool = False,
+    allow_call: Collection[str] = (),
 ) -> TrainResult:
     """Train an encoder and save the best checkpoint.
 
@@ -64,9 +67,11 @@ def train(
         config: the run.
         resume: go on from the newest complete checkpoint in the output folder; from the first step
             where the run was interrupted before there was one.
-        overwrite: replace an earlier run in the output folder.
+        overwrite: replace an earlier run in the output folder, once this one is complete.
         allow_changed: resume even where configuration or training text are not those that the run
             was begun with; what differs is logged.
+        allow_call: modules and packages whose functions augmentations may call; a configuration
+            alone never lets code run.
 
     Returns:
         Where the encoder is, and how the run went.
@@ -91,11 +96,18 @@ def train(
             resume=resume,
             overwrite=overwrite,
             allow_changed=allow_changed,
+            allow_call=allow_call,
         )
 
 
 def _train(
-    config: RunConfig, processes: Processes, *, resume: bool, overwrite: bool, allow_changed: bool
+    config: RunConfig,
+    processes: Processes,
+    *,
+    resume: bool,
+    overwrite: bool,
+    allow_changed: bool,
+    allow_call: Collection[str],
 ) -> TrainResult:
     def prepared_run() -> Prepared:
         return prepare(
@@ -103,6 +115,7 @@ def _train(
             resume=resume,
             overwrite=overwrite,
             allow_changed=allow_changed,
+            allow_call=allow_call,
             processes=processes.size,
         )
 
@@ -168,7 +181,7 @@ def _train(
     history = history_rows(state.log_history)
     here = state.global_step - (0 if checkpoint is None else step_of(checkpoint))
     result = TrainResult(
-        output=prepared.folder,
+        output=prepared.output,
         steps=state.global_step,
         sentences=here * per_step,
         seconds=seconds,
@@ -192,7 +205,11 @@ def _train(
         },
     )
     dev_name = None if prepared.dev is None else prepared.dev.name
-    processes.agree(lambda: save_results(config, method, prepared.corpus, dev_name, result))
+    processes.agree(
+        lambda: save_results(config, method, prepared.corpus, dev_name, result, prepared.folder)
+    )
+    if prepared.folder != prepared.output:
+        processes.agree(lambda: put_in_place(prepared.folder, prepared.output))
     return result
 
 
@@ -205,7 +222,14 @@ def _claim(prepared: Prepared, method: Method, resume: bool) -> None:
         arguments.save_total_limit,
         math.ceil(arguments.max_steps / config.evaluation.every),
     )
-    claim_folder(prepared.folder, config, prepared.corpus.fingerprint, resume=resume)
+    claim_folder(
+        prepared.folder,
+        prepared.output,
+        config,
+        prepared.corpus.fingerprint,
+        prepared.held_out,
+        resume=resume,
+    )
 
 
 def _use_deterministic_operators() -> None:
