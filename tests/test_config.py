@@ -275,7 +275,7 @@ def test_a_file_alone_lets_no_code_of_a_model_run(tmp_path: Path, value: str) ->
     file.write_text(f"[model]\ntrust_remote_code = {value}\n", encoding="utf-8")
     granted = [{"model": {"trust_remote_code": True}}]
     if value == "true":
-        with pytest.raises(ConfigError, match="add --set model.trust_remote_code=true") as caught:
+        with pytest.raises(ConfigError, match=r"add --set model\.trust_remote_code=true") as caught:
             load_config(file=file)
         assert "\n" not in str(caught.value)
         assert load_config(file=file, overrides=iter(granted)).model.trust_remote_code
