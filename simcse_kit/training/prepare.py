@@ -26,7 +26,7 @@ from simcse_kit.training.preflight import preflight
 from simcse_kit.training.resuming import check_resumable
 from simcse_kit.training.rows import RowSubset, drawn_one_by_one, rows_digest, split_rows
 from simcse_kit.training.scoring import BOTH, LOSS, SELECTIONS, SPEARMAN
-from simcse_kit.training.unused import warn_unused
+from simcse_kit.training.unused import unused_settings
 
 __all__ = ["Prepared", "check", "prepare"]
 
@@ -162,7 +162,8 @@ def prepare(
     steps_of_epoch = math.ceil(len(rows) // training.batch_size / accumulation)
     steps = training.max_steps or max(1, math.ceil(steps_of_epoch * training.epochs))
     arguments = training_arguments(config, ready.place, steps, name)
-    warn_unused(config, method, options, corpus, steps, augment)
+    for sentence in unused_settings(config, method, options, corpus, steps, augment):
+        logger.warning("%s", sentence)
     views = method.views(corpus.kind, corpus.negatives)
     if augment is not None:
         views = augment.lay_out(corpus.kind, views)

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 from simcse_kit.config import EvaluationSection, RunConfig
 from simcse_kit.methods.base import Method
 from simcse_kit.methods.options import MethodConfig
 from simcse_kit.text.augment.views import AugmentedViews
 from simcse_kit.text.corpus import Corpus
 
-__all__ = ["unused_settings", "warn_unused"]
-
-logger = logging.getLogger(__name__)
-
-
-def warn_unused(
-    config: RunConfig,
-    method: type[Method],
-    options: MethodConfig,
-    corpus: Corpus,
-    steps: int,
-    augment: AugmentedViews | None,
-) -> None:
-    """Log a warning for each of :func:`unused_settings`."""
-    for sentence in unused_settings(config, method, options, corpus, steps, augment):
-        logger.warning("%s", sentence)
+__all__ = ["unused_settings"]
 
 
 def unused_settings(
