@@ -218,13 +218,16 @@ def load_config(
         overrides: nested tables, over both, the last one on top.
 
     Raises:
-        ConfigError: a file is missing or no TOML, a key is unknown, or a value is not allowed.
+        ConfigError: a file is missing or no TOML, a key is unknown, a value is not allowed, or
+            the file alone would let code of a model run.
     """
     layers: list[tuple[str, Mapping[str, Any]]] = []
+    overrides = list(overrides)
     if preset is not None:
         layers.append((f"preset {preset}", read_toml(preset_path(preset))))
     if file is not None:
         layers.append((str(file), read_toml(Path(file))))
+        _check_no_grant(layers[-1][1], str(file), overrides)
     layers += [("command line", table) for table in overrides]
     merged: dict[str, Any] = {}
     for where, table in layers:
@@ -233,6 +236,22 @@ def load_config(
         merged = merge(merged, table)
     config: RunConfig = validated(RunConfig, merged, where="the configuration")
     return config
+
+
+def _check_no_grant(
+    table: Mapping[str, Any], file: str, overrides: Iterable[Mapping[str, Any]]
+) -> None:
+    """Refuse a file that lets a model's own code run, unless the command line does so too."""
+
+    def grants(layer: Mapping[str, Any]) -> bool:
+        model = layer.get("model")
+        return isinstance(model, Mapping) and bool(model.get("trust_remote_code"))
+
+    if grants(table) and not any(map(grants, overrides)):
+        raise ConfigError(
+            f"{file}: model.trust_remote_code = true lets Python code of the model run, which a "
+            "file cannot allow; if you trust that code, add --set model.trust_remote_code=true"
+        )
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -267,3 +267,17 @@ def test_what_is_no_size_is_refused(size: Any) -> None:
         f"command line: training.memory_budget is {size!r}: must be a size such as 4GB, 500MB, "
         "2GiB or a number of bytes"
     )
+
+
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_a_file_alone_lets_no_code_of_a_model_run(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(f"[model]\ntrust_remote_code = {value}\n", encoding="utf-8")
+    granted = [{"model": {"trust_remote_code": True}}]
+    if value == "true":
+        with pytest.raises(ConfigError, match=r"add --set model\.trust_remote_code=true") as caught:
+            load_config(file=file)
+        assert "\n" not in str(caught.value)
+        assert load_config(file=file, overrides=iter(granted)).model.trust_remote_code
+    else:
+        assert not load_config(file=file).model.trust_remote_code

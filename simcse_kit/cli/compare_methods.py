@@ -35,6 +35,10 @@ def compare_methods_command(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="For all: evaluation.every=50"),
     ] = None,
+    allow_call: Annotated[
+        list[str] | None,
+        typer.Option("--allow-call", metavar="MODULE", help="As for `simcse train`."),
+    ] = None,
     keep_encoders: Annotated[
         bool, typer.Option("--keep-encoders", help="Keep the encoder of every run.")
     ] = False,
@@ -59,7 +63,12 @@ def compare_methods_command(
     from simcse_kit.training.study.study import compare_methods
 
     study = compare_methods(
-        config, methods, seeds=seeds, keep_encoders=keep_encoders, resume=resume
+        config,
+        methods,
+        seeds=seeds,
+        keep_encoders=keep_encoders,
+        resume=resume,
+        allow_call=allow_call or (),
     )
     if as_json:
         typer.echo(json.dumps([row.to_json() for row in study.rows]))

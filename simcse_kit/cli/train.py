@@ -85,6 +85,14 @@ def train_command(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting: method.temperature=0.1"),
     ] = None,
+    allow_call: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-call",
+            metavar="MODULE",
+            help="Augmentations may call functions of it; a configuration file cannot say so.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest complete checkpoint in DIR.")
     ] = False,
@@ -127,7 +135,13 @@ def train_command(
     from simcse_kit.training.run import train
 
     try:
-        result = train(resolved, resume=resume, overwrite=overwrite, allow_changed=allow_changed)
+        result = train(
+            resolved,
+            resume=resume,
+            overwrite=overwrite,
+            allow_changed=allow_changed,
+            allow_call=allow_call or (),
+        )
     except KeyboardInterrupt:
         message = "interrupted; the same command with --resume (without --overwrite) goes on"
         typer.echo(f"simcse: {message} from the newest checkpoint", err=True)
@@ -142,10 +156,13 @@ def train_command(
         f"({result.sentences_per_second:.0f} sentences/s)"
     )
     if result.best_score is not None:
-        before = "" if result.start_score is None else f" ({result.start_score:.4g} before)"
+        before = "undefined" if result.start_score is None else f"{result.start_score:.4g}"
         typer.echo(
-            f"{result.score_name} {result.best_score:.4g} at step {result.best_step}{before}"
+            f"{result.score_name} {result.best_score:.4g} at step {result.best_step} "
+            f"({before} before)"
         )
+    if result.undefined is not None:
+        typer.echo(f"{result.undefined}; the last state was kept")
     if result.collapse is not None:
         typer.echo(f"collapse: {result.collapse}")
     if result.truncated:

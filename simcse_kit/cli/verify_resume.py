@@ -24,6 +24,10 @@ def verify_resume_command(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")
     ] = None,
+    allow_call: Annotated[
+        list[str] | None,
+        typer.Option("--allow-call", metavar="MODULE", help="As for `simcse train`."),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Of each of the two runs.")] = 6,
     kills: Annotated[int, typer.Option(help="Times that the second run is killed.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
@@ -54,7 +58,9 @@ def verify_resume_command(
     from simcse_kit.training.verify import verify_resume
 
     with TemporaryDirectory(prefix="simcse-verify-") as folder:
-        found = verify_resume(resolved, Path(folder), steps=steps, kills=kills)
+        found = verify_resume(
+            resolved, Path(folder), steps=steps, kills=kills, allow_call=allow_call or ()
+        )
     if as_json:
         typer.echo(json.dumps(asdict(found)))
     else:

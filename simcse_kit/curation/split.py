@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
-from simcse_kit.curation.normal import letters_key
+import numpy as np
+from numpy.typing import NDArray
+
+from simcse_kit.curation.groups import Keys, components, rows_of
 from simcse_kit.curation.output import check_output, writing
 from simcse_kit.curation.records import Records, headed, reading
 from simcse_kit.curation.summary import Summary
@@ -181,39 +183,21 @@ def _targets(
     return targets
 
 
-def _groups(records: Records, columns: Sequence[str], by: str) -> tuple[list[bytes], array[int]]:
-    """Keys of the groups, and the number of its key for each good row."""
-    numbers: dict[bytes, int] = {}
-    parent = array("q")
-    rows = array("q")
-
-    def root(number: int) -> int:
-        while parent[number] != number:
-            parent[number] = parent[parent[number]]
-            number = parent[number]
-        return number
-
+def _groups(
+    records: Records, columns: Sequence[str], by: str
+) -> tuple[list[bytes], NDArray[np.int64]]:
+    """Keys of the groups, and the number of its group for each good row."""
+    keys = Keys()
     for _, texts in records.good(columns):
-        mine = -1
-        for text in texts[:1] if by == "anchor" else filter(None, texts):
-            key = hashlib.blake2b(letters_key(text).encode(), digest_size=16).digest()
-            number = numbers.setdefault(key, len(numbers))
-            if number == len(parent):
-                parent.append(number)
-            if mine < 0:
-                mine = number
-            else:
-                one, two = root(mine), root(number)
-                parent[max(one, two)] = min(one, two)
-        rows.append(mine)
-    for row, number in enumerate(rows):
-        rows[row] = root(number)
+        keys.add(texts[:1] if by == "anchor" else filter(None, texts))
+    counts, digests = keys.counts, keys.digests
+    owners = rows_of(counts)
+    _, numbers = np.unique(components(digests[:, 0], owners, len(counts)), return_inverse=True)
     # A group goes by the least of its keys, whichever came first in the file.
-    least = list(numbers)
-    for key, number in numbers.items():
-        top = root(number)
-        least[top] = min(least[top], key)
-    return least, rows
+    group = numbers[owners]
+    order = np.lexsort((digests[:, 1], digests[:, 0], group))
+    first = order[np.searchsorted(group[order], np.arange(numbers.max(initial=-1) + 1))]
+    return [key.tobytes() for key in digests[first]], numbers
 
 
 def _suffix(records: Records) -> str:

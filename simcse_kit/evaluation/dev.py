@@ -42,20 +42,11 @@ class DevSet:
 
         Raises:
             ConfigError: unknown task name.
-            DataError: the data is missing or wrong.
+            DataError: the data is missing or wrong, or every encoder would have the same score.
         """
-        place = Path(path)
-        if place.is_dir():
-            return cls(concatenate(load_task("STSB-dev", place), "STSB-dev"))
-        if place.is_file():
-            return cls(load_pairs_file(place, split="dev", if_present=True))
-        if place.suffix or len(place.parts) > 1:
-            raise DataError(
-                f"dev set {str(path)!r} does not exist; give a file of graded pairs, or a folder "
-                "in the SentEval layout"
-            )
-        name = find_task(str(path)).name
-        return cls(concatenate(load_task(name, data), name))
+        pairs = _opened(Path(path), str(path), data)
+        _check_can_choose(pairs, path)
+        return cls(pairs)
 
     def score(self, encoder: Encoder) -> dict[str, float]:
         """Score an encoder: one ``encode`` call over the distinct sentences.
@@ -75,3 +66,40 @@ class DevSet:
             "alignment": alignment,
             "uniformity": uniformity,
         }
+
+
+def _opened(place: Path, name: str, data: str | Path | None) -> PairSet:
+    if place.is_dir():
+        return concatenate(load_task("STSB-dev", place), "STSB-dev")
+    if place.is_file():
+        return load_pairs_file(place, split="dev", if_present=True)
+    if place.suffix or len(place.parts) > 1:
+        raise DataError(
+            f"dev set {name!r} does not exist; give a file of graded pairs, or a folder in the "
+            "SentEval layout"
+        )
+    task = find_task(name).name
+    return concatenate(load_task(task, data), task)
+
+
+def _check_can_choose(pairs: PairSet, path: str | Path) -> None:
+    """Refuse pairs for which a rank correlation is undefined whatever the encoder.
+
+    Raises:
+        DataError: the grades are all one, or the cosines must be.
+    """
+    remedy = "give pairs that differ in grade and in text, or leave --dev out to hold out rows"
+    grades = set(pairs.gold.tolist())
+    if len(grades) < 2:
+        shown = f"all {len(pairs)} pairs have the grade {min(grades):g}" if grades else "no pair"
+        raise DataError(f"cannot choose a checkpoint: {shown}; {remedy}", file=path)
+    # Equal sentences have a cosine of 1; a pair has that of its reverse.
+    sides = zip(pairs.sentences1, pairs.sentences2, strict=True)
+    different = {frozenset(pair) if pair[0] != pair[1] else None for pair in sides}
+    if len(different) < 2:
+        what = "have two equal sentences" if None in different else "are one and the same"
+        raise DataError(
+            f"cannot choose a checkpoint: all {len(pairs)} pairs {what}, so that every encoder "
+            f"gives them one cosine; {remedy}",
+            file=path,
+        )

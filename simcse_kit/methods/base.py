@@ -233,6 +233,23 @@ class Method(nn.Module):
         """
 
     @classmethod
+    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
+        """What was given and changes nothing with these options and this data; a sentence each.
+
+        Args:
+            options: the method's options; no weights are needed.
+            kind: the kind of the data.
+            negatives: the most hard negatives or next sentences of a row.
+        """
+        return []
+
+    @classmethod
+    def other_models(cls, options: MethodConfig) -> list[str]:
+        """Names of further models that the method opens."""
+        names = (getattr(options, key, None) for key in ("guide", "generator"))
+        return [name for name in names if name is not None]
+
+    @classmethod
     def queue_size(cls, options: MethodConfig) -> int:  # noqa: ARG003
         """Keys of earlier batches that an anchor may meet besides; 0 without a queue.
 

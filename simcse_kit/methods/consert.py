@@ -222,7 +222,11 @@ class ConSERT(Method):
         """
         first, second = embeddings[:, 0], embeddings[:, 1]
         loss = nt_xent(
-            first, second, temperature=self.options.temperature, ids=batch.text_ids[:, 0]
+            first,
+            second,
+            temperature=self.options.temperature,
+            ids=batch.text_ids[:, 0],
+            second_ids=batch.text_ids[:, 1],
         )
         cosines = (unit_rows(first.detach()) * unit_rows(second.detach())).sum(dim=1)
         logs: dict[str, float | Tensor] = {

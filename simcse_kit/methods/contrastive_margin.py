@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from simcse_kit.text.readers import Kind
 
 __all__ = ["MarginContrastive", "MarginContrastiveConfig"]
+
+logger = logging.getLogger(__name__)
 
 
 class MarginContrastiveConfig(DropoutConfig):
@@ -68,6 +71,9 @@ class MarginContrastive(Method):
     Labels other than 0 and 1, such as the grades of STS, are refused unless ``threshold`` cuts
     them: with ``one_means = "similar"`` and ``threshold = 4``, grades of 4 and more are similar.
 
+    A pair of equal texts that is labelled dissimilar cannot be learned; it is left out. The first
+    one is logged, because it often means that ``one_means`` is the wrong way round.
+
     Deviation: the distance is that of unit vectors, since it is cosines that are used afterwards;
     the paper's distance is that of the outputs as they are.
 
@@ -90,6 +96,7 @@ class MarginContrastive(Method):
 
     def __init__(self, encoder: SentenceEncoder, config: MarginContrastiveConfig):
         super().__init__(encoder, config)
+        self._contradiction_logged = False
         if config.matryoshka:
             check_prefixes(config.matryoshka, width=encoder.embedding_dim)
 
@@ -127,10 +134,16 @@ class MarginContrastive(Method):
             ConfigError: data without labels.
         """
         different = self._different(batch.labels)
+        equal = batch.text_ids[:, 0] == batch.text_ids[:, 1]
+        contradiction = different & equal
+        self._log_contradiction(contradiction)
+        different = different & ~equal
         options = self.options
 
         def compute(vectors: Tensor) -> Tensor:
             distances = pair_distance(vectors[:, 0], vectors[:, 1], options.metric)
+            # As a similar pair at distance 0, which adds nothing.
+            distances = distances.masked_fill(contradiction, 0)
             return margin_contrastive(
                 distances, different, margin=options.margin, squared=options.form == "squared"
             )
@@ -140,10 +153,24 @@ class MarginContrastive(Method):
         logs: dict[str, float | Tensor] = {"contrastive_loss": loss.detach()}
         with torch.no_grad():
             distances = pair_distance(embeddings[:, 0], embeddings[:, 1], options.metric)
-            for sort, rows in (("similar", ~different), ("dissimilar", different)):
+            for sort, rows in (
+                ("similar", ~(different | contradiction)),
+                ("dissimilar", different),
+            ):
                 if rows.any():
                     logs[f"{sort}_distance"] = distances[rows].mean()
         return MethodOutput(loss=loss, logs=logs)
+
+    def _log_contradiction(self, contradiction: Tensor) -> None:
+        if self._contradiction_logged or not contradiction.any():
+            return
+        self._contradiction_logged = True
+        logger.warning(
+            "a pair of equal texts is labelled dissimilar and is left out, as all such pairs are; "
+            "if label %d means similar in your data, use --set method.one_means=%s",
+            1 if self.options.one_means == "dissimilar" else 0,
+            "similar" if self.options.one_means == "dissimilar" else "dissimilar",
+        )
 
     def _different(self, labels: Tensor | None) -> Tensor:
         """(B,) bool, Y of the formula."""

@@ -67,6 +67,17 @@ class CPC(Method):
         """The sentences at the same distance in the other rows."""
         return negatives_per_anchor(batch_size)
 
+    @classmethod
+    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
+        """Distances beyond the next sentences that rows have."""
+        assert isinstance(options, CPCConfig)
+        if options.distances <= negatives:
+            return []
+        return [
+            f"method.distances = {options.distances} predicts no further than the {negatives} next "
+            "sentences of a row; raise data.documents, or lower it"
+        ]
+
     def layout(self, batch: Batch) -> Batch:
         """Without the sentences that are farther away than any that is predicted."""
         wanted = min(batch.shape[1], 1 + self.options.distances)

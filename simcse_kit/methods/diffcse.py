@@ -18,7 +18,7 @@ from simcse_kit.methods.base import Method, MethodOutput, Paper
 from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.heads import mlp_head, relu_layers
 from simcse_kit.methods.masking import mask_tokens
-from simcse_kit.methods.options import DropoutConfig, MethodConfig
+from simcse_kit.methods.options import DropoutConfig, MethodConfig, inert
 
 if TYPE_CHECKING:
     from simcse_kit.text.readers import Kind
@@ -108,6 +108,15 @@ class DiffCSE(Method):
                 "batch at once"
             )
         return super().beyond_embeddings(options)
+
+    @classmethod
+    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
+        """Options of the detection of replaced tokens without its weight."""
+        assert isinstance(options, DiffCSEConfig)
+        if options.rtd_weight:
+            return []
+        keys = ("masking_ratio", "fill", "generator")
+        return inert(options, *keys, because="method.rtd_weight is 0")
 
     def layout(self, batch: Batch) -> Batch:
         """(B, 1, L) -> (B, 2, L): a sentence is its own positive under another dropout mask."""

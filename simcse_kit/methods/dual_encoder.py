@@ -12,7 +12,12 @@ from simcse_kit.functional.contrastive import negatives_per_anchor
 from simcse_kit.methods.apart import embed_apart
 from simcse_kit.methods.base import Method, MethodOutput, Paper
 from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.objectives import ObjectiveConfig, ObjectiveLoss, check_objective_data
+from simcse_kit.methods.objectives import (
+    ObjectiveConfig,
+    ObjectiveLoss,
+    check_objective_data,
+    unused_in_objective,
+)
 from simcse_kit.methods.options import DropoutConfig, MethodConfig
 
 if TYPE_CHECKING:
@@ -68,6 +73,12 @@ class DualEncoder(Method):
         """Refuse data without the hard negatives that the objective needs, or with useless ones."""
         assert isinstance(options, DualEncoderConfig)
         check_objective_data(options, kind)
+
+    @classmethod
+    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
+        """Options that the objective does not take."""
+        assert isinstance(options, DualEncoderConfig)
+        return unused_in_objective(options, kind)
 
     def companions(self) -> Mapping[str, SentenceEncoder]:
         """The key encoder, in the folder ``key``."""

@@ -21,7 +21,7 @@ from simcse_kit.methods.base import Method, MethodOutput, Paper
 from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.heads import mlp_head
 from simcse_kit.methods.momentum import Momentum
-from simcse_kit.methods.options import DropoutConfig, MethodConfig
+from simcse_kit.methods.options import DropoutConfig, MethodConfig, inert
 from simcse_kit.methods.queue import KeyQueue
 
 if TYPE_CHECKING:
@@ -101,6 +101,14 @@ class ESimCSE(Method):
         """The most keys that an anchor meets besides."""
         assert isinstance(options, ESimCSEConfig)
         return options.queue_size
+
+    @classmethod
+    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
+        """The momentum of an encoder that only the queue needs."""
+        assert isinstance(options, ESimCSEConfig)
+        if options.queue_size:
+            return []
+        return inert(options, "momentum", because="method.queue_size is 0")
 
     def layout(self, batch: Batch) -> Batch:
         """(B, 1, L) -> (B, 3, L'): the sentence, with repetitions, and as it was for the key.

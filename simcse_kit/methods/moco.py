@@ -17,7 +17,7 @@ from simcse_kit.methods.base import Method, MethodOutput, Paper
 from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.heads import relu_layers
 from simcse_kit.methods.momentum import Momentum
-from simcse_kit.methods.options import DropoutConfig, MethodConfig
+from simcse_kit.methods.options import DropoutConfig, MethodConfig, inert
 from simcse_kit.methods.queue import KeyQueue
 
 if TYPE_CHECKING:
@@ -108,6 +108,14 @@ class MoCo(Method):
         """Keys that the queue holds once it is full."""
         assert isinstance(options, MoCoConfig)
         return options.queue_size
+
+    @classmethod
+    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
+        """The width of a layer that v1 does not have."""
+        assert isinstance(options, MoCoConfig)
+        if options.version == "v2":
+            return []
+        return inert(options, "hidden_size", because="the head of v1 is one linear layer")
 
     def layout(self, batch: Batch) -> Batch:
         """A single view, of kind ``texts``, is query and key: (B, 1, L) -> (B, 2, L)."""

@@ -7,6 +7,7 @@ calls it in ``loss`` and :meth:`ObjectiveLoss.after_step` in ``after_step``, and
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,14 @@ from simcse_kit.methods.base import MethodOutput
 from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.guide import GuideModel
 from simcse_kit.methods.objective_table import parse_objective
-from simcse_kit.methods.options import MethodConfig
+from simcse_kit.methods.options import MethodConfig, inert
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
 
-__all__ = ["ObjectiveConfig", "ObjectiveLoss", "check_objective_data"]
+__all__ = ["ObjectiveConfig", "ObjectiveLoss", "check_objective_data", "unused_in_objective"]
+
+logger = logging.getLogger(__name__)
 
 # CLIP keeps 1/τ from growing past 100 (arXiv 2103.00020, section 2.5); open_clip has the other end.
 _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 0.01, 1.0
@@ -109,8 +112,16 @@ def check_objective_data(options: ObjectiveConfig, kind: str) -> None:
     """Refuse data that the objective cannot learn from. Needs no weights.
 
     Raises:
-        ConfigError: it needs hard negatives and the data has none, or the other way round.
+        ConfigError: it needs hard negatives and the data has none, or the other way round; or a
+            guide could leave nothing out.
     """
+    if options.guide is not None and kind == "texts" and options.guide_margin <= 0:
+        # Anchor and positive are one text, and nothing is closer to it than the text itself.
+        raise ConfigError(
+            f"method.guide = {options.guide!r} leaves nothing out of {kind}, whose positive is the "
+            "anchor itself; give method.guide_margin above 0, such as 0.1, or pairs, or leave "
+            "method.guide out"
+        )
     wants = parse_objective(options.objective).hard_negatives
     if wants == "needed" and kind != "triplets":
         raise ConfigError(
@@ -124,6 +135,20 @@ def check_objective_data(options: ObjectiveConfig, kind: str) -> None:
             "triplets; choose the columns of anchor and positive, or another objective, such as "
             "info_nce"
         )
+
+
+def unused_in_objective(options: ObjectiveConfig, kind: str) -> list[str]:
+    """A sentence for each option that changes nothing with this objective and data."""
+    found = []
+    if not parse_objective(options.objective).temperature:
+        found += inert(
+            options,
+            "temperature",
+            because=f"method.objective = {options.objective!r} has no temperature",
+        )
+    if kind != "triplets":
+        found += inert(options, "hard_negative_alpha", because=f"{kind} have no hard negatives")
+    return found
 
 
 class ObjectiveLoss(nn.Module):
@@ -146,6 +171,12 @@ class ObjectiveLoss(nn.Module):
             check_prefixes(
                 options.matryoshka, options.matryoshka_weights, width=encoder.embedding_dim
             )
+            if options.matryoshka == [encoder.embedding_dim]:
+                logger.warning(
+                    "method.matryoshka = %s has no effect: the vectors have %d dimensions",
+                    options.matryoshka,
+                    encoder.embedding_dim,
+                )
         self.log_scale: nn.Parameter | None = None
         if options.learn_temperature:
             self.log_scale = nn.Parameter(torch.tensor(-math.log(options.temperature)))

@@ -20,7 +20,7 @@ from simcse_kit.registry import closest
 if TYPE_CHECKING:
     from simcse_kit.methods.base import Method
 
-__all__ = ["DropoutConfig", "MethodConfig", "parse_config"]
+__all__ = ["DropoutConfig", "MethodConfig", "inert", "parse_config"]
 
 
 class MethodConfig(BaseModel):
@@ -48,6 +48,22 @@ class DropoutConfig(MethodConfig):
         lt=1,
         description="set every dropout of the encoder; unset keeps its own",
     )
+
+
+def inert(options: MethodConfig, *keys: str, because: str) -> list[str]:
+    """A sentence for each of these options that was changed from its default, to no effect.
+
+    Args:
+        options: of the method.
+        keys: of options that do nothing.
+        because: why.
+    """
+    fields = type(options).model_fields
+    return [
+        f"method.{key} = {getattr(options, key)!r} has no effect, because {because}"
+        for key in keys
+        if getattr(options, key) != fields[key].get_default(call_default_factory=True)
+    ]
 
 
 def parse_config(method: type[Method], options: Mapping[str, Any]) -> MethodConfig:

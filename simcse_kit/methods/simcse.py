@@ -13,8 +13,13 @@ from simcse_kit.methods.base import Method, MethodOutput, Paper
 from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.heads import mlp_head
 from simcse_kit.methods.masking import mask_tokens, masked_lm_loss
-from simcse_kit.methods.objectives import ObjectiveConfig, ObjectiveLoss, check_objective_data
-from simcse_kit.methods.options import MethodConfig
+from simcse_kit.methods.objectives import (
+    ObjectiveConfig,
+    ObjectiveLoss,
+    check_objective_data,
+    unused_in_objective,
+)
+from simcse_kit.methods.options import MethodConfig, inert
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -116,6 +121,17 @@ class SimCSE(Method):
         """Refuse data without the hard negatives that the objective needs, or with useless ones."""
         assert isinstance(options, SimCSEConfig)
         check_objective_data(options, kind)
+
+    @classmethod
+    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
+        """Options of a loss, a head or an objective that is not there."""
+        assert isinstance(options, SimCSEConfig)
+        found = unused_in_objective(options, kind)
+        if not options.mlm_weight:
+            found += inert(options, "mlm_probability", because="method.mlm_weight is 0")
+        if options.head == "none":
+            found += inert(options, "mlp_only_train", because="method.head is 'none'")
+        return found
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """(R, L) -> (R, d): one encoder forward, then the head if the method has one."""

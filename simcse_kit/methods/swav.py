@@ -14,7 +14,7 @@ from simcse_kit.functional.similarity import cosine_matrix, full_precision, unit
 from simcse_kit.methods.base import Method, MethodOutput, Paper
 from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.heads import relu_layers
-from simcse_kit.methods.options import DropoutConfig, MethodConfig
+from simcse_kit.methods.options import DropoutConfig, MethodConfig, inert
 from simcse_kit.methods.queue import KeyQueue
 
 if TYPE_CHECKING:
@@ -103,6 +103,14 @@ class SwAV(Method):
         """Features of earlier batches, which take part in the assignment alone."""
         assert isinstance(options, SwAVConfig)
         return options.queue_size
+
+    @classmethod
+    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
+        """When a queue begins that is not there."""
+        assert isinstance(options, SwAVConfig)
+        if options.queue_size:
+            return []
+        return inert(options, "queue_start", because="method.queue_size is 0")
 
     def layout(self, batch: Batch) -> Batch:
         """A single view, of kind ``texts``, is taken twice: (B, 1, L) -> (B, 2, L)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from itertools import accumulate
@@ -141,6 +141,18 @@ class Corpus(Sequence[Example]):
         if isinstance(index, slice):
             return self.rows(range(*index.indices(len(self))))
         return self.rows([index])[0]
+
+    def texts(self) -> Iterator[tuple[str, ...]]:
+        """The texts of every row in order, read in large pieces."""
+        _, columns = self._chunks
+        wanted = columns[:-1] if self.kind == "labelled" else columns
+        for parts in zip(*wanted, strict=True):
+            values = [part.to_pylist() for part in parts]
+            if self.kind in ("triplets", "documents"):  # the last is a list
+                for *single, more in zip(*values, strict=True):
+                    yield (*single, *more)
+            else:
+                yield from zip(*values, strict=True)
 
     def labels(self) -> list[float]:
         """The different labels of labelled rows, ascending; else nothing."""

@@ -2,63 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
 
 from simcse_kit.config import RunConfig
 from simcse_kit.errors import ConfigError, MissingExtraError
 from simcse_kit.registry import closest
 from simcse_kit.training.folder import CHECKPOINTS
 from simcse_kit.training.scoring import SPEARMAN
+from simcse_kit.training.trainer_keys import check_trainer_keys, for_trainer
 
-__all__ = ["accumulation_steps", "training_arguments"]
-
-# Given under [trainer] these would contradict what is logged, scored and resumed.
-_OURS = {
-    "auto_find_batch_size": "training.batch_size",
-    "bf16": "training.precision",
-    "eval_steps": "evaluation.every",
-    "eval_strategy": "evaluation.dev and evaluation.held_out",
-    "greater_is_better": "evaluation.dev",
-    "learning_rate": "training.learning_rate",
-    "load_best_model_at_end": "evaluation.dev and evaluation.held_out",
-    "logging_steps": "training.log_every",
-    "lr_scheduler_type": "training.schedule",
-    "max_grad_norm": "training.max_grad_norm",
-    "max_steps": "training.max_steps",
-    "metric_for_best_model": "evaluation.dev",
-    "num_train_epochs": "training.epochs",
-    "output_dir": "training.output",
-    "per_device_train_batch_size": "training.batch_size",
-    "report_to": "training.report_to",
-    "save_steps": "evaluation.every",
-    "save_strategy": "evaluation.every",
-    "seed": "training.seed",
-    "warmup_ratio": "training.warmup_ratio",
-    "warmup_steps": "training.warmup_ratio",
-    "weight_decay": "training.weight_decay",
-}
-
-
-def accumulation_steps(config: RunConfig) -> int:
-    """Batches to one optimizer step, from ``trainer.gradient_accumulation_steps``.
-
-    Raises:
-        ConfigError: it is no whole number from 1.
-    """
-    value = config.trainer.get("gradient_accumulation_steps", 1)
-    if type(value) is not int or value < 1:
-        raise ConfigError(
-            f"trainer.gradient_accumulation_steps is {value!r}; it must be a whole number from 1"
-        )
-    return value
+__all__ = ["check_reporting", "training_arguments"]
 
 
 def training_arguments(
@@ -73,19 +37,23 @@ def training_arguments(
         score_name: the metric that chooses the checkpoint; None where nothing is evaluated.
 
     Raises:
-        ConfigError: a key of ``[trainer]`` is unknown or ours, or a value is not allowed.
+        ConfigError: a key of ``[trainer]`` cannot be given, or a value is not allowed.
         MissingExtraError: the package of ``training.report_to`` is not installed.
     """
     training = config.training
-    _check_keys(config.trainer)
-    _check_reporting(training.report_to)
+    check_trainer_keys(config.trainer, schedule=training.schedule)
+    check_reporting(training.report_to)
+    warmup = math.ceil(steps * training.warmup_ratio)
     settings: dict[str, Any] = {
         "output_dir": str(folder / CHECKPOINTS),
         "max_steps": steps,
         "per_device_train_batch_size": training.batch_size,
         "learning_rate": training.learning_rate,
-        "lr_scheduler_type": training.schedule,
-        "warmup_steps": math.ceil(steps * training.warmup_ratio),
+        # Its constant schedule has no warmup.
+        "lr_scheduler_type": "constant_with_warmup"
+        if training.schedule == "constant" and warmup
+        else training.schedule,
+        "warmup_steps": warmup,
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "seed": training.seed,
@@ -112,25 +80,19 @@ def training_arguments(
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
     try:
-        return transformers.TrainingArguments(**(settings | config.trainer))
+        return transformers.TrainingArguments(**(settings | for_trainer(config.trainer)))
     except (TypeError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"[trainer] or training settings are not allowed: {reason}") from error
 
 
-def _check_keys(table: dict[str, Any]) -> None:
-    known = [field.name for field in dataclasses.fields(transformers.TrainingArguments)]
-    for key in table:
-        if key in _OURS:
-            raise ConfigError(f"trainer.{key} cannot be given; use {_OURS[key]}")
-        if key not in known:
-            raise ConfigError(
-                f"unknown key trainer.{key}{closest(key, known)}; [trainer] takes the fields of "
-                "transformers.TrainingArguments"
-            )
+def check_reporting(names: Sequence[str]) -> None:
+    """Refuse services of ``training.report_to`` that are unknown or whose package is missing.
 
-
-def _check_reporting(names: list[str]) -> None:
+    Raises:
+        ConfigError: an unknown one, or a package that no extra of ours brings.
+        MissingExtraError: a package that an extra brings.
+    """
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
             known = sorted(INTEGRATION_TO_CALLBACK)
@@ -139,3 +101,8 @@ def _check_reporting(names: list[str]) -> None:
             )
         if name in ("tensorboard", "wandb") and find_spec(name) is None:
             raise MissingExtraError(f"training.report_to = [{name!r}]", name)
+        if name not in get_available_reporting_integrations():  # type: ignore[no-untyped-call]
+            raise ConfigError(
+                f"training.report_to has {name!r}, whose package is not installed; install it, or "
+                "leave it out"
+            )

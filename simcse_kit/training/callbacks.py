@@ -17,13 +17,22 @@ __all__ = ["MethodState", "MetricsFile", "ProgressBar", "StepFlow", "Trace", "hi
 
 
 def history_rows(log_history: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """The trainer's log as rows of metrics.jsonl, without its summary at the end."""
+    """The trainer's log as rows of metrics.jsonl, without its summary at the end.
+
+    Step and epoch come first, then all others by name: the log of a checkpoint is sorted, and a
+    resumed run must write what an uninterrupted one does.
+    """
     rows = []
     for entry in log_history:
         row = {key.removeprefix("eval_"): value for key, value in entry.items()}
         if "train_runtime" not in row:
-            rows.append(row)
+            rows.append(dict(sorted(row.items(), key=_place)))
     return rows
+
+
+def _place(item: tuple[str, float]) -> tuple[int, str]:
+    key = item[0]
+    return (("step", "epoch").index(key) if key in ("step", "epoch") else 2, key)
 
 
 class MethodState(TrainerCallback):

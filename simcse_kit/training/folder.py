@@ -1,25 +1,29 @@
-"""The output folder of a run: who may write into it, and what a resumed run must share with it."""
+"""The output folder of a run, and who may write into it."""
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from simcse_kit.atomic import remove_leftovers, write_whole
-from simcse_kit.config import RunConfig, read_toml
+from simcse_kit.config import RunConfig
 from simcse_kit.errors import ConfigError
+from simcse_kit.training.replace import (
+    begin_replacing,
+    finish_replacing,
+    new_run_in,
+    place_of_new_run,
+)
 
 __all__ = [
     "CHECKPOINTS",
+    "HELD_OUT_DIGEST",
     "METRICS",
     "RESULT",
     "RUN_FILE",
-    "check_folder",
+    "TEXT_DIGEST",
+    "check_output",
     "claim_folder",
     "keep_chunks",
 ]
@@ -30,74 +34,90 @@ RUN_FILE = "run.toml"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
-_FINGERPRINT = "training-text.sha256"
+TEXT_DIGEST = "training-text.sha256"
+HELD_OUT_DIGEST = "held-out-rows.sha256"
 _CHUNKS = "chunk-tokens"
 _WHOLE = "whole batch"
 
 
-def check_folder(
-    config: RunConfig,
-    fingerprint: str,
-    *,
-    resume: bool,
-    overwrite: bool,
-    allow_changed: bool = False,
-) -> Path:
-    """Check that the run may use its output folder; nothing is written yet.
+def check_output(folder: Path, *, resume: bool, overwrite: bool) -> Path:
+    """Check that a run may use its output folder; nothing is written yet.
 
     Args:
-        config: the run.
-        fingerprint: of the training text.
+        folder: of the finished run.
         resume: the run goes on with what is in the folder.
         overwrite: the run replaces an earlier one.
-        allow_changed: a resumed run may differ from the one that was begun; how is logged.
+
+    Returns:
+        The folder to write into: the output folder, or where a run is kept that is to replace the
+        one in it, see :mod:`simcse_kit.training.replace`.
 
     Raises:
         ConfigError: the folder holds something else, or another run, or nothing to resume, or
             cannot be written.
     """
-    folder = Path(config.training.output)
-    run_file = folder / RUN_FILE
+    if resume and overwrite:
+        raise ConfigError(
+            "--resume goes on with the run in the output folder and --overwrite starts a new one; "
+            "give one of them"
+        )
     try:
+        finish_replacing(folder)
         _check_place(folder)
+        earlier = (folder / RUN_FILE).exists()
         if resume:
-            _check_resumable(folder, run_file, config, fingerprint, allow_changed)
-        elif folder.is_dir() and any(folder.iterdir()):
-            if not run_file.exists():
+            place = new_run_in(folder) or folder
+            if not (place / RUN_FILE).exists():
+                raise ConfigError(
+                    f"nothing to resume in {folder}: no run was begun there; run without --resume"
+                )
+            return place
+        if folder.is_dir() and any(folder.iterdir()):
+            if not earlier:
                 raise ConfigError(
                     f"output folder {folder} holds other files; give --output a new folder"
                 )
             if not overwrite:
                 raise ConfigError(
                     f"output folder {folder} holds an earlier run; --resume goes on with it, "
-                    "--overwrite starts anew, or give --output another folder"
+                    "--overwrite replaces it, or give --output another folder"
                 )
+            return place_of_new_run(folder)
     except OSError as error:
         raise _unusable(folder, error.strerror or str(error)) from None
     return folder
 
 
-def claim_folder(folder: Path, config: RunConfig, fingerprint: str, *, resume: bool) -> None:
-    """Write the resolved configuration into a checked folder; clear what an earlier run left.
+def claim_folder(
+    place: Path, folder: Path, config: RunConfig, fingerprint: str, held_out: str, *, resume: bool
+) -> None:
+    """Write the resolved configuration into a checked folder.
 
-    Without its ``config.json`` the encoder of the earlier run does not pass for that of this run,
-    should this run be interrupted.
+    Args:
+        place: to write into, from :func:`check_output`.
+        folder: of the finished run.
+        config: the run.
+        fingerprint: of the training text.
+        held_out: digest of the rows kept back.
+        resume: the run goes on with what is there.
 
     Raises:
         ConfigError: the folder cannot be written.
     """
     try:
-        if not resume:
-            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-            for name in (METRICS, RESULT, "training.html", "config.json"):
-                (folder / name).unlink(missing_ok=True)
-            for companion in folder.glob("*/config.json"):
-                companion.unlink()
-        (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        for place in (folder, folder / CHECKPOINTS):
-            remove_leftovers(place)
-        write_whole(folder / CHECKPOINTS / _FINGERPRINT, fingerprint + "\n")
-        write_whole(folder / RUN_FILE, config.to_toml())
+        if not resume and place != folder:
+            begin_replacing(place)
+            logger.info(
+                "the run in %s stays until this one is complete, which is kept in %s until then",
+                folder,
+                place,
+            )
+        (place / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        for path in (place, place / CHECKPOINTS):
+            remove_leftovers(path)
+        write_whole(place / CHECKPOINTS / TEXT_DIGEST, fingerprint + "\n")
+        write_whole(place / CHECKPOINTS / HELD_OUT_DIGEST, held_out + "\n")
+        write_whole(place / RUN_FILE, config.to_toml())
     except OSError as error:
         raise _unusable(folder, error.strerror or str(error)) from None
 
@@ -124,7 +144,7 @@ def keep_chunks(folder: Path, chunk_tokens: int | None, *, resume: bool) -> int 
     except ValueError:
         raise ConfigError(
             f"{path} is damaged: it must hold a number of tokens or {_WHOLE!r}; "
-            "write it anew, or start the run anew with --overwrite"
+            "write it again, or start a new run with --overwrite"
         ) from None
     return chunk_tokens
 
@@ -141,46 +161,3 @@ def _check_place(folder: Path) -> None:
         raise _unusable(folder, f"{place} is a file")
     if not os.access(place, os.W_OK | os.X_OK):
         raise _unusable(folder, f"no permission to write into {place}")
-
-
-def _check_resumable(
-    folder: Path, run_file: Path, config: RunConfig, fingerprint: str, allow_changed: bool
-) -> None:
-    if not run_file.exists():
-        raise ConfigError(
-            f"nothing to resume in {folder}: no run was begun there; run without --resume"
-        )
-    old, new = read_toml(run_file), tomllib.loads(config.to_toml())
-    for table in (old, new):
-        table.get("training", {}).pop("output", None)  # the same folder, however it is spelled
-    changes = [
-        f"{key} was {_shown(before)}, is {_shown(after)}"
-        for key, before, after in _differences(old, new)
-    ]
-    kept = folder / CHECKPOINTS / _FINGERPRINT
-    if kept.exists() and kept.read_text(encoding="utf-8").strip() != fingerprint:
-        changes.append("the training text has other content")
-    if not changes:
-        return
-    said = f"the run in {folder} was started with another configuration: {'; '.join(changes)}"
-    if not allow_changed:
-        raise ConfigError(
-            f"{said}; give the same again, start a new run in another folder, or resume all the "
-            "same with --allow-changed"
-        )
-    logger.warning("%s; it is resumed all the same, as you ask for", said)
-
-
-def _differences(
-    old: dict[str, Any], new: dict[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            yield from _differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            yield f"{prefix}{key}", before, after
-
-
-def _shown(value: Any) -> str:
-    return "not set" if value is None else repr(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,12 @@ from simcse_kit.methods.options import MethodConfig
 from simcse_kit.text.augment.views import AugmentedViews
 from simcse_kit.text.corpus import Corpus
 from simcse_kit.text.readers import Example
-from simcse_kit.training.arguments import accumulation_steps, training_arguments
-from simcse_kit.training.chunking import check_chunking
-from simcse_kit.training.folder import check_folder
-from simcse_kit.training.rows import RowSubset, split_rows
+from simcse_kit.training.arguments import training_arguments
+from simcse_kit.training.preflight import preflight
+from simcse_kit.training.resuming import check_resumable
+from simcse_kit.training.rows import RowSubset, drawn_one_by_one, rows_digest, split_rows
 from simcse_kit.training.scoring import BOTH, LOSS, SELECTIONS, SPEARMAN
+from simcse_kit.training.unused import unused_settings
 
 __all__ = ["Prepared", "check", "prepare"]
 
@@ -33,7 +35,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run whose configuration, training text, dev set and output folder are good."""
+    """A run whose configuration, training text, dev set and output folder are good.
+
+    ``output`` is the folder of the finished run, ``folder`` the one to write into until then;
+    ``held_out`` tells which rows are kept back.
+    """
 
     config: RunConfig
     method: type[Method]
@@ -42,7 +48,9 @@ class Prepared:
     dev: DevSet | None
     rows: RowSubset
     kept_back: list[Example]
+    held_out: str
     score_name: str | None
+    output: Path
     folder: Path
     arguments: transformers.TrainingArguments
     accumulation: int
@@ -50,14 +58,18 @@ class Prepared:
     augment: AugmentedViews | None
 
 
-def check(config: RunConfig) -> None:
+def check(config: RunConfig, *, allow_call: Collection[str] = ()) -> None:
     """Find what is wrong with a run before any weights are loaded; nothing is trained.
+
+    Args:
+        config: the run.
+        allow_call: modules whose functions augmentations may call.
 
     Raises:
         ConfigError: a setting is wrong, or the output folder cannot be used.
         DataError: the training text or the dev set is wrong.
     """
-    prepare(config, resume=False, overwrite=True)
+    prepare(config, resume=False, overwrite=True, allow_call=allow_call)
 
 
 def prepare(
@@ -66,6 +78,7 @@ def prepare(
     resume: bool,
     overwrite: bool,
     allow_changed: bool = False,
+    allow_call: Collection[str] = (),
     processes: int = 1,
 ) -> Prepared:
     """Check everything that needs no weights.
@@ -75,6 +88,7 @@ def prepare(
         resume: it goes on with what is in its output folder.
         overwrite: it replaces what is in its output folder.
         allow_changed: a resumed run may differ from the one that was begun.
+        allow_call: modules whose functions augmentations may call.
         processes: how many share each batch.
 
     Raises:
@@ -87,12 +101,18 @@ def prepare(
     # The method's defaults too, so that run.toml tells all and repeats the run later on.
     section = MethodSection.model_validate({"name": config.method.name, **options.model_dump()})
     config = config.model_copy(update={"method": section})
-    accumulation = accumulation_steps(config)
-    chains = config.data.augment
-    augment = None if chains is None else AugmentedViews(chains, training.seed)
-    if not config.data.train:
-        raise ConfigError("no training data: name files or folders, such as data/sentences.txt")
-    dev = None if config.evaluation.dev is None else DevSet.load(config.evaluation.dev)
+    accumulation: int = config.trainer.get("gradient_accumulation_steps", 1)
+    ready = preflight(
+        config,
+        method,
+        options,
+        resume=resume,
+        overwrite=overwrite,
+        allow_changed=allow_changed,
+        allow_call=allow_call,
+        processes=processes,
+    )
+    dev, augment = ready.dev, ready.augment
     corpus = Corpus.build(
         config.data.train,
         columns=config.data.columns,
@@ -101,23 +121,13 @@ def prepare(
         documents=config.data.documents,
     )
     check_reads(method, corpus.kind)
-    check_chunking(method, options, training, processes)
     if corpus.kind == "labelled":
         method.check_labels(options, torch.tensor(corpus.labels()))
     _check_batch(method, options, corpus, training.batch_size, accumulation)
-    folder = check_folder(
-        config,
-        corpus.fingerprint,
-        resume=resume,
-        overwrite=overwrite,
-        allow_changed=allow_changed,
-    )
-
     select = config.evaluation.select
-    if select == "dev" and dev is None:
-        raise ConfigError("evaluation.select is 'dev' and there is no dev set; give --dev")
     labels = dev is not None and select in (None, "dev")
-    rows, kept_back = split_rows(corpus, 0 if labels else config.evaluation.held_out, training.seed)
+    wanted = 0 if labels else config.evaluation.held_out
+    rows, kept_back = split_rows(corpus, wanted, training.seed)
     if len(rows) < training.batch_size or len(kept_back) < 2:  # no rows to spare
         if select not in (None, "dev"):
             raise ConfigError(
@@ -126,6 +136,19 @@ def prepare(
                 f"to hold out and {len(rows):,} to train on in batches of {training.batch_size}"
             )
         rows, kept_back = split_rows(corpus, 0, training.seed)
+    held_out = rows_digest([row.row for row in kept_back])
+    if resume:
+        before = drawn_one_by_one(len(corpus), wanted, training.seed)
+        if len(corpus) - len(before) < training.batch_size or len(before) < 2:
+            before = []
+        check_resumable(
+            ready.place,
+            config,
+            fingerprint=corpus.fingerprint,
+            held_out=held_out,
+            held_out_before=rows_digest(before),
+            allow_changed=allow_changed,
+        )
     name = SPEARMAN if labels else SELECTIONS[select or "loss"] if kept_back else None
     if name is None:
         logger.warning("nothing to evaluate on: the last state is kept, not the best")
@@ -138,7 +161,9 @@ def prepare(
         )
     steps_of_epoch = math.ceil(len(rows) // training.batch_size / accumulation)
     steps = training.max_steps or max(1, math.ceil(steps_of_epoch * training.epochs))
-    arguments = training_arguments(config, folder, steps, name)
+    arguments = training_arguments(config, ready.place, steps, name)
+    for sentence in unused_settings(config, method, options, corpus, steps, augment):
+        logger.warning("%s", sentence)
     views = method.views(corpus.kind, corpus.negatives)
     if augment is not None:
         views = augment.lay_out(corpus.kind, views)
@@ -155,8 +180,10 @@ def prepare(
         dev,
         rows,
         kept_back,
+        held_out,
         name,
-        folder,
+        Path(training.output),
+        ready.place,
         arguments,
         accumulation,
         views,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from simcse_kit.methods.checks import negatives_text
 from simcse_kit.text.corpus import Corpus
 from simcse_kit.training.card import training_card
 from simcse_kit.training.folder import RESULT
-from simcse_kit.training.scoring import SPEARMAN
+from simcse_kit.training.scoring import SPEARMAN, UNDEFINED
 
 __all__ = ["TrainResult", "save_results"]
 
@@ -37,8 +36,8 @@ class TrainResult:
         seconds: wall time of the optimisation in this process.
         score_name: ``dev_spearman`` (x100, higher is better), ``dev_loss`` (lower is better), or
             None where nothing was evaluated.
-        start_score: the score before the first step.
-        best_score: the score of the checkpoint that was kept.
+        start_score: the score before the first step; None where it was undefined.
+        best_score: the score of the checkpoint that was kept; None where it was always undefined.
         best_step: its step.
         truncated: share of the sentences that were cut to ``data.max_length``; None where it was
             not counted, because worker processes read the data or no step was made.
@@ -64,6 +63,14 @@ class TrainResult:
     made_with: dict[str, str] = field(default_factory=dict)
 
     @property
+    def undefined(self) -> str | None:
+        """What to say of a run whose score was undefined at every checkpoint; else None."""
+        if self.score_name is None or self.best_score is not None:
+            return None
+        cause = UNDEFINED.get(self.score_name, "it was not measured")
+        return f"{self.score_name} was undefined at every checkpoint, because {cause}"
+
+    @property
     def sentences_per_second(self) -> float:
         """Training speed, evaluations and checkpoints included."""
         return self.sentences / self.seconds if self.seconds > 0 else 0.0
@@ -80,6 +87,7 @@ class TrainResult:
             "start_score": self.start_score,
             "best_score": self.best_score,
             "best_step": self.best_step,
+            "undefined": self.undefined,
             "truncated": self.truncated,
             "skipped": self.skipped,
             "collapse": self.collapse,
@@ -88,7 +96,12 @@ class TrainResult:
 
 
 def save_results(
-    config: RunConfig, method: Method, corpus: Corpus, dev_name: str | None, result: TrainResult
+    config: RunConfig,
+    method: Method,
+    corpus: Corpus,
+    dev_name: str | None,
+    result: TrainResult,
+    folder: Path,
 ) -> None:
     """Write the encoders, with a card, then ``training.html``, and ``result.json`` last.
 
@@ -98,6 +111,7 @@ def save_results(
         corpus: the training text.
         dev_name: what the dev set is called; None for held-out rows.
         result: how the run went.
+        folder: where to write.
 
     Raises:
         ModelError: the encoder cannot be written.
@@ -106,12 +120,12 @@ def save_results(
     _warn_of_no_gain(result)
     summary = _summary(config, method, corpus, dev_name, result)
     for name, encoder in method.companions().items():
-        encoder.save(result.output / name)
-    method.encoder.save(result.output, card=training_card(method, summary))
+        encoder.save(folder / name)
+    method.encoder.save(folder, card=training_card(method, summary))
     write_training_report(
-        result.history, result.output, title=f"Training of {config.model.name}", summary=summary
+        result.history, folder, title=f"Training of {config.model.name}", summary=summary
     )
-    write_whole(result.output / RESULT, json.dumps(result.to_json(), indent=2) + "\n")
+    write_whole(folder / RESULT, json.dumps(result.to_json(), indent=2) + "\n")
 
 
 def _warn_of_no_gain(result: TrainResult) -> None:
@@ -153,10 +167,10 @@ def _summary(
         )
     if result.best_score is not None:
         dev = "held-out loss" if dev_name is None else f"Spearman on {dev_name}"
-        start = math.nan if result.start_score is None else result.start_score
-        rows["Best"] = (
-            f"{dev} {result.best_score:.4g} at step {result.best_step}, {start:.4g} before"
-        )
+        start = "undefined" if result.start_score is None else f"{result.start_score:.4g}"
+        rows["Best"] = f"{dev} {result.best_score:.4g} at step {result.best_step}, {start} before"
+    elif result.undefined is not None:
+        rows["Best"] = f"not known: {result.undefined}; the last state was kept"
     for name in method.companions():
         rows[f"Encoder `{name}`"] = f"in the folder `{name}/` of this one; it opens like this one"
     return rows

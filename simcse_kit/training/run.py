@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Collection
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -33,6 +34,8 @@ from simcse_kit.training.chunking import gradient_cache, memory_plan
 from simcse_kit.training.folder import CHECKPOINTS, claim_folder
 from simcse_kit.training.prepare import Prepared, prepare
 from simcse_kit.training.proposals import Proposals
+from simcse_kit.training.recompute import recompute_activations, wants_recompute
+from simcse_kit.training.replace import put_in_place
 from simcse_kit.training.result import TrainResult, save_results
 from simcse_kit.training.room import check_room
 
@@ -50,6 +53,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     allow_changed: bool = False,
+    allow_call: Collection[str] = (),
 ) -> TrainResult:
     """Train an encoder and save the best checkpoint.
 
@@ -65,9 +69,11 @@ def train(
         config: the run.
         resume: go on from the newest complete checkpoint in the output folder; from the first step
             where the run was interrupted before there was one.
-        overwrite: replace an earlier run in the output folder.
+        overwrite: replace an earlier run in the output folder, once this one is complete.
         allow_changed: resume even where configuration or training text are not those that the run
             was begun with; what differs is logged.
+        allow_call: modules and packages whose functions augmentations may call; a configuration
+            alone never lets code run.
 
     Returns:
         Where the encoder is, and how the run went.
@@ -94,6 +100,7 @@ def train(
                 resume=resume,
                 overwrite=overwrite,
                 allow_changed=allow_changed,
+                allow_call=allow_call,
             )
 
 
@@ -105,6 +112,7 @@ def _train(
     resume: bool,
     overwrite: bool,
     allow_changed: bool,
+    allow_call: Collection[str],
 ) -> TrainResult:
     def prepared_run() -> Prepared:
         return prepare(
@@ -112,6 +120,7 @@ def _train(
             resume=resume,
             overwrite=overwrite,
             allow_changed=allow_changed,
+            allow_call=allow_call,
             processes=processes.size,
         )
 
@@ -139,6 +148,9 @@ def _train(
     if prepared.augment is not None and prepared.augment.needs_model:
         prepared.augment.use(Proposals.of(encoder, arguments.device))
     method = prepared.method(encoder, prepared.options).train()
+    recompute = wants_recompute(config)
+    if recompute is not None:
+        recompute_activations(method, recompute)
     processes.share_weights(method)
     collator, uncounted = (collator_of(prepared, method) for _ in range(2))
     plan = processes.agree(
@@ -175,7 +187,7 @@ def _train(
     history = history_rows(state.log_history)
     here = state.global_step - (0 if checkpoint is None else step_of(checkpoint))
     result = TrainResult(
-        output=prepared.folder,
+        output=prepared.output,
         steps=state.global_step,
         sentences=here * per_step,
         seconds=seconds,
@@ -199,7 +211,11 @@ def _train(
         },
     )
     dev_name = None if prepared.dev is None else prepared.dev.name
-    processes.agree(lambda: save_results(config, method, prepared.corpus, dev_name, result))
+    processes.agree(
+        lambda: save_results(config, method, prepared.corpus, dev_name, result, prepared.folder)
+    )
+    if prepared.folder != prepared.output:
+        processes.agree(lambda: put_in_place(prepared.folder, prepared.output))
     return result
 
 
@@ -223,7 +239,14 @@ def _claim(prepared: Prepared, method: Method, resume: bool) -> None:
         arguments.save_total_limit,
         math.ceil(arguments.max_steps / config.evaluation.every),
     )
-    claim_folder(prepared.folder, config, prepared.corpus.fingerprint, resume=resume)
+    claim_folder(
+        prepared.folder,
+        prepared.output,
+        config,
+        prepared.corpus.fingerprint,
+        prepared.held_out,
+        resume=resume,
+    )
 
 
 def _use_deterministic_operators() -> None:

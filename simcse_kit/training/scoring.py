@@ -22,6 +22,7 @@ __all__ = [
     "SELECTIONS",
     "SHAPE",
     "SPEARMAN",
+    "UNDEFINED",
     "Forward",
     "Scorer",
     "batches_of",
@@ -36,11 +37,18 @@ __all__ = [
 SPEARMAN, LOSS = "dev_spearman", "dev_loss"
 SHAPE, BOTH = "dev_alignment_uniformity", "dev_loss_alignment_uniformity"
 
+UNDEFINED = {
+    SPEARMAN: "all cosines of the dev pairs are equal",
+    SHAPE: "a vector of a held-out row is zero or not finite",
+    BOTH: "a vector of a held-out row is zero or not finite",
+}
+"""A metric -> why a scorer leaves it out."""
+
 SELECTIONS = {"dev": SPEARMAN, "loss": LOSS, "alignment_uniformity": SHAPE, "both": BOTH}
 """``evaluation.select`` -> the metric that chooses; lower is better but for ``dev``."""
 
 Scorer = Callable[[Method], dict[str, float]]
-"""The dev metrics of a method, finite numbers by name."""
+"""The dev metrics of a method, finite numbers by name; those that are undefined are left out."""
 
 Forward = Callable[[Method, Batch], MethodOutput]
 """How the loss of a batch is computed."""
@@ -57,10 +65,7 @@ def dev_scorer(dev: DevSet) -> Scorer:
 
     def score(method: Method) -> dict[str, float]:
         scores = {f"dev_{key}": value for key, value in dev.score(method.encoder).items()}
-        if math.isnan(scores[SPEARMAN]):
-            # All vectors alike: the worst there is, and NaN would compare as the best.
-            scores[SPEARMAN] = -100.0
-        # Alignment is NaN without positives, and JSON has no NaN.
+        # Alignment is NaN without positives, Spearman where all cosines are one number.
         return {key: value for key, value in scores.items() if math.isfinite(value)}
 
     return score
@@ -77,8 +82,8 @@ def shape_scorer(probe: Probe) -> Scorer:
     def score(method: Method) -> dict[str, float]:
         found = probe.measure(method.encoder)
         names = (f"{PREFIX}alignment", f"{PREFIX}uniformity")
-        # Nothing is measured of vectors that are zero or not finite: 4 is worse than any sum.
-        return {SHAPE: sum(found[name] for name in names) if found else 4.0}
+        # Nothing is measured of vectors that are zero or not finite.
+        return {SHAPE: sum(found[name] for name in names)} if found else {}
 
     return score
 

@@ -24,6 +24,7 @@ from simcse_kit.training.divergence import check_finite
 from simcse_kit.training.gradient_cache import GradientCache
 from simcse_kit.training.order import ShuffledOrder
 from simcse_kit.training.rows import RowSubset
+from simcse_kit.training.scoring import UNDEFINED
 
 __all__ = ["ContrastiveTrainer"]
 
@@ -161,6 +162,20 @@ class ContrastiveTrainer(transformers.Trainer):
         )
         return metrics
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Whether the newest evaluation is the best; one whose score is undefined never is."""
+        name = str(self.args.metric_for_best_model)
+        if self.args.metric_for_best_model is not None and f"eval_{name}" not in metrics:
+            logger.warning(
+                "step %d: %s is undefined, because %s; this checkpoint cannot be chosen",
+                self.state.global_step,
+                name,
+                UNDEFINED.get(name, "it was not measured"),
+            )
+            return False
+        better: bool = super()._determine_best_metric(metrics, trial)
+        return better
+
     def trace(self) -> None:
         """Log what the trace measures; its time does not count as that of training."""
         if self._trace_method is None:
@@ -231,7 +246,7 @@ class ContrastiveTrainer(transformers.Trainer):
     def _write_checkpoint(self, model: nn.Module, trial: Any) -> str | None:
         """Write a checkpoint whole, then remove those that are neither the newest nor the best."""
         name = f"checkpoint-{self.state.global_step}"
-        best = self.state.best_model_checkpoint
+        best = self._here(self.state.best_model_checkpoint)
         with written_whole(self._folder / name) as self._staging:
             super()._save_checkpoint(model, trial)
             inside = self._staging / name
@@ -279,10 +294,14 @@ class ContrastiveTrainer(transformers.Trainer):
         kept = checkpoint if best is None else checkpoint.parent / Path(best).name
         self._load_from_checkpoint(str(kept if kept.is_dir() else checkpoint))
 
+    def _here(self, checkpoint: str | None) -> str | None:
+        """A checkpoint of this run, whose folder may have been moved since it was written."""
+        return None if checkpoint is None else str(self._folder / Path(checkpoint).name)
+
     def _load_best_model(self) -> None:
         if not self._processes.first:  # what is saved is the first one's
             return
-        best = self.state.best_model_checkpoint
+        best = self._here(self.state.best_model_checkpoint)
         if best is None:
             logger.warning("no checkpoint had a dev score; the last state is kept")
             return

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from simcse_kit.config import RunConfig
 from simcse_kit.errors import ConfigError, SimcseError
 from simcse_kit.training.checkpoints import SEAL, checkpoint_steps
 from simcse_kit.training.folder import CHECKPOINTS, METRICS, RESULT
+from simcse_kit.training.grants import grant_flags
+from simcse_kit.training.prepare import check
 
 __all__ = ["Verification", "differences", "verify_resume"]
 
@@ -45,7 +48,13 @@ class Verification:
 
 
 def verify_resume(
-    config: RunConfig, folder: Path, *, steps: int = 6, kills: int = 2, seed: int = 0
+    config: RunConfig,
+    folder: Path,
+    *,
+    steps: int = 6,
+    kills: int = 2,
+    seed: int = 0,
+    allow_call: Collection[str] = (),
 ) -> Verification:
     """Train twice for a few steps: in one go, and killed (SIGKILL) at random and resumed.
 
@@ -58,6 +67,7 @@ def verify_resume(
         steps: of each run, 3 or more.
         kills: how often the second run is killed, 1 or more.
         seed: of the moments at which it is killed.
+        allow_call: modules whose functions augmentations may call.
 
     Raises:
         ConfigError: too few steps or kills, or the run ended each time before it could be killed.
@@ -67,17 +77,20 @@ def verify_resume(
         raise ConfigError(
             f"verify-resume needs 3 steps and 1 kill at least, got {steps} steps and {kills} kills"
         )
+    _check(config, allow_call)
+    flags = grant_flags(config, allow_call)
     whole, cut = folder / "whole", folder / "killed"
     for place in (whole, cut):
         write_whole(folder / f"{place.name}.toml", _short(config, place, steps).to_toml())
     began = time.monotonic()
-    _finish(_start(folder / "whole.toml", resume=False))
+    _finish(_start(folder / "whole.toml", flags))
     trained: float = json.loads((whole / RESULT).read_text(encoding="utf-8"))["seconds"]
     opening = time.monotonic() - began - trained
 
     moments = random.Random(seed)
     for _ in range(_TRIES):
-        killed = _run_killed(folder / "killed.toml", cut, kills, opening, trained, moments)
+        shutil.rmtree(cut, ignore_errors=True)  # a run that could not be killed in time
+        killed = _run_killed(folder / "killed.toml", flags, cut, kills, opening, trained, moments)
         if killed:
             break
     else:
@@ -126,6 +139,12 @@ def _files(run: Path) -> Iterator[str]:
             yield name.as_posix()
 
 
+def _check(config: RunConfig, allow_call: Collection[str]) -> None:
+    """Refuse what the runs themselves would refuse, in this process and at once."""
+    free = config.training.model_copy(update={"output": "simcse-verify-resume"})
+    check(config.model_copy(update={"training": free}), allow_call=allow_call)
+
+
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _timeless(item) for key, item in value.items() if key not in _TIMES}
@@ -144,10 +163,10 @@ def _short(config: RunConfig, output: Path, steps: int) -> RunConfig:
     )
 
 
-def _start(config: Path, *, resume: bool, overwrite: bool = False) -> subprocess.Popen[str]:
+def _start(config: Path, flags: list[str], *, resume: bool = False) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "simcse_kit", "--quiet", "train", "--config", str(config)]
     return subprocess.Popen(
-        command + ["--resume"] * resume + ["--overwrite"] * overwrite,
+        [*command, *flags, *["--resume"] * resume],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -155,16 +174,22 @@ def _start(config: Path, *, resume: bool, overwrite: bool = False) -> subprocess
 
 
 def _run_killed(
-    config: Path, output: Path, kills: int, opening: float, trained: float, moments: random.Random
+    config: Path,
+    flags: list[str],
+    output: Path,
+    kills: int,
+    opening: float,
+    trained: float,
+    moments: random.Random,
 ) -> list[int]:
     """A run from its start to its end, killed on the way; its newest checkpoint at each kill."""
     killed: list[int] = []
-    running = _start(config, resume=False, overwrite=output.exists())
+    running = _start(config, flags)
     # The first time after a checkpoint, so that there is something to go on from.
     wait = moments.uniform(0, trained / 2)
     while len(killed) < kills and _killed(running, output, wait, checkpoint=not killed):
         killed.append(max(checkpoint_steps(output / CHECKPOINTS), default=0))
-        running = _start(config, resume=True)
+        running = _start(config, flags, resume=True)
         wait = moments.uniform(opening / 2, opening + trained / 4)
     _finish(running)
     return killed

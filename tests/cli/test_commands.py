@@ -177,6 +177,7 @@ def test_train_prints_one_json_document(
         "start_score",
         "best_score",
         "best_step",
+        "undefined",
         "truncated",
         "skipped",
         "collapse",
@@ -203,11 +204,12 @@ def test_flags_win_over_set_file_and_preset(
         f"train a.txt b.csv --preset simcse-sup --config {file} --model m --method simcse "
         "--output o --dev d.tsv --epochs 2 --max-steps 9 --batch-size 16 --lr 0.01 --max-length 40 "
         "--memory-budget 4GB --seed 3 --columns 0,2 --on-bad-row skip --set training.seed=2 "
-        "--set method.temperature=0.1 --resume --overwrite"
+        "--set method.temperature=0.1 --resume --overwrite --allow-call mine"
     )
     assert simcse(*flags.split()).code != 0
     config, how = seen[0]
-    assert how == {"resume": True, "overwrite": True, "allow_changed": False}
+    flags_given = {"resume": True, "overwrite": True, "allow_changed": False}
+    assert how == {**flags_given, "allow_call": ["mine"]}
     assert config.data.train == ["a.txt", "b.csv"]
     assert (config.data.columns, config.data.on_bad_row) == (["0", "2"], "skip")
     assert (config.data.max_length, config.model.name) == (40, "m")

@@ -123,3 +123,27 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: st
     with pytest.raises(ConfigError) as caught:
         build_config("margin-contrastive", options)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["distance", "squared"])
+@pytest.mark.parametrize(("one_means", "labels"), [("dissimilar", BINARY), ("similar", 1 - BINARY)])
+def test_equal_texts_labelled_dissimilar_are_left_out_and_said_once(
+    encoder: SentenceEncoder,
+    caplog: pytest.LogCaptureFixture,
+    form: str,
+    one_means: str,
+    labels: Tensor,
+) -> None:
+    method = build(encoder, form=form, one_means=one_means)
+    batch = batch_of(labels)
+    batch.text_ids[1, 1] = batch.text_ids[1, 0]
+    pairs = vectors()
+    rows = [0, 2, 3]
+    others = Batch(**{name: part[rows] for name, part in vars(batch).items()})
+    expected = method.loss(pairs[rows], others).loss * 3 / 4
+    torch.testing.assert_close(method.loss(pairs, batch).loss, expected)
+    method.loss(pairs, batch)
+    (message,) = caplog.messages
+    assert "equal texts is labelled dissimilar" in message
+    other = "similar" if one_means == "dissimilar" else "dissimilar"
+    assert f"--set method.one_means={other}" in message

@@ -237,6 +237,8 @@ def test_functions_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "my_translation.py").write_text(
+        "import subprocess\n"
+        "from subprocess import getoutput\n"
         "def shout(texts): return [text.upper() for text in texts]\n"
         "def lose(texts): return texts[1:]\n"
         "def number(texts): return [1 for _ in texts]\n"
@@ -246,27 +248,53 @@ def test_functions_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         encoding="utf-8",
     )
     try:
-        assert preview("back_translate('my_translation:shout')", ["a b"]) == ["A B"]
-        chain = pickle.loads(pickle.dumps(Chain.parse("call('my_translation:shout')|repeat(0)")))
+        allowed = {"allow_call": ["my_translation", "no_such_module"]}
+        assert preview("back_translate('my_translation:shout')", ["a b"], **allowed) == ["A B"]
+        parsed = Chain.parse("call('my_translation:shout')|repeat(0)", **allowed)
+        chain = pickle.loads(pickle.dumps(parsed))
         assert chain(["c"], [Random()]) == ["C"]
-        assert preview("call('my_translation:blank')", ["a b"]) == ["a b"]
+        assert preview("call('my_translation:blank')", ["a b"], **allowed) == ["a b"]
         for name, what in [
             ("lose", "has 0 texts"),
             ("number", "holds 1"),
             ("nothing", "is no list"),
         ]:
             with pytest.raises(DataError, match=f"my_translation:{name} was given 1 .*{what}"):
-                preview(f"call('my_translation:{name}')", ["a"])
+                preview(f"call('my_translation:{name}')", ["a"], **allowed)
         for name, what in [
             ("my_translation:constant", "is no function but int"),
             ("my_translation:other", "cannot be imported: .*no attribute 'other'"),
             ("no_such_module:f", "cannot be imported: No module named"),
             ("my_translation", "must be written 'package.module:function'"),
+            ("my_translation:subprocess", "'subprocess' is another module; name that one"),
+            ("my_translation:subprocess.getoutput", "'subprocess' is another module"),
+            ("my_translation:getoutput", "is a function of subprocess; name it there"),
         ]:
             with pytest.raises(ConfigError, match=what):
-                Chain.parse(f"call({name!r})")
+                Chain.parse(f"call({name!r})", **allowed)
     finally:
         sys.modules.pop("my_translation", None)
+
+
+def test_functions_run_only_where_their_module_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "at_import.py").write_text("raise SystemExit('imported')\n", encoding="utf-8")
+    for name, allowed in [
+        ("subprocess:getoutput", []),
+        ("at_import:f", []),
+        ("at_import:f", ["at", "at_import.below", "import"]),
+        ("at_import.below:f", ["at_imp"]),
+    ]:
+        for chain in (f"call({name!r})", f"delete(0.1)|back_translate({name!r})"):
+            module = name.partition(":")[0]
+            message = rf"needs leave: .*add --allow-call {module} \(in Python: allow_call="
+            with pytest.raises(ConfigError, match=message):
+                AugmentedViews(chain, 0, allow_call=allowed)
+    # Of a package, its modules.
+    assert Chain.parse("call('html.parser:HTMLParser')", allow_call=["html"]).changes
 
 
 # ---------------------------------------------------------------- chains

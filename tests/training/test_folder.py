@@ -9,7 +9,10 @@ import pytest
 
 from simcse_kit.config import RunConfig, load_config
 from simcse_kit.errors import ConfigError
-from simcse_kit.training.folder import check_folder, claim_folder
+from simcse_kit.training import replace
+from simcse_kit.training.folder import check_output, claim_folder
+from simcse_kit.training.replace import put_in_place
+from simcse_kit.training.resuming import check_resumable
 
 
 def config_for(folder: Path) -> RunConfig:
@@ -17,11 +20,25 @@ def config_for(folder: Path) -> RunConfig:
 
 
 def check(folder: Path, *, resume: bool = False, overwrite: bool = False, data: str = "d") -> Path:
-    return check_folder(config_for(folder), data, resume=resume, overwrite=overwrite)
+    place = check_output(folder, resume=resume, overwrite=overwrite)
+    if resume:
+        resumable(place, folder, data)
+    return place
 
 
-def claim(folder: Path, *, resume: bool = False) -> None:
-    claim_folder(folder, config_for(folder), "d", resume=resume)
+def resumable(place: Path, folder: Path, data: str = "d", held_out: str = "h") -> None:
+    check_resumable(
+        place,
+        config_for(folder),
+        fingerprint=data,
+        held_out=held_out,
+        held_out_before="before",
+        allow_changed=False,
+    )
+
+
+def claim(folder: Path, *, resume: bool = False, place: Path | None = None) -> None:
+    claim_folder(place or folder, folder, config_for(folder), "d", "h", resume=resume)
 
 
 def checkpoint(folder: Path, step: int) -> Path:
@@ -49,19 +66,130 @@ def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
             check(tmp_path, overwrite=overwrite)
 
 
-def test_an_earlier_run_takes_overwrite(tmp_path: Path) -> None:
+NAMES = ("metrics.jsonl", "result.json", "training.html", "config.json", "model.safetensors")
+
+
+def finished(folder: Path, content: str) -> None:
+    """A finished run, with files of the user's beside its own."""
+    claim(folder)
+    checkpoint(folder, 4)
+    for name in NAMES:
+        (folder / name).write_text(content, encoding="utf-8")
+    (folder / "key").mkdir()
+    (folder / "key" / "config.json").write_text(content, encoding="utf-8")
+    (folder / "2_Dense").mkdir()
+    (folder / "mine.txt").write_text("mine", encoding="utf-8")
+    (folder / "report").mkdir()
+    (folder / "report" / "page.html").write_text("page", encoding="utf-8")
+    (folder / "latest").symlink_to("report")
+
+
+def state(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(params=["exchange", "renames", "inside"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How a new run takes the place of the old one."""
+    if request.param == "renames":
+        monkeypatch.setattr(replace.sys, "platform", "other")  # type: ignore[attr-defined]
+    if request.param == "inside":
+        monkeypatch.setattr(os.path, "ismount", lambda _: True)
+    return str(request.param)
+
+
+def test_an_earlier_run_stays_until_the_new_one_is_complete(tmp_path: Path, way: str) -> None:
+    folder = tmp_path / "out"
+    finished(folder, "old")
+    with pytest.raises(ConfigError, match=r"holds an earlier run; .* --overwrite replaces it"):
+        check(folder)
+    before = state(folder)
+    place = check(folder, overwrite=True)
+    assert (place.parent == folder) is (way == "inside")
+    claim(folder, place=place)
+    checkpoint(place, 2)
+    assert {name: text for name, text in state(folder).items() if ".new" not in name} == before
+    # It can be resumed, and begun once more.
+    assert check(folder, resume=True) == place
+    claim(folder, place=place, resume=True)
+    assert list(place.glob("checkpoints/checkpoint-2"))
+    claim(folder, place=check(folder, overwrite=True))
+    assert not list(place.glob("checkpoints/checkpoint-2"))
+
+    for name in ("result.json", "config.json", "tokenizer.json"):
+        (place / name).write_text("new", encoding="utf-8")
+    put_in_place(place, folder)
+    assert not place.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    found = state(folder)
+    assert found.pop("mine.txt") == "mine"
+    assert found.pop("report/page.html") == "page"
+    assert found.pop("latest/page.html", "page") == "page"
+    assert (folder / "latest").is_symlink()
+    run_files = {name for name in found if not name.startswith("checkpoints")}
+    assert run_files == {"result.json", "config.json", "tokenizer.json", "run.toml"}
+    assert found["config.json"] == "new"
+    assert not (folder / "2_Dense").exists()
+    assert check(folder, resume=True) == folder
+
+
+def test_a_crash_between_the_renames_is_made_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replace.sys, "platform", "other")  # type: ignore[attr-defined]
+    folder = tmp_path / "out"
+    finished(folder, "old")
+    place = check(folder, overwrite=True)
+    claim(folder, place=place)
+    (place / "config.json").write_text("new", encoding="utf-8")
+    rename = Path.rename
+
+    def crash(path: Path, target: Path) -> Path:
+        if path == place:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", crash)
+        with pytest.raises(KeyboardInterrupt):
+            put_in_place(place, folder)
+    assert not folder.exists()
+    check(folder, resume=True)
+    assert (folder / "config.json").read_text(encoding="utf-8") == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_is_left_of_an_old_run_is_not_resumed(tmp_path: Path) -> None:
+    """A crash right after the exchange leaves it at the place of the new one."""
+    folder = tmp_path / "out"
+    finished(folder, "new")
+    finished(replace.place_of_new_run(folder), "old")
+    assert check(folder, resume=True) == folder
+    claim(folder, place=check(folder, overwrite=True))
+    assert "config.json" not in state(replace.place_of_new_run(folder))
+
+
+def test_resume_and_overwrite_contradict_each_other(tmp_path: Path) -> None:
     claim(tmp_path)
-    checkpoint(tmp_path, 4)
-    for name in ("metrics.jsonl", "result.json", "training.html", "config.json", "mine.txt"):
-        (tmp_path / name).write_text("old", encoding="utf-8")
-    with pytest.raises(ConfigError, match="holds an earlier run"):
-        check(tmp_path)
-    check(tmp_path, overwrite=True)
-    assert list(tmp_path.glob("checkpoints/checkpoint-*"))
-    claim(tmp_path)
-    assert not list(tmp_path.glob("checkpoints/checkpoint-*"))
-    left = sorted(path.name for path in tmp_path.iterdir())
-    assert left == ["checkpoints", "mine.txt", "run.toml"]
+    with pytest.raises(ConfigError, match="give one of them"):
+        check(tmp_path, resume=True, overwrite=True)
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    finished(tmp_path / "disk" / "out", "old")
+    folder = tmp_path / "link"
+    folder.symlink_to(tmp_path / "disk" / "out")
+    place = check(folder, overwrite=True)
+    claim(folder, place=place)
+    (place / "config.json").write_text("new", encoding="utf-8")
+    put_in_place(place, folder)
+    assert folder.is_symlink()
+    assert (tmp_path / "disk" / "out" / "config.json").read_text(encoding="utf-8") == "new"
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
@@ -93,6 +221,18 @@ def test_other_text_is_not_resumed(tmp_path: Path) -> None:
     checkpoint(tmp_path, 4)
     with pytest.raises(ConfigError, match="the training text has other content"):
         check(tmp_path, resume=True, data="e")
+
+
+def test_other_held_out_rows_are_not_resumed(tmp_path: Path) -> None:
+    claim(tmp_path)
+    resumable(tmp_path, tmp_path)
+    with pytest.raises(ConfigError, match="other rows were held out"):
+        resumable(tmp_path, tmp_path, held_out="i")
+    # A run of a version that did not write them down.
+    (tmp_path / "checkpoints" / "held-out-rows.sha256").unlink()
+    resumable(tmp_path, tmp_path, held_out="before")
+    with pytest.raises(ConfigError, match="other rows were held out, by an earlier version"):
+        resumable(tmp_path, tmp_path)
 
 
 def test_a_damaged_configuration_is_named(tmp_path: Path) -> None:

@@ -39,14 +39,20 @@ def test_a_margin_is_learned_from_labels(tiny_encoder_dir: Path, labelled: Path)
     assert SentenceEncoder.load(result.output).encode(["the cat"]).shape == (1, 32)
 
 
-def test_wrong_labels_and_kinds_are_refused_before_the_model_is_opened(labelled: Path) -> None:
-    nowhere = labelled.parent / "nowhere"
+@pytest.mark.usefixtures("no_weights")
+def test_wrong_labels_and_kinds_are_refused_before_the_model_is_opened(
+    labelled: Path, tiny_encoder_dir: Path
+) -> None:
     method = {"name": "margin-contrastive"}
     labelled.write_text(labelled.read_text().replace(",1\n", ",3\n"))
     with pytest.raises(DataError, match="label 3 is not 0 or 1"):
-        train(config_of(nowhere, labelled, method=method, data={"label": "label"}))
+        train(config_of(tiny_encoder_dir, labelled, method=method, data={"label": "label"}))
     with pytest.raises(ConfigError, match=r"cannot read 'pairs' data.*data\.label names"):
-        train(config_of(nowhere, labelled, method=method, data={"columns": ["sent0", "sent1"]}))
+        train(
+            config_of(
+                tiny_encoder_dir, labelled, method=method, data={"columns": ["sent0", "sent1"]}
+            )
+        )
 
 
 def test_documents_teach_what_comes_next(
@@ -60,4 +66,4 @@ def test_documents_teach_what_comes_next(
     assert result.steps == 2
     file.write_text("the cat\na dog\na tree\na car\n")
     with pytest.raises(ConfigError, match=r"cannot read 'texts' data.*data\.documents"):
-        train(config_of(tiny_encoder_dir, file, method=method))
+        train(config_of(tiny_encoder_dir, file, method=method), overwrite=True)

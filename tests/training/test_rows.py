@@ -17,8 +17,13 @@ from simcse_kit.training.rows import RowSubset, split_rows
 class Numbers:
     """A corpus whose row n says n."""
 
+    kind = "texts"
+
     def __init__(self, size: int):
         self.size = size
+
+    def texts(self) -> list[tuple[str, ...]]:
+        return [(str(index),) for index in range(self.size)]
 
     def __len__(self) -> int:
         return self.size

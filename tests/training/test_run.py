@@ -317,7 +317,7 @@ def bad(**tables: Any) -> dict[str, Any]:
         (bad(trainer={"adam_beta3": 1}), ConfigError, ["trainer.adam_beta3", "'adam_beta"]),
         (bad(trainer={"learning_rate": 1.0}), ConfigError, ["training.learning_rate"]),
         (bad(trainer={"optim": "adamx"}), ConfigError, ["[trainer]", "adamx"]),
-        (bad(trainer={"gradient_accumulation_steps": 0}), ConfigError, ["whole number"]),
+        (bad(trainer={"gradient_accumulation_steps": 0}), ConfigError, ["accumulation_steps is 0"]),
         (bad(training={"report_to": ["tensorbord"]}), ConfigError, ["'tensorboard'"]),
         (bad(training={"report_to": ["wandb"]}), MissingExtraError, ["simcse-kit[wandb]"]),
         (bad(method={"name": "simsce"}), ConfigError, ["'simsce'", "'simcse'"]),

@@ -130,7 +130,7 @@ def test_what_is_wrong_is_found_before_anything_is_trained(
 def test_a_run_that_fails_is_named_and_the_others_go_on(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "_train", lambda _folder: ("training has diverged", 1))
+    monkeypatch.setattr(runs, "_train", lambda *_: ("training has diverged", 1))
     study = compare_methods(config, "simcse", seeds=1)
     assert study.rows[0].failed == ("training has diverged",)
     assert "simcse failed: training has diverged" in study.table()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from random import Random
 
 from simcse_kit.calls import bound, parse_chain
 from simcse_kit.errors import ConfigError
 from simcse_kit.registry import Registry
 from simcse_kit.text.augment.base import Augmentation
+from simcse_kit.text.augment.function import CallFunction, check_allowed
 from simcse_kit.text.augment.identity import Identity
 from simcse_kit.text.augment.mlm import MLM, FillMasks
 
@@ -43,15 +44,19 @@ class Chain:
         self.steps = tuple(steps)
 
     @classmethod
-    def parse(cls, text: str, *, what: str = "data.augment") -> Chain:
+    def parse(
+        cls, text: str, *, what: str = "data.augment", allow_call: Collection[str] = ()
+    ) -> Chain:
         """Read ``"delete(0.1)|reorder(2)"``.
 
         Args:
             text: names in :data:`AUGMENTATIONS`, with arguments or without, joined by ``|``.
             what: the setting that the text belongs to, for messages.
+            allow_call: modules whose functions ``call`` may import and run; none unless given.
 
         Raises:
-            ConfigError: an unknown name, arguments that do not fit, or a missing file of synonyms.
+            ConfigError: an unknown name, arguments that do not fit, a function of a module that is
+                not allowed, or a missing file of synonyms.
             MissingExtraError: an optional package is missing.
         """
         steps = []
@@ -60,6 +65,8 @@ class Chain:
                 make = AUGMENTATIONS.resolve(call.name)
             except ConfigError as error:
                 raise ConfigError(f"{what}: {error}") from None
+            if make is CallFunction:
+                make = _allowed_only(allow_call, what)
             steps.append(bound(call, make, what=what))
         return cls(steps)
 
@@ -95,13 +102,28 @@ class Chain:
         return current
 
 
+def _allowed_only(allowed: Collection[str], what: str) -> Callable[[str], CallFunction]:
+    def make(function: str) -> CallFunction:
+        check_allowed(function, allowed, what=what)
+        return CallFunction(function)
+
+    return make
+
+
 def random_of(seed: int, epoch: int, row: int, view: int) -> Random:
     """The random numbers of one view of one row in one epoch, the same in every process."""
     key = f"{seed}:{epoch}:{row}:{view}".encode()
     return Random(int.from_bytes(hashlib.blake2b(key, digest_size=16).digest(), "little"))
 
 
-def preview(chain: str, texts: Sequence[str], *, seed: int = 42, epoch: int = 0) -> list[str]:
+def preview(
+    chain: str,
+    texts: Sequence[str],
+    *,
+    seed: int = 42,
+    epoch: int = 0,
+    allow_call: Collection[str] = (),
+) -> list[str]:
     """What a chain makes of texts; text n is taken for row n, as the positive view of a run.
 
     Args:
@@ -109,13 +131,14 @@ def preview(chain: str, texts: Sequence[str], *, seed: int = 42, epoch: int = 0)
         texts: not blank.
         seed: of the run.
         epoch: other epochs change texts in another way.
+        allow_call: modules whose functions ``call`` may import and run.
 
     Raises:
         ConfigError: the chain is wrong, or needs a model (``mlm``).
         MissingExtraError: an optional package is missing.
         DataError: a file of synonyms or a function of the user's is wrong.
     """
-    parsed = Chain.parse(chain, what="--augment")
+    parsed = Chain.parse(chain, what="--augment", allow_call=allow_call)
     if parsed.needs_model:
         raise ConfigError(f"--augment is {chain!r}: mlm needs a model, so that it has no preview")
     return parsed(texts, [random_of(seed, epoch, row, 1) for row in range(len(texts))])

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
+from inspect import isclass, ismodule, isroutine
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from simcse_kit.errors import DataError
+from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.text.augment.base import Augmentation
 
-__all__ = ["CallFunction"]
+__all__ = ["CallFunction", "check_allowed"]
 
 
 class CallFunction(Augmentation):
     """Gives the texts of a batch to a function, ``list[str] -> list[str]``.
 
-    A run repeats itself only if the function does; it is told nothing of the random numbers.
+    A run repeats itself only if the function does; it gets none of the random numbers. Importing a
+    module runs its code: :func:`check_allowed` comes first where the name is from a file.
 
     Args:
         function: ``'package.module:function'``; the current folder is looked in too.
@@ -51,10 +53,38 @@ class CallFunction(Augmentation):
         return CallFunction, (self.function,)
 
 
-def _imported(name: str) -> Callable[[list[str]], Any]:
+def check_allowed(function: str, allowed: Collection[str], *, what: str) -> None:
+    """Refuse a function of a module that was not named as allowed, before it is imported.
+
+    Args:
+        function: ``'package.module:function'``.
+        allowed: modules and packages; of a package all modules.
+        what: the setting that names the function, for messages.
+
+    Raises:
+        ConfigError: its module is not among them.
+    """
+    module, _ = _parts(function)
+    if not _within(module, allowed):
+        raise ConfigError(
+            f"{what} runs the function {function!r}, which needs leave: if you trust the code of "
+            f"{module}, add --allow-call {module} (in Python: allow_call=[{module!r}])"
+        )
+
+
+def _within(module: str, allowed: Collection[str]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in allowed)
+
+
+def _parts(name: str) -> tuple[str, str]:
     if not isinstance(name, str) or not all(name.partition(":")):
         raise ValueError(f"function is {name!r}; it must be written 'package.module:function'")
     module, _, attribute = name.partition(":")
+    return module, attribute
+
+
+def _imported(name: str) -> Callable[[list[str]], Any]:
+    module, attribute = _parts(name)
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
@@ -62,10 +92,15 @@ def _imported(name: str) -> Callable[[list[str]], Any]:
         found: Any = import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
+            if ismodule(found):
+                raise TypeError(f"{part!r} is another module; name that one")
     except Exception as error:  # the user's module may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"function {name!r} cannot be imported: {reason}") from error
     if not callable(found):
         raise ValueError(f"{name!r} is no function but {type(found).__name__}")
+    home = getattr(found, "__module__", None) or module
+    if (isroutine(found) or isclass(found)) and not _within(home, [module.partition(".")[0]]):
+        raise ValueError(f"{name!r} is a function of {home}; name it there")
     call: Callable[[list[str]], Any] = found
     return call

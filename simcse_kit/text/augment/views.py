@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.text.augment.chain import Chain, random_of
@@ -25,18 +25,27 @@ class AugmentedViews:
     Args:
         setting: ``data.augment``.
         seed: of the run.
+        allow_call: modules whose functions ``call`` may import and run.
 
     Raises:
-        ConfigError: a chain cannot be read, names what there is not, or has wrong arguments.
+        ConfigError: a chain cannot be read, names what there is not, has wrong arguments, or a
+            function of a module that is not allowed.
         MissingExtraError: an optional package is missing.
     """
 
-    def __init__(self, setting: str | Sequence[str], seed: int):
+    def __init__(
+        self, setting: str | Sequence[str], seed: int, *, allow_call: Collection[str] = ()
+    ):
         self.seed = seed
         self._each = not isinstance(setting, str)
         texts = [setting] if isinstance(setting, str) else setting
-        self._given = [Chain.parse(text) for text in texts]
+        self._given = [Chain.parse(text, allow_call=allow_call) for text in texts]
         self._chains: list[Chain] = []
+
+    @property
+    def changes(self) -> bool:
+        """Whether any chain is more than ``identity``."""
+        return any(chain.changes for chain in self._given)
 
     @property
     def needs_model(self) -> bool:

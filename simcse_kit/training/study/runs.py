@@ -9,7 +9,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from simcse_kit.evaluation.embed import embed
 from simcse_kit.evaluation.geometry import geometry
 from simcse_kit.evaluation.scores import paired_cosine, spearman
 from simcse_kit.training.folder import METRICS, RUN_FILE
+from simcse_kit.training.grants import grant_flags
 
 __all__ = ["FIGURES", "RunRecord", "finished_run", "measured", "run_inside", "run_once"]
 
@@ -100,7 +101,13 @@ def finished_run(folder: Path, config: RunConfig) -> RunRecord | None:
 
 
 def run_once(
-    config: RunConfig, dev: DevSet, folder: Path, *, method: str, keep_encoder: bool
+    config: RunConfig,
+    dev: DevSet,
+    folder: Path,
+    *,
+    method: str,
+    keep_encoder: bool,
+    allow_call: Collection[str] = (),
 ) -> RunRecord:
     """Train in a process of its own, then score what it saved.
 
@@ -112,12 +119,13 @@ def run_once(
         folder: of this run; what an earlier one left there is removed.
         method: label of the method.
         keep_encoder: keep the encoder too, in ``folder/encoder``.
+        allow_call: modules whose functions augmentations may call.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     encoder = folder / _ENCODER
     write_whole(folder / RUN_FILE, run_inside(config, folder).to_toml())
-    result, peak = _train(folder)
+    result, peak = _train(folder, grant_flags(config, allow_call))
     seed = config.training.seed
     if isinstance(result, str):
         record = RunRecord(method, seed, {}, failed=result)
@@ -135,10 +143,10 @@ def run_once(
     return record
 
 
-def _train(folder: Path) -> tuple[dict[str, Any] | str, int]:
+def _train(folder: Path, flags: list[str]) -> tuple[dict[str, Any] | str, int]:
     """The result of ``simcse train``, or the line that says why it failed; and peak bytes."""
     command = [sys.executable, "-m", "simcse_kit", "train", "--json"]
-    command += ["--config", str(folder / RUN_FILE)]
+    command += ["--config", str(folder / RUN_FILE), *flags]
     log = folder / _LOG
     with log.open("wb") as errors, (folder / "out.json").open("w+b") as out:
         with _ended(subprocess.Popen(command, stdout=out, stderr=errors)) as process:

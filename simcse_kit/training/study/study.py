@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def compare_methods(
     seeds: int = 3,
     keep_encoders: bool = False,
     resume: bool = False,
+    allow_call: Collection[str] = (),
 ) -> Study:
     """Train every method with every seed, and write one table and one plot.
 
@@ -102,6 +104,7 @@ def compare_methods(
         seeds: runs of each method.
         keep_encoders: keep the encoder of every run.
         resume: runs in the folder that finished with the same settings are not made again.
+        allow_call: modules whose functions augmentations may call.
 
     Raises:
         ConfigError: a method or a setting is wrong or cannot read the data; found before anything
@@ -117,8 +120,12 @@ def compare_methods(
     dev = DevSet.load(config.evaluation.dev)
     _check_folder(folder, resume=resume)
     for label, run in jobs[: len(jobs) // seeds]:
-        check(run_inside(run, folder / "runs" / _file_name(label)))
-    encoder = SentenceEncoder.load(config.model.name, pooling=config.model.pooling)
+        check(run_inside(run, folder / "runs" / _file_name(label)), allow_call=allow_call)
+    encoder = SentenceEncoder.load(
+        config.model.name,
+        pooling=config.model.pooling,
+        trust_remote_code=config.model.trust_remote_code,
+    )
     records = [RunRecord(START, None, measured(encoder, dev))]
     del encoder
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +133,14 @@ def compare_methods(
         place = folder / "runs" / f"{_file_name(label)}-seed{run.training.seed}"
         record = finished_run(place, run) if resume else None
         if record is None:
-            record = run_once(run, dev, place, method=label, keep_encoder=keep_encoders)
+            record = run_once(
+                run,
+                dev,
+                place,
+                method=label,
+                keep_encoder=keep_encoders,
+                allow_call=allow_call,
+            )
         if record.failed is not None:
             logger.warning("%s, seed %s failed: %s", label, record.seed, record.failed)
         records.append(record)

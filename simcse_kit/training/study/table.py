@@ -72,8 +72,12 @@ def rows_of(records: Sequence[RunRecord]) -> list[Row]:
         rows.append(Row(label, {k: v for k, v in values.items() if v}, len(runs), failed))
     start = [row for row in rows if "sentences_per_second" not in row.values and not row.failed]
     trained = [row for row in rows if row not in start]
-    lowest = float("-inf")
-    return sorted(trained, key=lambda row: -(row.mean("dev_spearman") or lowest)) + start
+
+    def rank(row: Row) -> float:
+        mean = row.mean("dev_spearman")
+        return float("inf") if mean is None else -mean
+
+    return sorted(trained, key=rank) + start
 
 
 def text_table(rows: Sequence[Row]) -> str:

@@ -1,0 +1,169 @@
+"""A run that takes the place of an earlier one when it is complete, and not before.
+
+Until then it is written into a folder of its own next to that of the earlier run. The two are then
+exchanged in one operation of the file system, where that has one (Linux), else by two renames,
+which :func:`finish_replacing` completes after a crash between them. A folder that cannot be renamed
+(a mount point, or one in a folder that is not writable) has the new run inside it until the end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from simcse_kit.errors import ConfigError
+
+__all__ = ["begin_replacing", "finish_replacing", "new_run_in", "place_of_new_run", "put_in_place"]
+
+_MARKER = ".replaces-earlier-run"
+_INSIDE = ".new-run"
+# Files and folders that a run leaves; whatever else there is belongs to the user and is kept.
+_OF_A_RUN = (
+    "run.toml metrics.jsonl result.json training.html README.md checkpoints key "
+    "config.json config_sentence_transformers.json sentence_bert_config.json modules.json "
+    "simcse.json model.safetensors special_tokens_map.json"
+).split()
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+
+
+def place_of_new_run(folder: Path) -> Path:
+    """Where a run that replaces the one in ``folder`` is written until it is complete."""
+    real = folder.resolve()
+    if os.path.ismount(real) or not os.access(real.parent, os.W_OK | os.X_OK):
+        return folder / _INSIDE
+    return real.with_name(f".{real.name}.new-run")
+
+
+def new_run_in(folder: Path) -> Path | None:
+    """The place of a run that was interrupted while it was to replace that in ``folder``."""
+    place = place_of_new_run(folder)
+    return place if (place / _MARKER).is_file() else None
+
+
+def begin_replacing(place: Path) -> None:
+    """Make the place of a new run; what an earlier attempt left there goes.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if place.exists():
+        shutil.rmtree(place)
+    place.mkdir()
+    (place / _MARKER).touch()
+
+
+def put_in_place(place: Path, folder: Path) -> None:
+    """Have a complete new run take the place of the one in ``folder``, which is then removed.
+
+    Files of the user's in ``folder`` are kept.
+
+    Raises:
+        ConfigError: it cannot be done; both runs are left where they are.
+    """
+    try:
+        if place.parent == folder:
+            _move_up(place, folder)
+        else:
+            _keep_others(folder, place)
+            _exchange(place, folder.resolve())
+        (folder / _MARKER).unlink(missing_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the new run cannot take the place of {folder}: {error.strerror or error}; it is "
+            f"complete in {place}"
+        ) from None
+
+
+def finish_replacing(folder: Path) -> None:
+    """Complete an exchange that was interrupted between its two renames.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    place, old = place_of_new_run(folder), _old(folder.resolve())
+    if old.is_dir() and not folder.exists():
+        (place if (place / _MARKER).is_file() else old).rename(folder.resolve())
+    if old.is_dir() and folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(real: Path) -> Path:
+    return real.with_name(f".{real.name}.old-run")
+
+
+def _exchange(place: Path, real: Path) -> None:
+    """Afterwards ``real`` is the new run; the old one is at ``place`` or gone."""
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # a C library without the call
+            names = os.fsencode(place), os.fsencode(real)
+            call = ctypes.CDLL(None, use_errno=True).renameat2
+            if call(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+                return
+            code = ctypes.get_errno()
+            # File systems without an exchange, such as some over a network.
+            if code not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+                raise OSError(code, os.strerror(code))
+    old = _old(real)
+    shutil.rmtree(old, ignore_errors=True)
+    real.rename(old)
+    place.rename(real)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _keep_others(folder: Path, place: Path) -> None:
+    """Link what is not of the old run into the new one, so that no crash loses it."""
+    for path in folder.iterdir():
+        target = place / path.name
+        if _is_of_a_run(path) or target.exists() or target.is_symlink():
+            continue
+        if path.is_symlink():
+            target.symlink_to(path.readlink())
+        elif path.is_dir():
+            shutil.copytree(path, target, symlinks=True, copy_function=_link)
+        else:
+            _link(str(path), str(target))
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Whether training writes files or folders of that name."""
+    name = path.name
+    stage = name.partition("_")[0].isdecimal() and path.is_dir()  # 1_Pooling, 2_Dense
+    weights = name.startswith(("model-", "model.safetensors", "tokenizer", "vocab", "merges"))
+    hidden = name in (_MARKER, _INSIDE)
+    return name in _OF_A_RUN or stage or weights or hidden
+
+
+def _move_up(place: Path, folder: Path) -> None:
+    """Move a new run out of its folder inside ``folder``; its ``config.json`` comes last.
+
+    Without that file no half of an encoder passes for a whole one.
+    """
+    names = sorted(path.name for path in place.iterdir())
+    (folder / "config.json").unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.name not in names and path.name != _INSIDE and _is_of_a_run(path):
+            _remove(path)
+    for name in sorted(names, key=lambda name: name == "config.json"):
+        _remove(folder / name)
+        (place / name).rename(folder / name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
