@@ -39,6 +39,9 @@ def compare_command(
     report: Annotated[
         str | None, typer.Option(metavar="DIR", help="A page with tables, verdicts and plots.")
     ] = None,
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="Text that the model mostly does not know.")
+    ] = False,
 ) -> None:
     """Tell whether encoders differ: intervals, paired tests, and where the difference lies."""
     from simcse_kit.atomic import write_whole
@@ -78,6 +81,7 @@ def compare_command(
                 progress=True,
                 name=name,
                 exhibits=report is not None,
+                allow_unknown=allow_unknown,
             )
             for name in system
         ]

@@ -59,6 +59,9 @@ def eval_command(
     report: Annotated[
         str | None, typer.Option(metavar="DIR", help="An HTML page with tables and plots.")
     ] = None,
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="Text that the model mostly does not know.")
+    ] = False,
 ) -> None:
     """Score an encoder on STS, transfer and other tasks, with alignment and uniformity."""
     from simcse_kit.evaluation.evaluate import (
@@ -103,6 +106,7 @@ def eval_command(
             name=name,
             resamples=resamples,
             exhibits=report is not None,
+            allow_unknown=allow_unknown,
         )
 
     reports = []

@@ -33,6 +33,7 @@ from simcse_kit.training.prepare import Prepared, prepare
 from simcse_kit.training.proposals import Proposals
 from simcse_kit.training.result import TrainResult, save_results
 from simcse_kit.training.room import check_room
+from simcse_kit.training.vocabulary import check_vocabulary
 
 __all__ = ["TrainResult", "train"]
 
@@ -129,6 +130,7 @@ def _train(
         prepared.augment.use(Proposals.of(encoder, arguments.device))
     method = prepared.method(encoder, prepared.options).train()
     processes.share_weights(method)
+    check_vocabulary(prepared, encoder, longest(prepared, method))
     collator, uncounted = (collator_of(prepared, method) for _ in range(2))
     plan = processes.agree(
         lambda: memory_plan(
@@ -175,6 +177,7 @@ def _train(
         if state.best_model_checkpoint is None
         else step_of(state.best_model_checkpoint),
         truncated=collator.truncated,
+        unknown=collator.unknown_share,
         skipped=dict(prepared.corpus.report.skipped),
         collapse=None if doctor is None else doctor.finding,
         history=history,
