@@ -329,7 +329,7 @@ def wide(folder: Path, kind: str, count: int) -> Path:
     names = [f"c{number}" for number in range(count)]
     if kind == "csv":
         return put(folder / "a.csv", f"{','.join(names)}\n{','.join('x' * count)}\n")
-    twice = {"repeated": ', "c0": "y"'}.get(kind, "")
+    twice = f', "{names[-1]}": "y"' if kind == "repeated" else ""
     pairs = ", ".join(f'"{name}": "x"' for name in names)
     return put(folder / "a.jsonl", "{" + pairs + twice + "}\n")
 
