@@ -96,6 +96,17 @@ class DataSection(Section):
         "single sentences, else for all texts; a list has one for each view",
     )
     max_length: int = Field(32, ge=3, description="tokens of a sentence in training")
+    allow_unknown: bool = Field(
+        False, description="train on text that the model's vocabulary mostly does not have"
+    )
+
+    @field_validator("columns", "label", mode="before")
+    @classmethod
+    def _positions_as_text(cls, value: Any) -> Any:
+        """``--set data.label=2`` is read as a number."""
+        if isinstance(value, list):
+            return [cls._positions_as_text(item) for item in value]
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class EvaluationSection(Section):

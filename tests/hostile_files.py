@@ -18,10 +18,12 @@ from typing import Any
 
 __all__ = ["CASES", "Case"]
 
-GOOD = "".join(f"the cat sat on mat {number}\n" for number in range(12))
-ROW = "a cat,a big cat\n"
-TABLE = "sent0,sent1\n" + ROW * 12
+WORDS = "dog man woman guitar music car house tree river book child bird".split()
+GOOD = "".join(f"the cat sat on the {word}\n" for word in WORDS)
+ROWS = "".join(f"a {word},a big {word}\n" for word in WORDS)
+TABLE = "sent0,sent1\n" + ROWS
 OBJECT = '{"anchor": "a cat", "positive": "a big cat"}\n'
+OBJECTS = "".join(f'{{"anchor": "a {word}", "positive": "a big {word}"}}\n' for word in WORDS)
 
 
 class Case:
@@ -199,13 +201,13 @@ CASES: dict[str, Case] = {
     "csv with semicolons": Case("a.csv", TABLE.replace(",", ";"), "{file}:1: ", "sent0;sent1"),
     "csv with tabs": Case("a.csv", TABLE.replace(",", "\t"), "{file}:1", ".tsv"),
     "csv of a header": Case("a.csv", "sent0,sent1\n", "{file}: the file has a header but no row"),
-    "csv without a header": Case("a.csv", ROW * 12, "{file}:1: ", "--columns"),
+    "csv without a header": Case("a.csv", ROWS, "{file}:1: ", "--columns"),
     "csv with a header of commas": Case("a.csv", ",,\na,b,c\n", "{file}:1"),
     "csv without the column": Case(
         "a.csv", TABLE, "{file}:1: ", "premise", "sent0", options=("--columns", "premise,sent1")
     ),
     "csv with a position beyond": Case(
-        "a.csv", ROW * 12, "{file}:1: ", "7", options=("--columns", "0,7")
+        "a.csv", ROWS, "{file}:1: ", "7", options=("--columns", "0,7")
     ),
     "csv with a NUL": Case("a.csv", TABLE + "a\0,b\n", "{file}:14: NUL byte"),
     "csv with a row of 3 MB in quotes": Case(
@@ -228,7 +230,7 @@ CASES: dict[str, Case] = {
         options=("--method", "margin-contrastive", "--set", "data.label=label"),
     ),
     # ---- jsonl
-    "jsonl": Case("a.jsonl", OBJECT * 12),
+    "jsonl": Case("a.jsonl", OBJECTS),
     "jsonl that is none": Case("a.jsonl", GOOD, "{file}:1: ", "JSON"),
     "jsonl of one array": Case("a.jsonl", json.dumps([{"text": "a"}] * 3, indent=1), "{file}:1: "),
     "jsonl with an array": Case("a.jsonl", OBJECT + '["a", "b"]\n', "{file}:2: ", "object"),
@@ -257,7 +259,7 @@ CASES: dict[str, Case] = {
     ),
     "jsonl cut short": Case("a.jsonl", OBJECT + OBJECT[:20], "{file}:2: "),
     # ---- parquet
-    "parquet": Case("a.parquet", parquet({"text": [f"a cat {n}" for n in range(12)]})),
+    "parquet": Case("a.parquet", parquet({"text": [f"a big {word}" for word in WORDS]})),
     "parquet that is none": Case("a.parquet", GOOD, "{file}: "),
     "parquet of nothing": Case("a.parquet", "", "{file}: "),
     "parquet cut short": Case("a.parquet", cut_parquet, "{file}: "),

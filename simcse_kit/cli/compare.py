@@ -43,6 +43,9 @@ def compare_command(
     audit_training: Annotated[
         bool, typer.Option("--audit-training", help="For --report, as of `simcse eval`.")
     ] = False,
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="Text that the model mostly does not know.")
+    ] = False,
 ) -> None:
     """Tell whether encoders differ: intervals, paired tests, and where the difference lies."""
     from simcse_kit.evaluation.evaluate import DEFAULT_GEOMETRY, evaluate, load_tasks
@@ -83,6 +86,7 @@ def compare_command(
                 progress=True,
                 name=name,
                 exhibits=report is not None,
+                allow_unknown=allow_unknown,
             )
             for name in system
         ]

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import asdict
 from datetime import timedelta
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -58,6 +59,9 @@ def encode_command(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Allow the model's own code.")
     ] = False,
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="Text that the model mostly does not know.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
 ) -> None:
     """Write one float32 vector a line of INPUT, in its order.
@@ -74,16 +78,25 @@ def encode_command(
         shard_rows=SHARD_ROWS if shard_rows is None else shard_rows,
         part=_part(shards),
     )
-    from simcse_kit.text.lines import STDIN, read_lines
+    from simcse_kit.text.lines import STDIN, read_lines, shown
+    from simcse_kit.text.sample import SAMPLE, Sample
 
     (check_file_place if target.one_file else check_folder_place)(target.path, "--output")
     check_distinct({"INPUT": None if source == STDIN else source, "--output": output})
     # Row i of the output is line i of the input, so a blank line is an error and not a gap. Reading
     # is quick: better to meet a bad last line now than after hours of computing.
-    total = None if source == STDIN else sum(1 for _ in read_lines(source))
+    lines = read_lines(source)
+    total, beginning = None, []
+    if source == STDIN:
+        beginning = list(islice(lines, SAMPLE))
+        sample = Sample(beginning)
+    else:
+        sample = Sample(lines)
+        total = sample.seen
     keep_few_kernels()
     with collection_paused(keep=True):
         from simcse_kit import SentenceEncoder
+        from simcse_kit.encoder.coverage import check_known
         from simcse_kit.encoding.job import Settings, encode_to
         from simcse_kit.processes import Processes
 
@@ -94,6 +107,13 @@ def encode_command(
             encoder = SentenceEncoder.load(
                 model, pooling=pooling, trust_remote_code=trust_remote_code
             )
+        check_known(
+            encoder,
+            sample.items,
+            what=shown(source),
+            allow=allow_unknown,
+            remedy="--allow-unknown",
+        )
         settings = Settings(
             **({} if chunk is None else {"chunk": chunk}),
             batch_size=batch_size,
@@ -103,7 +123,7 @@ def encode_command(
         )
         done = encode_to(
             encoder,
-            read_lines(source),
+            chain(beginning, lines) if source == STDIN else read_lines(source),
             target,
             settings,
             total=total,

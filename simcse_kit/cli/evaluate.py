@@ -68,6 +68,9 @@ def eval_command(
             "test's sentences. It can name any file: for models that you trust.",
         ),
     ] = False,
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="Text that the model mostly does not know.")
+    ] = False,
 ) -> None:
     """Score an encoder on STS, transfer and other tasks, with alignment and uniformity."""
     from simcse_kit.evaluation.evaluate import (
@@ -109,6 +112,7 @@ def eval_command(
             name=name,
             resamples=resamples,
             exhibits=report is not None,
+            allow_unknown=allow_unknown,
         )
 
     # All are open before the first is scored, which can take long.

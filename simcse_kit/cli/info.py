@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simcse_kit.visible import one_line
+
+if TYPE_CHECKING:
+    from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["info_command"]
 
 
 def info_command(
     model: Annotated[str, typer.Argument(help="Embedded name, folder, or Hub name.")],
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="What its tokenizer makes of this text; a training file."
+        ),
+    ] = None,
     pooling: Annotated[str | None, typer.Option(help="In place of the model's own.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """What a model is: pooling, head, dimensions, length, dropout, files, fingerprint."""
+    from simcse_kit.text.readers import read_texts
+
+    # Whatever is wrong with the file is said before the model is opened.
+    texts = [] if on is None else [text for row in read_texts(on)[1] for text in row]
     from simcse_kit import SentenceEncoder
     from simcse_kit.encoder.fingerprint import fingerprint, model_files
     from simcse_kit.encoder.pooling import POOLINGS
@@ -49,6 +62,8 @@ def info_command(
         },
         "fingerprint": fingerprint(encoder.source),
     }
+    if on is not None:
+        facts["text"] = {"file": on, **_text_facts(encoder, texts)}
     if as_json:
         typer.echo(json.dumps(facts))
         return
@@ -56,6 +71,49 @@ def info_command(
         if key == "files":
             for name, size in value.items():
                 typer.echo(f"{'file':<14}{one_line(name)} ({size:,} bytes)")
+        elif key == "text":
+            _show_text(value)
         else:
             shown = ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
             typer.echo(f"{key:<14}{one_line(str(shown))}")
+
+
+def _text_facts(encoder: SentenceEncoder, texts: list[str]) -> dict[str, Any]:
+    """Counts over the distinct sentences of a text, and examples."""
+    from simcse_kit.encoder.coverage import coverage, some
+    from simcse_kit.encoder.token_counts import count_tokens
+
+    counts = count_tokens(encoder, texts)
+    kept = coverage(encoder, some(list(dict.fromkeys(texts))))
+    return {
+        "read": len(texts),
+        **counts.to_json(),
+        "unknown_share": counts.unknown_share,
+        "characters_lost_share": kept.share,
+        "max_length": encoder.max_length,
+        "examples": {name: list(found) for name, found in counts.examples.items()},
+    }
+
+
+def _show_text(facts: dict[str, Any]) -> None:
+    from simcse_kit.encoder.token_counts import percent, shown
+
+    examples = facts["examples"]
+
+    def line(name: str, text: str, example: str | None = None) -> None:
+        such = ""
+        if example in examples:
+            such = f", such as {' and '.join(map(shown, examples[example]))}"
+        typer.echo(f"{name:<14}{one_line(text + such)}")
+
+    line("text", facts["file"])
+    line("sentences", f"{facts['read']:,}, of which {facts['sentences']:,} distinct")
+    line("tokens", f"{facts['tokens']:,} of the distinct sentences")
+    line("cut", f"{facts['cut']:,} sentences longer than {facts['max_length']} tokens")
+    share = percent(facts["unknown_share"])
+    where = f"in {facts['with_unknown']:,} sentences"
+    line("unknown", f"{facts['unknown']:,} tokens ({share}), {where}", "unknown")
+    lost = percent(facts["characters_lost_share"])
+    line("lost", f"{lost} of the characters: unknown, or dropped by the tokenizer")
+    line("empty", f"{facts['empty']:,} sentences without a token", "empty")
+    line("same ids", f"{facts['same_ids']:,} sentences equal to another", "same_ids")

@@ -25,4 +25,10 @@ def similarity_command(
 
         encoder = SentenceEncoder.load(model, pooling=pooling)
     value = float(encoder.similarity(first, second)[0, 0])
-    typer.echo(json.dumps({"similarity": value}) if as_json else f"{value:.4f}")
+    if as_json:
+        from simcse_kit.encoder.token_counts import count_tokens
+
+        tokens = count_tokens(encoder, [first, second]).to_json()
+        typer.echo(json.dumps({"similarity": value, "tokens": tokens}))
+        return
+    typer.echo(f"{value:.4f}")

@@ -26,7 +26,8 @@ def train_command(
         list[str] | None,
         typer.Argument(
             metavar=_DATA,
-            help="txt (a sentence a line), csv, tsv, jsonl or parquet; .gz too; files or folders.",
+            help="txt (a sentence a line), csv, tsv, jsonl, json or parquet; .gz, .bz2, .xz too; "
+            "files or folders.",
             show_default=False,
         ),
     ] = None,
@@ -75,6 +76,9 @@ def train_command(
     on_bad_row: Annotated[
         str | None, typer.Option(metavar="error|skip", help="Stop at a bad row, or count it.")
     ] = None,
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="Text that the model mostly does not know.")
+    ] = False,
     on_collapse: Annotated[
         str | None,
         typer.Option(
@@ -125,12 +129,14 @@ def train_command(
         ("training", "deterministic", deterministic or None),
         ("data", "columns", None if columns is None else columns.split(",")),
         ("data", "on_bad_row", on_bad_row),
+        ("data", "allow_unknown", allow_unknown or None),
         ("evaluation", "on_collapse", on_collapse),
     ]
     named = [{table: {key: value}} for table, key, value in flags if value is not None]
     resolved = load_config(
         preset=preset, file=config, overrides=[*map(parse_setting, settings or []), *named]
     )
+    from simcse_kit.encoder.token_counts import percent
     from simcse_kit.processes import launched
     from simcse_kit.training.run import train
 
@@ -167,6 +173,8 @@ def train_command(
         typer.echo(f"collapse: {result.collapse}")
     if result.truncated:
         typer.echo(f"{100 * result.truncated:.1f} % of the sentences were cut")
+    if result.unknown:
+        typer.echo(f"{percent(result.unknown)} of the tokens were unknown to the vocabulary")
     for reason, count in result.skipped.items():
         typer.echo(f"skipped {count} rows: {reason}")
     typer.echo(f"encoder: {result.output}")

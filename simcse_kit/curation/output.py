@@ -15,7 +15,7 @@ from simcse_kit.atomic import replacement
 from simcse_kit.curation.records import Record
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.places import check_file_place
-from simcse_kit.text.files import Format, format_of
+from simcse_kit.text.files import COMPRESSED, Format, format_of
 
 __all__ = ["Writer", "check_output", "writing"]
 
@@ -39,7 +39,7 @@ def check_output(path: str | Path, *, overwrite: bool, columns: int | None = Non
         format = format_of(path)
     except DataError:
         format = None
-    if format not in _WRITTEN:
+    if format not in _WRITTEN or path.suffix.lower() in COMPRESSED[1:]:
         raise ConfigError(
             f"--output {path}: rows are written as {', '.join('.' + f for f in _WRITTEN)}, each "
             "also with .gz; give the file one of these suffixes"

@@ -10,11 +10,11 @@ from typing import Any, get_args
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.registry import closest
 from simcse_kit.text.files import Format, check_file, format_of
+from simcse_kit.text.json_rows import json_records
 from simcse_kit.text.lines import OnBytes
-from simcse_kit.text.objects import jsonl_records
 from simcse_kit.text.report import OnBadRow, Problem, ReadReport, RowGate, shorten
 from simcse_kit.text.rows import read_rows
-from simcse_kit.text.tables import are_positions, choose_columns
+from simcse_kit.text.tables import are_positions, check_names, choose_columns
 
 __all__ = ["Record", "Records", "headed", "reading"]
 
@@ -104,7 +104,7 @@ class Records:
             wanted or None,
             file=self.path,
             line=None if self.format == "parquet" else 1,
-            lists=self.format in ("jsonl", "parquet"),
+            lists=self.format in ("jsonl", "json", "parquet"),
         )
 
     def texts(self, record: Record, columns: Sequence[str]) -> tuple[str, ...] | Problem:
@@ -134,8 +134,8 @@ class Records:
     def _open(self, on_bad_row: OnBadRow) -> tuple[tuple[str, ...], Iterator[tuple[int, Record]]]:
         if self.format == "parquet":
             return self._parquet()
-        if self.format == "jsonl":
-            records = jsonl_records(self.path, self.gate, on_bytes=self._on_bytes)
+        if self.format == "jsonl" or self.format == "json":
+            records = json_records(self.path, self.format, self.gate, on_bytes=self._on_bytes)
             line, first = next(records, (0, None))
             if first is None:
                 raise DataError("every row is bad; mend the file", file=self.path)
@@ -156,13 +156,7 @@ class Records:
         if not self.header:
             names = tuple(map(str, range(len(fields))))
             return names, self._table(names, _chain(found, rows))
-        for index, name in enumerate(fields):
-            if name in fields[:index]:
-                raise DataError(
-                    f"column {shorten(name)} occurs twice in the header; rename one",
-                    file=self.path,
-                    line=line,
-                )
+        check_names(fields, file=self.path, line=line, blank=True)
         return tuple(fields), self._table(tuple(fields), rows)
 
     def _table(

@@ -201,8 +201,8 @@ def _groups(
 
 
 def _suffix(records: Records) -> str:
-    """That of the parts: the input's own, but .jsonl in place of .parquet."""
-    if records.format == "parquet":
+    """That of the parts: the input's own, but .jsonl for .json and .parquet, and no .bz2 or .xz."""
+    if records.format in ("json", "parquet"):
         return ".jsonl"
-    own = suffix_of(records.path)
-    return own if own is not None and own.startswith(f".{records.format}") else f".{records.format}"
+    plain = f".{records.format}"
+    return f"{plain}.gz" if suffix_of(records.path) == f"{plain}.gz" else plain

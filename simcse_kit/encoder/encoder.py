@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast, overload
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 import torch
@@ -32,14 +32,12 @@ from simcse_kit.encoder.pooling import (
 )
 from simcse_kit.encoder.precision.lower import Precision, check_precision
 from simcse_kit.encoder.recipe import read_recipe
+from simcse_kit.encoder.similarity import Side, similarity
 from simcse_kit.encoder.stream import CHUNK, stream_vectors
 from simcse_kit.encoder.template import Template
 from simcse_kit.errors import ConfigError, DataError, ModelError
 
 __all__ = ["SentenceEncoder"]
-
-Sentences: TypeAlias = str | Sequence[str]
-Vectors: TypeAlias = NDArray[Any] | Tensor
 
 
 class SentenceEncoder(nn.Module):
@@ -377,8 +375,10 @@ class SentenceEncoder(nn.Module):
     ) -> NDArray[np.float32] | Tensor:
         """Sentences to vectors, in the given order.
 
-        Each distinct sentence is computed once; batches are made of sentences of like length. A
-        log line says how many sentences were longer than ``max_length`` and so were cut.
+        Each distinct sentence is computed once; batches are made of sentences of like length. Log
+        lines say how many sentences were longer than ``max_length`` and so were cut, how many
+        tokens the vocabulary does not have, and which sentences became equal; see
+        :class:`~simcse_kit.encoder.token_counts.TokenCounts`.
 
         Args:
             sentences: one sentence or many.
@@ -477,7 +477,7 @@ class SentenceEncoder(nn.Module):
             total=total,
         )
 
-    def similarity(self, a: Sentences | Vectors, b: Sentences | Vectors) -> NDArray[np.float32]:
+    def similarity(self, a: Side, b: Side) -> NDArray[np.float32]:
         """Cosine of every pair, always as a matrix.
 
         Args:
@@ -490,13 +490,7 @@ class SentenceEncoder(nn.Module):
         Raises:
             DataError: an entry is not a string, or the vectors of the sides do not match.
         """
-        left, right = self._vectors(a), self._vectors(b)
-        if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
-            raise DataError(
-                f"vectors of shapes {tuple(left.shape)} and {tuple(right.shape)} cannot be "
-                "compared; give (n, d) and (m, d)"
-            )
-        return (unit_length(left, dim=1) @ unit_length(right, dim=1).T).clamp(-1, 1).numpy()
+        return similarity(self, a, b)
 
     # ---------------------------------------------------------------- inside
 
@@ -506,14 +500,6 @@ class SentenceEncoder(nn.Module):
 
     def _after_pooling(self, vectors: Tensor) -> Tensor:
         return vectors if self.head is None else cast(Tensor, self.head(vectors))
-
-    def _vectors(self, side: Sentences | Vectors) -> Tensor:
-        if isinstance(side, np.ndarray) and side.dtype.kind in "fiub":
-            side = torch.from_numpy(side.astype(np.float32))
-        if isinstance(side, Tensor):
-            rows = side.detach().float().cpu()
-            return rows[None] if rows.ndim == 1 else rows
-        return self.encode(checked_texts(side), to="torch").cpu()
 
     def checked_length(self, wanted: int | None) -> int:
         """The length asked for, or the default, held against what the model has positions for."""

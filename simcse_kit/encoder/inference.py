@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
@@ -17,6 +16,7 @@ from simcse_kit.encoder.packing.model import prepared_blocks
 from simcse_kit.encoder.pooling import FIRST_TOKEN_POOLINGS
 from simcse_kit.encoder.precision.lower import Precision, lower_blocks
 from simcse_kit.encoder.threads import shared_out
+from simcse_kit.encoder.token_counts import count_rows
 from simcse_kit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -29,11 +29,9 @@ __all__ = [
     "evaluation_mode",
     "progress_bar",
     "token_ids",
+    "tokenizing",
     "vectors_of_rows",
-    "warn_of_cut",
 ]
-
-logger = logging.getLogger(__name__)
 
 # Tokens of one forward pass. On CPUs larger passes leave the cache and gain nothing.
 CPU_TOKEN_BUDGET = 2048
@@ -83,6 +81,13 @@ def check_sizes(**sizes: Any) -> None:
     for what, value in sizes.items():
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ConfigError(f"encode({what}={value!r}); it must be an integer of at least 1")
+
+
+@contextmanager
+def tokenizing() -> Iterator[None]:
+    """Hold the lock of the tokenizers, which serve one thread at a time."""
+    with _TOKENIZING:
+        yield
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str], length: int) -> tuple[list[list[int]], int]:
@@ -140,7 +145,7 @@ def compute_vectors(
 ) -> Tensor:
     """Vectors ``(n, embedding_dim)`` float32 on the encoder's device, in the order of ``texts``."""
     rows, cut = encoder.tokenize(texts, max_length=max_length)
-    warn_of_cut(cut, len(texts), max_length or encoder.max_length)
+    count_rows(encoder, texts, rows, cut).say(encoder, max_length or encoder.max_length)
     with progress_bar(len(rows), shown=progress) as bar:
         return vectors_of_rows(
             encoder,
@@ -149,17 +154,6 @@ def compute_vectors(
             token_budget=token_budget,
             precision=precision,
             on_done=bar.update,
-        )
-
-
-def warn_of_cut(cut: int, sentences: int, length: int) -> None:
-    """Say how many sentences were longer than ``length`` tokens, if any were."""
-    if cut:
-        logger.warning(
-            "%d of %d distinct sentences are longer than %d tokens and were cut",
-            cut,
-            sentences,
-            length,
         )
 
 

@@ -20,9 +20,9 @@ from simcse_kit.encoder.inference import (
     checked_texts,
     progress_bar,
     vectors_of_rows,
-    warn_of_cut,
 )
 from simcse_kit.encoder.precision.lower import Precision, check_precision
+from simcse_kit.encoder.token_counts import TokenCounts, count_rows
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -43,7 +43,7 @@ class _Chunk:
     """Tokenized sentences: the ids of the distinct ones, and which of them each sentence is."""
 
     rows: list[list[int]]
-    cut: int
+    counts: TokenCounts
     index: list[int]
 
 
@@ -59,6 +59,7 @@ def stream_vectors(
     precision: Precision = "fp32",
     progress: bool = False,
     total: int | None = None,
+    counts: TokenCounts | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """The vectors of groups of sentences, one after the other.
 
@@ -77,6 +78,8 @@ def stream_vectors(
         precision: of the linear maps.
         progress: a bar on stderr.
         total: number of sentences of all groups, if known.
+        counts: what tokenizing loses is added to these; equal token ids are counted within a
+            chunk.
     """
     check_sizes(chunk=chunk, batch_size=batch_size, token_budget=token_budget)
     if max_length is not None:
@@ -93,6 +96,7 @@ def stream_vectors(
         batch_size=batch_size,
         token_budget=token_budget,
         precision=precision,
+        counts=TokenCounts() if counts is None else counts,
     )
 
 
@@ -103,15 +107,16 @@ def _stream(
     max_length: int | None,
     normalize: bool,
     bar: Any,
+    counts: TokenCounts,
     **sizes: Any,
 ) -> Iterator[NDArray[np.float32]]:
-    seen = cut = 0
     given_back = time.monotonic()
 
     def tokenized(texts: list[str]) -> _Chunk:
         distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         rows, cut = encoder.tokenize(list(distinct), max_length=max_length)
-        return _Chunk(rows, cut, [distinct[text] for text in texts])
+        counted = count_rows(encoder, list(distinct), rows, cut)
+        return _Chunk(rows, counted, [distinct[text] for text in texts])
 
     with bar, ThreadPoolExecutor(1, "tokenize") as background:
         texts = next(chunks, None)
@@ -123,7 +128,7 @@ def _stream(
             pending = None if texts is None else background.submit(tokenized, texts)
             vectors = vectors_of_rows(encoder, current.rows, on_done=bar.update, **sizes)
             bar.update(len(current.index) - len(current.rows))
-            seen, cut = seen + len(current.rows), cut + current.cut
+            counts.add(current.counts)
             result = vectors[torch.tensor(current.index)]
             if normalize:
                 result = unit_length(result, dim=1)
@@ -134,7 +139,7 @@ def _stream(
                 give_back()
                 given_back = time.monotonic()
             yield result.cpu().numpy()
-    warn_of_cut(cut, seen, max_length or encoder.max_length)
+    counts.say(encoder, max_length or encoder.max_length)
 
 
 def _chunks(sentences: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -19,6 +19,7 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.fingerprint import fingerprint
 from simcse_kit.encoder.precision.lower import Precision
 from simcse_kit.encoder.stream import CHUNK, stream_vectors
+from simcse_kit.encoder.token_counts import TokenCounts
 from simcse_kit.encoding.claim import REMEDY, claimed, others_at_work
 from simcse_kit.encoding.finish import AGAIN, clear, finish
 from simcse_kit.encoding.formats import FORMATS
@@ -61,6 +62,8 @@ class Encoded:
         computed: rows computed this time; the others were there.
         complete: whether the whole output is there, and verified.
         sha256: of the file, or of the manifest of a folder; empty where it is not complete.
+        tokens: what tokenizing lost of the sentences computed this time, by
+            :class:`~simcse_kit.encoder.token_counts.TokenCounts`.
     """
 
     output: str
@@ -69,6 +72,7 @@ class Encoded:
     computed: int
     complete: bool
     sha256: str
+    tokens: dict[str, int]
 
 
 def encode_to(
@@ -129,6 +133,7 @@ class _Job:
         self._journal = Journal(target.work, target.part)
         self._finished: dict[int, Entry] = {}
         self._waiting: deque[tuple[int, int, list[str]]] = deque()
+        self._tokens = TokenCounts()
         # What was read, and what was computed.
         self._rows = self._shards = self._computed = 0
 
@@ -177,6 +182,7 @@ class _Job:
             computed=self._computed,
             complete=digest is not None,
             sha256=digest or "",
+            tokens=self._tokens.to_json(),
         )
 
     def _begin(self, overwrite: bool) -> None:
@@ -221,6 +227,7 @@ class _Job:
             **asdict(self._settings),
             progress=progress,
             total=None if left is None else left // self._target.part[1],
+            counts=self._tokens,
         )
         for first in vectors:
             # Those of the shards to come may be waiting already.

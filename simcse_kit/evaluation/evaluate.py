@@ -12,6 +12,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from simcse_kit.encoder.coverage import check_known
+from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.token_counts import collected
 from simcse_kit.environment import environment
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.beyond_sts.base import BeyondTask
@@ -53,6 +56,7 @@ def evaluate(
     name: str | None = None,
     resamples: int = 0,
     exhibits: bool = False,
+    allow_unknown: bool = False,
 ) -> Report:
     """Score ``encoder`` on ``tasks``.
 
@@ -74,10 +78,11 @@ def evaluate(
         name: the model's name in the report; the encoder's class without it.
         resamples: of the bootstrap for confidence intervals, 10,000 as a rule; 0 for none.
         exhibits: gather what a report page shows of the sentences as well.
+        allow_unknown: evaluate on text that the encoder's tokenizer mostly does not know.
 
     Raises:
         ConfigError: unknown task, or no task at all.
-        DataError: data is missing or wrong.
+        DataError: data is missing or wrong, or mostly unknown to a SentenceEncoder.
         MissingExtraError: a task needs scikit-learn.
         ModelError: ``encode`` gave something other than (n, d) finite, non-zero vectors.
     """
@@ -93,7 +98,10 @@ def evaluate(
     needed += [] if shape is None else [shape[0]]
     sentences = [text for part in needed for text in part.sentences()]
     sentences += [text for task in beside.values() for text in task.sentences()]
-    vectors = embed(encoder, sentences, progress=progress)
+    if isinstance(encoder, SentenceEncoder):
+        check_known(encoder, sentences, what="the text of the tasks", allow=allow_unknown)
+    with collected() as tokens:
+        vectors = embed(encoder, sentences, progress=progress)
     results = {key: _score(key, sets, vectors) for key, sets in loaded.items()}
     scores = {
         key: replace(task.score(vectors, progress=progress), name=key)
@@ -113,6 +121,7 @@ def evaluate(
         exhibit=exhibit(encoder, vectors, loaded, results, *(shape or (None, "")))
         if exhibits
         else None,
+        tokens=tokens if tokens.sentences else None,
     )
     if not resamples or not results:
         return report

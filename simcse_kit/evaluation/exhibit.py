@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.token_counts import TokenCounts, count_tokens
 from simcse_kit.evaluation.embed import Embeddings, Encoder, unit_rows
 from simcse_kit.evaluation.neighbours import nearest
 from simcse_kit.evaluation.pairset import PairSet, concatenate
@@ -64,8 +65,8 @@ class Audit:
     """The data of a task.
 
     ``repeated`` counts pairs that stand there before, in either order; ``words`` are the median and
-    the largest number of words of a sentence; ``cut`` counts distinct sentences that the encoder
-    cuts (None where that is not known); ``fingerprint`` is of sentences and scores (SHA-256).
+    the largest number of words of a sentence; ``tokens`` says what the encoder's tokenizer loses
+    (None where that is not known); ``fingerprint`` is of sentences and scores (SHA-256).
     """
 
     task: str
@@ -73,8 +74,13 @@ class Audit:
     sentences: int
     repeated: int
     words: tuple[int, int]
-    cut: int | None
+    tokens: TokenCounts | None
     fingerprint: str
+
+    @property
+    def cut(self) -> int | None:
+        """Distinct sentences that the encoder cuts; None where that is not known."""
+        return None if self.tokens is None else self.tokens.cut
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,12 @@ class Exhibit:
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, dicts and numbers."""
-        return asdict(self)
+        audits = [
+            asdict(replace(task, tokens=None))
+            | {"cut": task.cut, "tokens": None if task.tokens is None else task.tokens.to_json()}
+            for task in self.audit
+        ]
+        return asdict(replace(self, audit=())) | {"audit": audits}
 
 
 def exhibit(
@@ -190,15 +201,9 @@ def _audit(name: str, pairs: PairSet, encoder: Encoder) -> Audit:
         len(sentences),
         len(pairs) - len(distinct),
         (int(np.median(words)), int(words.max())),
-        _cut(encoder, sentences),
+        count_tokens(encoder, sentences) if isinstance(encoder, SentenceEncoder) else None,
         digest.hexdigest(),
     )
-
-
-def _cut(encoder: Encoder, sentences: list[str]) -> int | None:
-    if not isinstance(encoder, SentenceEncoder):
-        return None
-    return encoder.tokenize(sentences)[1]
 
 
 def _weights(encoder: Encoder) -> str | None:

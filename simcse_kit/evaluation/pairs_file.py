@@ -12,7 +12,7 @@ import numpy as np
 from simcse_kit.errors import DataError
 from simcse_kit.evaluation.pairset import PairSet, observed_scale
 from simcse_kit.evaluation.sts_files import parse_score, read_lines, tidy
-from simcse_kit.text.files import check_file
+from simcse_kit.text.files import COMPRESSED, check_file
 from simcse_kit.text.readers import read_rows
 
 __all__ = ["load_pairs_file"]
@@ -204,5 +204,5 @@ def _benchmark_rows(path: Path) -> Rows:
 
 
 def _stem(path: Path) -> str:
-    name = path.name.removesuffix(".gz")
-    return Path(name).stem
+    packed = path.suffix.lower() in COMPRESSED
+    return Path(path.stem).stem if packed else path.stem

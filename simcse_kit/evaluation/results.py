@@ -15,6 +15,7 @@ import numpy as np
 from simcse_kit.evaluation.statistics.bootstrap import Interval
 
 if TYPE_CHECKING:
+    from simcse_kit.encoder.token_counts import TokenCounts
     from simcse_kit.evaluation.exhibit import Exhibit
 
 __all__ = [
@@ -144,7 +145,8 @@ class Report:
     ``average`` is the mean of the unrounded "all" Spearman of the seven standard tasks, and None
     unless all seven are there. ``seconds`` is the wall time of the whole evaluation. ``intervals``
     is None where none were asked for. ``beyond_sts`` holds the tasks beside STS, by name;
-    ``exhibit`` what a report shows of the sentences, None where that was not asked for.
+    ``exhibit`` what a report shows of the sentences, None where that was not asked for;
+    ``tokens`` what tokenizing loses of all distinct sentences, None where that is not known.
     """
 
     model: str
@@ -157,6 +159,7 @@ class Report:
     intervals: Intervals | None = None
     beyond_sts: dict[str, TaskScore] = field(default_factory=dict)
     exhibit: Exhibit | None = None
+    tokens: TokenCounts | None = None
 
     @property
     def transfer_average(self) -> float | None:
@@ -186,6 +189,7 @@ class Report:
             "beyond_sts": {name: _score_json(score) for name, score in self.beyond_sts.items()},
             "transfer_average": _number(self.transfer_average),
             "exhibit": None if self.exhibit is None else self.exhibit.to_json(),
+            "tokens": None if self.tokens is None else self.tokens.to_json(),
             "versions": dict(self.versions),
             "seconds": _number(self.seconds),
         }

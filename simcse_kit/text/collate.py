@@ -23,21 +23,34 @@ class Collator:
         pad_id: id that fills up shorter rows.
         views: which text of an example each view holds.
         augment: changes the texts of the views; None leaves them.
+        unknown_id: the token for what the vocabulary does not have; None for none.
+        bare: the tokens of an empty sentence, which are part of every row.
         sentences: distinct sentences of every batch so far, summed.
         cut: those of them that were too long.
+        tokens: the tokens of all sentences so far, without those of ``bare``.
+        unknown: those of them that are unknown.
     """
 
     tokenize: Callable[[Sequence[str]], tuple[list[list[int]], int]]
     pad_id: int
     views: tuple[int, ...]
     augment: AugmentedViews | None = None
+    unknown_id: int | None = None
+    bare: Sequence[int] = ()
     sentences: int = field(default=0, init=False)
     cut: int = field(default=0, init=False)
+    tokens: int = field(default=0, init=False)
+    unknown: int = field(default=0, init=False)
 
     @property
     def truncated(self) -> float | None:
         """Share of the sentences that were cut; None before the first."""
         return self.cut / self.sentences if self.sentences else None
+
+    @property
+    def unknown_share(self) -> float | None:
+        """Share of the tokens that are unknown; None before the first."""
+        return self.unknown / self.tokens if self.tokens else None
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """One batch of B examples in V views.
@@ -63,6 +76,7 @@ class Collator:
         rows, cut = self.tokenize(list(distinct))
         self.sentences += len({text for text, there in zip(texts, present, strict=True) if there})
         self.cut += cut
+        self._count_unknown(rows)
         longest = max(len(row) for row in rows)
         padded = torch.tensor([row + [self.pad_id] * (longest - len(row)) for row in rows])
         lengths = torch.tensor([len(row) for row in rows])
@@ -84,3 +98,10 @@ class Collator:
             "text_ids": hashes.view(shape),
             "view_mask": torch.tensor(present).view(shape),
         }
+
+    def _count_unknown(self, rows: Sequence[Sequence[int]]) -> None:
+        self.tokens += max(0, sum(map(len, rows)) - len(self.bare) * len(rows))
+        if self.unknown_id is not None:
+            around = self.bare.count(self.unknown_id) * len(rows)
+            found = sum(row.count(self.unknown_id) for row in rows) - around
+            self.unknown += max(0, found)

@@ -25,7 +25,7 @@ def read_documents(
 
     The last sentence of a document has none after it and gives no row; near the end of a document
     rows are shorter. A bad line ends a document, since its neighbours are no neighbours of each
-    other.
+    other. A document of one sentence gives no row at all and is counted among the skipped rows.
 
     Args:
         path: a .txt file, gzipped or not.
@@ -42,12 +42,13 @@ def read_documents(
             sentences.
     """
     window: deque[str] = deque()
-    number = found = 0
+    number = found = length = 0
     for number, text, problem in scan(path, max_line_bytes=max_line_bytes, on_bytes=on_bytes):
         sentence = "" if problem is not None else text.strip()
         if problem is not None:
             gate.reject(number, problem)
         if sentence:
+            length += 1
             window.append(sentence)
             if len(window) <= following:
                 continue
@@ -55,9 +56,12 @@ def read_documents(
             yield tuple(window)
             window.popleft()
             continue
+        _count_single(gate, number - 1, length)
+        length = 0
         for row in _rest(window):
             found += 1
             yield row
+    _count_single(gate, number, length)
     for row in _rest(window):
         found += 1
         yield row
@@ -69,6 +73,12 @@ def read_documents(
             "document",
             file=path,
         )
+
+
+def _count_single(gate: RowGate, line: int, length: int) -> None:
+    """Count the document that ended at ``line`` as skipped if it had one sentence."""
+    if length == 1:
+        gate.report.skip("document of one sentence", f"{gate.file}:{line}")
 
 
 def _rest(window: deque[str]) -> list[tuple[str, ...]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,29 +11,49 @@ from typing import Literal
 
 from simcse_kit.errors import DataError
 
-__all__ = ["SUFFIXES", "Format", "check_file", "find_files", "format_of", "suffix_of"]
+__all__ = [
+    "COMPRESSED",
+    "SUFFIXES",
+    "SUFFIXES_IN_WORDS",
+    "Format",
+    "check_file",
+    "find_files",
+    "format_of",
+    "suffix_of",
+]
 
-Format = Literal["txt", "csv", "tsv", "jsonl", "parquet"]
+logger = logging.getLogger(__name__)
 
+Format = Literal["txt", "csv", "tsv", "jsonl", "json", "parquet"]
+
+COMPRESSED = (".gz", ".bz2", ".xz")
+"""Suffixes of compressed files; they follow that of the format."""
+
+_TEXT: tuple[Format, ...] = ("txt", "csv", "tsv", "jsonl", "json")
 _FORMATS: dict[str, Format] = {
-    ".txt": "txt",
-    ".txt.gz": "txt",
-    ".csv": "csv",
-    ".csv.gz": "csv",
-    ".tsv": "tsv",
-    ".tsv.gz": "tsv",
-    ".jsonl": "jsonl",
-    ".jsonl.gz": "jsonl",
-    ".parquet": "parquet",
-}
+    f".{name}{packed}": name for name in _TEXT for packed in ("", *COMPRESSED)
+} | {".parquet": "parquet"}
 SUFFIXES: tuple[str, ...] = tuple(_FORMATS)
 """The suffixes that are read, whatever their case."""
+SUFFIXES_IN_WORDS = (
+    ".txt, .csv, .tsv, .jsonl and .json, each also with .gz, .bz2 or .xz, and .parquet"
+)
+"""The suffixes that are read, for messages."""
+
+# What turns a file that is not read into files that are.
+_UNPACK = {
+    ".zip": "unzip {}",
+    ".zst": "zstd -d {}",
+    ".tar": "tar -xf {}",
+    ".tgz": "tar -xf {}",
+}
 
 
 def suffix_of(path: str | Path) -> str | None:
     """The supported suffix of ``path`` in lower case (``.txt.gz`` counts as one), or None."""
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
-    wanted = "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
+    packed = bool(suffixes) and suffixes[-1] in COMPRESSED
+    wanted = "".join(suffixes[-2:] if packed else suffixes[-1:])
     return wanted if wanted in _FORMATS else None
 
 
@@ -43,10 +65,23 @@ def format_of(path: str | Path) -> Format:
     """
     suffix = suffix_of(path)
     if suffix is None:
-        given = Path(path).suffix
-        what = f"suffix {given!r} is not supported" if given else "the file name has no suffix"
-        raise DataError(f"{what}; rename it to one of: {', '.join(SUFFIXES)}", file=path)
+        raise DataError(_not_supported(Path(path)), file=path)
     return _FORMATS[suffix]
+
+
+def _not_supported(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    given = path.suffix
+    if given.lower() in COMPRESSED:
+        given = "".join(path.suffixes[-2:])
+    what = f"suffix {given!r} is not supported" if given else "the file name has no suffix"
+    archive = next((suffix for suffix in suffixes[-2:] if suffix in _UNPACK), None)
+    if archive is not None:
+        return f"{what}; unpack it first: {_UNPACK[archive].format(shlex.quote(str(path)))}"
+    return (
+        f"{what}; allowed: {SUFFIXES_IN_WORDS}; convert the file, or rename it if it is one of "
+        "these"
+    )
 
 
 def check_file(path: str | Path) -> Path:
@@ -75,7 +110,7 @@ def find_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     """The files that ``paths`` stand for, in the order given; a folder is replaced by its files.
 
     Of a folder the files with a supported suffix are taken, sorted by name; hidden files and
-    subfolders are not.
+    subfolders are not. A log line says how many other files the folder has.
 
     Raises:
         DataError: no path; a path is missing or not a regular file; a suffix is not supported;
@@ -111,16 +146,23 @@ def _in_folder(folder: Path) -> list[Path]:
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"cannot be listed: {_cause(error)}", file=folder) from None
-    files = [
-        entry
-        for entry in entries
-        if suffix_of(entry) and not entry.name.startswith(".") and not _is_folder(entry)
-    ]
+    plain = [entry for entry in entries if not entry.name.startswith(".")]
+    files = [entry for entry in plain if suffix_of(entry) and not _is_folder(entry)]
     if not files:
         raise DataError(
-            f"the folder has no file with one of these suffixes: {', '.join(SUFFIXES)} "
-            "(subfolders are not searched)",
+            f"the folder has no file with one of these suffixes: {SUFFIXES_IN_WORDS} "
+            "(subfolders are not searched); give the files by name",
             file=folder,
+        )
+    taken = set(files)
+    others = [entry for entry in plain if entry not in taken]
+    if others:
+        logger.info(
+            "%s: %d files are read; %d other entries are not, such as %s",
+            folder,
+            len(files),
+            len(others),
+            others[0].name,
         )
     return files
 

@@ -1,14 +1,12 @@
-"""Raw lines: opening, gunzipping, decoding, and what makes a single line bad.
+"""Raw lines: opening, decompressing, decoding, and what makes a single line bad.
 
 Memory is bounded by the line limit: of an endless line no more than the limit is ever held.
 """
 
 from __future__ import annotations
 
-import gzip
 import io
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -16,10 +14,28 @@ from pathlib import Path
 from typing import IO, Any
 
 from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.text.compressed import (
+    DAMAGED,
+    NAMES,
+    SIGNATURES,
+    decompressed,
+    is_bzip2,
+    is_damage,
+)
 from simcse_kit.text.files import check_file
 from simcse_kit.text.report import OnBadRow, Problem, ReadReport, RowGate
 
-__all__ = ["MAX_LINE_BYTES", "STDIN", "OnBytes", "read_lines", "scan", "shown"]
+__all__ = [
+    "MAX_LINE_BYTES",
+    "STDIN",
+    "OnBytes",
+    "check_signature",
+    "open_bytes",
+    "read_lines",
+    "scan",
+    "shown",
+    "unreadable",
+]
 
 MAX_LINE_BYTES = 1_000_000
 """Longest line accepted by default, in bytes without the line end."""
@@ -28,7 +44,7 @@ STDIN = "-"
 """The path that stands for standard input where :func:`read_lines` reads."""
 
 OnBytes = Callable[[int], None]
-"""Called with the number of bytes just read from the file (compressed bytes for gzip)."""
+"""Called with the number of bytes just read from the file, before decompression."""
 
 _BUFFER = 1 << 20
 _SIGNATURES = (
@@ -69,7 +85,8 @@ def scan(
     r"""The physical lines of a text file, good or bad.
 
     A line ends at ``\n`` only; the line end (``\n`` or ``\r\n``) is kept in the text. A byte order
-    mark of UTF-8 is dropped. A file whose name ends in ``.gz`` is decompressed.
+    mark of UTF-8 is dropped. A file whose name ends in ``.gz``, ``.bz2`` or ``.xz`` is
+    decompressed. The rest of a line over the limit is read only when the next line is asked for.
 
     Args:
         path: the file.
@@ -84,24 +101,24 @@ def scan(
         line over the limit.
 
     Raises:
-        DataError: the file as a whole cannot be read: missing, not a regular file, UTF-16, gzip
-            without the suffix, damaged gzip.
+        DataError: the file as a whole cannot be read: missing, not a regular file, UTF-16,
+            compressed without the suffix, damaged.
         ConfigError: ``max_line_bytes`` is below 1.
     """
     if max_line_bytes < 1:
         raise ConfigError(f"max_line_bytes is {max_line_bytes}; it must be at least 1")
     number = 0
     try:
-        with _open(path, on_bytes) as stream:
+        with open_bytes(path, on_bytes) as stream:
             # Two bytes more than the limit leave room for the line end.
             for raw in iter(partial(stream.readline, max_line_bytes + 2), b""):
                 number += 1
                 if number == 1:
-                    _check_signature(raw, path)
+                    check_signature(raw, path)
                     raw = raw.removeprefix(b"\xef\xbb\xbf")
                 if len(raw) > max_line_bytes and _length(raw) > max_line_bytes:
-                    _skip_rest(stream, raw)
                     yield number, "", _too_long(max_line_bytes)
+                    _skip_rest(stream, raw)
                 elif b"\0" in raw:
                     yield number, raw.decode("utf-8", "surrogateescape"), _nul(raw)
                 else:
@@ -113,14 +130,8 @@ def scan(
                     else:
                         stray = not returns and "\r" in text and "\r" in text.rstrip("\r\n")
                         yield number, text, _stray_return(text) if stray else None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        what = "truncated" if isinstance(error, EOFError) else "damaged"
-        raise DataError(
-            f"{what} gzip data after line {number} ({error}); compress or copy the file again",
-            file=shown(path),
-        ) from None
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", file=shown(path)) from None
+    except (*DAMAGED, OSError) as error:
+        raise unreadable(path, error, f" after line {number}") from None
 
 
 def read_lines(
@@ -134,7 +145,8 @@ def read_lines(
     """The lines of a plain text file, stripped of surrounding whitespace.
 
     Args:
-        path: any file name (decompressed if it ends in ``.gz``), or ``-`` for standard input.
+        path: any file name (decompressed if it ends in ``.gz``, ``.bz2`` or ``.xz``), or ``-`` for
+            standard input.
         on_bad_row: what to do about a bad line: raise, or skip it and count it in ``report``.
         report: counts good lines and skipped ones.
         max_line_bytes: the longest line accepted.
@@ -160,29 +172,54 @@ def read_lines(
     gate.finish(number)
 
 
-def _open(path: str | Path, on_bytes: OnBytes | None) -> AbstractContextManager[IO[bytes]]:
+def open_bytes(
+    path: str | Path, on_bytes: OnBytes | None = None
+) -> AbstractContextManager[IO[bytes]]:
+    """Open a file or standard input for reading bytes, decompressed by its suffix.
+
+    Raises:
+        DataError: the file is missing or not a regular file.
+        OSError: it cannot be opened.
+    """
     if str(path) == STDIN:
         return nullcontext(sys.stdin.buffer)
     raw = _CountedFile(check_file(path), on_bytes)
-    if Path(path).suffix.lower() == ".gz":
-        # The outer buffer makes readline a C call; GzipFile.readline is Python.
-        return _Gunzipped(raw)
+    suffix = Path(path).suffix.lower()
+    if suffix in NAMES:
+        return decompressed(raw, suffix, _BUFFER)
     return io.BufferedReader(raw, _BUFFER)
 
 
-class _Gunzipped(io.BufferedReader):
-    """A decompressing reader that also closes the file below it."""
+def unreadable(path: str | Path, error: Exception, where: str = "") -> DataError:
+    """The error of a file that cannot be read to its end.
 
-    def __init__(self, raw: io.FileIO):
-        self._compressed = raw
-        super().__init__(gzip.GzipFile(fileobj=raw, mode="rb"), _BUFFER)
+    Args:
+        path: the file.
+        error: one of :data:`~simcse_kit.text.compressed.DAMAGED`, or an OSError.
+        where: how far it was read, for compressed data.
+    """
+    kind = NAMES.get(Path(path).suffix.lower())
+    damage = isinstance(error, DAMAGED) or (isinstance(error, OSError) and is_damage(error))
+    if kind is not None and damage:
+        what = "truncated" if isinstance(error, EOFError) else "damaged"
+        return DataError(
+            f"{what} {kind} data{where} ({error}); compress or copy the file again",
+            file=shown(path),
+        )
+    reason = error.strerror if isinstance(error, OSError) else None
+    return DataError(f"cannot be read: {reason or error}", file=shown(path))
 
-    def close(self) -> None:
-        super().close()
-        self._compressed.close()
 
+def check_signature(first: bytes, path: str | Path) -> None:
+    """Refuse what is no UTF-8 text by its first bytes.
 
-def _check_signature(first: bytes, path: str | Path) -> None:
+    Args:
+        first: the first bytes or the first line.
+        path: the file.
+
+    Raises:
+        DataError: it is UTF-16, UTF-32, or compressed data whose name does not say so.
+    """
     for mark, what in _SIGNATURES:
         if first.startswith(mark):
             encoding = what.split()[0]
@@ -192,9 +229,12 @@ def _check_signature(first: bytes, path: str | Path) -> None:
                 file=shown(path),
                 line=1,
             )
-    if first.startswith(b"\x1f\x8b"):
+    for mark, what, rest in SIGNATURES:
+        if first.startswith(mark):
+            raise DataError(f"{what} in a file whose name {rest}", file=shown(path))
+    if is_bzip2(first):
         raise DataError(
-            "gzip data in a file whose name does not end in .gz; rename it", file=shown(path)
+            "bzip2 data in a file whose name does not end in .bz2; rename it", file=shown(path)
         )
 
 
@@ -209,7 +249,9 @@ def _skip_rest(stream: IO[bytes], raw: bytes) -> None:
 
 def _too_long(limit: int) -> Problem:
     return Problem(
-        "line too long", f"the line is longer than {limit} bytes; split it, or raise max_line_bytes"
+        "line too long",
+        f"the line is longer than {limit} bytes; split it into shorter lines "
+        "(in Python, or raise max_line_bytes)",
     )
 
 

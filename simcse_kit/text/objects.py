@@ -1,29 +1,18 @@
-"""Rows with named values, from .jsonl and .parquet files."""
+"""Rows with named values: which keys hold the texts."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.errors import DataError
-from simcse_kit.text.files import check_file
-from simcse_kit.text.lines import MAX_LINE_BYTES, OnBytes, scan
-from simcse_kit.text.report import Problem, RowGate, shorten
-from simcse_kit.text.tables import choose_columns, is_negative, labelled_row, row_texts
+from simcse_kit.text.json_values import not_text
+from simcse_kit.text.layouts import labelled_row, row_texts
+from simcse_kit.text.report import Problem, shorten
+from simcse_kit.text.tables import FLAG_COLUMNS, FLAG_EXTRAS, choose_columns, is_negative
 
-__all__ = ["ObjectLayout", "jsonl_records", "parquet_records"]
-
-_BATCH = 4096
-_JSON_NAMES = {
-    dict: "an object",
-    list: "a list",
-    str: "a string",
-    bool: "a boolean",
-    type(None): "null",
-}
+__all__ = ["ObjectLayout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +25,16 @@ class ObjectLayout:
         named: the user named the keys; others are then ignored and those of ``negatives`` are the
             only ones read. Otherwise every key must be a recognised one.
         label: key of the label of labelled rows.
+        optional: a record may have no hard negative.
+        extras: keys that are recognised and not read.
     """
 
     fixed: tuple[str, ...]
     negatives: tuple[str, ...]
     named: bool
     label: str | None = None
+    optional: bool = False
+    extras: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -50,7 +43,7 @@ class ObjectLayout:
         columns: Sequence[str] | None,
         *,
         file: str | Path,
-        line: int,
+        line: int | None,
         label: str | None = None,
     ) -> ObjectLayout:
         """The layout of a file whose first record has ``keys``.
@@ -61,166 +54,96 @@ class ObjectLayout:
         names = choose_columns(keys, columns, file=file, line=line, lists=True, label=label)
         if label is not None:
             return cls(names[:2], (), True, label)
-        return cls(names[:2], names[2:], columns is not None)
+        flag = names == FLAG_COLUMNS
+        return cls(
+            names[:2],
+            names[2:],
+            columns is not None,
+            optional=flag,
+            extras=FLAG_EXTRAS if flag else frozenset(),
+        )
 
-    def texts(self, record: Mapping[str, Any]) -> tuple[str, ...] | Problem:
-        """The texts of one record, or what is wrong with it."""
-        fixed: list[str] = []
+    def of_a_table(self, columns: Collection[str]) -> ObjectLayout:
+        """The same for records that all have these keys, so that none can be unexpected."""
+        kept = tuple(key for key in self.negatives if key in columns)
+        return replace(self, negatives=kept, named=True)
+
+    def read_keys(self) -> tuple[str, ...]:
+        """All keys that are read."""
+        return (*self.fixed, *self.negatives, *(() if self.label is None else (self.label,)))
+
+    def rows(self, record: Mapping[str, Any]) -> list[tuple[str, ...]] | Problem:
+        """The training rows of one record, or what is wrong with it.
+
+        A list of positives gives a row for each of them, all with the same hard negatives.
+        """
         for key in self.fixed:
             if key not in record:
                 return Problem("missing key", f"no key {key!r}; the keys are {_keys(record)}")
-            value = record[key]
-            if not isinstance(value, str):
-                return _not_text(key, value)
-            fixed.append(value.strip())
+        anchor = record[self.fixed[0]]
+        if not isinstance(anchor, str):
+            return not_text(self.fixed[0], anchor)
         if self.label is not None:
-            value = record.get(self.label)
-            # JSON's true is no number.
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            return labelled_row(
-                fixed, repr(value) if number or not isinstance(value, str) else value
-            )
-        keys = self.negatives
+            return self._labelled(anchor, record)
+        found = self._found_negatives(record)
+        if isinstance(found, Problem):
+            return found
+        negatives = found if self.negatives and (any(found) or not self.optional) else None
+        if len(self.fixed) == 1:
+            row = row_texts((anchor.strip(),), negatives)
+            return row if isinstance(row, Problem) else [row]
+        value = record[self.fixed[1]]
+        positives = value if isinstance(value, list) else [value]
+        if not positives:
+            return Problem("no positive", f"{self.fixed[1]!r} is an empty list; give a positive")
+        rows: list[tuple[str, ...]] = []
+        for positive in positives:
+            if not isinstance(positive, str):
+                return not_text(self.fixed[1], positive)
+            row = row_texts((anchor.strip(), positive.strip()), negatives)
+            if isinstance(row, Problem):
+                return row
+            rows.append(row)
+        return rows
+
+    def has_negative(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record has a hard negative that is no blank."""
+        found = self._found_negatives(record)
+        return not isinstance(found, Problem) and any(found)
+
+    def _labelled(self, anchor: str, record: Mapping[str, Any]) -> list[tuple[str, ...]] | Problem:
+        second = record[self.fixed[1]]
+        if not isinstance(second, str):
+            return not_text(self.fixed[1], second)
+        value = record.get(self.label or "")
+        # JSON's true is no number.
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        label = repr(value) if number or not isinstance(value, str) else value
+        row = labelled_row((anchor.strip(), second.strip()), label)
+        return row if isinstance(row, Problem) else [row]
+
+    def _found_negatives(self, record: Mapping[str, Any]) -> list[str] | Problem:
+        keys: Sequence[str] = self.negatives
         if not self.named:
-            keys = tuple(key for key in record if key not in self.fixed)
+            keys = [key for key in record if key not in self.fixed and key not in self.extras]
             for key in keys:
-                if not (self.negatives and is_negative(key, lists=True)):
-                    expected = ", ".join((*self.fixed, *self.negatives))
-                    return Problem(
-                        "unexpected key",
-                        f"unexpected key {shorten(key)}; the first row has {expected}; name the "
-                        "keys to read with --columns a,b,c",
-                    )
-        negatives: list[str] = []
+                known = key in self.negatives or is_negative(key, lists=True)
+                if not (self.negatives and known):
+                    return self._unexpected(key)
+        found: list[str] = []
         for key in keys:
-            problem = _add_negatives(negatives, key, record.get(key))
+            problem = _add_negatives(found, key, record.get(key))
             if problem is not None:
                 return problem
-        return row_texts(fixed, negatives if self.negatives else None)
+        return found
 
-
-def jsonl_records(
-    path: str | Path,
-    gate: RowGate,
-    *,
-    max_line_bytes: int = MAX_LINE_BYTES,
-    on_bytes: OnBytes | None = None,
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a .jsonl file with their line numbers; bad lines go to ``gate``.
-
-    Raises:
-        DataError: the file cannot be read or is empty, or ``gate`` does not skip.
-    """
-    number = 0
-    for number, text, problem in scan(
-        path, max_line_bytes=max_line_bytes, on_bytes=on_bytes, returns=True
-    ):
-        if problem is None and not text.strip():
-            gate.blank(number)
-            continue
-        gate.settle()
-        parsed = problem or _parse(text)
-        if isinstance(parsed, Problem):
-            gate.reject(number, parsed)
-        else:
-            yield number, parsed
-    gate.finish(number)
-
-
-def parquet_records(
-    path: str | Path,
-    columns: Sequence[str] | None,
-    gate: RowGate,
-    *,
-    max_line_bytes: int = MAX_LINE_BYTES,
-    on_bytes: OnBytes | None = None,
-    label: str | None = None,
-) -> tuple[ObjectLayout, Iterator[tuple[int, dict[str, Any]]]]:
-    """The layout of a .parquet file and its rows, numbered from 1.
-
-    Raises:
-        DataError: the file is not parquet or is damaged, has no row, lacks a column, or has one of
-            the wrong type.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    size = check_file(path).stat().st_size
-    if size == 0:
-        raise DataError("the file is empty", file=path)
-    try:
-        with pq.ParquetFile(path, memory_map=True) as opened:
-            schema, total = opened.schema_arrow, opened.metadata.num_rows
-            present = schema.names
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise _damaged(path, error) from None
-    names = choose_columns(present, columns, file=path, line=None, lists=True, label=label)
-    for index, name in enumerate(names):
-        # A label that is no number is found row by row.
-        if name != label:
-            _check_type(schema.field(name).type, name, path, lists=index > 1)
-    if total == 0:
-        raise DataError("the file is empty: it has no row", file=path)
-
-    def records() -> Iterator[tuple[int, dict[str, Any]]]:
-        number = 0
-        try:
-            with pq.ParquetFile(path, memory_map=True) as opened:
-                for batch in opened.iter_batches(batch_size=_BATCH, columns=list(names)):
-                    chosen = [batch.column(batch.schema.get_field_index(name)) for name in names]
-                    for row in zip(*map(_values, chosen), strict=True):
-                        number += 1
-                        problem = _check_strings(row, max_line_bytes)
-                        if problem is None:
-                            yield number, dict(zip(names, row, strict=True))
-                        else:
-                            gate.reject(number, problem)
-                    if on_bytes is not None:
-                        on_bytes(size * batch.num_rows // total)
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(path, error) from None
-
-    negatives = () if label is not None else names[2:]
-    return ObjectLayout(names[:2], negatives, True, label), records()
-
-
-def _parse(text: str) -> dict[str, Any] | Problem:
-    try:
-        value = json.loads(text, object_pairs_hook=_unique)
-        if "\\u" in text:
-            # Escapes may spell what no UTF-8 file can hold.
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except _RepeatedKeyError as error:
-        return Problem("repeated key", f"key {shorten(str(error))} occurs twice; rename one")
-    except UnicodeEncodeError:
+    def _unexpected(self, key: str) -> Problem:
+        expected = ", ".join((*self.fixed, *self.negatives))
         return Problem(
-            "lone surrogate", "a \\u escape is half of a surrogate pair; write the character itself"
+            "unexpected key",
+            f"unexpected key {shorten(key)}; the first row has {expected}; name the keys to read "
+            f"with --columns {','.join((*self.fixed, *self.negatives))}",
         )
-    except json.JSONDecodeError as error:
-        return Problem("invalid JSON", f"invalid JSON at column {error.colno}: {error.msg}")
-    except (ValueError, RecursionError) as error:
-        what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        return Problem("invalid JSON", f"invalid JSON: {what}")
-    if not isinstance(value, dict):
-        return Problem(
-            "not a JSON object",
-            f'JSON, but {_json_name(value)}; write an object a line, such as {{"text": "..."}}',
-        )
-    if "\\u0000" in text and any("\0" in string for string in _strings(value.values())):
-        return _nul()
-    return value
-
-
-class _RepeatedKeyError(ValueError):
-    """A JSON object has a key twice."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _RepeatedKeyError(next(key for key in keys if keys.count(key) > 1))
-    return record
 
 
 def _add_negatives(found: list[str], key: str, value: Any) -> Problem | None:
@@ -229,83 +152,8 @@ def _add_negatives(found: list[str], key: str, value: Any) -> Problem | None:
         if isinstance(item, str):
             found.append(item.strip())
         elif item is not None:
-            return _not_text(key, item)
+            return not_text(key, item)
     return None
-
-
-def _values(column: Any) -> list[Any]:
-    try:
-        values: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:
-        return [_value(scalar) for scalar in column]
-    return values
-
-
-def _value(scalar: Any) -> Any:
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError as error:
-        return error
-
-
-def _strings(values: Any) -> Iterator[str]:
-    for value in values:
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, list):
-            yield from _strings(value)
-
-
-def _check_strings(row: tuple[Any, ...], max_bytes: int) -> Problem | None:
-    for value in row:
-        if isinstance(value, UnicodeDecodeError):
-            byte = value.object[value.start]
-            return Problem(
-                "not UTF-8",
-                f"not UTF-8: byte 0x{byte:02x} at byte {value.start + 1} of the text; write the "
-                "column again as UTF-8",
-            )
-    for text in _strings(row):
-        if "\0" in text:
-            return _nul()
-        if len(text) * 4 > max_bytes and len(text.encode("utf-8")) > max_bytes:
-            return Problem(
-                "line too long",
-                f"a text is longer than {max_bytes} bytes; split it, or raise max_line_bytes",
-            )
-    return None
-
-
-def _check_type(kind: Any, name: str, path: str | Path, *, lists: bool) -> None:
-    from pyarrow import types
-
-    inner = kind
-    if lists and (
-        types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-    ):
-        inner = kind.value_type
-    if types.is_dictionary(inner):
-        inner = inner.value_type
-    if not (types.is_string(inner) or types.is_large_string(inner) or types.is_string_view(inner)):
-        allowed = "string or list of string" if lists else "string"
-        raise DataError(f"column {name!r} has type {kind}; allowed: {allowed}", file=path)
-
-
-def _damaged(path: str | Path, error: Exception) -> DataError:
-    cause = " ".join(str(error).split())
-    return DataError(f"not a readable parquet file: {cause[:200]}", file=path)
-
-
-def _not_text(key: str, value: Any) -> Problem:
-    return Problem("value is not text", f"{key!r} is {_json_name(value)}, not a string; quote it")
-
-
-def _nul() -> Problem:
-    return Problem("NUL byte", "NUL character in a text; remove it")
-
-
-def _json_name(value: Any) -> str:
-    return _JSON_NAMES.get(type(value), "a number")
 
 
 def _keys(record: Mapping[str, Any]) -> str:

@@ -1,26 +1,33 @@
 """Training rows from text files of any supported format.
 
-Formats: .txt (one sentence a line), .csv, .tsv, .jsonl, each also gzipped, and .parquet. Every
-message about bad input names the file and the line (the row, for .parquet).
+Formats: .txt (one sentence a line), .csv, .tsv, .jsonl and .json (one array), each also with .gz,
+.bz2 or .xz, and .parquet. Every message about bad input names the file and the line (the row, for
+.parquet).
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 from simcse_kit.errors import DataError
 from simcse_kit.text.documents import read_documents
 from simcse_kit.text.files import SUFFIXES, check_file, find_files, format_of
+from simcse_kit.text.formats import (
+    Kind,
+    Request,
+    Rows,
+    from_json,
+    from_parquet,
+    from_table,
+    kind_of,
+)
 from simcse_kit.text.lines import MAX_LINE_BYTES, OnBytes, read_lines
-from simcse_kit.text.objects import ObjectLayout, jsonl_records, parquet_records
-from simcse_kit.text.report import OnBadRow, Problem, ReadReport, RowGate
+from simcse_kit.text.report import OnBadRow, ReadReport, RowGate
 from simcse_kit.text.rows import read_rows
-from simcse_kit.text.tables import are_positions, check_columns, check_label, table_layout
+from simcse_kit.text.tables import are_positions, check_columns, check_label
 
 __all__ = [
     "MAX_LINE_BYTES",
@@ -38,13 +45,6 @@ __all__ = [
     "read_rows",
     "read_texts",
 ]
-
-Kind = Literal["texts", "pairs", "triplets", "labelled", "documents"]
-
-_KINDS: tuple[Kind, ...] = ("texts", "pairs", "triplets")
-Rows = Generator[tuple[str, ...], None, None]
-"""Rows of one file, each as the bare tuple of its texts."""
-_Numbered = Iterator[tuple[int, tuple[str, ...] | Problem]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +141,15 @@ def read_texts(
 ) -> tuple[Kind, Rows]:
     """The kind of a file and its rows as bare tuples; see :func:`read_examples`.
 
-    The header is read at once. ``report.rows`` is left to the caller; ``on_bytes`` is told of the
-    bytes read from the file. With ``label``, the name or position of a column, rows are labelled:
-    two texts, and the label as it was written. With ``documents``, a .txt file holds documents,
-    and a row is a sentence and at most so many that come next.
+    The header is read at once. ``report.rows`` is left to the caller; ``on_bytes`` is called with
+    the number of bytes read from the file. With ``label``, the name or position of a column, rows
+    are labelled: two texts, and the label as it was written. With ``documents``, a .txt file holds
+    documents, and a row is a sentence and at most so many that come next. In .jsonl, .json and
+    .parquet files the positive may be a list: each of them makes a row. A text column with numbers
+    in all rows is refused when the last row is read.
     """
     wanted = check_columns(columns)
-    request = _Request(
+    request = Request(
         path,
         wanted,
         RowGate(path, on_bad_row, report),
@@ -172,17 +174,17 @@ def read_texts(
         )
         return "documents", rows
     if format == "csv" or format == "tsv":
-        return _from_table(request, "comma" if format == "csv" else "tab")
+        return from_table(request, "comma" if format == "csv" else "tab")
     if are_positions(wanted):
         raise DataError(
             f"positions --columns {','.join(wanted or ())} are for .csv and .tsv files; this is a "
             f".{format} file",
             file=path,
         )
-    if format == "jsonl":
-        return _from_jsonl(request)
+    if format == "jsonl" or format == "json":
+        return from_json(request, format)
     if format == "parquet":
-        return _from_parquet(request)
+        return from_parquet(request)
     if wanted is not None:
         raise DataError(
             f"a .txt file has no columns; leave out --columns {','.join(wanted)}, or rename the "
@@ -192,109 +194,3 @@ def read_texts(
     if label is not None:
         raise DataError(f"a .txt file has no column {label!r}; leave out data.label", file=path)
     return "texts", (tuple(fields) for _, fields in request.rows())
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """The arguments of one reading."""
-
-    path: str | Path
-    columns: tuple[str, ...] | None
-    gate: RowGate
-    on_bad_row: OnBadRow
-    max_line_bytes: int
-    on_bytes: OnBytes | None
-    label: str | None
-
-    def kind(self, columns: int) -> Kind:
-        return kind_of(columns) if self.label is None else "labelled"
-
-    def rows(self) -> Iterator[tuple[int, list[str]]]:
-        return read_rows(
-            self.path,
-            on_bad_row=self.on_bad_row,
-            report=self.gate.report,
-            max_line_bytes=self.max_line_bytes,
-            on_bytes=self.on_bytes,
-        )
-
-    def unreadable(self) -> int:
-        """Rows skipped so far, blank lines aside."""
-        report = self.gate.report
-        return report.total_skipped - report.skipped.get("blank line", 0)
-
-    def no_row(self, what: str) -> DataError:
-        return DataError(f"{what}; mend the file or leave it out", file=self.path)
-
-
-def _from_table(request: _Request, separator: str) -> tuple[Kind, Rows]:
-    rows, before = request.rows(), request.unreadable()
-    first = next(rows, None)
-    has_header = not are_positions(request.columns)
-    if has_header and request.unreadable() > before:
-        # Without this the first row after a broken header would be taken for the header.
-        for _ in read_rows(request.path, max_line_bytes=request.max_line_bytes):
-            break
-    if first is None:
-        raise request.no_row("every row is bad")
-    line, fields = first
-    layout = table_layout(
-        fields,
-        request.columns,
-        file=request.path,
-        line=line,
-        separator=separator,
-        label=request.label,
-    )
-    if has_header:
-        before = request.gate.report.total_skipped
-        second = next(rows, None)
-        if second is None and request.gate.report.total_skipped == before:
-            raise request.no_row("the file has a header but no row")
-        first = second
-    every = chain(() if first is None else (first,), rows)
-    numbered = ((number, layout.texts(row)) for number, row in every)
-    return request.kind(len(layout.indices)), _good(numbered, request.gate)
-
-
-def _from_jsonl(request: _Request) -> tuple[Kind, Rows]:
-    records = jsonl_records(
-        request.path,
-        request.gate,
-        max_line_bytes=request.max_line_bytes,
-        on_bytes=request.on_bytes,
-    )
-    first = next(records, None)
-    if first is None:
-        raise request.no_row("every row is bad")
-    layout = ObjectLayout.of(
-        list(first[1]), request.columns, file=request.path, line=first[0], label=request.label
-    )
-    numbered = ((line, layout.texts(record)) for line, record in chain((first,), records))
-    return request.kind(len(layout.fixed + layout.negatives)), _good(numbered, request.gate)
-
-
-def _from_parquet(request: _Request) -> tuple[Kind, Rows]:
-    layout, records = parquet_records(
-        request.path,
-        request.columns,
-        request.gate,
-        max_line_bytes=request.max_line_bytes,
-        on_bytes=request.on_bytes,
-        label=request.label,
-    )
-    numbered = ((number, layout.texts(record)) for number, record in records)
-    return request.kind(len(layout.fixed + layout.negatives)), _good(numbered, request.gate)
-
-
-def _good(numbered: _Numbered, gate: RowGate) -> Rows:
-    for line, texts in numbered:
-        if isinstance(texts, Problem):
-            gate.reject(line, texts)
-        else:
-            yield texts
-
-
-def kind_of(columns: int) -> Kind:
-    """The kind of rows with this many text columns: 1, 2, or more."""
-    return _KINDS[min(columns, 3) - 1]

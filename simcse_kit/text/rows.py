@@ -173,6 +173,6 @@ def _bad_quoting(error: str) -> Problem:
 def _row_too_long(limit: int) -> Problem:
     return Problem(
         "line too long",
-        f"the row that begins here is longer than {limit} bytes; is a quote left open? "
-        "Otherwise raise max_line_bytes",
+        f"the row that begins here is longer than {limit} bytes; is a quote left open? Otherwise "
+        "split the row (in Python, or raise max_line_bytes)",
     )

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.registry import closest
-from simcse_kit.text.report import Problem, shorten
+from simcse_kit.text.report import shorten
 
 __all__ = [
-    "TableLayout",
+    "FLAG_COLUMNS",
+    "FLAG_EXTRAS",
     "are_positions",
     "check_columns",
     "check_label",
+    "check_names",
     "choose_columns",
+    "graded_remedy",
     "is_negative",
-    "labelled_row",
-    "row_texts",
-    "table_layout",
 ]
 
 RECOGNISED = (
@@ -31,6 +29,14 @@ RECOGNISED = (
 _SINGLE = (("sent0",), ("text",), ("sentence",))
 _PAIRS = (("sent0", "sent1"), ("sentence1", "sentence2"), ("anchor", "positive"))
 _WITH_NEGATIVES = (("sent0", "sent1"), ("anchor", "positive"))
+FLAG_COLUMNS = ("query", "pos", "neg")
+"""The keys of FlagEmbedding's files; ``pos`` and ``neg`` are lists, ``neg`` may be empty."""
+FLAG_EXTRAS = frozenset({"id", "neg_id", "neg_scores", "pos_id", "pos_scores", "prompt", "type"})
+"""Further keys of FlagEmbedding's files, which are not read."""
+_GRADES = frozenset(
+    "score scores label labels grade gold rating similarity similarity_score relatedness".split()
+)
+_NEAR = 1000
 _NEGATIVE = re.compile(r"(?:hard_neg|negative)(?:_?[0-9]+)?")
 _NEGATIVE_LISTS = frozenset({"hard_negs", "negatives"})
 
@@ -95,6 +101,31 @@ def is_negative(name: str, *, lists: bool) -> bool:
     return bool(_NEGATIVE.fullmatch(name)) or (lists and name in _NEGATIVE_LISTS)
 
 
+def check_names(
+    header: Sequence[str], *, file: str | Path, line: int | None, blank: bool = False
+) -> None:
+    """Refuse a header that has a name twice.
+
+    Args:
+        header: the names.
+        file: named in the message.
+        line: the line of the header.
+        blank: whether empty names count too; otherwise they may repeat.
+
+    Raises:
+        DataError: it has.
+    """
+    seen: set[str] = set()
+    for name in header:
+        if (name or blank) and name in seen:
+            raise DataError(
+                f"column {shorten(name)} occurs twice in the header; rename one",
+                file=file,
+                line=line,
+            )
+        seen.add(name)
+
+
 def choose_columns(
     header: Sequence[str],
     columns: Sequence[str] | None,
@@ -117,13 +148,7 @@ def choose_columns(
     Raises:
         DataError: a name occurs twice, a wanted one is missing, or the header is not recognised.
     """
-    for index, name in enumerate(header):
-        if name and name in header[:index]:
-            raise DataError(
-                f"column {shorten(name)} occurs twice in the header; rename one",
-                file=file,
-                line=line,
-            )
+    check_names(header, file=file, line=line)
     if label is not None:
         texts = [name for name in header if name != label] if columns is None else columns
         names = choose_columns(texts, None, file=file, line=line) if columns is None else columns
@@ -135,152 +160,65 @@ def choose_columns(
                 line=line,
             )
         columns = (*names, label)
+    present = set(header)
     if columns is not None:
-        for name in columns:
-            if name not in header:
+        optional = lists and tuple(columns) == FLAG_COLUMNS
+        for name in columns[:2] if optional else columns:
+            if name not in present:
                 raise DataError(
-                    f"no column {name!r}{closest(name, list(header))}; "
-                    f"the columns are {shorten(','.join(header), 300)}",
+                    f"no column {name!r}{closest(name, list(header[:_NEAR]))}; "
+                    f"the columns are {_shown(header)}",
                     file=file,
                     line=line,
                 )
         return tuple(columns)
+    if lists and set(FLAG_COLUMNS[:2]) <= present <= {*FLAG_COLUMNS, *FLAG_EXTRAS}:
+        return FLAG_COLUMNS
     negatives = [name for name in header if is_negative(name, lists=lists)]
-    fixed = {name for name in header if name not in negatives}
+    fixed = present.difference(negatives)
     for names in _WITH_NEGATIVES if negatives else _SINGLE + _PAIRS:
-        if fixed == set(names) and "" not in header:
+        if fixed == set(names) and "" not in present:
             return (*names, *negatives)
-    raise DataError(
-        f"the header {shorten(','.join(header), 300)} is not one of: {RECOGNISED}; name the "
-        "columns with --columns a,b,c, or give positions --columns 0,1 for a file with no header "
-        "line",
-        file=file,
-        line=line,
+    raise DataError(_unrecognised(header, lists=lists), file=file, line=line)
+
+
+def graded_remedy(label: str, pair: Sequence[str] | None, threshold: str = "4") -> str:
+    """What to do with a file of graded pairs.
+
+    Args:
+        label: the column with the grades.
+        pair: the columns with the texts, if they must be named; else None.
+        threshold: the grade from which on pairs count as similar.
+    """
+    columns = "" if pair is None else f"--columns {','.join(pair)} "
+    return (
+        f"to train on pairs with grades, give {columns}--method margin-contrastive "
+        f"--set data.label={label} --set method.one_means=similar "
+        f"--set method.threshold={threshold} (the grade from which on a pair is similar); to "
+        "choose the checkpoint by them, train on another file and give this one with --dev, with "
+        "columns called sentence1, sentence2, score"
     )
 
 
-def row_texts(fixed: Sequence[str], negatives: Sequence[str] | None) -> tuple[str, ...] | Problem:
-    """One training row, or what is wrong with it.
-
-    Args:
-        fixed: anchor and, if the file has one, positive; stripped.
-        negatives: the hard negatives, stripped, blank ones included; None if the file has none.
-    """
-    if not fixed[0]:
-        return Problem("blank anchor", "the anchor (first column) is blank; fill it in")
-    if len(fixed) > 1 and not fixed[1]:
-        return Problem("blank positive", "the positive (second column) is blank; fill it in")
-    if negatives is None:
-        return tuple(fixed)
-    kept = [negative for negative in negatives if negative]
-    if not kept:
-        return Problem(
-            "no hard negative", "every hard negative is blank; give this row at least one"
+def _unrecognised(header: Sequence[str], *, lists: bool) -> str:
+    grades = [name for name in header if name.lower() in _GRADES]
+    rest = {name for name in header if name not in grades}
+    pair = next((names for names in _PAIRS if rest == set(names)), None)
+    if len(grades) == 1 and pair is not None:
+        return (
+            f"the header {_shown(header)} has grades in column {grades[0]!r}, which are no text; "
+            f"{graded_remedy(grades[0], None)}"
         )
-    return (*fixed, *kept)
+    known = RECOGNISED + (" | query,pos,neg" if lists else "")
+    return (
+        f"the header {_shown(header)} is not one of: {known}; name the columns that hold text "
+        "with --columns a,b,c"
+        + ("" if lists else ", or give positions --columns 0,1 for a file with no header line")
+    )
 
 
-def labelled_row(fixed: Sequence[str], label: str) -> tuple[str, ...] | Problem:
-    """Two texts and their label, still a string; or what is wrong with them.
-
-    Args:
-        fixed: both texts; stripped.
-        label: the label as it was written.
-    """
-    row = row_texts(fixed, None)
-    if isinstance(row, Problem):
-        return row
-    try:
-        good = math.isfinite(float(label))
-    except ValueError:
-        good = False
-    if not good:
-        return Problem("bad label", f"the label is {shorten(label)}; write a finite number")
-    return (*row, label)
-
-
-@dataclass(frozen=True, slots=True)
-class TableLayout:
-    """Where the texts of a row are.
-
-    Args:
-        indices: field numbers from 0 in the order anchor, positive, hard negatives.
-        width: number of fields a row must have.
-        separator: the name of what separates fields, for messages.
-        labelled: the third of the indices is that of the label.
-    """
-
-    indices: tuple[int, ...]
-    width: int
-    separator: str
-    labelled: bool = False
-
-    def texts(self, fields: Sequence[str]) -> tuple[str, ...] | Problem:
-        """The texts of one row of stripped fields, or what is wrong with it.
-
-        Fields missing at the end are taken for blank where all of them are hard negatives.
-        """
-        found = len(fields)
-        if self.labelled:
-            if found != self.width:
-                return self._ragged(found)
-            first, second, label = (fields[index] for index in self.indices)
-            return labelled_row((first, second), label)
-        negatives = self.indices[2:]
-        kept = [fields[index] for index in negatives if index < found]
-        if found != self.width:
-            missing = range(found, self.width)
-            if not missing or not any(kept) or not set(missing) <= set(negatives):
-                return self._ragged(found)
-        fixed = [fields[index] for index in self.indices[:2]]
-        return row_texts(fixed, kept if negatives else None)
-
-    def _ragged(self, found: int) -> Problem:
-        remedy = (
-            "quote a field that holds a comma" if self.separator == "comma" else "check the tabs"
-        )
-        return Problem(
-            "wrong number of fields",
-            f"ragged row: expected {self.width} fields, found {found}; {remedy}",
-        )
-
-
-def table_layout(
-    first: Sequence[str],
-    columns: Sequence[str] | None,
-    *,
-    file: str | Path,
-    line: int,
-    separator: str,
-    label: str | None = None,
-) -> TableLayout:
-    """The layout of a .csv or .tsv file, from its first row.
-
-    Args:
-        first: the header or, where ``columns`` are positions, the first row of data.
-        columns: wanted columns, or None to recognise the header.
-        file: named in messages.
-        line: the line where ``first`` begins.
-        separator: ``comma`` or ``tab``, named in messages.
-        label: the column that holds a number, if rows are labelled.
-
-    Raises:
-        DataError: a column is missing or the header is not recognised.
-    """
-    width = len(first)
-    if columns is not None and are_positions(columns):
-        indices = tuple(int(column) for column in (*columns, *([] if label is None else [label])))
-        if max(indices) >= width:
-            raise DataError(
-                f"no column at position {max(indices)}: the first row has {width}, "
-                f"counted from 0 to {width - 1}",
-                file=file,
-                line=line,
-            )
-    else:
-        names = choose_columns(first, columns, file=file, line=line, label=label)
-        indices = tuple(list(first).index(name) for name in names)
-    return TableLayout(indices, width, separator, label is not None)
+def _shown(header: Sequence[str]) -> str:
+    return shorten(",".join(header), 300)
 
 
 def _is_position(name: str) -> bool:

@@ -50,7 +50,14 @@ def collator_of(prepared: Prepared, method: Method) -> Collator:
     def tokenize(texts: Sequence[str]) -> tuple[list[list[int]], int]:
         return encoder.tokenize(texts, max_length=length)
 
-    return Collator(tokenize, encoder.tokenizer.pad_token_id, prepared.views, prepared.augment)
+    return Collator(
+        tokenize,
+        encoder.tokenizer.pad_token_id,
+        prepared.views,
+        prepared.augment,
+        unknown_id=encoder.tokenizer.unk_token_id,
+        bare=tokenize([""])[0][0],
+    )
 
 
 def sample(rows: RowSubset, collator: Collator) -> Batch:

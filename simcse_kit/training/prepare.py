@@ -12,7 +12,8 @@ import torch
 import transformers
 
 from simcse_kit.config import MethodSection, RunConfig
-from simcse_kit.errors import ConfigError
+from simcse_kit.encoder.coverage import some
+from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.evaluation.dev import DevSet
 from simcse_kit.methods import METHODS, build_config
 from simcse_kit.methods.base import Method
@@ -22,6 +23,7 @@ from simcse_kit.text.augment.views import AugmentedViews
 from simcse_kit.text.corpus import Corpus
 from simcse_kit.text.readers import Example
 from simcse_kit.training.arguments import training_arguments
+from simcse_kit.training.distinct import ROWS, check_distinct
 from simcse_kit.training.preflight import preflight
 from simcse_kit.training.resuming import check_resumable
 from simcse_kit.training.rows import RowSubset, drawn_one_by_one, rows_digest, split_rows
@@ -124,6 +126,7 @@ def prepare(
     if corpus.kind == "labelled":
         method.check_labels(options, torch.tensor(corpus.labels()))
     _check_batch(method, options, corpus, training.batch_size, accumulation)
+    _check_texts(method, corpus, training.batch_size)
     select = config.evaluation.select
     labels = dev is not None and select in (None, "dev")
     wanted = 0 if labels else config.evaluation.held_out
@@ -191,9 +194,16 @@ def prepare(
     )
 
 
+def _check_texts(method: type[Method], corpus: Corpus, batch_size: int) -> None:
+    rows = corpus.rows(some(range(len(corpus)), ROWS))
+    check_distinct([row.texts for row in rows], corpus.kind, method, batch_size)
+
+
 def _check_batch(
     method: type[Method], options: MethodConfig, corpus: Corpus, size: int, accumulation: int
 ) -> None:
+    if len(corpus) < 2:
+        raise DataError("the data has only 1 row, and training needs at least 2; give more data")
     if len(corpus) < size:
         raise ConfigError(
             f"training.batch_size is {size} but the data has only "

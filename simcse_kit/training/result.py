@@ -11,13 +11,14 @@ from typing import Any
 
 from simcse_kit.atomic import write_whole
 from simcse_kit.config import RunConfig
+from simcse_kit.encoder.token_counts import percent
 from simcse_kit.evaluation.report.page import write_training_report
 from simcse_kit.methods.base import Method
 from simcse_kit.methods.checks import negatives_text
 from simcse_kit.text.corpus import Corpus
 from simcse_kit.training.card import training_card
 from simcse_kit.training.folder import RESULT
-from simcse_kit.training.scoring import SPEARMAN, UNDEFINED
+from simcse_kit.training.scoring import LOSS, SPEARMAN, UNDEFINED
 
 __all__ = ["TrainResult", "save_results"]
 
@@ -41,6 +42,8 @@ class TrainResult:
         best_step: its step.
         truncated: share of the sentences that were cut to ``data.max_length``; None where it was
             not counted, because worker processes read the data or no step was made.
+        unknown: share of the tokens that are not in the model's vocabulary; None where it was not
+            counted, as for ``truncated``.
         skipped: bad rows of the input by reason.
         collapse: what was found of a collapse of the embeddings; None where there was none.
         history: the rows of metrics.jsonl.
@@ -57,6 +60,7 @@ class TrainResult:
     best_score: float | None
     best_step: int | None
     truncated: float | None
+    unknown: float | None
     skipped: dict[str, int]
     collapse: str | None
     history: list[dict[str, float]]
@@ -89,6 +93,7 @@ class TrainResult:
             "best_step": self.best_step,
             "undefined": self.undefined,
             "truncated": self.truncated,
+            "unknown": self.unknown,
             "skipped": self.skipped,
             "collapse": self.collapse,
             "made_with": self.made_with,
@@ -131,6 +136,12 @@ def save_results(
 def _warn_of_no_gain(result: TrainResult) -> None:
     if result.start_score is None or result.best_score is None:
         return
+    if result.score_name == LOSS and result.start_score == result.best_score == 0:
+        logger.warning(
+            "dev_loss is 0 before and after training: the held-out rows have no negatives that "
+            "differ from each other, so the loss says nothing; give graded pairs with --dev"
+        )
+        return
     gain = result.best_score - result.start_score
     if (gain if result.score_name == SPEARMAN else -gain) <= 0:
         logger.warning(
@@ -165,6 +176,8 @@ def _summary(
         rows["Sentences cut"] = (
             f"{100 * result.truncated:.1f} % longer than {config.data.max_length} tokens"
         )
+    if result.unknown:
+        rows["Unknown tokens"] = f"{percent(result.unknown)}, not in the vocabulary"
     if result.best_score is not None:
         dev = "held-out loss" if dev_name is None else f"Spearman on {dev_name}"
         start = "undefined" if result.start_score is None else f"{result.start_score:.4g}"

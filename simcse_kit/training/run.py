@@ -38,6 +38,7 @@ from simcse_kit.training.recompute import recompute_activations, wants_recompute
 from simcse_kit.training.replace import put_in_place
 from simcse_kit.training.result import TrainResult, save_results
 from simcse_kit.training.room import check_room
+from simcse_kit.training.vocabulary import check_vocabulary
 
 __all__ = ["TrainResult", "train"]
 
@@ -152,6 +153,7 @@ def _train(
     if recompute is not None:
         recompute_activations(method, recompute)
     processes.share_weights(method)
+    check_vocabulary(prepared, encoder, longest(prepared, method))
     collator, uncounted = (collator_of(prepared, method) for _ in range(2))
     plan = processes.agree(
         lambda: memory_plan(
@@ -198,6 +200,7 @@ def _train(
         if state.best_model_checkpoint is None
         else step_of(state.best_model_checkpoint),
         truncated=collator.truncated,
+        unknown=collator.unknown_share,
         skipped=dict(prepared.corpus.report.skipped),
         collapse=None if doctor is None else doctor.finding,
         history=history,

@@ -285,6 +285,15 @@ def test_encode_a_file(simcse: Simcse, tiny_encoder_dir: Path, tmp_path: Path) -
         "computed": 3,
         "complete": True,
         "sha256": digest,
+        "tokens": {
+            "sentences": 2,
+            "tokens": 6,
+            "cut": 0,
+            "unknown": 0,
+            "with_unknown": 0,
+            "empty": 0,
+            "same_ids": 0,
+        },
     }
     encoder = SentenceEncoder.load(tiny_encoder_dir)
     vectors = np.load(target)
@@ -377,7 +386,8 @@ def test_similarity(simcse: Simcse, tiny_encoder_dir: Path) -> None:
     first, second = SentenceEncoder.load(tiny_encoder_dir).encode(LINES[:2]).astype(float)
     expected = first @ second / np.linalg.norm(first) / np.linalg.norm(second)
     value = json.loads(simcse(*arguments, "--json").out)
-    assert value == {"similarity": pytest.approx(expected, abs=1e-6)}
+    assert value["similarity"] == pytest.approx(expected, abs=1e-6)
+    assert (value["tokens"]["tokens"], value["tokens"]["unknown"]) == (6, 0)
     done = simcse(*arguments)
     assert (done.code, done.out) == (0, f"{value['similarity']:.4f}\n")
 

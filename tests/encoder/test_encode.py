@@ -136,7 +136,10 @@ def test_truncation(
     assert cut == 3
     vectors = bert.encode(texts, max_length=6)
     assert [record.message for record in caplog.records] == [
-        "2 of 5 distinct sentences are longer than 6 tokens and were cut"
+        "2 of 5 distinct sentences are longer than 6 tokens and were cut",
+        "2 of 5 distinct sentences become the token ids of another one and get its vector, such "
+        "as 'a a a a ' and 'a a a a a '; unknown tokens, lower-casing, dropped signs or cutting "
+        "make them equal",
     ]
     np.testing.assert_allclose(vectors[2], vectors[1], atol=1e-6)
     caplog.clear()

@@ -252,7 +252,7 @@ def test_the_json_form(senteval: Path, encoder: BagOfWords) -> None:
     assert list(form) == [
         "schema", "model", "pooling", "tasks", "average", "alignment", "uniformity", "mean_cosine",
         "dimension_std", "effective_rank", "geometry", "intervals", "beyond_sts",
-        "transfer_average", "exhibit", "versions", "seconds",
+        "transfer_average", "exhibit", "tokens", "versions", "seconds",
     ]  # fmt: skip
     assert form["schema"] == 1
     assert set(form["tasks"]["STS13"]) == {

@@ -87,6 +87,10 @@ def test_the_audit_counts_repeats_words_and_what_is_cut(tmp_path: Path) -> None:
     (audit,) = scored.exhibit.audit
     assert (audit.pairs, audit.sentences, audit.repeated, audit.words[1]) == (4, 6, 1, 10)
     assert audit.cut == 1
+    assert audit.tokens is not None
+    assert (audit.tokens.unknown, audit.tokens.same_ids) == (0, 0)
+    kept = scored.exhibit.to_json()["audit"][0]
+    assert (kept["cut"], kept["tokens"]["unknown"]) == (1, 0)
     assert scored.exhibit.weights is not None
     path.write_text(path.read_text().replace("5\tf", "4\tf"))
     again = evaluate(encoder, path, exhibits=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.text.files import SUFFIXES_IN_WORDS, format_of
 from simcse_kit.text.readers import (
     SUFFIXES,
     ReadReport,
@@ -135,7 +139,33 @@ BAD_FILES = [
     ("a.jsonl", b"{\n{\n", "", ["every row is bad"]),
     ("a.parquet", b"", "", ["empty"]),
     ("a.parquet", b"PAR1 is not enough" * 3, "", ["not a readable parquet"]),
-    ("a.json", b"[]", "", [".jsonl.gz", ".parquet", "'.json'"]),
+    ("a.json", b"[]", "", ["its array has no item"]),
+    ("a.json", b"", "", ["empty"]),
+    ("a.json", b'{"text": "a"}', "", ["not an array of objects or strings", ".jsonl"]),
+    ("a.json", b'{"text": "a"}\n{"text": "b"}\n', ":2", ["rename the file to .jsonl"]),
+    ("a.json", b'["a",\n"b"\n"c"]', ":3", ["expected a comma"]),
+    ("a.json", b'["a",\n{"text": "b", "text": "c"}]', ":2", ["'text' occurs twice"]),
+    ("a.json", b'["a"]\n["b"]', ":2", ["after the end of the JSON array"]),
+    ("a.json", b'["a",\n"b', ":2", ["invalid JSON", "Unterminated"]),
+    ("a.json", b"[" * 200_000, ":1", ["nested too deeply"]),
+    ("a.json", b'["a",\n"\xff"]', ":2", ["not UTF-8: byte 0xff"]),
+    ("a.json", "[]".encode("utf-16"), ":1", ["UTF-16", "iconv"]),
+    ("a.md", b"x", "", [".jsonl and .json", ".bz2 or .xz", ".parquet", "'.md'"]),
+    ("a.txt.zip", b"x", "", ["'.zip'", "unzip "]),
+    ("a.txt.zst", b"x", "", ["'.zst'", "zstd -d "]),
+    ("a.tar.gz", b"x", "", ["'.tar.gz'", "tar -xf "]),
+    ("a.txt", b"PK\x03\x04", "", ["zip archive", "unzip"]),
+    ("a.txt", bz2.compress(b"a\n"), "", ["does not end in .bz2"]),
+    ("a.txt", lzma.compress(b"a\n"), "", ["does not end in .xz"]),
+    (
+        "a.txt.bz2",
+        bz2.compress(random.Random(0).randbytes(9000).hex().encode())[:-9],
+        "",
+        ["trunc"],
+    ),
+    ("a.txt.bz2", b"plain text\n", "", ["damaged bzip2"]),
+    ("a.txt.xz", lzma.compress(b"a\n" * 9000)[:-9], "", ["truncated xz"]),
+    ("a.txt.xz", b"plain text and more of it\n", "", ["damaged xz"]),
     ("a", b"x", "", ["no suffix", ".txt"]),
 ]
 
@@ -271,7 +301,17 @@ def test_folder(tmp_path):
     with pytest.raises(DataError) as caught:
         find_files([empty])
     assert str(caught.value).startswith(f"{empty}: ")
-    assert all(suffix in str(caught.value) for suffix in SUFFIXES)
+    assert SUFFIXES_IN_WORDS in str(caught.value)
+    for name in SUFFIXES:
+        assert format_of(f"a{name}") == name.split(".")[1]
+
+
+def test_other_files_of_a_folder_are_counted(tmp_path, caplog):
+    for name in ("a.txt", "b.txt.zst", "notes.md"):
+        put(tmp_path, name, "x\n")
+    with caplog.at_level("INFO"):
+        find_files(tmp_path)
+    assert "1 files are read; 2 other entries are not, such as b.txt.zst" in caplog.text
 
 
 def test_standard_input(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from simcse_kit.encoder.token_counts import TokenCounts, percent
 from simcse_kit.evaluation.leaks.check import LeakReport
 from simcse_kit.evaluation.report.numbers import DASH, Cell, counted
 from simcse_kit.evaluation.report.tables import Row, Table, roles
@@ -11,18 +12,21 @@ from simcse_kit.evaluation.results import Report
 
 __all__ = ["audit_table", "fingerprint_row", "leak_table"]
 
+_LOST = ("Cut", "Unknown", "Equal")
 # Digits of a SHA-256 that are shown.
 _SHORT = 12
 
 
 def audit_table(reports: Sequence[Report]) -> Table | None:
-    """The data of every task; what is cut, for each model."""
+    """The data of every task; what is cut, unknown and made equal, for each model."""
     known = [report for report in reports if report.exhibit and report.exhibit.audit]
     if not known:
         return None
     several = len(reports) > 1
-    cut = tuple(f"Cut, {role}" if several else "Cut" for role in roles(reports))
-    columns = ("Pairs", "Sentences", "Repeated", "Words, median", "most", *cut, "SHA-256")
+    lost = tuple(
+        f"{name}, {role}" if several else name for role in roles(reports) for name in _LOST
+    )
+    columns = ("Pairs", "Sentences", "Repeated", "Words, median", "most", *lost, "SHA-256")
     first = known[0].exhibit
     assert first is not None
     rows = []
@@ -33,15 +37,22 @@ def audit_table(reports: Sequence[Report]) -> Table | None:
         ]
         for report in reports:
             found = report.exhibit.audit if report.exhibit else ()
-            count = found[number].cut if number < len(found) else None
-            known_cut = Cell(DASH, "How long a text it takes is not known.")
-            cells.append(known_cut if count is None else Cell(counted(count)))
+            cells += _lost_cells(found[number].tokens if number < len(found) else None)
         rows.append(Row(task.task, (*cells, Cell(task.fingerprint[:_SHORT]))))
     note = (
         "Repeated: pairs that stand there before, in either order. Cut: distinct sentences of more "
-        "tokens than the model takes. The fingerprint is of sentences and scores."
+        "tokens than the model takes. Unknown: share of the tokens that are not in the model's "
+        "vocabulary. Equal: distinct sentences that become the token ids of another one, and so "
+        "its vector. The fingerprint is of sentences and scores."
     )
     return Table(columns, tuple(rows), (note,))
+
+
+def _lost_cells(tokens: TokenCounts | None) -> list[Cell]:
+    if tokens is None:
+        return [Cell(DASH, "What its tokenizer does is not known.") for _ in _LOST]
+    unknown = percent(tokens.unknown_share) if tokens.unknown else "0"
+    return [Cell(counted(tokens.cut)), Cell(unknown), Cell(counted(tokens.same_ids))]
 
 
 def leak_table(
