@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, TypeAlias, cast, overload
 
 import numpy as np
@@ -19,24 +22,30 @@ from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.engines.base import Engine
 from simcse_kit.encoder.inference import check_sizes, checked_texts, compute_vectors, token_ids
 from simcse_kit.encoder.loading import DEFAULT_POOLING, load_parts
+from simcse_kit.encoder.packing.batching import Batching, UnpackableError, Unpacked
 from simcse_kit.encoder.packing.families import Block
 from simcse_kit.encoder.packing.layout import MULTIPLE, Layout, pack
-from simcse_kit.encoder.packing.model import can_pack, packed_states
+from simcse_kit.encoder.packing.model import packed_states
 from simcse_kit.encoder.pooling import (
     FIRST_TOKEN_POOLINGS,
     HEAD_POOLINGS,
     LAYER_POOLINGS,
     check_pooling,
-    pool,
     pool_packed,
 )
 from simcse_kit.encoder.precision.lower import Precision, check_precision
 from simcse_kit.encoder.recipe import read_recipe
 from simcse_kit.encoder.stream import CHUNK, stream_vectors
 from simcse_kit.encoder.template import Template
+from simcse_kit.encoder.unpacked import pooled_unpacked
 from simcse_kit.errors import ConfigError, DataError, ModelError
 
 __all__ = ["SentenceEncoder"]
+
+logger = logging.getLogger(__name__)
+
+# A probe changes the attention of a model for a moment, and several threads may share the model.
+_PROBING = Lock()
 
 Sentences: TypeAlias = str | Sequence[str]
 Vectors: TypeAlias = NDArray[Any] | Tensor
@@ -86,7 +95,7 @@ class SentenceEncoder(nn.Module):
         self.template = Template.of(template, tokenizer) if template else None
         self.source = source
         self.engine = engine
-        self._packs: bool | None = None if engine is None else False
+        self._batching = None if engine is None else Batching(packed=False)
         self.max_length = self.checked_length(max_length)
         if pooling in HEAD_POOLINGS and head is None:
             raise ModelError(f"pooling {pooling!r} needs a head, and there is none")
@@ -253,8 +262,9 @@ class SentenceEncoder(nn.Module):
             A module; ``module(input_ids=, attention_mask=).logits`` is ``(n, L, vocabulary)``.
 
         Raises:
-            ModelError: the checkpoint has no masked-LM head.
+            ModelError: the checkpoint has no masked-LM head, or its states depend on the padding.
         """
+        self.require_padding("masked language modelling")
         if self.source is None:
             raise ModelError("this encoder was not opened from a folder, so it has no MLM head")
         return hf.load_masked_lm(read_recipe(self.source).transformer, self.backbone)
@@ -276,15 +286,37 @@ class SentenceEncoder(nn.Module):
         """
         if self.packs:
             tokens, layout = pack(input_ids, attention_mask, multiple=MULTIPLE)
-            with altered(self.backbone, alter, attention_mask, layout):
-                return self.forward_packed(tokens, layout)[: len(input_ids)]
-        layers = self.pooling in LAYER_POOLINGS
-        with altered(self.backbone, alter, attention_mask):
-            output = self.backbone(
-                input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=layers
-            )
-        states = output.hidden_states if layers else (output.last_hidden_state,)
-        return self._after_pooling(pool(self.pooling, states, attention_mask, self._place))
+            try:
+                with altered(self.backbone, alter, attention_mask, layout):
+                    return self.forward_packed(tokens, layout)[: len(input_ids)]
+            except UnpackableError as error:
+                self.stop_packing(error)
+        pooled = pooled_unpacked(
+            self.backbone,
+            input_ids,
+            attention_mask,
+            unpacked=self.batching.unpacked,
+            pooling=self.pooling,
+            place=self._place,
+            alter=alter,
+        )
+        return self._after_pooling(pooled)
+
+    @property
+    def batching(self) -> Batching:
+        """How batches run: packed where the architecture allows it, else in company that does not
+        change the vectors.
+
+        Raises:
+            ModelError: the model gives no token states that can be used.
+        """
+        if self._batching is None:
+            from simcse_kit.encoder.packing.probe import find_batching
+
+            with _PROBING:
+                if self._batching is None:
+                    self._batching = find_batching(self.backbone, self.tokenizer.pad_token_id)
+        return self._batching
 
     @property
     def packs(self) -> bool:
@@ -292,9 +324,28 @@ class SentenceEncoder(nn.Module):
         # Recomputing activations is the model's own affair, in its own code.
         if any(getattr(part, "gradient_checkpointing", False) for part in self.backbone.modules()):
             return False
-        if self._packs is None:
-            self._packs = can_pack(self.backbone)
-        return self._packs
+        return self.batching.packed
+
+    def stop_packing(self, reason: UnpackableError) -> None:
+        """Run all batches unpacked from now on."""
+        kind = self.backbone.config.model_type
+        logger.info("%s %s: batches are padded, which is slower", kind, reason)
+        self._batching = replace(self.batching, packed=False)
+
+    def require_padding(self, what: str) -> None:
+        """Make sure that the model can run padded batches.
+
+        Args:
+            what: what needs them, as the subject of a sentence.
+
+        Raises:
+            ModelError: its states depend on the padding.
+        """
+        if self.batching.unpacked is not Unpacked.PADDED:
+            raise ModelError(
+                f"{what} runs padded batches, and the states of a {self.backbone.config.model_type}"
+                " depend on the padding; use another model"
+            )
 
     def forward_packed(
         self, tokens: Tensor, layout: Layout, blocks: Sequence[Block] | None = None
@@ -417,7 +468,8 @@ class SentenceEncoder(nn.Module):
             progress=progress,
             precision=precision,
         )
-        result = vectors[torch.tensor([distinct[text] for text in texts], dtype=torch.int64)]
+        places = [distinct[text] for text in texts]
+        result = vectors[torch.tensor(places, dtype=torch.int64, device=vectors.device)]
         if self.normalize if normalize is None else normalize:
             result = unit_length(result, dim=1)
         if isinstance(sentences, str):

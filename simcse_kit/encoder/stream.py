@@ -124,7 +124,7 @@ def _stream(
             vectors = vectors_of_rows(encoder, current.rows, on_done=bar.update, **sizes)
             bar.update(len(current.index) - len(current.rows))
             seen, cut = seen + len(current.rows), cut + current.cut
-            result = vectors[torch.tensor(current.index)]
+            result = vectors[torch.tensor(current.index, dtype=torch.int64, device=vectors.device)]
             if normalize:
                 result = unit_length(result, dim=1)
             if pending is not None:
