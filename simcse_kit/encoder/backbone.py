@@ -133,7 +133,9 @@ def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> Any:
             f"{folder} lacks {len(missing)} weights of its architecture, {missing[0]} first; they "
             "would be random. Is the checkpoint complete?"
         )
-    if model.config.is_encoder_decoder or not isinstance(_words(model), nn.Embedding):
+    # TRAP: the encoder of UMT5, opened alone, still says that it has a decoder.
+    whole = model.config.is_encoder_decoder and kind not in _WITH_DECODER
+    if whole or not isinstance(_words(model), nn.Embedding):
         raise ModelError(
             f"{folder} is a {type(model).__name__}; a text encoder or decoder is needed"
         )

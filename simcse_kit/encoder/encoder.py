@@ -332,11 +332,12 @@ class SentenceEncoder(nn.Module):
         logger.info("%s %s: batches are padded, which is slower", kind, reason)
         self._batching = replace(self.batching, packed=False)
 
-    def require_padding(self, what: str) -> None:
+    def require_padding(self, what: str, remedy: str = "use another model") -> None:
         """Make sure that the model can run padded batches.
 
         Args:
             what: what needs them, as the subject of a sentence.
+            remedy: what to do where it cannot.
 
         Raises:
             ModelError: its states depend on the padding.
@@ -344,7 +345,7 @@ class SentenceEncoder(nn.Module):
         if self.batching.unpacked is not Unpacked.PADDED:
             raise ModelError(
                 f"{what} runs padded batches, and the states of a {self.backbone.config.model_type}"
-                " depend on the padding; use another model"
+                f" depend on the padding; {remedy}"
             )
 
     def forward_packed(

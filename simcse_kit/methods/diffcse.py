@@ -183,6 +183,9 @@ class _Discriminator(nn.Module):
 
     def __init__(self, encoder: SentenceEncoder):
         super().__init__()
+        encoder.require_padding(
+            "the discriminator of method diffcse", "use another model or set method.rtd_weight to 0"
+        )
         self.backbone = copy.deepcopy(encoder.backbone)
         for weight in self.backbone.parameters():
             weight.requires_grad_(True)

@@ -67,7 +67,8 @@ class PromptBERT(Method):
     ``triplets``: positives and hard negatives come from the data.
 
     Raises:
-        ModelError: the tokenizer has no mask token, or the encoder keeps a head.
+        ModelError: the tokenizer has no mask token, the encoder keeps a head, or its states depend
+            on the padding and the bias is to be removed.
         ConfigError: the templates have their mask token in different places.
     """
 
@@ -85,6 +86,10 @@ class PromptBERT(Method):
     def __init__(self, encoder: SentenceEncoder, config: PromptBERTConfig):
         super().__init__(encoder, config)
         encoder.set_template(config.template)
+        if config.remove_bias:
+            encoder.require_padding(
+                "removing the bias of a template", "set method.remove_bias to false"
+            )
         first, second = (
             Template.of(text, encoder.tokenizer)
             for text in (config.template, config.second_template)

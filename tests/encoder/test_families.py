@@ -50,6 +50,8 @@ NOT_BUILT = {
     "vits": "makes speech",
     "xlstm": "its recurrent kernel takes no batch of one in tiny sizes",
 }
+# Families whose router draws random numbers in training.
+RANDOM_IN_TRAINING = {"phimoe"}
 # The reasons for which a model type is no text encoder at all.
 OTHER_KINDS = {
     "takes no input_ids",
@@ -154,6 +156,17 @@ def made(tiny_encoder_dir: Path, tmp_path: Path) -> Made:
     return make
 
 
+@torch.no_grad()
+def runs(kind: str) -> bool:
+    """Whether a family can be built and takes token ids alone."""
+    try:
+        build(kind)(input_ids=torch.arange(4, 16)[None])
+    # A family that cannot be built fails in its own way.
+    except Exception:
+        return False
+    return True
+
+
 def own_model(folder: Path, kind: str, attention: str = "eager") -> Any:
     return auto_class(kind).from_pretrained(
         folder, dtype=torch.float32, attn_implementation=attention
@@ -246,8 +259,7 @@ def test_every_family(made: Made, kind: str) -> None:
         assert reason in OTHER_KINDS
         return
     if kind in NOT_BUILT:
-        with pytest.raises(Exception, match=""):
-            check_vectors(made(kind), kind)
+        assert not runs(kind), "it can be built now"
         return
     folder = made(kind)
     if kind in REFUSED:
@@ -255,7 +267,7 @@ def test_every_family(made: Made, kind: str) -> None:
             SentenceEncoder.load(folder, pooling="mean").encode(SENTENCES)
         return
     encoder = check_vectors(folder, kind)
-    if encoder.batching.packed:
+    if encoder.batching.packed and kind not in RANDOM_IN_TRAINING:
         check_training(encoder, folder, kind)
 
 

@@ -132,6 +132,7 @@ def export_encoder(
         )
     if encoder.engine is not None:
         raise ModelError(f"{encoder.source} is exported already; export the model it was made from")
+    encoder.require_padding(f"export to {format}")
     try:
         kind.require()
     except ImportError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from simcse_kit.encoder.packing.cuda import kernel_attention, kernel_serves
 from simcse_kit.encoder.packing.layout import Layout
 from simcse_kit.encoder.packing.noise import Noise, cheap
 
-__all__ = ["block_attention"]
+__all__ = ["block_attention", "masks_of"]
 
 
 def block_attention(
@@ -27,6 +28,7 @@ def block_attention(
     behind: int | None = None,
     ahead: int | None = None,
     bias: Tensor | None = None,
+    masks: Callable[[], Sequence[Tensor | None]] | None = None,
 ) -> Tensor:
     """Softmax attention in which a token sees the tokens of its own row only.
 
@@ -44,6 +46,7 @@ def block_attention(
         behind: number of tokens before itself that a token sees; None for all.
         ahead: number of tokens after itself that a token sees; None for all, 0 in causal models.
         bias: ``(heads, L, L)`` added to the scores, for the longest row.
+        masks: gives what :func:`masks_of` gives for these arguments, where several layers share it.
 
     Returns:
         Of the shape of ``query``, but for the width, which is that of ``value``.
@@ -58,13 +61,14 @@ def block_attention(
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = (part.repeat_interleave(repeats, dim=1) for part in (key, value))
-    masks = [
-        _mask(asked, length, behind, ahead, bias, query)
-        for (_, asked), (_, length) in zip(asking.groups, layout.groups, strict=True)
-    ]
+    added = (
+        masks_of(asking, layout, behind=behind, ahead=ahead, bias=bias, like=query)
+        if masks is None
+        else masks()
+    )
     if dropout and cheap(query) and query.shape[-1] == value.shape[-1]:
         result: Tensor = _DroppedAttention.apply(  # type: ignore[no-untyped-call]
-            query, key, value, asking, layout, scale, dropout, noise or Noise(), *masks
+            query, key, value, asking, layout, scale, dropout, noise or Noise(), *added
         )
         return result
     outputs = [
@@ -75,7 +79,7 @@ def block_attention(
             asking.by_group(query),
             layout.by_group(key),
             layout.by_group(value),
-            masks,
+            added,
             strict=True,
         )
     ]
@@ -95,6 +99,34 @@ def _attend(
     )
 
 
+def masks_of(
+    asking: Layout,
+    layout: Layout,
+    *,
+    behind: int | None,
+    ahead: int | None,
+    bias: Tensor | None = None,
+    like: Tensor,
+) -> list[Tensor | None]:
+    """What is added to the scores of each group of equally long rows.
+
+    Args:
+        asking: where the rows of the queries are.
+        layout: where the rows of the keys are.
+        behind: as for :func:`block_attention`.
+        ahead: as for :func:`block_attention`.
+        bias: as for :func:`block_attention`.
+        like: a tensor of the device and type of the masks.
+
+    Returns:
+        For each group ``(asked, length)``, or one for each head; None for nothing.
+    """
+    return [
+        _mask(asked, length, behind, ahead, bias, like)
+        for (_, asked), (_, length) in zip(asking.groups, layout.groups, strict=True)
+    ]
+
+
 def _mask(
     asked: int,
     length: int,
@@ -103,7 +135,6 @@ def _mask(
     bias: Tensor | None,
     like: Tensor,
 ) -> Tensor | None:
-    """What is added to the scores, ``(asked, length)`` or one for each head; None for nothing."""
     mask = None if bias is None else bias[:, :asked, :length]
     limits = [reach for reach in (behind, ahead) if reach is not None and reach < length - 1]
     if limits:

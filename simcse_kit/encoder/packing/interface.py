@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from simcse_kit.encoder.packing.attention import block_attention
+from simcse_kit.encoder.packing.attention import block_attention, masks_of
 from simcse_kit.encoder.packing.batching import UnpackableError
 from simcse_kit.encoder.packing.layout import Layout
 
@@ -50,12 +51,25 @@ class _Pass:
 
     layout: Layout
     masks: list[tuple[Tensor, _Reach]] = field(default_factory=list)
+    # The same for all layers of one reach: making them costs a tenth of a small model's pass.
+    _of_groups: dict[tuple[_Reach, torch.dtype, torch.device], list[Tensor | None]] = field(
+        default_factory=dict
+    )
 
     def reach(self, mask: Tensor | None) -> _Reach:
         for known, reach in self.masks:
             if known is mask:
                 return reach
         raise UnpackableError("makes its attention masks in its own way")
+
+    def of_groups(self, reach: _Reach, like: Tensor) -> list[Tensor | None]:
+        """The masks of each group of equally long rows."""
+        key = reach, like.dtype, like.device
+        if key not in self._of_groups:
+            self._of_groups[key] = masks_of(
+                self.layout, self.layout, behind=reach.behind, ahead=reach.ahead, like=like
+            )
+        return self._of_groups[key]
 
 
 # Not an argument of the model: not every architecture hands unknown arguments down to attention.
@@ -115,6 +129,7 @@ def _attention(
         dropout=dropout,
         behind=reach.behind,
         ahead=reach.ahead,
+        masks=partial(current.of_groups, reach, query),
     )
     return output[None], None
 
