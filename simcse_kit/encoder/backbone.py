@@ -238,7 +238,7 @@ def position_limit(backbone: Any) -> int | None:
     table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
     padding = getattr(table, "padding_idx", None)
     if padding is not None:
-        return limit - padding - 1
+        return int(limit - padding - 1)
     return min([limit, *_longrope_limits(backbone.config)])
 
 
@@ -251,7 +251,7 @@ def _longrope_limits(config: Any) -> list[int]:
     rope = getattr(config, "rope_parameters", None)
     kinds = [rope, *rope.values()] if isinstance(rope, dict) else []
     return [
-        kind["original_max_position_embeddings"]
+        int(kind["original_max_position_embeddings"])
         for kind in kinds
         if isinstance(kind, dict) and kind.get("rope_type") == "longrope"
     ]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal, TypeAlias, cast, overload
 
 import numpy as np
@@ -17,14 +14,15 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize as unit_length
 
 from simcse_kit.encoder import backbone as hf
-from simcse_kit.encoder.alter import Alter, altered
+from simcse_kit.encoder.alter import Alter
+from simcse_kit.encoder.batch_forward import find_batching_once, pooled_batch, require_padding
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.engines.base import Engine
 from simcse_kit.encoder.inference import check_sizes, checked_texts, compute_vectors, token_ids
 from simcse_kit.encoder.loading import DEFAULT_POOLING, load_parts
-from simcse_kit.encoder.packing.batching import Batching, UnpackableError, Unpacked
+from simcse_kit.encoder.packing.batching import Batching
 from simcse_kit.encoder.packing.families import Block
-from simcse_kit.encoder.packing.layout import MULTIPLE, Layout, pack
+from simcse_kit.encoder.packing.layout import Layout
 from simcse_kit.encoder.packing.model import packed_states
 from simcse_kit.encoder.pooling import (
     FIRST_TOKEN_POOLINGS,
@@ -37,15 +35,10 @@ from simcse_kit.encoder.precision.lower import Precision, check_precision
 from simcse_kit.encoder.recipe import read_recipe
 from simcse_kit.encoder.stream import CHUNK, stream_vectors
 from simcse_kit.encoder.template import Template
-from simcse_kit.encoder.unpacked import pooled_unpacked
 from simcse_kit.errors import ConfigError, DataError, ModelError
 
 __all__ = ["SentenceEncoder"]
 
-logger = logging.getLogger(__name__)
-
-# A probe changes the attention of a model for a moment, and several threads may share the model.
-_PROBING = Lock()
 
 Sentences: TypeAlias = str | Sequence[str]
 Vectors: TypeAlias = NDArray[Any] | Tensor
@@ -65,6 +58,7 @@ class SentenceEncoder(nn.Module):
         max_length: tokens of a sentence, special tokens included; what is longer is cut.
         source: the folder it was opened from.
         template: what sentences are put into, for pooling ``mask``; else None.
+        known_batching: how batches run, once that has been tried; see :attr:`batching`.
         engine: what computes in place of the transformer, for an exported encoder; else None. The
             backbone then has no weights, and ``forward`` refuses.
     """
@@ -95,7 +89,7 @@ class SentenceEncoder(nn.Module):
         self.template = Template.of(template, tokenizer) if template else None
         self.source = source
         self.engine = engine
-        self._batching = None if engine is None else Batching(packed=False)
+        self.known_batching = None if engine is None else Batching(packed=False)
         self.max_length = self.checked_length(max_length)
         if pooling in HEAD_POOLINGS and head is None:
             raise ModelError(f"pooling {pooling!r} needs a head, and there is none")
@@ -264,7 +258,7 @@ class SentenceEncoder(nn.Module):
         Raises:
             ModelError: the checkpoint has no masked-LM head, or its states depend on the padding.
         """
-        self.require_padding("masked language modelling")
+        require_padding(self, "masked language modelling")
         if self.source is None:
             raise ModelError("this encoder was not opened from a folder, so it has no MLM head")
         return hf.load_masked_lm(read_recipe(self.source).transformer, self.backbone)
@@ -284,39 +278,12 @@ class SentenceEncoder(nn.Module):
         Returns:
             ``(n, embedding_dim)``.
         """
-        if self.packs:
-            tokens, layout = pack(input_ids, attention_mask, multiple=MULTIPLE)
-            try:
-                with altered(self.backbone, alter, attention_mask, layout):
-                    return self.forward_packed(tokens, layout)[: len(input_ids)]
-            except UnpackableError as error:
-                self.stop_packing(error)
-        pooled = pooled_unpacked(
-            self.backbone,
-            input_ids,
-            attention_mask,
-            unpacked=self.batching.unpacked,
-            pooling=self.pooling,
-            place=self._place,
-            alter=alter,
-        )
-        return self._after_pooling(pooled)
+        return pooled_batch(self, input_ids, attention_mask, alter)
 
     @property
     def batching(self) -> Batching:
-        """How batches run: packed where the architecture allows it, else in company that does not
-        change the vectors.
-
-        Raises:
-            ModelError: the model gives no token states that can be used.
-        """
-        if self._batching is None:
-            from simcse_kit.encoder.packing.probe import find_batching
-
-            with _PROBING:
-                if self._batching is None:
-                    self._batching = find_batching(self.backbone, self.tokenizer.pad_token_id)
-        return self._batching
+        """How batches run: packed, padded, or in rows of equal length; tried at the first use."""
+        return self.known_batching or find_batching_once(self)
 
     @property
     def packs(self) -> bool:
@@ -325,28 +292,6 @@ class SentenceEncoder(nn.Module):
         if any(getattr(part, "gradient_checkpointing", False) for part in self.backbone.modules()):
             return False
         return self.batching.packed
-
-    def stop_packing(self, reason: UnpackableError) -> None:
-        """Run all batches unpacked from now on."""
-        kind = self.backbone.config.model_type
-        logger.info("%s %s: batches are padded, which is slower", kind, reason)
-        self._batching = replace(self.batching, packed=False)
-
-    def require_padding(self, what: str, remedy: str = "use another model") -> None:
-        """Make sure that the model can run padded batches.
-
-        Args:
-            what: what needs them, as the subject of a sentence.
-            remedy: what to do where it cannot.
-
-        Raises:
-            ModelError: its states depend on the padding.
-        """
-        if self.batching.unpacked is not Unpacked.PADDED:
-            raise ModelError(
-                f"{what} runs padded batches, and the states of a {self.backbone.config.model_type}"
-                f" depend on the padding; {remedy}"
-            )
 
     def forward_packed(
         self, tokens: Tensor, layout: Layout, blocks: Sequence[Block] | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from simcse_kit.encoder.batch_forward import stop_packing
 from simcse_kit.encoder.batching import length_sorted_batches, pad_batch
 from simcse_kit.encoder.packing.batching import UnpackableError
 from simcse_kit.encoder.packing.layout import MULTIPLE, pack_rows
@@ -266,6 +267,6 @@ class _Runner:
             try:
                 return encoder.forward_packed(tokens, layout, self.blocks).float()[: len(rows)]
             except UnpackableError as error:
-                encoder.stop_packing(error)
+                stop_packing(encoder, error)
         ids, mask = pad_batch(rows, encoder.tokenizer.pad_token_id)
         return encoder.forward(ids.to(encoder.device), mask.to(encoder.device)).float()

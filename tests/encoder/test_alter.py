@@ -38,7 +38,7 @@ def test_packed_equals_unpacked(family: Callable[[str], Path], name: str) -> Non
     assert encoder.packs
     found, gradient = [], []
     for batching in WAYS:
-        encoder._batching = batching
+        encoder.known_batching = batching
         vectors = encoder(ids, mask, alter=by_row)
         encoder.zero_grad()
         (vectors * torch.arange(vectors.numel()).view(vectors.shape).cos()).sum().backward()
@@ -57,7 +57,7 @@ def test_only_tokens_are_handed_over_and_each_row_once(family: Callable[[str], P
     ids, mask = batch(encoder)
     plain = encoder(ids, mask)
     for batching in WAYS:
-        encoder._batching = batching
+        encoder.known_batching = batching
         seen: dict[int, int] = {}
 
         def note(states: Tensor, rows: Tensor, seen: dict[int, int] = seen) -> Tensor:

@@ -177,7 +177,7 @@ def test_packing_stops_where_it_is_not_possible(
         np.testing.assert_allclose(encoder.encode(SENTENCES), expected, atol=1e-6)
     assert "llama attends elsewhere: batches are padded" in caplog.text
     assert not encoder.packs
-    encoder._batching = Batching(packed=True)
+    encoder.known_batching = Batching(packed=True)
     ids, mask = pad_batch(encoder.tokenize(SENTENCES)[0], encoder.tokenizer.pad_token_id)
     np.testing.assert_allclose(encoder(ids, mask).detach().numpy(), expected, atol=1e-6)
 
