@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,16 +133,46 @@ def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> Any:
             f"{folder} lacks {len(missing)} weights of its architecture, {missing[0]} first; they "
             "would be random. Is the checkpoint complete?"
         )
-    words = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    if model.config.is_encoder_decoder or not isinstance(words, nn.Embedding):
+    # TRAP: the encoder of UMT5, opened alone, still says that it has a decoder.
+    whole = model.config.is_encoder_decoder and kind not in _WITH_DECODER
+    if whole or not isinstance(_words(model), nn.Embedding):
         raise ModelError(
             f"{folder} is a {type(model).__name__}; a text encoder or decoder is needed"
         )
+    if not isinstance(getattr(model.config, "hidden_size", None), int):
+        raise ModelError(
+            f"{folder} is a {type(model).__name__}, whose configuration names no single width of "
+            "token states (hidden_size); a text encoder or decoder is needed"
+        )
     check_finite(model.named_parameters(), folder)
-    # Our own head stands in for the pooler, and a pooler that was missing is random by now.
-    if isinstance(getattr(model, "pooler", None), nn.Module):
-        model.pooler = None
+    # TRAP: a configuration may ask for tuples.
+    model.config.return_dict = True
+    _remove_pooler(model)
     return model.eval()
+
+
+def _words(model: Any) -> nn.Module | None:
+    """The embeddings of the vocabulary, where the model has such."""
+    try:
+        words: nn.Module | None = model.get_input_embeddings()
+    # transformers raises the second for models of other things than words.
+    except (AttributeError, NotImplementedError):
+        return None
+    return words
+
+
+class _NoPooler(nn.Module):
+    """Stands in the place of a pooler that a model calls in any case."""
+
+    def forward(self, *_: Any, **__: Any) -> None:
+        """Give nothing."""
+
+
+def _remove_pooler(model: Any) -> None:
+    """Our own head stands in for the pooler, and a pooler that was missing is random by now."""
+    if isinstance(getattr(model, "pooler", None), nn.Module):
+        optional = "add_pooling_layer" in inspect.signature(type(model).__init__).parameters
+        model.pooler = None if optional else _NoPooler()
 
 
 def load_masked_lm(folder: Path, backbone: Any) -> nn.Module:
@@ -199,14 +230,31 @@ def load_tokenizer(folder: Path, *, vocabulary: int, trust_remote_code: bool = F
 
 
 def position_limit(backbone: Any) -> int | None:
-    """Tokens that the model has positions for; None where it has no such limit."""
+    """Tokens that the model has uniform positions for; None where it has no such limit."""
     limit = getattr(backbone.config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit <= 0:
         return None
     # TRAP: RoBERTa and its kin count positions from padding_idx + 1, so 514 rows serve 512 tokens.
     table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
     padding = getattr(table, "padding_idx", None)
-    return limit if padding is None else limit - padding - 1
+    if padding is not None:
+        return int(limit - padding - 1)
+    return min([limit, *_longrope_limits(backbone.config)])
+
+
+def _longrope_limits(config: Any) -> list[int]:
+    """Lengths from which on rotary positions of the kind "longrope" change.
+
+    TRAP: they change for all rows of a batch at once, in a buffer that all threads share, so that
+    a short text would get other vectors in the company of a long one.
+    """
+    rope = getattr(config, "rope_parameters", None)
+    kinds = [rope, *rope.values()] if isinstance(rope, dict) else []
+    return [
+        int(kind["original_max_position_embeddings"])
+        for kind in kinds
+        if isinstance(kind, dict) and kind.get("rope_type") == "longrope"
+    ]
 
 
 def check_length(wanted: Any, limit: int | None) -> int:

@@ -54,12 +54,13 @@ def pad_batch(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tenso
     """Pad on the right.
 
     Returns:
-        ``input_ids`` and ``attention_mask``, both ``(n, longest)`` int64.
+        ``input_ids`` and ``attention_mask``, both ``(n, longest)`` int64 on the CPU.
     """
     longest = max(len(row) for row in rows)
-    ids = torch.full((len(rows), longest), pad_id, dtype=torch.int64)
-    mask = torch.zeros((len(rows), longest), dtype=torch.int64)
+    # The default device may be another.
+    ids = torch.full((len(rows), longest), pad_id, dtype=torch.int64, device="cpu")
+    mask = torch.zeros((len(rows), longest), dtype=torch.int64, device="cpu")
     for number, row in enumerate(rows):
-        ids[number, : len(row)] = torch.tensor(row, dtype=torch.int64)
+        ids[number, : len(row)] = torch.tensor(row, dtype=torch.int64, device="cpu")
         mask[number, : len(row)] = 1
     return ids, mask

@@ -14,20 +14,21 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize as unit_length
 
 from simcse_kit.encoder import backbone as hf
-from simcse_kit.encoder.alter import Alter, altered
+from simcse_kit.encoder.alter import Alter
+from simcse_kit.encoder.batch_forward import find_batching_once, pooled_batch, require_padding
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.engines.base import Engine
 from simcse_kit.encoder.inference import check_sizes, checked_texts, compute_vectors, token_ids
 from simcse_kit.encoder.loading import DEFAULT_POOLING, load_parts
+from simcse_kit.encoder.packing.batching import Batching
 from simcse_kit.encoder.packing.families import Block
-from simcse_kit.encoder.packing.layout import MULTIPLE, Layout, pack
-from simcse_kit.encoder.packing.model import can_pack, packed_states
+from simcse_kit.encoder.packing.layout import Layout
+from simcse_kit.encoder.packing.model import packed_states
 from simcse_kit.encoder.pooling import (
     FIRST_TOKEN_POOLINGS,
     HEAD_POOLINGS,
     LAYER_POOLINGS,
     check_pooling,
-    pool,
     pool_packed,
 )
 from simcse_kit.encoder.precision.lower import Precision, check_precision
@@ -54,6 +55,7 @@ class SentenceEncoder(nn.Module):
         max_length: tokens of a sentence, special tokens included; what is longer is cut.
         source: the folder it was opened from.
         template: what sentences are put into, for pooling ``mask``; else None.
+        known_batching: how batches run, once that has been tried; see :attr:`batching`.
         engine: what computes in place of the transformer, for an exported encoder; else None. The
             backbone then has no weights, and ``forward`` refuses.
     """
@@ -84,7 +86,7 @@ class SentenceEncoder(nn.Module):
         self.template = Template.of(template, tokenizer) if template else None
         self.source = source
         self.engine = engine
-        self._packs: bool | None = None if engine is None else False
+        self.known_batching = None if engine is None else Batching(packed=False)
         self.max_length = self.checked_length(max_length)
         if pooling in HEAD_POOLINGS and head is None:
             raise ModelError(f"pooling {pooling!r} needs a head, and there is none")
@@ -251,8 +253,9 @@ class SentenceEncoder(nn.Module):
             A module; ``module(input_ids=, attention_mask=).logits`` is ``(n, L, vocabulary)``.
 
         Raises:
-            ModelError: the checkpoint has no masked-LM head.
+            ModelError: the checkpoint has no masked-LM head, or its states depend on the padding.
         """
+        require_padding(self, "masked language modelling")
         if self.source is None:
             raise ModelError("this encoder was not opened from a folder, so it has no MLM head")
         return hf.load_masked_lm(read_recipe(self.source).transformer, self.backbone)
@@ -272,17 +275,12 @@ class SentenceEncoder(nn.Module):
         Returns:
             ``(n, embedding_dim)``.
         """
-        if self.packs:
-            tokens, layout = pack(input_ids, attention_mask, multiple=MULTIPLE)
-            with altered(self.backbone, alter, attention_mask, layout):
-                return self.forward_packed(tokens, layout)[: len(input_ids)]
-        layers = self.pooling in LAYER_POOLINGS
-        with altered(self.backbone, alter, attention_mask):
-            output = self.backbone(
-                input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=layers
-            )
-        states = output.hidden_states if layers else (output.last_hidden_state,)
-        return self._after_pooling(pool(self.pooling, states, attention_mask, self._place))
+        return pooled_batch(self, input_ids, attention_mask, alter)
+
+    @property
+    def batching(self) -> Batching:
+        """How batches run: packed, padded, or in rows of equal length; tried at the first use."""
+        return self.known_batching or find_batching_once(self)
 
     @property
     def packs(self) -> bool:
@@ -290,9 +288,7 @@ class SentenceEncoder(nn.Module):
         # Recomputing activations is the model's own affair, in its own code.
         if any(getattr(part, "gradient_checkpointing", False) for part in self.backbone.modules()):
             return False
-        if self._packs is None:
-            self._packs = can_pack(self.backbone)
-        return self._packs
+        return self.batching.packed
 
     def forward_packed(
         self, tokens: Tensor, layout: Layout, blocks: Sequence[Block] | None = None
@@ -417,7 +413,8 @@ class SentenceEncoder(nn.Module):
             progress=progress,
             precision=precision,
         )
-        result = vectors[torch.tensor([distinct[text] for text in texts], dtype=torch.int64)]
+        places = [distinct[text] for text in texts]
+        result = vectors[torch.tensor(places, dtype=torch.int64, device=vectors.device)]
         if self.normalize if normalize is None else normalize:
             result = unit_length(result, dim=1)
         if isinstance(sentences, str):

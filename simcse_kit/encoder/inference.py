@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from simcse_kit.encoder.batch_forward import stop_packing
 from simcse_kit.encoder.batching import length_sorted_batches, pad_batch
+from simcse_kit.encoder.packing.batching import UnpackableError
 from simcse_kit.encoder.packing.layout import MULTIPLE, pack_rows
 from simcse_kit.encoder.packing.model import prepared_blocks
 from simcse_kit.encoder.pooling import FIRST_TOKEN_POOLINGS
 from simcse_kit.encoder.precision.lower import Precision, lower_blocks
+from simcse_kit.encoder.state import usual_state
 from simcse_kit.encoder.threads import shared_out
 from simcse_kit.encoder.token_counts import count_rows
 from simcse_kit.errors import ConfigError, DataError
@@ -206,8 +209,9 @@ def vectors_of_rows(
     if token_budget is None and tokens < workers * budget:
         budget = max(tokens // workers + 1, SHARED_TOKENS)
     batches = list(length_sorted_batches(lengths, token_budget=budget, batch_size=batch_size))
-    vectors = torch.empty((len(rows), encoder.embedding_dim), device=device)
-    with evaluation_mode(encoder):
+    shape = (len(rows), encoder.embedding_dim)
+    vectors = torch.empty(shape, dtype=torch.float32, device=device)
+    with evaluation_mode(encoder), usual_state(device):
         run = _Runner(encoder, rows, many=tokens >= PREPARE_FROM, precision=precision)
         for batch, part in shared_out(
             lambda batch: run([rows[n] for n in batch]), batches, workers
@@ -241,7 +245,9 @@ class _Runner:
         first_only = encoder.pooling in FIRST_TOKEN_POOLINGS
         if precision != "fp32" and rows:
             self.blocks = lower_blocks(encoder, precision, rows, first_only=first_only)
-        if self.blocks is None and many and encoder.packs:
+        # Here, and not in one of the threads that share the batches out.
+        packs = encoder.packs
+        if self.blocks is None and many and packs:
             self.blocks = prepared_blocks(encoder.backbone, first_only=first_only)
 
     def __call__(self, rows: list[Sequence[int]]) -> Tensor:
@@ -249,9 +255,12 @@ class _Runner:
         if encoder.engine is not None:
             ids, mask = pad_batch(rows, encoder.tokenizer.pad_token_id)
             return torch.from_numpy(encoder.engine.run(ids.numpy(), mask.numpy()))
-        if not encoder.packs:
-            ids, mask = pad_batch(rows, encoder.tokenizer.pad_token_id)
-            return encoder.forward(ids.to(encoder.device), mask.to(encoder.device)).float()
-        multiple = 1 if self.blocks is None else MULTIPLE
-        tokens, layout = pack_rows(rows, encoder.device, multiple=multiple)
-        return encoder.forward_packed(tokens, layout, self.blocks).float()[: len(rows)]
+        if encoder.packs:
+            multiple = 1 if self.blocks is None else MULTIPLE
+            tokens, layout = pack_rows(rows, encoder.device, multiple=multiple)
+            try:
+                return encoder.forward_packed(tokens, layout, self.blocks).float()[: len(rows)]
+            except UnpackableError as error:
+                stop_packing(encoder, error)
+        ids, mask = pad_batch(rows, encoder.tokenizer.pad_token_id)
+        return encoder.forward(ids.to(encoder.device), mask.to(encoder.device)).float()

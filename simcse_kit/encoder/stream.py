@@ -129,7 +129,7 @@ def _stream(
             vectors = vectors_of_rows(encoder, current.rows, on_done=bar.update, **sizes)
             bar.update(len(current.index) - len(current.rows))
             counts.add(current.counts)
-            result = vectors[torch.tensor(current.index)]
+            result = vectors[torch.tensor(current.index, dtype=torch.int64, device=vectors.device)]
             if normalize:
                 result = unit_length(result, dim=1)
             if pending is not None:

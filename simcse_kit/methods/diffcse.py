@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from simcse_kit.encoder.batch_forward import require_padding
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.inference import evaluation_mode
 from simcse_kit.errors import ModelError
@@ -192,6 +193,11 @@ class _Discriminator(nn.Module):
 
     def __init__(self, encoder: SentenceEncoder):
         super().__init__()
+        require_padding(
+            encoder,
+            "the discriminator of method diffcse",
+            "use another model or set method.rtd_weight to 0",
+        )
         self.backbone = copy.deepcopy(encoder.backbone)
         for weight in self.backbone.parameters():
             weight.requires_grad_(True)

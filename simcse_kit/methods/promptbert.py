@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from simcse_kit.encoder.backbone import position_limit
+from simcse_kit.encoder.batch_forward import require_padding
 from simcse_kit.encoder.template import Template, check_template
 from simcse_kit.errors import ConfigError
 from simcse_kit.functional.contrastive import info_nce_terms, negatives_per_anchor
@@ -67,7 +68,8 @@ class PromptBERT(Method):
     ``triplets``: positives and hard negatives come from the data.
 
     Raises:
-        ModelError: the tokenizer has no mask token, or the encoder keeps a head.
+        ModelError: the tokenizer has no mask token, the encoder keeps a head, or its states depend
+            on the padding and the bias is to be removed.
         ConfigError: the templates have their mask token in different places.
     """
 
@@ -85,6 +87,10 @@ class PromptBERT(Method):
     def __init__(self, encoder: SentenceEncoder, config: PromptBERTConfig):
         super().__init__(encoder, config)
         encoder.set_template(config.template)
+        if config.remove_bias:
+            require_padding(
+                encoder, "removing the bias of a template", "set method.remove_bias to false"
+            )
         first, second = (
             Template.of(text, encoder.tokenizer)
             for text in (config.template, config.second_template)

@@ -19,8 +19,9 @@ from simcse_kit.encoder.packing.cuda import kernel_attention, kernel_serves
 from simcse_kit.encoder.packing.families import blocks_of
 from simcse_kit.encoder.packing.layout import layout_of, pack, pack_rows
 from simcse_kit.encoder.packing.linear import live, prepared
-from simcse_kit.encoder.packing.model import can_pack, packed_states, prepared_blocks
+from simcse_kit.encoder.packing.model import packed_states, prepared_blocks
 from simcse_kit.encoder.packing.noise import Noise, add_dropped
+from simcse_kit.encoder.packing.probe import find_batching
 from simcse_kit.encoder.packing.shared import Shares
 from simcse_kit.encoder.pooling import (
     FIRST_TOKEN_POOLINGS,
@@ -90,6 +91,10 @@ def packed(backbone: Any, pooling: str, *, ready: bool = False) -> Tensor:
     return pool_packed(pooling, states, layout)
 
 
+def can_pack(backbone: Any) -> bool:
+    return find_batching(backbone, 0).packed
+
+
 # ---------------------------------------------------------------- equal to padded
 
 
@@ -157,14 +162,20 @@ def test_families_without_the_interface_are_padded(caplog: pytest.LogCaptureFixt
     assert "padded" in caplog.text
 
 
-def test_unknown_families_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simcse_kit.encoder.packing.model._PROVEN", frozenset())
+def test_other_families_are_tried(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     assert can_pack(backbone_of("llama"))
     monkeypatch.setattr(
         "simcse_kit.encoder.packing.interface.block_attention",
         lambda query, *_, **__: torch.zeros_like(query),
     )
-    assert not can_pack(backbone_of("llama"))
+    backbone = backbone_of("llama")
+    with caplog.at_level(logging.INFO):
+        assert not can_pack(backbone)
+    assert "llama gives other vectors packed" in caplog.text
+    # What the attempt changed is as it was.
+    assert backbone.config._attn_implementation == "sdpa"
 
 
 def test_families_that_keep_their_attention_are_padded(
@@ -253,7 +264,14 @@ def test_gradients_of_attention_with_dropout(
 
     torch.manual_seed(seed)
     out = block_attention(
-        asked, key, value, layout, scale=0.3, dropout=0.4, causal=causal, bias=bias
+        asked,
+        key,
+        value,
+        layout,
+        scale=0.3,
+        dropout=0.4,
+        ahead=0 if causal else None,
+        bias=bias,
     )
     gradients = torch.autograd.grad((out * weight).sum(), sources, allow_unused=True)
 
@@ -321,14 +339,19 @@ def test_residual_and_dropout() -> None:
 @settings(max_examples=30, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 7), min_size=1, max_size=4),
-    causal=st.booleans(),
-    window=st.none() | st.integers(1, 5),
+    behind=st.none() | st.integers(0, 4),
+    ahead=st.none() | st.integers(0, 4),
     biased=st.booleans(),
     groups=st.sampled_from([1, 2]),
     seed=st.integers(0, 99),
 )
 def test_against_the_formula(
-    lengths: list[int], causal: bool, window: int | None, biased: bool, groups: int, seed: int
+    lengths: list[int],
+    behind: int | None,
+    ahead: int | None,
+    biased: bool,
+    groups: int,
+    seed: int,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     tokens = sum(lengths)
@@ -343,8 +366,8 @@ def test_against_the_formula(
         value,
         layout,
         scale=0.3,
-        causal=causal,
-        window=window,
+        behind=behind,
+        ahead=ahead,
         bias=bias if biased else None,
     )
     start = 0
@@ -354,7 +377,7 @@ def test_against_the_formula(
                 seen = [
                     j
                     for j in range(length)
-                    if not (causal and j > i) and (window is None or abs(i - j) < window)
+                    if (ahead is None or j - i <= ahead) and (behind is None or i - j <= behind)
                 ]
                 scores = torch.stack(
                     [
@@ -374,17 +397,17 @@ def test_against_the_formula(
         value,
         layout,
         scale=0.3,
-        causal=causal,
-        window=window,
+        behind=behind,
+        ahead=ahead,
         bias=bias if biased else None,
     )
     torch.testing.assert_close(firsts, layout.firsts(out))
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("behind", [None, 2])
+@pytest.mark.parametrize("ahead", [None, 0, 2])
 def test_what_the_gpu_kernel_is_asked_for(
-    causal: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
+    behind: int | None, ahead: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stand-in for the kernel that follows its documentation; the kernel needs a GPU."""
     pytest.importorskip("torch.nn.attention.varlen", reason="torch from 2.10")
@@ -414,10 +437,10 @@ def test_what_the_gpu_kernel_is_asked_for(
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     query, key, value = torch.randn(16, 4, 2), torch.randn(16, 2, 2), torch.randn(16, 2, 2)
     layout = layout_of([3, 9, 4], torch.device("cpu"))
-    options: dict[str, Any] = {"scale": 0.5, "causal": causal, "window": window}
+    options: dict[str, Any] = {"scale": 0.5, "behind": behind, "ahead": ahead}
     asked = kernel_attention(query, key, value, layout, layout, **options)
     torch.testing.assert_close(asked, block_attention(query, key, value, layout, **options))
-    assert not kernel_serves(query, dropout=0.0, bias=None)
+    assert not kernel_serves(query, value, dropout=0.0, bias=None)
 
 
 @settings(deadline=None)

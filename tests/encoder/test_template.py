@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.packing.batching import Batching
 from simcse_kit.encoder.template import Template, check_template
 from simcse_kit.errors import ConfigError, ModelError
 from tests.encoder.conftest import SENTENCES
@@ -47,7 +48,7 @@ def test_the_vector_is_the_state_at_the_mask_token(
 ) -> None:
     encoder = SentenceEncoder.load(tiny_encoder_dir, template=template)
     if not packed:
-        encoder._packs = False
+        encoder.known_batching = Batching(packed=False)
     assert encoder.packs is packed
     vectors = encoder.encode(TEXTS)
     for text, vector in zip(TEXTS, vectors, strict=True):
@@ -65,7 +66,7 @@ def test_packed_and_padded_agree(family: Callable[[str], Path], name: str) -> No
     encoder = SentenceEncoder.load(family(name), template=TEMPLATE, max_length=30)
     packed = encoder.encode(TEXTS)
     assert encoder.packs
-    encoder._packs = False
+    encoder.known_batching = Batching(packed=False)
     np.testing.assert_allclose(encoder.encode(TEXTS), packed, atol=2e-5)
 
 

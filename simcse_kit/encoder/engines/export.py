@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from simcse_kit.encoder.backbone import position_limit, quiet_transformers
+from simcse_kit.encoder.batch_forward import require_padding
 from simcse_kit.encoder.batching import pad_batch
 from simcse_kit.encoder.engines.base import FORMATS, Batch, Format, outputs
 from simcse_kit.encoder.engines.cpu import int8_instructions
@@ -132,6 +133,7 @@ def export_encoder(
         )
     if encoder.engine is not None:
         raise ModelError(f"{encoder.source} is exported already; export the model it was made from")
+    require_padding(encoder, f"export to {format}")
     try:
         kind.require()
     except ImportError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from simcse_kit.encoder.packing.cuda import kernel_attention, kernel_serves
 from simcse_kit.encoder.packing.layout import Layout
 from simcse_kit.encoder.packing.noise import Noise, cheap
 
-__all__ = ["block_attention"]
+__all__ = ["block_attention", "masks_of"]
 
 
 def block_attention(
@@ -24,9 +25,10 @@ def block_attention(
     scale: float,
     dropout: float = 0.0,
     noise: Noise | None = None,
-    causal: bool = False,
-    window: int | None = None,
+    behind: int | None = None,
+    ahead: int | None = None,
     bias: Tensor | None = None,
+    masks: Callable[[], Sequence[Tensor | None]] | None = None,
 ) -> Tensor:
     """Softmax attention in which a token sees the tokens of its own row only.
 
@@ -36,35 +38,37 @@ def block_attention(
     Args:
         query: ``(T, heads, d)``; or ``(R, heads, d)``, for the first token of each row alone.
         key: ``(T, kv_heads, d)``; ``heads`` is a multiple of ``kv_heads``.
-        value: ``(T, kv_heads, d)``.
+        value: ``(T, kv_heads, d_v)``.
         layout: where the rows are.
         scale: factor on the scores.
         dropout: probability with which an attention probability becomes 0.
         noise: where its random numbers come from; a new one if not given.
-        causal: a token sees no later token.
-        window: a token sees tokens less than so many places away; None for all.
+        behind: number of tokens before itself that a token sees; None for all.
+        ahead: number of tokens after itself that a token sees; None for all, 0 in causal models.
         bias: ``(heads, L, L)`` added to the scores, for the longest row.
+        masks: gives what :func:`masks_of` gives for these arguments, where several layers share it.
 
     Returns:
-        Of the shape of ``query``.
+        Of the shape of ``query``, but for the width, which is that of ``value``.
     """
     asking = layout if len(query) == layout.tokens else layout.of_firsts()
     # The kernel aligns the ends of rows where there are fewer queries than keys.
-    shifted = asking is not layout and (causal or window is not None)
-    if kernel_serves(query, dropout=dropout, bias=bias) and not shifted:
+    shifted = asking is not layout and not (behind is None and ahead is None)
+    if kernel_serves(query, value, dropout=dropout, bias=bias) and not shifted:
         return kernel_attention(
-            query, key, value, asking, layout, scale=scale, causal=causal, window=window
+            query, key, value, asking, layout, scale=scale, behind=behind, ahead=ahead
         )
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = (part.repeat_interleave(repeats, dim=1) for part in (key, value))
-    masks = [
-        _mask(asked, length, causal, window, bias, query)
-        for (_, asked), (_, length) in zip(asking.groups, layout.groups, strict=True)
-    ]
-    if dropout and cheap(query):
+    added = (
+        masks_of(asking, layout, behind=behind, ahead=ahead, bias=bias, like=query)
+        if masks is None
+        else masks()
+    )
+    if dropout and cheap(query) and query.shape[-1] == value.shape[-1]:
         result: Tensor = _DroppedAttention.apply(  # type: ignore[no-untyped-call]
-            query, key, value, asking, layout, scale, dropout, noise or Noise(), *masks
+            query, key, value, asking, layout, scale, dropout, noise or Noise(), *added
         )
         return result
     outputs = [
@@ -75,7 +79,7 @@ def block_attention(
             asking.by_group(query),
             layout.by_group(key),
             layout.by_group(value),
-            masks,
+            added,
             strict=True,
         )
     ]
@@ -95,23 +99,53 @@ def _attend(
     )
 
 
+def masks_of(
+    asking: Layout,
+    layout: Layout,
+    *,
+    behind: int | None,
+    ahead: int | None,
+    bias: Tensor | None = None,
+    like: Tensor,
+) -> list[Tensor | None]:
+    """What is added to the scores of each group of equally long rows.
+
+    Args:
+        asking: where the rows of the queries are.
+        layout: where the rows of the keys are.
+        behind: as for :func:`block_attention`.
+        ahead: as for :func:`block_attention`.
+        bias: as for :func:`block_attention`.
+        like: a tensor of the device and type of the masks.
+
+    Returns:
+        For each group ``(asked, length)``, or one for each head; None for nothing.
+    """
+    return [
+        _mask(asked, length, behind, ahead, bias, like)
+        for (_, asked), (_, length) in zip(asking.groups, layout.groups, strict=True)
+    ]
+
+
 def _mask(
     asked: int,
     length: int,
-    causal: bool,
-    window: int | None,
+    behind: int | None,
+    ahead: int | None,
     bias: Tensor | None,
     like: Tensor,
 ) -> Tensor | None:
-    """What is added to the scores, ``(asked, length)`` or one for each head; None for nothing."""
     mask = None if bias is None else bias[:, :asked, :length]
-    if causal or (window is not None and window < length):
-        ahead = torch.arange(length, device=like.device)
-        ahead = ahead - ahead[:asked, None]
-        hidden = ahead > 0 if causal else torch.zeros_like(ahead, dtype=torch.bool)
-        if window is not None:
-            hidden = hidden | (ahead.abs() >= window)
-        lowest = torch.zeros_like(ahead, dtype=like.dtype).masked_fill(hidden, -torch.inf)
+    limits = [reach for reach in (behind, ahead) if reach is not None and reach < length - 1]
+    if limits:
+        places = torch.arange(length, device=like.device)
+        distance = places - places[:asked, None]
+        hidden = torch.zeros_like(distance, dtype=torch.bool)
+        if ahead is not None:
+            hidden = hidden | (distance > ahead)
+        if behind is not None:
+            hidden = hidden | (distance < -behind)
+        lowest = torch.zeros_like(distance, dtype=like.dtype).masked_fill(hidden, -torch.inf)
         mask = lowest if mask is None else mask + lowest
     return mask
 

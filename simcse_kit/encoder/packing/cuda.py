@@ -10,14 +10,20 @@ from simcse_kit.encoder.packing.layout import Layout
 __all__ = ["kernel_attention", "kernel_serves"]
 
 
-def kernel_serves(query: Tensor, *, dropout: float, bias: Tensor | None) -> bool:
+def kernel_serves(query: Tensor, value: Tensor, *, dropout: float, bias: Tensor | None) -> bool:
     """Whether the kernel computes what is asked for.
 
-    It takes half precision only, adds nothing to the scores, and has no dropout.
+    It takes half precision and values as wide as the queries only, adds nothing to the scores, and
+    has no dropout.
     """
     if query.device.type != "cuda" or query.dtype not in (torch.float16, torch.bfloat16):
         return False
-    if dropout or bias is not None:
+    if dropout or bias is not None or query.shape[-1] != value.shape[-1]:
+        return False
+    # What FlashAttention has kernels for.
+    if query.shape[-1] % 8 or query.shape[-1] > 256:
+        return False
+    if torch.cuda.get_device_capability(query.device) < (8, 0):
         return False
     try:
         from torch.nn.attention import varlen
@@ -34,8 +40,8 @@ def kernel_attention(
     layout: Layout,
     *,
     scale: float,
-    causal: bool,
-    window: int | None,
+    behind: int | None,
+    ahead: int | None,
 ) -> Tensor:
     """:func:`~simcse_kit.encoder.packing.attention.block_attention` in one kernel.
 
@@ -46,15 +52,14 @@ def kernel_attention(
         asking: where the rows of the queries are.
         layout: where the rows of keys and values are.
         scale: factor on the scores.
-        causal: a token sees no later token.
-        window: a token sees tokens less than so many places away; None for all.
+        behind: number of tokens before itself that a token sees; None for all.
+        ahead: number of tokens after itself that a token sees; None for all.
 
     Returns:
         Of the shape of ``query``.
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    reach = -1 if window is None else window - 1
     device = query.device
     mixed = varlen_attn(
         query,
@@ -65,7 +70,7 @@ def kernel_attention(
         asking.longest,
         layout.longest,
         scale=scale,
-        window_size=(reach, 0 if causal else reach),
+        window_size=(-1 if behind is None else behind, -1 if ahead is None else ahead),
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return mixed if isinstance(mixed, Tensor) else mixed[0]

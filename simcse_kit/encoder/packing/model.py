@@ -1,8 +1,7 @@
-"""Running a backbone on packed batches, and telling whether that is possible."""
+"""Running a backbone on packed batches."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -12,50 +11,15 @@ from torch import Tensor
 
 from simcse_kit.encoder.packing.families import Block, blocks_of
 from simcse_kit.encoder.packing.forward import embed_tokens, relative_bias, run_blocks
-from simcse_kit.encoder.packing.layout import Layout, pack
+from simcse_kit.encoder.packing.layout import Layout
 from simcse_kit.encoder.packing.linear import live, prepared
 from simcse_kit.encoder.packing.noise import Noise
 from simcse_kit.encoder.packing.shared import Shares, run_shared
 
-__all__ = ["can_pack", "packed_states", "prepared_blocks"]
+__all__ = ["packed_states", "prepared_blocks"]
 
-logger = logging.getLogger(__name__)
-
-# Their packed form is held against the padded one by the tests, gradients included.
-_PROVEN = frozenset(
-    "albert bert camembert distilbert electra eurobert gpt2 llama mistral modernbert mpnet "
-    "nomic_bert qwen2 qwen3 roberta xlm-roberta".split()
-)
-_TOLERANCE = 1e-4
 # Tokens of a batch from which on several threads run it in shares.
 SHARED_FROM = 512
-
-
-def can_pack(backbone: Any) -> bool:
-    """Whether a backbone can run packed batches; a log line says so where it cannot.
-
-    A family that is not among those of the tests is tried on two short rows, packed and padded.
-    """
-    kind = backbone.config.model_type
-    if blocks_of(backbone, live) is None:
-        if not getattr(backbone, "_supports_attention_backend", False):
-            reason = "does not use transformers' attention interface"
-        elif getattr(backbone.config, "attention_chunk_size", None):
-            reason = "attends in chunks"
-        else:
-            from simcse_kit.encoder.packing.interface import IMPLEMENTATION
-
-            backbone.set_attn_implementation(IMPLEMENTATION)
-            reason = ""
-            # TRAP: where the class takes none, transformers goes on with the old one and warns.
-            if backbone.config._attn_implementation != IMPLEMENTATION:
-                reason = "takes no other attention in this release of transformers"
-            elif kind not in _PROVEN and not _agrees(backbone):
-                reason = "gives other vectors packed"
-        if reason:
-            logger.info("%s %s: batches are padded, which is slower", kind, reason)
-            return False
-    return True
 
 
 def prepared_blocks(backbone: Any, *, first_only: bool) -> list[Block] | None:
@@ -75,7 +39,8 @@ def packed_states(
     """Token states of a packed batch.
 
     Args:
-        backbone: a transformer that :func:`can_pack`.
+        backbone: a transformer that can, see
+            :func:`~simcse_kit.encoder.packing.probe.find_batching`.
         tokens: ``(T,)`` ids.
         layout: where the rows are.
         all_layers: give the states before the first layer and after each; else the last alone.
@@ -85,6 +50,9 @@ def packed_states(
 
     Returns:
         ``(T, d)`` each; with ``first_only`` the last is ``(R, d)``, in the order of the layout.
+
+    Raises:
+        UnpackableError: the model asks its attention for what packed batches do not provide for.
     """
     positions = _positions(backbone, tokens, layout)
     if blocks is None:
@@ -141,26 +109,3 @@ def _positions(backbone: Any, tokens: Tensor, layout: Layout) -> Tensor:
     groups = layout.by_group(tokens != padding)
     count: Tensor = torch.cat([(group.cumsum(1) * group).flatten() for group in groups])
     return count + int(padding)
-
-
-@torch.no_grad()
-def _agrees(backbone: Any) -> bool:
-    """Whether two short rows give the same states packed and padded."""
-    device = next(backbone.parameters()).device
-    highest = backbone.get_input_embeddings().num_embeddings - 1
-    ids = torch.arange(1, 15, device=device).clamp_max(highest).reshape(2, 7)
-    mask = torch.ones_like(ids)
-    mask[1, 4:] = 0
-    training = backbone.training
-    backbone.eval()
-    try:
-        tokens, layout = pack(ids, mask)
-        packed = packed_states(backbone, tokens, layout)[-1]
-        padded = backbone(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()]
-    # Whatever an unknown architecture stumbles over, the padded way is there for it.
-    except Exception as error:
-        logger.debug("packing failed: %s", error)
-        return False
-    finally:
-        backbone.train(training)
-    return bool((packed - padded).abs().max() <= _TOLERANCE * padded.abs().max().clamp_min(1))

@@ -51,7 +51,7 @@ def calibrated_blocks(encoder: SentenceEncoder, rows: Rows, *, first_only: bool)
 
     def blocks(make: LinearMaker) -> list[Block]:
         made = blocks_of(encoder.backbone, make, first_only=first_only)
-        if made is None:
+        if made is None or not encoder.batching.packed:
             kind = encoder.backbone.config.model_type
             raise ConfigError(
                 f"precision 'int8' does not serve this encoder ({kind}); take 'fp32' or 'bf16', or "
