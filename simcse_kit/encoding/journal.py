@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from simcse_kit.atomic import write_whole
 from simcse_kit.digests import sha256_of
 from simcse_kit.errors import ConfigError
@@ -43,6 +45,9 @@ class Entry:
     bytes: int
     text: str
     sha256: str
+
+
+_ENTRY = TypeAdapter(Entry)
 
 
 def text_sum(texts: Sequence[str]) -> str:
@@ -103,17 +108,20 @@ class Journal:
     def finished(self) -> dict[int, Entry]:
         """The finished shards by number, whoever finished them.
 
-        A torn last line is passed over, and so is a shard whose file is missing or of another
-        size: it will be made again.
+        A torn line, one with values of a wrong type and one that names a file outside the folder
+        are passed over, and so is a shard whose file is missing or of another size: it will be made
+        again.
         """
         found: dict[int, Entry] = {}
         for path in sorted(self.folder.glob(_JOURNALS)):
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    entry = Entry(**json.loads(line))
-                except (ValueError, TypeError):
+                    entry = _ENTRY.validate_json(line, strict=True)
+                except ValidationError:
                     continue
-                found[entry.shard] = entry
+                # The file is removed where its checksum is wrong: no path may lead elsewhere.
+                if Path(entry.file).name == entry.file:
+                    found[entry.shard] = entry
         return {
             number: entry
             for number, entry in sorted(found.items())

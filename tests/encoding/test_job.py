@@ -130,6 +130,28 @@ def test_a_killed_job_goes_on_and_gives_the_same_bytes(
     assert not journal.parent.exists()
 
 
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"file": "../important.txt"},
+        {"file": "sub/../../important.txt"},
+        {"shard": [1]},
+        {"rows": "9"},
+        {"bytes": None},
+    ],
+)
+def test_planted_journal_lines_are_passed_over(planted: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    line = {"shard": 0, "file": "s.npy", "rows": 5, "bytes": 4, "text": "", "sha256": ""}
+    (folder / "s.npy").write_text("four")
+    journal = folder / "journal-1-of-1.jsonl"
+    journal.write_text(json.dumps(line) + "\n")
+    assert list(Journal(folder, (1, 1)).finished()) == [0]
+    journal.write_text(json.dumps(line | planted) + "\n")
+    assert Journal(folder, (1, 1)).finished() == {}
+
+
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
 def test_parts_of_an_array_fill_one_folder(
     order: tuple[int, ...], encoder: SentenceEncoder, tmp_path: Path
