@@ -18,7 +18,7 @@ FILES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 # A part imports itself and parts before it; those on one line do not know each other.
-LAYERS = "allocator digests errors startup environment|atomic processes registry".split("|")
+LAYERS = "allocator digests errors sizes startup environment|atomic processes registry".split("|")
 LAYERS += "calls|config|functional".split("|")
 LAYERS += ["encoder text"]
 LAYERS += "methods curation encoding|evaluation|training|cli".split("|")
