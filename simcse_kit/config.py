@@ -6,7 +6,6 @@ named flags. Unknown keys are refused. The resolved configuration is written bef
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.registry import closest
+from simcse_kit.sizes import parse_bytes
 
 __all__ = [
     "DataSection",
@@ -28,7 +28,6 @@ __all__ = [
     "TrainingSection",
     "load_config",
     "merge",
-    "parse_bytes",
     "parse_setting",
     "preset_path",
     "presets",
@@ -37,13 +36,6 @@ __all__ = [
 ]
 
 PRESET_FOLDER = Path(__file__).resolve().parent / "presets"
-
-_UNITS = {
-    "": 1,
-    "b": 1,
-    **{f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", start=1)},
-    **{f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", start=1)},
-}
 
 
 class Section(BaseModel):
@@ -273,21 +265,6 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(old, Mapping)
         result[key] = merge(old, value) if both else value  # type: ignore[arg-type]
     return result
-
-
-def parse_bytes(size: str | int) -> int:
-    """A size in bytes: ``"4GB"`` is 4·10⁹, ``"2GiB"`` is 2·2³⁰, a number alone is bytes.
-
-    Raises:
-        ValueError: this is no size above 0.
-    """
-    text = str(size).lower() if isinstance(size, (str, int)) else ""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text)
-    unit = _UNITS.get(match[2]) if match else None
-    count = 0 if match is None or unit is None else int(float(match[1]) * unit)
-    if count < 1:
-        raise ValueError("must be a size such as 4GB, 500MB, 2GiB or a number of bytes")
-    return count
 
 
 def parse_setting(text: str) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from simcse_kit.config import (
     RunConfig,
     load_config,
     merge,
-    parse_bytes,
     parse_setting,
     preset_path,
     presets,
 )
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods import build_config
+from simcse_kit.sizes import parse_bytes
 
 
 def put(path: Path, text: str) -> Path:

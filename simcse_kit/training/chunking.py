@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 import transformers
 
-from simcse_kit.config import TrainingSection, parse_bytes
+from simcse_kit.config import TrainingSection
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods.base import Method
 from simcse_kit.methods.batch import Batch
 from simcse_kit.methods.options import MethodConfig
 from simcse_kit.processes import ALONE, Processes
+from simcse_kit.sizes import parse_bytes
 from simcse_kit.training.folder import keep_chunks
 from simcse_kit.training.gradient_cache import GradientCache
 from simcse_kit.training.memory import MemoryPlan, plan_memory
