@@ -178,6 +178,7 @@ def test_train_prints_one_json_document(
         "best_score",
         "best_step",
         "truncated",
+        "unknown",
         "skipped",
         "collapse",
         "made_with",
