@@ -179,6 +179,7 @@ def test_train_prints_one_json_document(
         "best_step",
         "undefined",
         "truncated",
+        "unknown",
         "skipped",
         "collapse",
         "made_with",
