@@ -279,7 +279,7 @@ def test_naming_the_columns_helps(
     ("name", "content", "said", "renamed"),
     [
         ("a.csv", "sent0\tsent1\na\tb\n", "suffix .tsv", "a.tsv"),
-        ("a.txt", gzip.compress(b"a\n"), "does not end in .gz; rename it", "a.txt.gz"),
+        ("a.txt", gzip.compress(b"a\n", mtime=0), "does not end in .gz; rename it", "a.txt.gz"),
         ("a.jsonl", '["a", "b"]', "rename it to .json", "a.json"),
         ("a.json", '{"text": "a"}\n{"text": "b"}\n', "rename the file to .jsonl", "a.jsonl"),
         ("a.text", "a\n", "rename it if it is one of these", "a.txt"),
