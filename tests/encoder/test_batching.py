@@ -20,6 +20,7 @@ from simcse_kit.encoder.engines.export import export_encoder
 from simcse_kit.encoder.packing import interface
 from simcse_kit.encoder.packing.batching import Batching, UnpackableError, Unpacked
 from simcse_kit.encoder.packing.probe import find_batching
+from simcse_kit.encoder.state import usual_state
 from simcse_kit.errors import ModelError
 from simcse_kit.methods import METHODS, build_config
 from simcse_kit.methods.diffcse import _Discriminator
@@ -182,6 +183,19 @@ def test_packing_stops_where_it_is_not_possible(
     np.testing.assert_allclose(encoder(ids, mask).detach().numpy(), expected, atol=1e-6)
 
 
+def test_other_attention_than_that_of_torch_is_kept(
+    made: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = SentenceEncoder.load(made("llama"))
+    expected = encoder.encode(SENTENCES)
+    encoder = SentenceEncoder.load(made("llama"))
+    encoder.backbone.set_attn_implementation("eager")
+    with caplog.at_level(logging.INFO):
+        np.testing.assert_allclose(encoder.encode(SENTENCES), expected, atol=1e-5)
+    assert "llama runs with 'eager' attention only: batches are padded" in caplog.text
+    assert encoder.backbone.config._attn_implementation == "eager"
+
+
 def test_masks_that_are_no_window() -> None:
     seen = torch.ones(6, 6, dtype=torch.bool).tril()
     assert interface._reach_of(seen) == interface._Reach(None, 0)
@@ -309,6 +323,15 @@ STATES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "default device": default_device,
     "inference mode": torch.inference_mode,
 }
+
+
+def test_usual_state() -> None:
+    with default_device(), torch.autocast("cpu", torch.bfloat16):
+        with usual_state(torch.device("cpu")):
+            assert torch.ones(2).device.type == "cpu"
+            assert not torch.is_autocast_enabled("cpu")
+        assert torch.ones(2).device.type == "meta"
+        assert torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize("state", STATES)
