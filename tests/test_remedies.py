@@ -130,7 +130,12 @@ def wrong(where: str, text: str) -> list[str]:
         if name not in FILES and not key_exists(key):
             found.append(f"{where}: there is no key {key}")
     for setting in re.findall(r"--set ([a-z_.]+=[^\s,;)(`\0]+)", text):
-        if GAP not in setting and not setting.partition("=")[2].isupper() and not takes(setting):
+        if (
+            GAP not in setting
+            and "%" not in setting
+            and not setting.partition("=")[2].isupper()
+            and not takes(setting)
+        ):
             found.append(f"{where}: --set {setting} is refused")
     for extra in re.findall(r"simcse-kit\[([a-z-]+)\]", text):
         if extra not in extras():

@@ -220,6 +220,10 @@ def _find(arrow: Path) -> CorpusRecord | None:
     if not os.path.lexists(arrow) and not os.path.lexists(manifest):
         return None
     record = None
+    for path in (manifest, arrow):
+        if os.path.lexists(path) and not is_own_file(path):
+            with suppress(OSError):
+                path.unlink()
     if is_own_file(manifest) and is_own_file(arrow):
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             record = CorpusRecord.from_json(manifest.read_text(encoding="utf-8"))

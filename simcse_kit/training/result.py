@@ -185,5 +185,5 @@ def _summary(
     elif result.undefined is not None:
         rows["Best"] = f"not known: {result.undefined}; the last state was kept"
     for name in method.companions():
-        rows[f"Encoder `{name}`"] = f"in the folder `{name}/` of this one; it opens like this one"
+        rows[f"Encoder {name}"] = f"in the folder {name}/ of this one; it opens like this one"
     return rows

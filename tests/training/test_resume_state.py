@@ -46,7 +46,8 @@ def test_resumed_equals_uninterrupted(
     interrupt(config, monkeypatch, share=10.5 / 12)
     cut = train(config, resume=True)
     assert timeless(cut.output) == timeless(whole.output)
-    clustered = ["prototype_loss" in row for row in timeless(whole.output) if "loss" in row]
+    rows = [dict(row) for row in timeless(whole.output)]
+    clustered = ["prototype_loss" in row for row in rows if "loss" in row]
     assert any(clustered) == (name == "prototypical")
     for file in ("model.safetensors", "checkpoints/checkpoint-12/model.safetensors"):
         assert same_weights(cut.output / file, whole.output / file)
