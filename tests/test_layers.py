@@ -18,8 +18,8 @@ FILES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 # A part imports itself and parts before it; those on one line do not know each other.
-LAYERS = "allocator digests errors startup environment|atomic processes registry".split("|")
-LAYERS += "calls|config|functional".split("|")
+LAYERS = "allocator digests errors progress startup environment".split("|")
+LAYERS += "atomic processes registry|calls|config|functional".split("|")
 LAYERS += ["encoder text"]
 LAYERS += "methods curation encoding|evaluation|training|cli".split("|")
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer.split()}

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from simcse_kit.errors import ConfigError, MissingExtraError, ModelError
 from simcse_kit.evaluation.embed import Encoder
+from simcse_kit.progress import progress_bar
 
 __all__ = ["EmbeddingServer", "is_external", "open_external"]
 
@@ -106,15 +106,13 @@ class EmbeddingServer:
 
         Args:
             sentences: in any number.
-            progress: a bar on stderr, on a terminal.
+            progress: a bar on a terminal or in a notebook.
 
         Raises:
             ModelError: the server refuses, cannot be reached, or answers something else.
         """
         rows: list[NDArray[np.float32]] = []
-        with tqdm(
-            total=len(sentences), desc="server", unit=" texts", disable=None if progress else True
-        ) as bar:
+        with progress_bar(len(sentences), shown=progress, desc="server", unit=" texts") as bar:
             for start in range(0, len(sentences), self._batch_size):
                 part = sentences[start : start + self._batch_size]
                 rows += self._vectors(self._post({"model": self._model, "input": part}), len(part))
