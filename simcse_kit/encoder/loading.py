@@ -22,6 +22,7 @@ from simcse_kit.encoder.recipe import (
 )
 from simcse_kit.encoder.sources import resolve_model
 from simcse_kit.encoder.template import check_template
+from simcse_kit.encoder.threads import on_own_thread
 from simcse_kit.errors import ConfigError, ModelError
 
 __all__ = ["DEFAULT_POOLING", "load_parts"]
@@ -54,6 +55,18 @@ def load_parts(
     if pooling is not None:
         check_pooling(pooling)
     folder = resolve_model(path_or_name, trust_remote_code=trust_remote_code)
+    return on_own_thread(
+        lambda: _parts_of(folder, pooling, max_length, template, trust_remote_code)
+    )
+
+
+def _parts_of(
+    folder: Path,
+    pooling: str | None,
+    max_length: int | None,
+    template: str | None,
+    trust_remote_code: bool,
+) -> dict[str, Any]:
     recipe = read_recipe(folder)
     exported = (folder / ENGINE_FILE).exists()
     if template is not None:

@@ -60,8 +60,9 @@ def staged_folder(folder: Path) -> Iterator[Path]:
             for leftover in place.glob(f".{glob.escape(folder.name)}.saving-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.saving-", dir=home))
-    except OSError as error:
-        raise ModelError(f"{folder} cannot be written: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"{str(folder)!r} cannot be written: {reason}") from None
     try:
         yield staging
         # mkdtemp and safetensors make files for the owner alone.
@@ -97,7 +98,9 @@ def write_settings(encoder: SentenceEncoder, staging: Path, card: str) -> None:
         part = _add(staging, modules, "WeightedLayerPooling")
         settings = {"word_embedding_dimension": hidden, "layer_start": 0}
         _write_json(part / "config.json", settings | {"num_hidden_layers": layers})
-        weights = torch.tensor(layer_weights(encoder.pooling, layers))
+        weights = torch.tensor(
+            layer_weights(encoder.pooling, layers), dtype=torch.float32, device="cpu"
+        )
         save_file({"layer_weights": weights}, part / "model.safetensors")
     part = _add(staging, modules, "Pooling")
     mode = _st_mode(encoder.pooling)

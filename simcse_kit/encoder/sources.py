@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from simcse_kit.encoder.fingerprint import fingerprint
+from simcse_kit.encoder.inputs import path_text
 from simcse_kit.errors import ModelError
 
 __all__ = ["EMBEDDED", "resolve_model"]
@@ -31,9 +32,10 @@ def resolve_model(name: str | os.PathLike[str], *, trust_remote_code: bool = Fal
         trust_remote_code: fetch the repository's Python files as well.
 
     Raises:
+        ConfigError: the name is no text.
         ModelError: nothing of that name here, and the Hub has none or cannot be reached.
     """
-    text = os.fspath(name)
+    text = path_text(name, "the model")
     if text in EMBEDDED:
         return _checked(text)
     try:

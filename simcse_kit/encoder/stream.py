@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -15,14 +16,12 @@ from torch.nn.functional import normalize as unit_length
 
 from simcse_kit.allocator import give_back
 from simcse_kit.encoder.batching import grouped
-from simcse_kit.encoder.inference import (
-    check_sizes,
-    checked_texts,
-    progress_bar,
-    vectors_of_rows,
-    warn_of_cut,
-)
+from simcse_kit.encoder.forks import require_same_process
+from simcse_kit.encoder.inference import ENCODE_BAR, vectors_of_rows, warn_of_cut
+from simcse_kit.encoder.inputs import check_sizes, check_switches, texts_one_by_one, whole_number
 from simcse_kit.encoder.precision.lower import Precision, check_precision
+from simcse_kit.errors import ConfigError
+from simcse_kit.progress import progress_bar
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -78,7 +77,11 @@ def stream_vectors(
         progress: a bar on stderr.
         total: number of sentences of all groups, if known.
     """
-    check_sizes(chunk=chunk, batch_size=batch_size, token_budget=token_budget)
+    check_sizes(chunk=chunk, optional=False)
+    check_sizes(batch_size=batch_size, token_budget=token_budget)
+    check_switches(normalize=normalize, progress=progress)
+    if total is not None and (whole_number(total) is None or total < 0):
+        raise ConfigError(f"encode(total={total!r}); it must be a number of sentences")
     if max_length is not None:
         encoder.checked_length(max_length)
     check_precision(encoder, precision)
@@ -89,7 +92,7 @@ def stream_vectors(
         normalize=encoder.normalize if normalize is None else normalize,
         # The mean speed: that of the moment is the length of the moment's sentences, since each
         # chunk begins with its longest.
-        bar=progress_bar(total, shown=progress, smoothing=0),
+        bar=progress_bar(total, shown=progress, smoothing=0, **ENCODE_BAR),
         batch_size=batch_size,
         token_budget=token_budget,
         precision=precision,
@@ -106,6 +109,7 @@ def _stream(
     **sizes: Any,
 ) -> Iterator[NDArray[np.float32]]:
     seen = cut = 0
+    process = os.getpid()
     given_back = time.monotonic()
 
     def tokenized(texts: list[str]) -> _Chunk:
@@ -124,7 +128,7 @@ def _stream(
             vectors = vectors_of_rows(encoder, current.rows, on_done=bar.update, **sizes)
             bar.update(len(current.index) - len(current.rows))
             seen, cut = seen + len(current.rows), cut + current.cut
-            result = vectors[torch.tensor(current.index)]
+            result = vectors[torch.tensor(current.index, dtype=torch.int64, device=vectors.device)]
             if normalize:
                 result = unit_length(result, dim=1)
             if pending is not None:
@@ -134,9 +138,9 @@ def _stream(
                 give_back()
                 given_back = time.monotonic()
             yield result.cpu().numpy()
+            require_same_process(process, "this stream of vectors")
     warn_of_cut(cut, seen, max_length or encoder.max_length)
 
 
 def _chunks(sentences: Iterable[str], size: int) -> Iterator[list[str]]:
-    checked = (checked_texts([text], first=n)[0] for n, text in enumerate(sentences))
-    return grouped(checked, size, _CHUNK_CHARACTERS)
+    return grouped(texts_one_by_one(sentences), size, _CHUNK_CHARACTERS)

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from simcse_kit.encoder.inputs import path_text
 from simcse_kit.environment import environment
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.beyond_sts.base import BeyondTask
@@ -81,7 +82,11 @@ def evaluate(
         MissingExtraError: a task needs scikit-learn.
         ModelError: ``encode`` gave something other than (n, d) finite, non-zero vectors.
     """
-    if resamples:
+    if isinstance(tasks, Mapping) and not tasks:
+        raise ConfigError("no task is given; give 'sts', task names, or files of graded pairs")
+    if data is not None:
+        path_text(data, "data")
+    if not isinstance(resamples, int) or resamples:
         check_settings(resamples, LEVEL)
     start = time.perf_counter()
     every = tasks if isinstance(tasks, Mapping) else load_all_tasks(tasks, data)
@@ -182,8 +187,12 @@ def _listed(tasks: str | Path | Sequence[str | Path]) -> list[str]:
     if isinstance(tasks, str | Path):
         # a file whose name holds a comma is one entry
         given = [str(tasks)] if _exists(tasks) else str(tasks).split(",")
-    else:
+    elif isinstance(tasks, list | tuple) and all(isinstance(entry, str | Path) for entry in tasks):
         given = map(str, tasks)
+    else:
+        raise ConfigError(
+            f"tasks are {' '.join(repr(tasks).split()):.60}; give a name, a path, or a list of them"
+        )
     return [entry for entry in map(str.strip, given) if entry]
 
 

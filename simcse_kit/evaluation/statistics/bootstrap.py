@@ -180,8 +180,8 @@ def check_settings(resamples: int, level: float) -> None:
     Raises:
         ConfigError: fewer than 100 resamples, or a level that is not between 0 and 1.
     """
-    if resamples < 100:
-        raise ConfigError(f"resamples is {resamples}; give 100 or more, {RESAMPLES} as a rule")
+    if not isinstance(resamples, int | np.integer) or resamples < 100:
+        raise ConfigError(f"resamples is {resamples!r}; give 100 or more, {RESAMPLES} as a rule")
     if not 0 < level < 1:
         raise ConfigError(f"level is {level}; allowed: 0 < level < 1, such as 0.95")
 
