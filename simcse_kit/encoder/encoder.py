@@ -15,7 +15,7 @@ from torch.nn.functional import normalize as unit_length
 
 from simcse_kit.encoder import backbone as hf
 from simcse_kit.encoder.alter import Alter, altered
-from simcse_kit.encoder.dense import Dense
+from simcse_kit.encoder.dense import Dense, Truncation
 from simcse_kit.encoder.engines.base import Engine
 from simcse_kit.encoder.inference import compute_vectors, token_ids
 from simcse_kit.encoder.inputs import (
@@ -222,12 +222,19 @@ class SentenceEncoder(nn.Module):
         """Put ``dense`` behind all there is after pooling, before unit length.
 
         Raises:
-            ModelError: it takes another width than :attr:`embedding_dim`.
+            ModelError: it takes another width than :attr:`embedding_dim`, or the vectors are
+                truncated.
         """
         if dense.in_features != self.embedding_dim:
             raise ModelError(
                 f"a Dense stage takes {dense.in_features} dimensions, and this encoder gives "
                 f"{self.embedding_dim}; fit it on vectors of this encoder"
+            )
+        if self.head is not None and isinstance(self.head[-1], Truncation):
+            raise ModelError(
+                f"the encoder truncates its vectors to {self.embedding_dim} dimensions, after "
+                "which no stage can be saved; remove truncate_dim from "
+                "config_sentence_transformers.json of its folder"
             )
         if self.head is None:
             self.set_head(dense)

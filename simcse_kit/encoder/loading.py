@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from simcse_kit.encoder import backbone as hf
-from simcse_kit.encoder.dense import Dense
+from simcse_kit.encoder.dense import Dense, Truncation
 from simcse_kit.encoder.pooling import HEAD_POOLINGS, check_pooling
 from simcse_kit.encoder.reading import read_object
 from simcse_kit.encoder.recipe import (
@@ -85,13 +85,14 @@ def _parts_of(
         vocabulary=backbone.get_input_embeddings().num_embeddings,
         trust_remote_code=trust_remote_code,
     )
-    _check_widths(folder, stages, backbone.config.hidden_size)
+    width = _check_widths(folder, stages, backbone.config.hidden_size)
+    end = _truncation(recipe, width)
     return {
         "backbone": backbone,
         "tokenizer": tokenizer,
         "pooling": chosen,
-        "head": nn.Sequential(*stages) if stages else None,
-        "normalize": recipe.normalize,
+        "head": nn.Sequential(*stages, *end) if stages or end else None,
+        "normalize": recipe.normalize and not end,
         "max_length": _length(folder, recipe, hf.position_limit(backbone))
         if max_length is None
         else max_length,
@@ -126,7 +127,8 @@ def _exported_parts(
         ),
         "pooling": recipe.pooling,
         "head": nn.Sequential(*recipe.stages) if recipe.stages else None,
-        "normalize": recipe.normalize,
+        # Of a truncated vector the graph has done it.
+        "normalize": recipe.normalize and recipe.truncate_dim is None,
         "max_length": _length(folder, recipe, limit) if max_length is None else max_length,
         "lowercase": recipe.lowercase,
         "prompt": recipe.prompt,
@@ -136,7 +138,18 @@ def _exported_parts(
     }
 
 
-def _check_widths(folder: Path, stages: list[Dense], width: int) -> None:
+def _truncation(recipe: Recipe, width: int) -> list[Truncation]:
+    """What ends the head where the folder asks for fewer dimensions than there are.
+
+    sentence-transformers truncates last of all, and does not normalise again.
+    """
+    if recipe.truncate_dim is None or recipe.truncate_dim >= width:
+        return []
+    return [Truncation(width, recipe.truncate_dim, unit=recipe.normalize)]
+
+
+def _check_widths(folder: Path, stages: list[Dense], width: int) -> int:
+    """The width of the vectors after the stages."""
     for stage in stages:
         if stage.in_features != width:
             raise ModelError(
@@ -144,6 +157,7 @@ def _check_widths(folder: Path, stages: list[Dense], width: int) -> None:
                 f"{width}; its files do not belong together"
             )
         width = stage.out_features
+    return width
 
 
 def _length(folder: Path, recipe: Recipe, limit: int | None) -> int | None:
