@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize as unit_length
 
 from simcse_kit.encoder import backbone as hf
+from simcse_kit.encoder.adapters import transformer_folder
 from simcse_kit.encoder.alter import Alter, altered
 from simcse_kit.encoder.dense import Dense, Truncation
 from simcse_kit.encoder.engines.base import Engine
@@ -39,7 +40,6 @@ from simcse_kit.encoder.pooling import (
     pool_packed,
 )
 from simcse_kit.encoder.precision.lower import Precision, check_precision
-from simcse_kit.encoder.recipe import read_recipe
 from simcse_kit.encoder.state import usual_state
 from simcse_kit.encoder.stream import CHUNK, stream_vectors
 from simcse_kit.encoder.template import Template
@@ -271,7 +271,7 @@ class SentenceEncoder(nn.Module):
         """
         if self.source is None:
             raise ModelError("this encoder was not opened from a folder, so it has no MLM head")
-        return hf.load_masked_lm(read_recipe(self.source).transformer, self.backbone)
+        return hf.load_masked_lm(transformer_folder(self.source), self.backbone)
 
     # ---------------------------------------------------------------- computing
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from simcse_kit.encoder import backbone as hf
+from simcse_kit.encoder.adapters import find_adapter, merge_adapter, tokenizer_folder
 from simcse_kit.encoder.dense import Dense, Truncation
 from simcse_kit.encoder.pooling import HEAD_POOLINGS, check_pooling
 from simcse_kit.encoder.reading import read_object
@@ -68,6 +69,13 @@ def _parts_of(
     trust_remote_code: bool,
 ) -> dict[str, Any]:
     recipe = read_recipe(folder)
+    adapter = find_adapter(recipe.transformer, trust_remote_code=trust_remote_code)
+    weights, home = recipe.transformer, folder
+    if adapter is not None:
+        base = read_recipe(adapter.base)
+        weights = base.transformer
+        if recipe.pooling is None:  # only the adapter, without a recipe
+            recipe, home = base, adapter.base
     exported = (folder / ENGINE_FILE).exists()
     if template is not None:
         if exported and template != recipe.template:
@@ -78,10 +86,12 @@ def _parts_of(
         recipe.template = template
     if exported:
         return _exported_parts(folder, recipe, pooling, max_length, trust_remote_code)
-    chosen, stages = _choose_pooling(folder, recipe, pooling)
-    backbone = hf.load_backbone(recipe.transformer, trust_remote_code=trust_remote_code)
+    chosen, stages = _choose_pooling(home, recipe, pooling)
+    backbone = hf.load_backbone(weights, trust_remote_code=trust_remote_code)
+    if adapter is not None:
+        backbone = merge_adapter(adapter, backbone, pooler=chosen in HEAD_POOLINGS)
     tokenizer = hf.load_tokenizer(
-        recipe.transformer,
+        weights if adapter is None else tokenizer_folder(adapter, weights),
         vocabulary=backbone.get_input_embeddings().num_embeddings,
         trust_remote_code=trust_remote_code,
     )

@@ -22,6 +22,7 @@ from simcse_kit.encoder.reading import check_finite, inside, read_json, read_obj
 from simcse_kit.errors import ModelError
 
 __all__ = [
+    "ADAPTER_FILE",
     "ENGINE_FILE",
     "ST_POOLINGS",
     "TEMPLATE_POOLING",
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 # A folder with this file holds an exported graph in place of weights.
 ENGINE_FILE = "engine.json"
+# A folder with this file holds changes of another model's weights.
+ADAPTER_FILE = "adapter_config.json"
 # Our pooling for each token pooling of sentence-transformers.
 ST_POOLINGS = {"cls": "cls_before_pooler", "mean": "mean", "max": "max", "lasttoken": "last_token"}
 # Ours alone: sentence-transformers cannot put text behind a sentence, and refuses the name.
@@ -103,7 +106,8 @@ def read_recipe(folder: Path) -> Recipe:
     recipe = Recipe(transformer=folder)
     path = folder / "modules.json"
     if not path.exists():
-        read_object(folder / "config.json")
+        if not (folder / ADAPTER_FILE).exists():  # its model has the configuration
+            read_object(folder / "config.json")
         return recipe
     modules = read_json(path)
     if not isinstance(modules, list) or not all(isinstance(entry, dict) for entry in modules):

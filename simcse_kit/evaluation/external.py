@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simcse_kit.errors import ConfigError, MissingExtraError, ModelError
+from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.evaluation.embed import Encoder
+from simcse_kit.evaluation.sentence_transformer import SentenceTransformersModel
 from simcse_kit.progress import progress_bar
 
 __all__ = ["EmbeddingServer", "is_external", "open_external"]
@@ -41,22 +42,13 @@ def open_external(name: str) -> Encoder:
 
     Raises:
         MissingExtraError: sentence-transformers is not installed.
-        ModelError: there is no such sentence-transformers model.
+        ModelError: there is no such sentence-transformers model, or it is damaged.
         ConfigError: the address is none.
     """
     if name.startswith(_SERVER):
         url = os.environ.get(_URL, _DEFAULT_URL)
         return EmbeddingServer(name.removeprefix(_SERVER), url, key=os.environ.get(_KEY))
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise MissingExtraError(name, "sentence-transformers") from None
-    try:
-        model: Encoder = SentenceTransformer(name.removeprefix(_ST))
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"sentence-transformers cannot open {name!r}: {reason}") from error
-    return model
+    return SentenceTransformersModel(name.removeprefix(_ST))
 
 
 class EmbeddingServer:
