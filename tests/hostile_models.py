@@ -262,7 +262,7 @@ CASES: dict[str, Case] = {
     "pickled weights under another name": Case(pickled("model.pt"), "has no model.safetensors"),
     "pickled shards": Case(pickled_shard, "'weights.bin' is no safetensors file of this folder"),
     "a pickle called safetensors": Case(pickle_as_safetensors, "{folder}"),
-    "an adapter": Case(text("adapter_config.json", "{}"), "holds a PEFT adapter"),
+    "an adapter": Case(text("adapter_config.json", "{}"), "peft_type is None"),
     # ---- code
     "code for the model": Case(own_code("config.json", "AutoModel"), "own Python code"),
     "code for the configuration": Case(own_code("config.json", "AutoConfig"), "own Python code"),

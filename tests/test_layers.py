@@ -18,7 +18,7 @@ FILES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 # A part imports itself and parts before it; those on one line do not know each other.
-LAYERS = "allocator digests errors sizes startup environment visible".split("|")
+LAYERS = "allocator digests errors progress sizes startup environment visible".split("|")
 LAYERS += ["atomic locks places processes registry"]
 LAYERS += "calls|config|functional".split("|")
 LAYERS += ["encoder text"]

@@ -131,7 +131,7 @@ def mine(
         mining: what is taken.
         candidates: more texts that negatives may be.
         overwrite: an existing ``output`` may be replaced.
-        progress: bars on stderr, on a terminal.
+        progress: bars on a terminal or in a notebook.
 
     Raises:
         ConfigError: the output cannot be written.

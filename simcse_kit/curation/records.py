@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.progress import progress_bar
 from simcse_kit.registry import closest
 from simcse_kit.text.files import Format, check_file, format_of
 from simcse_kit.text.json_rows import json_records
@@ -206,11 +207,9 @@ class Records:
 
 @contextmanager
 def reading(paths: Iterable[str | Path]) -> Iterator[OnBytes]:
-    """A bar on stderr, after two seconds, on a terminal; it is told of the bytes read."""
-    from tqdm import tqdm
-
+    """A bar over the bytes read, on a terminal or in a notebook, after two seconds."""
     total = sum(Path(path).stat().st_size for path in paths if Path(path).is_file())
-    with tqdm(total=total, desc="reading", unit="B", unit_scale=True, disable=None, delay=2) as bar:
+    with progress_bar(total, desc="reading", unit="B", unit_scale=True, delay=2) as bar:
         yield bar.update
 
 

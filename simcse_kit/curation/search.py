@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from simcse_kit.errors import ConfigError, MissingExtraError
+from simcse_kit.progress import progress_bar
 
 __all__ = ["Found", "approximate_top_k", "require_faiss", "top_k"]
 
@@ -38,22 +39,18 @@ def top_k(
         keys: ``(m, d)``.
         k: 1 to m.
         tile: queries and keys that are compared at a time.
-        progress: a bar on stderr, after two seconds, on a terminal.
+        progress: a bar on a terminal or in a notebook, after two seconds.
 
     Raises:
         ConfigError: ``k`` is not 1 to m.
     """
-    from tqdm import tqdm
-
     _check(k, len(keys))
     every, against = torch.from_numpy(queries), torch.from_numpy(keys)
     scores = np.empty((len(queries), k), dtype=np.float32)
     rows = np.empty((len(queries), k), dtype=np.int64)
     with (
         torch.inference_mode(),
-        tqdm(
-            total=len(queries), desc="searching", disable=None if progress else True, delay=2
-        ) as bar,
+        progress_bar(len(queries), shown=progress, desc="searching", delay=2) as bar,
     ):
         for start in range(0, len(queries), tile[0]):
             part = every[start : start + tile[0]]

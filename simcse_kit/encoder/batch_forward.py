@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from simcse_kit.encoder.alter import Alter, altered
+from simcse_kit.encoder.forks import PREPARING
 from simcse_kit.encoder.packing.batching import Batching, UnpackableError, Unpacked
 from simcse_kit.encoder.packing.layout import MULTIPLE, pack
 from simcse_kit.encoder.pooling import LAYER_POOLINGS, pool
@@ -23,9 +23,6 @@ __all__ = ["find_batching_once", "pooled_batch", "require_padding", "stop_packin
 
 logger = logging.getLogger(__name__)
 
-# A probe changes the attention of a model for a moment, and several threads may share the model.
-_PROBING = Lock()
-
 
 def find_batching_once(encoder: SentenceEncoder) -> Batching:
     """How the batches of an encoder run; tried at the first call.
@@ -35,7 +32,8 @@ def find_batching_once(encoder: SentenceEncoder) -> Batching:
     """
     from simcse_kit.encoder.packing.probe import find_batching
 
-    with _PROBING:
+    # A probe changes the attention of a model for a moment, and several threads may share it.
+    with PREPARING:
         if encoder.known_batching is None:
             found = find_batching(encoder.backbone, encoder.tokenizer.pad_token_id)
             encoder.known_batching = found

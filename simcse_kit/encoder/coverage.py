@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from simcse_kit.encoder.inference import tokenizing
+from simcse_kit.encoder.forks import TOKENIZING
 from simcse_kit.encoder.token_counts import shown
 from simcse_kit.errors import DataError
 
@@ -115,10 +115,10 @@ def _known_characters(tokenizer: Any, texts: list[str]) -> list[Sequence[bool]]:
     unknown_id = tokenizer.unk_token_id
     if not tokenizer.is_fast:
         # Without offsets: the share of known tokens, from the left.
-        with tokenizing():
+        with TOKENIZING:
             rows = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         return [_by_share(text, row, unknown_id) for text, row in zip(texts, rows, strict=True)]
-    with tokenizing():
+    with TOKENIZING:
         encoded = tokenizer(
             texts,
             add_special_tokens=False,

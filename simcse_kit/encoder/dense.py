@@ -1,14 +1,15 @@
-"""The feed-forward stage after pooling, in the form that sentence-transformers calls ``Dense``."""
+"""The stages after pooling: feed-forward (``Dense`` of sentence-transformers), and truncation."""
 
 from __future__ import annotations
 
 from typing import cast
 
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from simcse_kit.errors import ModelError
 
-__all__ = ["ACTIVATIONS", "Dense"]
+__all__ = ["ACTIVATIONS", "Dense", "Truncation"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "identity": nn.Identity,
@@ -61,3 +62,29 @@ class Dense(nn.Module):
             and self.in_features == self.out_features
             and self.linear.bias is not None
         )
+
+
+class Truncation(nn.Module):
+    """The first dimensions of the vectors, as ``truncate_dim`` of sentence-transformers asks for.
+
+    It ends a head. Training such an encoder trains the truncated vectors.
+
+    Args:
+        in_features: size of the incoming vectors.
+        out_features: how many dimensions are kept.
+        unit: scale the vectors to unit length before; what is left is shorter.
+    """
+
+    activation_name = "truncated"
+    is_mlp_head = False
+
+    def __init__(self, in_features: int, out_features: int, *, unit: bool = False):
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.unit = unit
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """``(n, in_features)`` to ``(n, out_features)``."""
+        vectors = normalize(vectors, dim=1) if self.unit else vectors
+        return vectors[:, : self.out_features]

@@ -14,11 +14,20 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize as unit_length
 
 from simcse_kit.encoder import backbone as hf
+from simcse_kit.encoder.adapters import transformer_folder
 from simcse_kit.encoder.alter import Alter
 from simcse_kit.encoder.batch_forward import find_batching_once, pooled_batch, require_padding
-from simcse_kit.encoder.dense import Dense
+from simcse_kit.encoder.dense import Dense, Truncation
 from simcse_kit.encoder.engines.base import Engine
-from simcse_kit.encoder.inference import check_sizes, checked_texts, compute_vectors, token_ids
+from simcse_kit.encoder.inference import compute_vectors, token_ids
+from simcse_kit.encoder.inputs import (
+    check_sizes,
+    check_switches,
+    checked_texts,
+    path_text,
+    texts_one_by_one,
+    whole_number,
+)
 from simcse_kit.encoder.loading import DEFAULT_POOLING, load_parts
 from simcse_kit.encoder.packing.batching import Batching
 from simcse_kit.encoder.packing.families import Block
@@ -32,11 +41,11 @@ from simcse_kit.encoder.pooling import (
     pool_packed,
 )
 from simcse_kit.encoder.precision.lower import Precision, check_precision
-from simcse_kit.encoder.recipe import read_recipe
 from simcse_kit.encoder.similarity import Side, similarity
 from simcse_kit.encoder.stream import CHUNK, stream_vectors
 from simcse_kit.encoder.template import Template
-from simcse_kit.errors import ConfigError, DataError, ModelError
+from simcse_kit.encoder.vectors import known_device, put_on
+from simcse_kit.errors import ConfigError, ModelError
 
 __all__ = ["SentenceEncoder"]
 
@@ -130,6 +139,7 @@ class SentenceEncoder(nn.Module):
             ConfigError: the pooling, the template, the length or the device is none that can be
                 used.
         """
+        place = known_device(device)
         parts = load_parts(
             path_or_name,
             pooling=pooling,
@@ -138,14 +148,9 @@ class SentenceEncoder(nn.Module):
             trust_remote_code=trust_remote_code,
         )
         encoder = cls(**parts).eval()
-        if encoder.engine is not None and torch.device(device or "cpu").type != "cpu":
+        if encoder.engine is not None and place.type != "cpu":
             raise ConfigError(f"{path_or_name} is exported to run on the CPU, not on {device!r}")
-        try:
-            return encoder.to(device or "cpu")
-        # torch tells of an unknown or absent device in several ways.
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise ConfigError(f"device {str(device)!r} cannot be used: {reason}") from error
+        return put_on(encoder, place)
 
     def save(self, folder: str | os.PathLike[str], *, card: str | None = None) -> None:
         """Write the encoder as a folder that this kit, sentence-transformers and AutoModel open.
@@ -159,11 +164,12 @@ class SentenceEncoder(nn.Module):
             card: text of README.md; a short description if not given.
 
         Raises:
+            ConfigError: the folder is no path.
             ModelError: the folder cannot be written.
         """
         from simcse_kit.encoder.persistence import save_encoder
 
-        save_encoder(self, Path(folder), card)
+        save_encoder(self, Path(path_text(folder, "folder")), card)
 
     # ---------------------------------------------------------------- properties
 
@@ -200,8 +206,8 @@ class SentenceEncoder(nn.Module):
         Raises:
             ConfigError: the probability is not in [0, 1).
         """
-        if not 0 <= probability < 1:
-            raise ConfigError(f"dropout is {probability}; allowed: 0 <= p < 1")
+        if not isinstance(probability, int | float | np.floating) or not 0 <= probability < 1:
+            raise ConfigError(f"dropout is {probability!r}; allowed: 0 <= p < 1")
         hf.set_dropout(self.backbone, probability)
 
     def set_head(self, dense: Dense) -> None:
@@ -215,12 +221,19 @@ class SentenceEncoder(nn.Module):
         """Put ``dense`` behind all there is after pooling, before unit length.
 
         Raises:
-            ModelError: it takes another width than :attr:`embedding_dim`.
+            ModelError: it takes another width than :attr:`embedding_dim`, or the vectors are
+                truncated.
         """
         if dense.in_features != self.embedding_dim:
             raise ModelError(
                 f"a Dense stage takes {dense.in_features} dimensions, and this encoder gives "
                 f"{self.embedding_dim}; fit it on vectors of this encoder"
+            )
+        if self.head is not None and isinstance(self.head[-1], Truncation):
+            raise ModelError(
+                f"the encoder truncates its vectors to {self.embedding_dim} dimensions, after "
+                "which no stage can be saved; remove truncate_dim from "
+                "config_sentence_transformers.json of its folder"
             )
         if self.head is None:
             self.set_head(dense)
@@ -258,7 +271,7 @@ class SentenceEncoder(nn.Module):
         require_padding(self, "masked language modelling")
         if self.source is None:
             raise ModelError("this encoder was not opened from a folder, so it has no MLM head")
-        return hf.load_masked_lm(read_recipe(self.source).transformer, self.backbone)
+        return hf.load_masked_lm(transformer_folder(self.source), self.backbone)
 
     # ---------------------------------------------------------------- computing
 
@@ -320,9 +333,13 @@ class SentenceEncoder(nn.Module):
 
         Returns:
             The ids of each sentence, and how many sentences were cut to ``max_length``.
+
+        Raises:
+            DataError: as for :meth:`encode`.
+            ConfigError: a length that is not allowed.
         """
         length = self.max_length if max_length is None else self.checked_length(max_length)
-        texts = [self.prompt + text for text in sentences]
+        texts = [self.prompt + text for text in checked_texts(sentences)]
         if self.lowercase:
             texts = [text.lower() for text in texts]
         if self.template is not None:
@@ -388,7 +405,7 @@ class SentenceEncoder(nn.Module):
                 tells how far its vectors are from those in float32. Its ranges come from the
                 sentences of the first call and are kept until the weights change, so that the
                 vectors of all calls can be compared.
-            progress: a bar on stderr, shown only on a terminal.
+            progress: a bar, on a terminal or in a notebook.
 
         Returns:
             ``(n, embedding_dim)``; ``(embedding_dim,)`` for a single string.
@@ -398,9 +415,10 @@ class SentenceEncoder(nn.Module):
             ConfigError: a length, size or budget that is not allowed, or a precision that this
                 encoder, this CPU or this torch does not serve.
         """
-        if to not in ("numpy", "torch"):
+        if not isinstance(to, str) or to not in ("numpy", "torch"):
             raise ConfigError(f"encode(to={to!r}); allowed: 'numpy', 'torch'")
         check_sizes(batch_size=batch_size, token_budget=token_budget)
+        check_switches(normalize=normalize, progress=progress)
         check_precision(self, precision)
         texts = checked_texts(sentences)
         distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
@@ -458,12 +476,9 @@ class SentenceEncoder(nn.Module):
             ConfigError: as for :meth:`encode`; before anything is read, but for an architecture
                 that int8 does not serve.
         """
-        if isinstance(sentences, str) or not isinstance(sentences, Iterable):
-            kind = type(sentences).__name__
-            raise DataError(f"sentences are {kind}, not an iterable of strings such as a list")
         return stream_vectors(
             self,
-            [sentences],
+            [texts_one_by_one(sentences)],
             chunk=chunk,
             batch_size=batch_size,
             token_budget=token_budget,
@@ -485,7 +500,8 @@ class SentenceEncoder(nn.Module):
             ``(n, m)`` float32; ``(1, 1)`` for two single sentences. A zero vector has cosine 0.
 
         Raises:
-            DataError: an entry is not a string, or the vectors of the sides do not match.
+            DataError: an entry is not a string, or the vectors of the sides do not match or hold
+                NaN or infinity.
         """
         return similarity(self, a, b)
 
@@ -502,7 +518,8 @@ class SentenceEncoder(nn.Module):
         """The length asked for, or the default, held against what the model has positions for."""
         limit = hf.position_limit(self.backbone) if self.engine is None else self.backbone.positions
         if wanted is not None:
-            return hf.check_length(wanted, limit)
+            number = whole_number(wanted)
+            return hf.check_length(wanted if number is None else number, limit)
         # Tokenizers without a limit of their own report an astronomic number.
         own = min(int(self.tokenizer.model_max_length), 10**6)
         return own if limit is None else min(own, limit)

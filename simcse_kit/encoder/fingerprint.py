@@ -25,4 +25,16 @@ def fingerprint(folder: Path) -> str:
     for path in model_files(folder):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
         digest.update(bytes.fromhex(sha256_of(path)))
+    if base := _base_of(folder):
+        digest.update(bytes.fromhex(fingerprint(base)))
     return digest.hexdigest()
+
+
+def _base_of(folder: Path) -> Path | None:
+    """Of an adapter the model that it changes, which is part of what the vectors depend on."""
+    if not (folder / "adapter_config.json").exists():
+        return None
+    from simcse_kit.encoder.adapters import find_adapter
+
+    adapter = find_adapter(folder)
+    return None if adapter is None else adapter.base

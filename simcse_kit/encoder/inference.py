@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from threading import Lock
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from simcse_kit.encoder.batch_forward import stop_packing
 from simcse_kit.encoder.batching import length_sorted_batches, pad_batch
+from simcse_kit.encoder.forks import PREPARING, TOKENIZING, require_usable, torch_threads
 from simcse_kit.encoder.packing.batching import UnpackableError
 from simcse_kit.encoder.packing.layout import MULTIPLE, pack_rows
 from simcse_kit.encoder.packing.model import prepared_blocks
@@ -20,19 +22,15 @@ from simcse_kit.encoder.precision.lower import Precision, lower_blocks
 from simcse_kit.encoder.state import usual_state
 from simcse_kit.encoder.threads import shared_out
 from simcse_kit.encoder.token_counts import count_rows
-from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.progress import progress_bar
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = [
-    "check_sizes",
-    "checked_texts",
     "compute_vectors",
     "evaluation_mode",
-    "progress_bar",
     "token_ids",
-    "tokenizing",
     "vectors_of_rows",
 ]
 
@@ -43,54 +41,10 @@ CUDA_TOKEN_BUDGET = 32768
 SHARED_TOKENS = 512
 # Tokens from which on it pays to lay out the weights anew for oneDNN.
 PREPARE_FROM = 8192
+# How a bar over sentences looks; short jobs have none.
+ENCODE_BAR: dict[str, Any] = {"unit": " sentences", "desc": "encode", "delay": 2}
 # Sentences tokenized in one call; the tokenizer's own objects take kilobytes a sentence.
 TOKENIZE_AT_ONCE = 8192
-# A tokenizer serves one thread at a time, and a stream tokenizes ahead in another one.
-_TOKENIZING = Lock()
-
-
-def checked_texts(sentences: Any, *, first: int = 0) -> list[str]:
-    """The sentences as a list; errors count them from ``first``.
-
-    Raises:
-        DataError: this is no sequence of strings, or a string is not valid Unicode.
-    """
-    if isinstance(sentences, str):
-        sentences = [sentences]
-    if not isinstance(sentences, Iterable):
-        raise DataError(f"sentences are {type(sentences).__name__}, not a string or a sequence")
-    texts = list(sentences)
-    for number, text in enumerate(texts, start=first):
-        if not isinstance(text, str):
-            shown = " ".join(repr(text).split())
-            raise DataError(f"sentence {number} is {type(text).__name__} {shown:.60}, not a string")
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise DataError(
-                    f"sentence {number} holds half a surrogate pair: {text!a:.60}; read the file "
-                    "as UTF-8"
-                ) from None
-    return texts
-
-
-def check_sizes(**sizes: Any) -> None:
-    """Refuse what is no number of sentences or tokens.
-
-    Raises:
-        ConfigError: one is neither None nor a whole number from 1.
-    """
-    for what, value in sizes.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ConfigError(f"encode({what}={value!r}); it must be an integer of at least 1")
-
-
-@contextmanager
-def tokenizing() -> Iterator[None]:
-    """Hold the lock of the tokenizers, which serve one thread at a time."""
-    with _TOKENIZING:
-        yield
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str], length: int) -> tuple[list[list[int]], int]:
@@ -99,7 +53,7 @@ def token_ids(tokenizer: Any, texts: Sequence[str], length: int) -> tuple[list[l
     cut = 0
     for start in range(0, len(texts), TOKENIZE_AT_ONCE):
         part = list(texts[start : start + TOKENIZE_AT_ONCE])
-        with _TOKENIZING:
+        with TOKENIZING:
             encoded = tokenizer(
                 part,
                 truncation=True,
@@ -113,7 +67,7 @@ def token_ids(tokenizer: Any, texts: Sequence[str], length: int) -> tuple[list[l
         if tokenizer.is_fast:
             cut += sum(bool(encoded.encodings[number].overflowing) for number in full)
         elif full:
-            with _TOKENIZING:
+            with TOKENIZING:
                 whole = tokenizer(
                     [part[number] for number in full], truncation=False, verbose=False
                 )
@@ -125,14 +79,38 @@ def token_ids(tokenizer: Any, texts: Sequence[str], length: int) -> tuple[list[l
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Dropout off inside; afterwards every submodule is in the mode it was in."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+    """Dropout off inside; afterwards every submodule is in the mode it was in.
+
+    Several threads may be inside for one module: the last one to leave restores the modes.
+    """
+    with PREPARING:
+        inside = _evaluating.get(module)
+        if inside is None:
+            inside = _evaluating[module] = _Evaluating(
+                [(part, part.training) for part in module.modules()]
+            )
+            module.eval()
+        inside.threads += 1
     try:
         yield
     finally:
-        for part, training in modes:
-            part.training = training
+        with PREPARING:
+            inside.threads -= 1
+            if not inside.threads:
+                del _evaluating[module]
+                for part, training in inside.modes:
+                    part.training = training
+
+
+@dataclass
+class _Evaluating:
+    """Who is inside of :func:`evaluation_mode` for a module, and the modes before."""
+
+    modes: list[tuple[nn.Module, bool]]
+    threads: int = 0
+
+
+_evaluating: WeakKeyDictionary[nn.Module, _Evaluating] = WeakKeyDictionary()
 
 
 @torch.inference_mode()
@@ -149,7 +127,7 @@ def compute_vectors(
     """Vectors ``(n, embedding_dim)`` float32 on the encoder's device, in the order of ``texts``."""
     rows, cut = encoder.tokenize(texts, max_length=max_length)
     count_rows(encoder, texts, rows, cut).say(encoder, max_length or encoder.max_length)
-    with progress_bar(len(rows), shown=progress) as bar:
+    with progress_bar(len(rows), shown=progress, **ENCODE_BAR) as bar:
         return vectors_of_rows(
             encoder,
             rows,
@@ -158,23 +136,6 @@ def compute_vectors(
             precision=precision,
             on_done=bar.update,
         )
-
-
-def progress_bar(total: int | None, *, shown: bool, smoothing: float = 0.3) -> Any:
-    """A bar over sentences on stderr, where that is a terminal; with the time left if ``total`` is
-    known.
-
-    Args:
-        total: number of sentences.
-        shown: False for none.
-        smoothing: weight of the speed of the last moment; 0 for the mean since the start.
-    """
-    from tqdm import tqdm
-
-    off = None if shown else True  # None: where stderr is no terminal
-    return tqdm(
-        total=total, unit=" sentences", desc="encode", disable=off, delay=2, smoothing=smoothing
-    )
 
 
 @torch.inference_mode()
@@ -201,9 +162,10 @@ def vectors_of_rows(
         ``(n, embedding_dim)`` float32 on the encoder's device, in the order of ``rows``.
     """
     device = encoder.device
+    require_usable(device)
     lengths = [len(row) for row in rows]
     tokens = sum(lengths)
-    workers = torch.get_num_threads() if device.type == "cpu" else 1
+    workers = torch_threads() if device.type == "cpu" else 1
     budget = token_budget or (CPU_TOKEN_BUDGET if device.type == "cpu" else CUDA_TOKEN_BUDGET)
     # Small jobs are shared out evenly, and the smallest left to the threads inside torch.
     if token_budget is None and tokens < workers * budget:

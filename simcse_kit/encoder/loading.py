@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from simcse_kit.encoder import backbone as hf
-from simcse_kit.encoder.dense import Dense
+from simcse_kit.encoder.adapters import find_adapter, merge_adapter, tokenizer_folder
+from simcse_kit.encoder.dense import Dense, Truncation
 from simcse_kit.encoder.pooling import HEAD_POOLINGS, check_pooling
 from simcse_kit.encoder.reading import read_object
 from simcse_kit.encoder.recipe import (
@@ -22,6 +23,7 @@ from simcse_kit.encoder.recipe import (
 )
 from simcse_kit.encoder.sources import resolve_model
 from simcse_kit.encoder.template import check_template
+from simcse_kit.encoder.threads import on_own_thread
 from simcse_kit.errors import ConfigError, ModelError
 
 __all__ = ["DEFAULT_POOLING", "load_parts"]
@@ -54,7 +56,26 @@ def load_parts(
     if pooling is not None:
         check_pooling(pooling)
     folder = resolve_model(path_or_name, trust_remote_code=trust_remote_code)
+    return on_own_thread(
+        lambda: _parts_of(folder, pooling, max_length, template, trust_remote_code)
+    )
+
+
+def _parts_of(
+    folder: Path,
+    pooling: str | None,
+    max_length: int | None,
+    template: str | None,
+    trust_remote_code: bool,
+) -> dict[str, Any]:
     recipe = read_recipe(folder)
+    adapter = find_adapter(recipe.transformer, trust_remote_code=trust_remote_code)
+    weights, home = recipe.transformer, folder
+    if adapter is not None:
+        base = read_recipe(adapter.base)
+        weights = base.transformer
+        if recipe.pooling is None:  # only the adapter, without a recipe
+            recipe, home = base, adapter.base
     exported = (folder / ENGINE_FILE).exists()
     if template is not None:
         if exported and template != recipe.template:
@@ -65,20 +86,23 @@ def load_parts(
         recipe.template = template
     if exported:
         return _exported_parts(folder, recipe, pooling, max_length, trust_remote_code)
-    chosen, stages = _choose_pooling(folder, recipe, pooling)
-    backbone = hf.load_backbone(recipe.transformer, trust_remote_code=trust_remote_code)
+    chosen, stages = _choose_pooling(home, recipe, pooling)
+    backbone = hf.load_backbone(weights, trust_remote_code=trust_remote_code)
+    if adapter is not None:
+        backbone = merge_adapter(adapter, backbone, pooler=chosen in HEAD_POOLINGS)
     tokenizer = hf.load_tokenizer(
-        recipe.transformer,
+        weights if adapter is None else tokenizer_folder(adapter, weights),
         vocabulary=backbone.get_input_embeddings().num_embeddings,
         trust_remote_code=trust_remote_code,
     )
-    _check_widths(folder, stages, backbone.config.hidden_size)
+    width = _check_widths(folder, stages, backbone.config.hidden_size)
+    end = _truncation(recipe, width)
     return {
         "backbone": backbone,
         "tokenizer": tokenizer,
         "pooling": chosen,
-        "head": nn.Sequential(*stages) if stages else None,
-        "normalize": recipe.normalize,
+        "head": nn.Sequential(*stages, *end) if stages or end else None,
+        "normalize": recipe.normalize and not end,
         "max_length": _length(folder, recipe, hf.position_limit(backbone))
         if max_length is None
         else max_length,
@@ -113,7 +137,8 @@ def _exported_parts(
         ),
         "pooling": recipe.pooling,
         "head": nn.Sequential(*recipe.stages) if recipe.stages else None,
-        "normalize": recipe.normalize,
+        # Of a truncated vector the graph has done it.
+        "normalize": recipe.normalize and recipe.truncate_dim is None,
         "max_length": _length(folder, recipe, limit) if max_length is None else max_length,
         "lowercase": recipe.lowercase,
         "prompt": recipe.prompt,
@@ -123,7 +148,18 @@ def _exported_parts(
     }
 
 
-def _check_widths(folder: Path, stages: list[Dense], width: int) -> None:
+def _truncation(recipe: Recipe, width: int) -> list[Truncation]:
+    """What ends the head where the folder asks for fewer dimensions than there are.
+
+    sentence-transformers truncates last of all, and does not normalise again.
+    """
+    if recipe.truncate_dim is None or recipe.truncate_dim >= width:
+        return []
+    return [Truncation(width, recipe.truncate_dim, unit=recipe.normalize)]
+
+
+def _check_widths(folder: Path, stages: list[Dense], width: int) -> int:
+    """The width of the vectors after the stages."""
     for stage in stages:
         if stage.in_features != width:
             raise ModelError(
@@ -131,6 +167,7 @@ def _check_widths(folder: Path, stages: list[Dense], width: int) -> None:
                 f"{width}; its files do not belong together"
             )
         width = stage.out_features
+    return width
 
 
 def _length(folder: Path, recipe: Recipe, limit: int | None) -> int | None:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from simcse_kit.atomic import sync_folder
-from simcse_kit.encoder.dense import Dense
+from simcse_kit.encoder.dense import Dense, Truncation
 from simcse_kit.encoder.pooling import HEAD_POOLINGS, LAYER_POOLINGS
 from simcse_kit.encoder.recipe import ST_POOLINGS, TEMPLATE_POOLING, layer_weights
 from simcse_kit.encoder.template import SENTENCE
@@ -73,8 +73,9 @@ def _staged(folder: Path) -> Iterator[Path]:
             for leftover in place.glob(f".{glob.escape(folder.name)}.saving-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.saving-", dir=home))
-    except OSError as error:
-        raise ModelError(f"{folder} cannot be written: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"{str(folder)!r} cannot be written: {reason}") from None
     try:
         yield staging
         # mkdtemp and safetensors make files for the owner alone.
@@ -110,7 +111,9 @@ def write_settings(encoder: SentenceEncoder, staging: Path, card: str) -> None:
         part = _add(staging, modules, "WeightedLayerPooling")
         settings = {"word_embedding_dimension": hidden, "layer_start": 0}
         _write_json(part / "config.json", settings | {"num_hidden_layers": layers})
-        weights = torch.tensor(layer_weights(encoder.pooling, layers))
+        weights = torch.tensor(
+            layer_weights(encoder.pooling, layers), dtype=torch.float32, device="cpu"
+        )
         save_file({"layer_weights": weights}, part / "model.safetensors")
     part = _add(staging, modules, "Pooling")
     mode = _st_mode(encoder.pooling)
@@ -122,10 +125,13 @@ def write_settings(encoder: SentenceEncoder, staging: Path, card: str) -> None:
     if mode == TEMPLATE_POOLING:
         flags = {"pooling_mode": mode}
     _write_json(part / "config.json", {"word_embedding_dimension": hidden} | flags)
-    for stage in cast("list[Dense]", list(encoder.head or [])):
-        part = _add(staging, modules, "Dense")
-        _write_dense(stage, part)
-    if encoder.normalize:
+    end: Truncation | None = None
+    for stage in encoder.head or []:
+        if isinstance(stage, Truncation):
+            end = stage
+        else:
+            _write_dense(cast(Dense, stage), _add(staging, modules, "Dense"))
+    if encoder.normalize or (end is not None and end.unit):
         _add(staging, modules, "Normalize")
     _write_json(
         staging / "sentence_bert_config.json",
@@ -134,6 +140,8 @@ def write_settings(encoder: SentenceEncoder, staging: Path, card: str) -> None:
     texts: dict[str, Any] = {"prompts": {}, "default_prompt_name": None}
     if encoder.prompt:
         texts = {"prompts": {"default": encoder.prompt}, "default_prompt_name": "default"}
+    if end is not None:
+        texts["truncate_dim"] = end.out_features
     if encoder.template is not None:
         texts["template"] = encoder.template.text
     _write_json(staging / "config_sentence_transformers.json", texts)

@@ -49,6 +49,8 @@ def check_pooling(name: str) -> str:
     Raises:
         ConfigError: it is not; the message lists the poolings.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"pooling is {name!r}; known: {', '.join(POOLINGS)}")
     if name not in POOLINGS:
         raise ConfigError(
             f"unknown pooling {name!r}{closest(name, list(POOLINGS))}; known: {', '.join(POOLINGS)}"

@@ -7,17 +7,22 @@ One layout serves us and sentence-transformers: ``modules.json`` names a transfo
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from simcse_kit.encoder.dense import ACTIVATIONS, Dense
+from simcse_kit.encoder.foreign import MODULES, check_settings
+from simcse_kit.encoder.inputs import whole_number
 from simcse_kit.encoder.pooling import LAYER_POOLINGS
 from simcse_kit.encoder.reading import check_finite, inside, read_json, read_object, read_tensor
 from simcse_kit.errors import ModelError
 
 __all__ = [
+    "ADAPTER_FILE",
     "ENGINE_FILE",
     "ST_POOLINGS",
     "TEMPLATE_POOLING",
@@ -27,8 +32,12 @@ __all__ = [
     "read_recipe",
 ]
 
+logger = logging.getLogger(__name__)
+
 # A folder with this file holds an exported graph in place of weights.
 ENGINE_FILE = "engine.json"
+# A folder with this file holds changes of another model's weights.
+ADAPTER_FILE = "adapter_config.json"
 # Our pooling for each token pooling of sentence-transformers.
 ST_POOLINGS = {"cls": "cls_before_pooler", "mean": "mean", "max": "max", "lasttoken": "last_token"}
 # Ours alone: sentence-transformers cannot put text behind a sentence, and refuses the name.
@@ -42,7 +51,7 @@ _LEGACY_MODES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
 }
 # Modules in the order in which they can follow each other.
-_ORDER = ("Transformer", "WeightedLayerPooling", "Pooling", "Dense", "Normalize")
+_ORDER = tuple(kind for kind in MODULES if kind != "Dropout")
 # The MLP head in the checkpoints of princeton-nlp/SimCSE: under `mlp` as trained, moved into the
 # model's pooler by their conversion script. ALBERT's pooler has no `dense` inside.
 _MLP_KEYS = ("mlp.dense",)
@@ -65,6 +74,7 @@ class Recipe:
         lowercase: lower-case the text before the tokenizer sees it.
         prompt: text put in front of every sentence.
         template: what every sentence is put into, for pooling ``mask``.
+        truncate_dim: dimensions that are kept of the finished vector, or None for all.
     """
 
     transformer: Path
@@ -75,6 +85,7 @@ class Recipe:
     lowercase: bool = False
     prompt: str = ""
     template: str = ""
+    truncate_dim: int | None = None
 
 
 def layer_weights(pooling: str, layers: int) -> list[float]:
@@ -95,24 +106,29 @@ def read_recipe(folder: Path) -> Recipe:
     recipe = Recipe(transformer=folder)
     path = folder / "modules.json"
     if not path.exists():
-        read_object(folder / "config.json")
+        if not (folder / ADAPTER_FILE).exists():  # its model has the configuration
+            read_object(folder / "config.json")
         return recipe
     modules = read_json(path)
     if not isinstance(modules, list) or not all(isinstance(entry, dict) for entry in modules):
         raise ModelError(f"{path} is not a list of modules")
     layers: list[float] | None = None
+    include_prompt = True
     before = -1
     for entry in modules:
         package, _, kind = str(entry.get("type", "")).rpartition(".")
         part = inside(folder, str(entry.get("path", "")))
-        if package.partition(".")[0] != "sentence_transformers" or kind not in (*_ORDER, "Dropout"):
+        if package.partition(".")[0] != "sentence_transformers" or kind not in MODULES:
             raise ModelError(
                 f"{path}: module {entry.get('type')!r} is not supported; supported: "
                 f"{', '.join(_ORDER)} of sentence_transformers"
             )
+        check_settings(path, entry, "modules.json")
         if kind == "Dropout":  # inactive outside of training
             continue
         place = _ORDER.index(kind)
+        if before < 0 < place:
+            raise ModelError(f"{path}: {kind} cannot come first; a Transformer must")
         if place < before or (place == before and kind != "Dense"):
             raise ModelError(f"{path}: {kind} cannot follow {_ORDER[before]} here")
         before = place
@@ -122,17 +138,23 @@ def read_recipe(folder: Path) -> Recipe:
         elif kind == "WeightedLayerPooling":
             layers = _read_layers(part)
         elif kind == "Pooling":
-            recipe.pooling = _read_pooling(part, layers)
+            recipe.pooling, include_prompt = _read_pooling(part, layers)
         elif kind == "Dense":
             recipe.stages.append(_read_dense(part))
         else:
             recipe.normalize = True
-            _check_names(part / "config.json")
+            if (part / "config.json").exists():
+                _read_settings(part / "config.json", kind)
     if recipe.pooling is None:
         raise ModelError(f"{path} names no Pooling module")
     if recipe.pooling == "cls_before_pooler" and recipe.stages and recipe.stages[0].is_mlp_head:
         recipe.pooling = "cls"
-    _read_prompt(folder, recipe)
+    _read_model_settings(folder, recipe)
+    if recipe.prompt and not include_prompt:
+        raise ModelError(
+            f"{folder}: its Pooling leaves the prompt out (include_prompt = false), which is not "
+            "supported"
+        )
     return recipe
 
 
@@ -153,17 +175,17 @@ def checkpoint_head(folder: Path, pooling: str) -> Dense | None:
 def _read_transformer(part: Path, recipe: Recipe) -> None:
     # sentence_bert_config.json, or sentence_roberta_config.json and the like of old folders
     for path in sorted(part.glob("sentence_*_config.json"))[:1]:
-        config = read_object(path)
+        config = _read_settings(path, "Transformer")
         recipe.max_length = config.get("max_seq_length")
+        for key in ("tokenizer_args", "processor_kwargs"):
+            length = (config.get(key) or {}).get("model_max_length")
+            recipe.max_length = recipe.max_length if length is None else length
         recipe.lowercase = bool(config.get("do_lower_case"))
-        task = config.get("transformer_task", "feature-extraction")
-        if task != "feature-extraction":
-            raise ModelError(f"{path}: transformer_task {task!r} is not supported")
 
 
 def _read_layers(part: Path) -> list[float]:
     path = part / "config.json"
-    start = read_object(path).get("layer_start", 4)
+    start = _read_settings(path, "WeightedLayerPooling").get("layer_start", 4)
     weights = read_tensor(part, "layer_weights")
     if weights is None:
         raise ModelError(f"{part} holds no layer_weights in model.safetensors")
@@ -172,9 +194,11 @@ def _read_layers(part: Path) -> list[float]:
     return [0.0] * start + [float(weight) for weight in weights]
 
 
-def _read_pooling(part: Path, layers: list[float] | None) -> str:
+def _read_pooling(part: Path, layers: list[float] | None) -> tuple[str, bool]:
+    """Our name of the pooling, and whether it takes in the tokens of a prompt."""
     path = part / "config.json"
-    config = read_object(path)
+    config = _read_settings(path, "Pooling")
+    include_prompt = config.get("include_prompt") is not False
     mode = config.get("pooling_mode")
     if mode is None:
         chosen = [name for key, name in _LEGACY_MODES.items() if config.get(key)]
@@ -182,20 +206,18 @@ def _read_pooling(part: Path, layers: list[float] | None) -> str:
     if isinstance(mode, list) and len(mode) == 1:
         mode = mode[0]
     if mode == TEMPLATE_POOLING and layers is None:
-        return TEMPLATE_POOLING
+        return TEMPLATE_POOLING, include_prompt
     if not isinstance(mode, str) or mode not in ST_POOLINGS:
         raise ModelError(
             f"{path}: pooling {mode!r} is not supported; supported: {', '.join(ST_POOLINGS)}"
         )
-    if config.get("include_prompt") is False:
-        raise ModelError(f"{path}: include_prompt = false is not supported")
     if layers is None:
-        return ST_POOLINGS[mode]
+        return ST_POOLINGS[mode], include_prompt
     total = sum(layers) or 1.0
     for name in LAYER_POOLINGS:
         wanted = layer_weights(name, len(layers) - 1) if len(layers) > 1 else []
         if mode == "mean" and [w / total for w in layers] == [w / 2 for w in wanted]:
-            return name
+            return name, include_prompt
     raise ModelError(
         f"{part.parent}: layer weights {layers} with {mode} pooling are not supported; "
         f"supported: {', '.join(LAYER_POOLINGS)}"
@@ -204,7 +226,7 @@ def _read_pooling(part: Path, layers: list[float] | None) -> str:
 
 def _read_dense(part: Path) -> Dense:
     path = part / "config.json"
-    config = read_object(path)
+    config = _read_settings(path, "Dense")
     named = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     activation = named.rpartition(".")[2].lower()
     if activation not in ACTIVATIONS or not named.startswith("torch."):
@@ -212,9 +234,6 @@ def _read_dense(part: Path) -> Dense:
             f"{path}: activation {named!r} is not supported; "
             f"supported: {', '.join(sorted(ACTIVATIONS))}"
         )
-    _check_names(path)
-    if config.get("use_residual"):
-        raise ModelError(f"{path}: use_residual is not supported")
     weight = read_tensor(part, "linear.weight")
     bias = read_tensor(part, "linear.bias")
     if weight is None or (config.get("bias", True) and bias is None):
@@ -233,18 +252,16 @@ def _dense(where: Path, weight: Tensor, bias: Tensor | None, activation: str) ->
     return dense
 
 
-def _check_names(path: Path) -> None:
-    """Stages must pass on the sentence's vector, not the tokens'."""
-    config = read_object(path) if path.exists() else {}
-    for key in ("module_input_name", "module_output_name"):
-        if config.get(key) not in (None, "sentence_embedding"):
-            raise ModelError(f"{path}: {key} {config[key]!r} is not supported")
+def _read_settings(path: Path, kind: str) -> dict[str, Any]:
+    config = read_object(path)
+    check_settings(path, config, kind)
+    return config
 
 
-def _read_prompt(folder: Path, recipe: Recipe) -> None:
+def _read_model_settings(folder: Path, recipe: Recipe) -> None:
     path = folder / "config_sentence_transformers.json"
     if path.exists():
-        config = read_object(path)
+        config = _read_settings(path, path.name)
         name = config.get("default_prompt_name")
         prompts = config.get("prompts") or {}
         if name and (not isinstance(prompts, dict) or not isinstance(prompts.get(name), str)):
@@ -253,5 +270,14 @@ def _read_prompt(folder: Path, recipe: Recipe) -> None:
             recipe.prompt = prompts[name]
         if recipe.pooling == TEMPLATE_POOLING:
             recipe.template = str(config.get("template") or "")
+        recipe.truncate_dim = config.get("truncate_dim")
+        if recipe.truncate_dim is not None and (whole_number(recipe.truncate_dim) or 0) < 1:
+            raise ModelError(
+                f"{path}: truncate_dim is {recipe.truncate_dim!r:.60}; give a number of dimensions "
+                "of at least 1, or null"
+            )
+        alike = config.get("similarity_fn_name")
+        if alike not in (None, "cosine"):
+            logger.warning("%s compares vectors by %r; this kit uses the cosine", path, alike)
     if recipe.pooling == TEMPLATE_POOLING and not recipe.template:
         raise ModelError(f"{path} lacks the template that pooling {TEMPLATE_POOLING!r} needs")

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from simcse_kit.encoder.fingerprint import fingerprint
+from simcse_kit.encoder.inputs import path_text
 from simcse_kit.errors import ModelError
 
 __all__ = ["EMBEDDED", "resolve_model"]
@@ -22,18 +23,22 @@ _NOT_FETCHED = [
 ]
 
 
-def resolve_model(name: str | os.PathLike[str], *, trust_remote_code: bool = False) -> Path:
+def resolve_model(
+    name: str | os.PathLike[str], *, trust_remote_code: bool = False, revision: str | None = None
+) -> Path:
     """Find or fetch the folder of a model.
 
     Args:
         name: an embedded name (``mini``), a local folder, or a name on the Hugging Face Hub.
             Write ``./mini`` for a local folder of that name.
         trust_remote_code: fetch the repository's Python files as well.
+        revision: branch, tag or commit on the Hub.
 
     Raises:
+        ConfigError: the name is no text.
         ModelError: nothing of that name here, and the Hub has none or cannot be reached.
     """
-    text = os.fspath(name)
+    text = path_text(name, "the model")
     if text in EMBEDDED:
         return _checked(text)
     try:
@@ -47,7 +52,7 @@ def resolve_model(name: str | os.PathLike[str], *, trust_remote_code: bool = Fal
         raise ModelError(f"{text} is a file; a model is a folder with config.json and weights")
     if not text or text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text:
         raise ModelError(f"no such model folder: {text!r}; {_local_choices()}")
-    return _from_hub(text, trust_remote_code)
+    return _from_hub(text, trust_remote_code, revision)
 
 
 def _checked(name: str) -> Path:
@@ -66,13 +71,13 @@ def _local_choices() -> str:
     return f"give a folder with config.json, or the embedded model: {', '.join(EMBEDDED)}"
 
 
-def _from_hub(name: str, trust_remote_code: bool) -> Path:
+def _from_hub(name: str, trust_remote_code: bool, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     ignored = _NOT_FETCHED if trust_remote_code else [*_NOT_FETCHED, "*.py"]
     try:
-        return Path(snapshot_download(name, ignore_patterns=ignored))
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=ignored))
     except HFValidationError:
         raise ModelError(f"{name!r} is no model name; {_local_choices()}") from None
     except (HfHubHTTPError, OSError, ValueError) as error:

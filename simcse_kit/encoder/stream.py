@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -15,14 +16,13 @@ from torch.nn.functional import normalize as unit_length
 
 from simcse_kit.allocator import give_back
 from simcse_kit.encoder.batching import grouped
-from simcse_kit.encoder.inference import (
-    check_sizes,
-    checked_texts,
-    progress_bar,
-    vectors_of_rows,
-)
+from simcse_kit.encoder.forks import require_same_process
+from simcse_kit.encoder.inference import ENCODE_BAR, vectors_of_rows
+from simcse_kit.encoder.inputs import check_sizes, check_switches, texts_one_by_one, whole_number
 from simcse_kit.encoder.precision.lower import Precision, check_precision
 from simcse_kit.encoder.token_counts import TokenCounts, count_rows
+from simcse_kit.errors import ConfigError
+from simcse_kit.progress import progress_bar
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -81,7 +81,11 @@ def stream_vectors(
         counts: what tokenizing loses is added to these; equal token ids are counted within a
             chunk.
     """
-    check_sizes(chunk=chunk, batch_size=batch_size, token_budget=token_budget)
+    check_sizes(chunk=chunk, optional=False)
+    check_sizes(batch_size=batch_size, token_budget=token_budget)
+    check_switches(normalize=normalize, progress=progress)
+    if total is not None and (whole_number(total) is None or total < 0):
+        raise ConfigError(f"encode(total={total!r}); it must be a number of sentences")
     if max_length is not None:
         encoder.checked_length(max_length)
     check_precision(encoder, precision)
@@ -92,7 +96,7 @@ def stream_vectors(
         normalize=encoder.normalize if normalize is None else normalize,
         # The mean speed: that of the moment is the length of the moment's sentences, since each
         # chunk begins with its longest.
-        bar=progress_bar(total, shown=progress, smoothing=0),
+        bar=progress_bar(total, shown=progress, smoothing=0, **ENCODE_BAR),
         batch_size=batch_size,
         token_budget=token_budget,
         precision=precision,
@@ -110,6 +114,7 @@ def _stream(
     counts: TokenCounts,
     **sizes: Any,
 ) -> Iterator[NDArray[np.float32]]:
+    process = os.getpid()
     given_back = time.monotonic()
 
     def tokenized(texts: list[str]) -> _Chunk:
@@ -139,9 +144,9 @@ def _stream(
                 give_back()
                 given_back = time.monotonic()
             yield result.cpu().numpy()
+            require_same_process(process, "this stream of vectors")
     counts.say(encoder, max_length or encoder.max_length)
 
 
 def _chunks(sentences: Iterable[str], size: int) -> Iterator[list[str]]:
-    checked = (checked_texts([text], first=n)[0] for n, text in enumerate(sentences))
-    return grouped(checked, size, _CHUNK_CHARACTERS)
+    return grouped(texts_one_by_one(sentences), size, _CHUNK_CHARACTERS)

@@ -21,7 +21,7 @@ def check_template(text: str) -> str:
     Raises:
         ConfigError: it does not have one place for the sentence and one for the mask token.
     """
-    if text.count(SENTENCE) != 1 or text.count(MASK) != 1:
+    if not isinstance(text, str) or text.count(SENTENCE) != 1 or text.count(MASK) != 1:
         raise ConfigError(
             f"template {text!r} must hold {SENTENCE} once, where the sentence goes, and {MASK} "
             f"once, where the vector is read, such as '\"{SENTENCE}\" means {MASK}.'"

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["in_parallel", "shared_out"]
+__all__ = ["in_parallel", "on_own_thread", "shared_out"]
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -68,16 +68,37 @@ def in_parallel(work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Resu
         return list(pool.map(_as_here(work), jobs))
 
 
+def on_own_thread(work: Callable[[], Result]) -> Result:
+    """Do ``work`` in a new thread, and wait for it.
+
+    The OpenMP threads that torch starts for a thread end with it, so that none is left behind for
+    the child of a fork to wait for. The new thread also has torch's own settings and not those of
+    the caller: no autocast, no default device, no inference mode.
+    """
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(work)
+    # An interrupt ends the waiting at once; the thread then ends by itself after its work.
+    wait([future])
+    pool.shutdown()
+    return future.result()
+
+
 @contextmanager
 def _single_cored(workers: int) -> Iterator[ThreadPoolExecutor]:
     threads = torch.get_num_threads()
-    # The number of threads is a setting of each thread, but those to come take over the last one.
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(workers, initializer=_use_one_core)
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads)
+
+
+def _use_one_core() -> None:
+    # The number of threads is a setting of each thread. Its first use takes over the one that was
+    # set last in any thread, so that it must come before.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
 
 
 def _as_here(work: Callable[[Job], Result]) -> Callable[[Job], Result]:

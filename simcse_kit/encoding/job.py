@@ -102,7 +102,7 @@ def encode_to(
         text_bytes: about the bytes of their text, for the estimate of disk use.
         overwrite: begin anew where the folder holds another job.
         processes: those that share the work; each computes every n-th shard.
-        progress: a bar on stderr, where that is a terminal.
+        progress: a bar on a terminal or in a notebook.
 
     Raises:
         ConfigError: the folder holds something else, there is too little room, it cannot be

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from simcse_kit.errors import ModelError
+from simcse_kit.encoder.inputs import checked_texts
+from simcse_kit.errors import ConfigError, ModelError
 
 __all__ = ["Embeddings", "Encoder", "embed", "unit_rows"]
 
@@ -48,9 +49,16 @@ def embed(encoder: Encoder, sentences: Iterable[str], *, progress: bool = False)
         progress: handed on to ``encode`` where it has an argument ``progress``.
 
     Raises:
+        ConfigError: ``encoder`` has no method ``encode``.
+        DataError: an entry is not a string.
         ModelError: ``encode`` gave another shape than (n, d), no numbers, or NaN or infinity.
     """
-    distinct = list(dict.fromkeys(sentences))
+    if not callable(getattr(encoder, "encode", None)):
+        raise ConfigError(
+            f"the encoder is {type(encoder).__name__} without a method encode(); give a "
+            "SentenceEncoder or another object whose encode(list of n strings) gives (n, d) numbers"
+        )
+    distinct = list(dict.fromkeys(checked_texts(sentences)))
     if progress and "progress" in inspect.signature(encoder.encode).parameters:
         output: Any = encoder.encode(distinct, progress=True)  # type: ignore[call-arg]
     else:

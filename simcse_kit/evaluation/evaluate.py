@@ -14,6 +14,7 @@ import numpy as np
 
 from simcse_kit.encoder.coverage import check_known
 from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.inputs import path_text
 from simcse_kit.encoder.token_counts import collected
 from simcse_kit.environment import environment
 from simcse_kit.errors import ConfigError
@@ -86,7 +87,11 @@ def evaluate(
         MissingExtraError: a task needs scikit-learn.
         ModelError: ``encode`` gave something other than (n, d) finite, non-zero vectors.
     """
-    if resamples:
+    if isinstance(tasks, Mapping) and not tasks:
+        raise ConfigError("no task is given; give 'sts', task names, or files of graded pairs")
+    if data is not None:
+        path_text(data, "data")
+    if not isinstance(resamples, int) or resamples:
         check_settings(resamples, LEVEL)
     start = time.perf_counter()
     every = tasks if isinstance(tasks, Mapping) else load_all_tasks(tasks, data)
@@ -192,8 +197,12 @@ def _listed(tasks: str | Path | Sequence[str | Path]) -> list[str]:
     if isinstance(tasks, str | Path):
         # a file whose name holds a comma is one entry
         given = [str(tasks)] if _exists(tasks) else str(tasks).split(",")
-    else:
+    elif isinstance(tasks, list | tuple) and all(isinstance(entry, str | Path) for entry in tasks):
         given = map(str, tasks)
+    else:
+        raise ConfigError(
+            f"tasks are {' '.join(repr(tasks).split()):.60}; give a name, a path, or a list of them"
+        )
     return [entry for entry in map(str.strip, given) if entry]
 
 

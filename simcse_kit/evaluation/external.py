@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from simcse_kit.errors import MissingExtraError, ModelError
 from simcse_kit.evaluation.embed import Encoder
+from simcse_kit.evaluation.sentence_transformer import SentenceTransformersModel
 
 __all__ = ["is_external", "open_external"]
 
@@ -26,7 +26,7 @@ def open_external(name: str) -> Encoder:
 
     Raises:
         MissingExtraError: sentence-transformers is not installed.
-        ModelError: there is no such sentence-transformers model.
+        ModelError: there is no such sentence-transformers model, or it is damaged.
         ConfigError: the address is none.
     """
     if name.startswith(_SERVER):
@@ -35,13 +35,4 @@ def open_external(name: str) -> Encoder:
 
         url = os.environ.get(URL, _DEFAULT_URL)
         return EmbeddingServer(name.removeprefix(_SERVER), url, key=os.environ.get(KEY))
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise MissingExtraError(name, "sentence-transformers") from None
-    try:
-        model: Encoder = SentenceTransformer(name.removeprefix(_ST))
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"sentence-transformers cannot open {name!r}: {reason}") from error
-    return model
+    return SentenceTransformersModel(name.removeprefix(_ST))

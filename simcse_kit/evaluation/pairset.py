@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simcse_kit.encoder.inputs import checked_texts
+from simcse_kit.errors import DataError
+
 __all__ = ["PairSet", "concatenate", "observed_scale"]
 
 
@@ -29,8 +32,10 @@ class PairSet:
     scale: tuple[float, float] = (0.0, 5.0)
 
     def __post_init__(self) -> None:
+        for side in ("sentences1", "sentences2"):
+            object.__setattr__(self, side, checked_texts(getattr(self, side)))
         if not len(self.sentences1) == len(self.sentences2) == len(self.gold):
-            raise ValueError(
+            raise DataError(
                 f"{self.name}: {len(self.sentences1)} first sentences, {len(self.sentences2)} "
                 f"second sentences and {len(self.gold)} scores; the three must be equal"
             )

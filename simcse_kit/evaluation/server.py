@@ -17,10 +17,10 @@ import httpx2
 import numpy as np
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.evaluation.answers import AnswerError, most_bytes, read_vectors
+from simcse_kit.progress import progress_bar
 from simcse_kit.visible import one_line
 
 __all__ = ["KEY", "URL", "EmbeddingServer"]
@@ -129,12 +129,7 @@ class EmbeddingServer:
         with (
             start_blocking_portal() as portal,
             portal.wrap_async_context_manager(self._client()) as client,
-            tqdm(
-                total=len(sentences),
-                desc="server",
-                unit=" texts",
-                disable=None if progress else True,
-            ) as bar,
+            progress_bar(len(sentences), shown=progress, desc="server", unit=" texts") as bar,
         ):
             for start in range(0, len(sentences), self._batch_size):
                 part = sentences[start : start + self._batch_size]

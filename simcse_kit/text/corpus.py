@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 from simcse_kit.atomic import remove_leftovers, replacement, write_whole
 from simcse_kit.digests import checksum_of
 from simcse_kit.errors import DataError
+from simcse_kit.progress import progress_bar
 from simcse_kit.text.arrow import RowWriter, count_rows
 from simcse_kit.text.cache import CorpusRecord, cache_folder, fingerprint
 from simcse_kit.text.private import check_private, is_own_file, make_private
@@ -272,15 +273,11 @@ def _read_into(
     path: Path, files: Sequence[Path], kind: Kind, settings: dict[str, Any]
 ) -> tuple[ReadReport, int]:
     """Write the rows of ``files`` to ``path``; the report and the most negatives of any row."""
-    from tqdm import tqdm
-
     report = ReadReport()
     total = sum(file.stat().st_size for file in files)
     writer = RowWriter(path, kind)
     try:
-        with tqdm(
-            total=total, desc="reading", unit="B", unit_scale=True, disable=None, delay=2
-        ) as bar:
+        with progress_bar(total, desc="reading", unit="B", unit_scale=True, delay=2) as bar:
             for file in files:
                 _, texts = read_texts(file, report=report, on_bytes=bar.update, **settings)
                 writer.write(texts)

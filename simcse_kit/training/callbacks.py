@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
 from transformers import TrainerCallback, TrainerState
 
 from simcse_kit.atomic import write_whole
 from simcse_kit.methods.base import Method
+from simcse_kit.progress import progress_bar
 
 __all__ = ["MethodState", "MetricsFile", "ProgressBar", "StepFlow", "Trace", "history_rows"]
 
@@ -128,13 +128,12 @@ class ProgressBar(TrainerCallback):
         self._shown: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
-        """Open the bar on stderr; tqdm keeps quiet where that is no terminal."""
-        self._bar = tqdm(
+        """Open the bar where somebody can see it."""
+        self._bar = progress_bar(
             total=state.max_steps * self._per_step,
             initial=state.global_step * self._per_step,
             unit=" sentences",
             desc=f"train ({self._negatives})",
-            disable=None,
             dynamic_ncols=True,
         )
 

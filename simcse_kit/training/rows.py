@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcse_kit.curation.groups import Keys, components, rows_of
+from simcse_kit.progress import progress_bar
 from simcse_kit.text.corpus import Corpus
 from simcse_kit.text.readers import Example, Kind
 
@@ -113,8 +114,10 @@ def _groups_of(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np
     """(N,) the group of each row, and how many rows each group has; one of ``most`` rows is still
     small enough to be held out."""
     keys = Keys()
-    for texts in corpus.texts():
-        keys.add(texts)
+    with progress_bar(len(corpus), desc="held-out rows", unit=" rows", delay=2) as bar:
+        for texts in corpus.texts():
+            keys.add(texts)
+            bar.update()
     counts, digests = keys.counts, keys.digests[:, 0].astype(np.uint64)
     del keys  # they are large
     levels = list(_LEVELS[corpus.kind].items())

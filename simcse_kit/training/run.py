@@ -81,11 +81,16 @@ def train(
 
     Raises:
         ConfigError: a setting is wrong, the memory budget is too small, or the output folder
-            cannot be used.
+            cannot be used; or ``config`` is no RunConfig.
         DataError: the training text or the dev set is wrong.
         ModelError: the model cannot be opened or lacks what the method needs, or training diverged.
         SimcseError: another process has ended.
     """
+    if not isinstance(config, RunConfig):
+        raise ConfigError(
+            f"train() takes a RunConfig, not {type(config).__name__}; make one: "
+            "RunConfig(model=..., data=..., training=...)"
+        )
     with Processes.met(patience=_PATIENCE) as processes:
         _refuse_many_devices()
         if processes.size > 1:

@@ -325,7 +325,11 @@ def test_unsupported_options(legacy: Path, file: str, changes: Any, message: str
         (1, {"type": "custom_st.Pooling"}, "module 'custom_st.Pooling' is not supported"),
         (1, {"type": "sentence_transformers.models.LSTM"}, "models.LSTM' is not supported"),
         (2, {"type": "sentence_transformers.models.Pooling"}, "Pooling cannot follow Pooling"),
-        (0, {"type": "sentence_transformers.models.Normalize"}, "Pooling cannot follow Normalize"),
+        (
+            0,
+            {"type": "sentence_transformers.models.Normalize"},
+            "Normalize cannot come first; a Transformer must",
+        ),
         (1, {"type": "sentence_transformers.models.Dropout"}, "names no Pooling module"),
     ],
 )

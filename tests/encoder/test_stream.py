@@ -102,8 +102,8 @@ def test_options_are_checked_before_anything_is_read(encoder: SentenceEncoder, o
 
 
 def test_bad_input(encoder: SentenceEncoder) -> None:
-    for given_, kind in (("a sentence", "str"), (3, "int")):
-        with pytest.raises(DataError, match=f"sentences are {kind}, not an iterable"):
+    for given_, kind in (("a sentence", "one string 'a sentence'"), (3, "int 3")):
+        with pytest.raises(DataError, match=f"sentences are {kind}, not a"):
             encoder.encode_stream(given_)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="sentence 4 is int 7, not a string"):
         list(encoder.encode_stream(["a", "b", "c", "d", 7], chunk=2))  # type: ignore[list-item]

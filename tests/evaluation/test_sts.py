@@ -227,5 +227,5 @@ def test_the_real_files_have_the_published_counts(shared: Path, folder: str, nam
 
 
 def test_pair_sets_must_be_aligned() -> None:
-    with pytest.raises(ValueError, match="must be equal"):
+    with pytest.raises(DataError, match="must be equal"):
         sts.PairSet("x", ["a"], ["b", "c"], np.zeros(1))

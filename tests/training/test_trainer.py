@@ -186,7 +186,7 @@ def test_the_bar_shows_the_loss_beside_ln_b(monkeypatch: pytest.MonkeyPatch) -> 
         def close(self) -> None:
             self.closed = True
 
-    monkeypatch.setattr("simcse_kit.training.callbacks.tqdm", Bar)
+    monkeypatch.setattr("simcse_kit.training.callbacks.progress_bar", Bar)
     bar = ProgressBar(8, "7 negatives per anchor")
     args, control = cast(Any, None), TrainerControl()
     bar.on_train_begin(args, TrainerState(global_step=2, max_steps=5), control)

@@ -33,6 +33,7 @@ from simcse_kit.encoder.engines.folder import (
 from simcse_kit.encoder.engines.graph import SentenceGraph, example_batch, stock_attention
 from simcse_kit.encoder.engines.sentences import SENTENCES
 from simcse_kit.encoder.inference import vectors_of_rows
+from simcse_kit.encoder.inputs import path_text, texts_one_by_one
 from simcse_kit.encoder.persistence import staged_folder, write_settings
 from simcse_kit.errors import ConfigError, DataError, MissingExtraError, ModelError
 
@@ -123,7 +124,7 @@ def export_encoder(
         MissingExtraError: the packages of the format are not installed.
         ModelError: this architecture cannot be exported, or its graph differs from torch.
     """
-    target = Path(folder)
+    target = Path(path_text(folder, "folder"))
     kind: Format = FORMATS.resolve(format)
     _check_target(target, encoder, overwrite)
     if int8 and calibration is None:
@@ -222,7 +223,7 @@ def _sample(texts: Iterable[str]) -> list[str]:
     """A random sample of distinct sentences in random order, the same for the same text."""
     wanted, rng = CALIBRATION + HELD_OUT, random.Random(0)
     kept: list[str] = []
-    for number, text in enumerate(texts):
+    for number, text in enumerate(texts_one_by_one(texts)):
         if number < wanted:
             kept.append(text)
         elif (place := rng.randrange(number + 1)) < wanted:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from simcse_kit.encoder.engines.cpu import int8_instructions
+from simcse_kit.encoder.forks import PREPARING
 from simcse_kit.encoder.packing.families import Block, blocks_of
 from simcse_kit.encoder.precision.bf16 import bf16_pays, lowered
 from simcse_kit.encoder.precision.calibration import calibrated_blocks
@@ -45,7 +46,7 @@ def check_precision(encoder: SentenceEncoder, precision: str) -> None:
         ConfigError: there is no such precision; or this encoder, this CPU or this torch cannot
             compute in it.
     """
-    if precision not in get_args(Precision):
+    if not isinstance(precision, str) or precision not in get_args(Precision):
         allowed = ", ".join(map(repr, get_args(Precision)))
         raise ConfigError(f"precision is {precision!r}; allowed: {allowed}")
     if precision == "fp32":
@@ -84,16 +85,18 @@ def lower_blocks(
     Raises:
         ConfigError: int8 does not serve the architecture.
     """
-    kept = _kept.setdefault(encoder, {})
-    state = _state(encoder)
-    found = kept.get((precision, first_only))
-    if found is None or found[0] != state:
-        if precision == "int8":
-            blocks: list[Block] | None = calibrated_blocks(encoder, rows, first_only=first_only)
-        else:
-            blocks = _bf16_blocks(encoder, first_only)
-        found = kept[precision, first_only] = (state, blocks)
-    return found[1]
+    # Threads that come at the same time use the ranges of the first one.
+    with PREPARING:
+        kept = _kept.setdefault(encoder, {})
+        state = _state(encoder)
+        found = kept.get((precision, first_only))
+        if found is None or found[0] != state:
+            if precision == "int8":
+                blocks: list[Block] | None = calibrated_blocks(encoder, rows, first_only=first_only)
+            else:
+                blocks = _bf16_blocks(encoder, first_only)
+            found = kept[precision, first_only] = (state, blocks)
+        return found[1]
 
 
 def _bf16_blocks(encoder: SentenceEncoder, first_only: bool) -> list[Block] | None:

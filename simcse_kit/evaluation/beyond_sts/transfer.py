@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from simcse_kit.evaluation.beyond_sts.base import require_sklearn
 from simcse_kit.evaluation.beyond_sts.transfer_files import SPECS, Rows
 from simcse_kit.evaluation.embed import Embeddings
 from simcse_kit.evaluation.results import TaskScore
+from simcse_kit.progress import progress_bar
 
 __all__ = ["TransferTask", "best_c", "load_transfer"]
 
@@ -57,9 +57,7 @@ class TransferTask:
         y = {split: np.array(rows.labels) for split, rows in self.splits.items()}
         kind = "nested" if "all" in x else "dev" if "dev" in x else "train"
         fits = len(self.grid) * {"nested": FOLDS * FOLDS, "dev": 1, "train": FOLDS}[kind]
-        with tqdm(
-            total=fits, desc=self.name, unit="fit", leave=False, disable=None if progress else True
-        ) as bar:
+        with progress_bar(fits, shown=progress, desc=self.name, unit="fit", leave=False) as bar:
             if kind == "nested":
                 metrics = _nested(x["all"], y["all"], self.grid, bar)
             else:

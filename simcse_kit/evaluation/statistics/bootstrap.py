@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.evaluation.statistics.distribution import Distribution, least_resamples
 from simcse_kit.evaluation.statistics.weighted import Floats, WeightedRanks
+from simcse_kit.progress import progress_bar
 
 __all__ = ["LEVEL", "RESAMPLES", "Bootstrap", "Interval", "Sample", "check_settings"]
 
@@ -115,11 +115,8 @@ class Bootstrap:
         self._influence: dict[str, Floats] = {}
         with (
             ThreadPoolExecutor(threads or os.cpu_count()) as pool,
-            tqdm(
-                total=resamples * len(samples),
-                desc="resampling",
-                disable=None if progress else True,
-                delay=2,
+            progress_bar(
+                resamples * len(samples), shown=progress, desc="resampling", delay=2
             ) as bar,
         ):
             for number, (name, sample) in enumerate(samples.items()):
@@ -212,8 +209,8 @@ def check_settings(resamples: int, level: float, tests: int = 1) -> None:
         ConfigError: fewer than 100 resamples, a level that is not between 0 and 1, or fewer
             resamples than a verdict at that level needs.
     """
-    if resamples < 100:
-        raise ConfigError(f"resamples is {resamples}; give 100 or more, {RESAMPLES} as a rule")
+    if not isinstance(resamples, int | np.integer) or resamples < 100:
+        raise ConfigError(f"resamples is {resamples!r}; give 100 or more, {RESAMPLES} as a rule")
     if not 0 < level < 1:
         raise ConfigError(f"level is {level}; allowed: 0 < level < 1, such as 0.95")
     least = least_resamples(level, tests)

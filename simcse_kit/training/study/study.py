@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from simcse_kit.atomic import write_whole
 from simcse_kit.calls import Call, parse_list
 from simcse_kit.config import RunConfig, merge, validated
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.dev import DevSet
+from simcse_kit.progress import progress_bar
 from simcse_kit.training.prepare import check
 from simcse_kit.training.study.figures import write_plot
 from simcse_kit.training.study.runs import RunRecord, finished_run, measured, run_inside, run_once
@@ -129,23 +128,25 @@ def compare_methods(
     records = [RunRecord(START, None, measured(encoder, dev))]
     del encoder
     folder.mkdir(parents=True, exist_ok=True)
-    for label, run in tqdm(jobs, desc="compare", unit=" runs", disable=None):
-        place = folder / "runs" / f"{_file_name(label)}-seed{run.training.seed}"
-        record = finished_run(place, run) if resume else None
-        if record is None:
-            record = run_once(
-                run,
-                dev,
-                place,
-                method=label,
-                keep_encoder=keep_encoders,
-                allow_call=allow_call,
-            )
-        if record.failed is not None:
-            logger.warning("%s, seed %s failed: %s", label, record.seed, record.failed)
-        records.append(record)
-        # After every run, so that an interrupted study shows what it has.
-        study = _write(folder, records, config)
+    with progress_bar(len(jobs), desc="compare", unit=" runs") as bar:
+        for label, run in jobs:
+            place = folder / "runs" / f"{_file_name(label)}-seed{run.training.seed}"
+            record = finished_run(place, run) if resume else None
+            if record is None:
+                record = run_once(
+                    run,
+                    dev,
+                    place,
+                    method=label,
+                    keep_encoder=keep_encoders,
+                    allow_call=allow_call,
+                )
+            if record.failed is not None:
+                logger.warning("%s, seed %s failed: %s", label, record.seed, record.failed)
+            records.append(record)
+            # After every run, so that an interrupted study shows what it has.
+            study = _write(folder, records, config)
+            bar.update()
     return study
 
 
