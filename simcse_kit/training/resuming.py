@@ -39,7 +39,9 @@ def check_resumable(
     Raises:
         ConfigError: something differs, or ``run.toml`` is damaged.
     """
-    old, new = read_toml(place / RUN_FILE), tomllib.loads(config.to_toml())
+    new = tomllib.loads(config.to_toml())
+    # A run of an earlier version has no line for a setting that came later.
+    old = _filled(read_toml(place / RUN_FILE), tomllib.loads(RunConfig().to_toml()))
     for table in (old, new):
         table.get("training", {}).pop("output", None)  # the same folder, however it is spelled
     changes = [
@@ -70,6 +72,16 @@ def _digest(place: Path, name: str) -> str | None:
         return None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _filled(table: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """``table`` with the keys that only ``defaults`` has, in the tables inside too."""
+    return defaults | {
+        key: _filled(value, defaults[key])
+        if isinstance(value, dict) and isinstance(defaults.get(key), dict)
+        else value
+        for key, value in table.items()
+    }
 
 
 def _differences(

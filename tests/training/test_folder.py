@@ -216,6 +216,21 @@ def test_the_folder_may_be_spelled_otherwise(
     check(Path("out"), resume=True)
 
 
+def test_a_run_from_before_a_setting_existed_is_resumed(tmp_path: Path) -> None:
+    claim(tmp_path)
+    checkpoint(tmp_path, 4)
+    path = tmp_path / "run.toml"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    old = [line for line in lines if not line.startswith("allow_unknown")]
+    assert len(old) == len(lines) - 1
+    path.write_text("\n".join(old) + "\n", encoding="utf-8")
+    check(tmp_path, resume=True)
+    changed = path.read_text(encoding="utf-8").replace("[data]", "[data]\nallow_unknown = true")
+    path.write_text(changed, encoding="utf-8")
+    with pytest.raises(ConfigError, match="data.allow_unknown was True, is False"):
+        check(tmp_path, resume=True)
+
+
 def test_other_text_is_not_resumed(tmp_path: Path) -> None:
     claim(tmp_path)
     checkpoint(tmp_path, 4)
