@@ -58,8 +58,9 @@ def staged_folder(folder: Path) -> Iterator[Path]:
         try:
             busy = f"writes {folder} at this time; wait until it is through, or give another folder"
             held.enter_context(output_locked(folder, "saving", busy=busy))
-        except OSError as error:
-            raise ModelError(f"{folder} cannot be written: {error.strerror or error}") from None
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+            reason = getattr(error, "strerror", None) or error
+            raise ModelError(f"{str(folder)!r} cannot be written: {reason}") from None
         yield from _staged(folder)
 
 
@@ -73,9 +74,8 @@ def _staged(folder: Path) -> Iterator[Path]:
             for leftover in place.glob(f".{glob.escape(folder.name)}.saving-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.saving-", dir=home))
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        reason = getattr(error, "strerror", None) or error
-        raise ModelError(f"{str(folder)!r} cannot be written: {reason}") from None
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be written: {error.strerror or error}") from None
     try:
         yield staging
         # mkdtemp and safetensors make files for the owner alone.
