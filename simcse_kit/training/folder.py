@@ -108,7 +108,7 @@ def claim_folder(
         if not resume and place != folder:
             begin_replacing(place)
             logger.info(
-                "the earlier run in %s is kept until this one is complete; until then this one is in %s",
+                "the earlier run in %s is kept until this one is complete, which is in %s so far",
                 folder,
                 place,
             )
