@@ -227,7 +227,7 @@ def test_a_run_from_before_a_setting_existed_is_resumed(tmp_path: Path) -> None:
     check(tmp_path, resume=True)
     changed = path.read_text(encoding="utf-8").replace("[data]", "[data]\nallow_unknown = true")
     path.write_text(changed, encoding="utf-8")
-    with pytest.raises(ConfigError, match="data.allow_unknown was True, is False"):
+    with pytest.raises(ConfigError, match=r"data\.allow_unknown was True, is False"):
         check(tmp_path, resume=True)
 
 
