@@ -429,12 +429,6 @@ def test_shards_in_the_layout_of_the_hub_cache(
     np.testing.assert_array_equal(encoder.encode(SENTENCES), expected)
 
 
-def test_adapter(family: Family, copy: Copy) -> None:
-    folder = copy(family("bert"))
-    edit_json(folder / "adapter_config.json", peft_type="LORA")
-    assert "PEFT adapter; merge it" in refused(folder)
-
-
 def test_remote_code(family: Family, copy: Copy) -> None:
     folder = copy(family("bert"))
     (folder / "evil.py").write_text("raise SystemExit('code of the folder ran')", encoding="utf-8")
