@@ -16,7 +16,7 @@ from torch.nn.functional import normalize as unit_length
 from simcse_kit.encoder import backbone as hf
 from simcse_kit.encoder.adapters import transformer_folder
 from simcse_kit.encoder.alter import Alter, altered
-from simcse_kit.encoder.dense import Dense, Truncation
+from simcse_kit.encoder.dense import Dense, check_stage
 from simcse_kit.encoder.engines.base import Engine
 from simcse_kit.encoder.inference import compute_vectors, token_ids
 from simcse_kit.encoder.inputs import (
@@ -40,11 +40,10 @@ from simcse_kit.encoder.pooling import (
     pool_packed,
 )
 from simcse_kit.encoder.precision.lower import Precision, check_precision
-from simcse_kit.encoder.state import usual_state
 from simcse_kit.encoder.stream import CHUNK, stream_vectors
 from simcse_kit.encoder.template import Template
-from simcse_kit.encoder.vectors import given_vectors, known_device, put_on
-from simcse_kit.errors import ConfigError, DataError, ModelError
+from simcse_kit.encoder.vectors import cosines, given_vectors, known_device, put_on
+from simcse_kit.errors import ConfigError, ModelError
 
 __all__ = ["SentenceEncoder"]
 
@@ -225,17 +224,7 @@ class SentenceEncoder(nn.Module):
             ModelError: it takes another width than :attr:`embedding_dim`, or the vectors are
                 truncated.
         """
-        if dense.in_features != self.embedding_dim:
-            raise ModelError(
-                f"a Dense stage takes {dense.in_features} dimensions, and this encoder gives "
-                f"{self.embedding_dim}; fit it on vectors of this encoder"
-            )
-        if self.head is not None and isinstance(self.head[-1], Truncation):
-            raise ModelError(
-                f"the encoder truncates its vectors to {self.embedding_dim} dimensions, after "
-                "which no stage can be saved; remove truncate_dim from "
-                "config_sentence_transformers.json of its folder"
-            )
+        check_stage(dense, self.head, self.embedding_dim)
         if self.head is None:
             self.set_head(dense)
         else:
@@ -508,14 +497,7 @@ class SentenceEncoder(nn.Module):
             DataError: an entry is not a string, or the vectors of the sides do not match or hold
                 NaN or infinity.
         """
-        left, right = self._vectors(a), self._vectors(b)
-        if left.shape[1] != right.shape[1]:
-            raise DataError(
-                f"vectors of shapes {tuple(left.shape)} and {tuple(right.shape)} cannot be "
-                "compared; give (n, d) and (m, d)"
-            )
-        with usual_state(left.device):
-            return (unit_length(left, dim=1) @ unit_length(right, dim=1).T).clamp(-1, 1).numpy()
+        return cosines(self._vectors(a), self._vectors(b))
 
     # ---------------------------------------------------------------- inside
 
