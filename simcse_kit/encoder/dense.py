@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from simcse_kit.errors import ModelError
 
-__all__ = ["ACTIVATIONS", "Dense", "Truncation"]
+__all__ = ["ACTIVATIONS", "Dense", "Truncation", "check_stage"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "identity": nn.Identity,
@@ -88,3 +88,26 @@ class Truncation(nn.Module):
         """``(n, in_features)`` to ``(n, out_features)``."""
         vectors = normalize(vectors, dim=1) if self.unit else vectors
         return vectors[:, : self.out_features]
+
+
+def check_stage(dense: Dense, head: nn.Sequential | None, width: int) -> None:
+    """Refuse a stage that cannot come after a head.
+
+    Args:
+        dense: the stage.
+        head: what there is after pooling.
+        width: dimensions of the vectors after the head.
+
+    Raises:
+        ModelError: it takes another width, or the vectors are truncated.
+    """
+    if dense.in_features != width:
+        raise ModelError(
+            f"a Dense stage takes {dense.in_features} dimensions, and this encoder gives {width}; "
+            "fit it on vectors of this encoder"
+        )
+    if head is not None and isinstance(head[-1], Truncation):
+        raise ModelError(
+            f"the encoder truncates its vectors to {width} dimensions, after which no stage can be "
+            "saved; remove truncate_dim from config_sentence_transformers.json of its folder"
+        )

@@ -17,7 +17,7 @@ from simcse_kit.encoder import backbone as hf
 from simcse_kit.encoder.adapters import transformer_folder
 from simcse_kit.encoder.alter import Alter
 from simcse_kit.encoder.batch_forward import find_batching_once, pooled_batch, require_padding
-from simcse_kit.encoder.dense import Dense, Truncation
+from simcse_kit.encoder.dense import Dense, check_stage
 from simcse_kit.encoder.engines.base import Engine
 from simcse_kit.encoder.inference import compute_vectors, token_ids
 from simcse_kit.encoder.inputs import (
@@ -224,17 +224,7 @@ class SentenceEncoder(nn.Module):
             ModelError: it takes another width than :attr:`embedding_dim`, or the vectors are
                 truncated.
         """
-        if dense.in_features != self.embedding_dim:
-            raise ModelError(
-                f"a Dense stage takes {dense.in_features} dimensions, and this encoder gives "
-                f"{self.embedding_dim}; fit it on vectors of this encoder"
-            )
-        if self.head is not None and isinstance(self.head[-1], Truncation):
-            raise ModelError(
-                f"the encoder truncates its vectors to {self.embedding_dim} dimensions, after "
-                "which no stage can be saved; remove truncate_dim from "
-                "config_sentence_transformers.json of its folder"
-            )
+        check_stage(dense, self.head, self.embedding_dim)
         if self.head is None:
             self.set_head(dense)
         else:

@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import normalize as unit_length
 
 from simcse_kit.encoder.inputs import checked_texts
-from simcse_kit.encoder.state import usual_state
-from simcse_kit.encoder.vectors import given_vectors
-from simcse_kit.errors import DataError
+from simcse_kit.encoder.vectors import cosines, given_vectors
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -26,15 +23,7 @@ Side: TypeAlias = str | Sequence[str] | NDArray[Any] | Tensor
 
 def similarity(encoder: SentenceEncoder, a: Side, b: Side) -> NDArray[np.float32]:
     """Cosine of every pair; see :meth:`simcse_kit.encoder.encoder.SentenceEncoder.similarity`."""
-    left, right = _sides(encoder, a, b)
-    if left.shape[1] != right.shape[1]:
-        raise DataError(
-            f"vectors of shapes {tuple(left.shape)} and {tuple(right.shape)} cannot be "
-            "compared; give (n, d) and (m, d)"
-        )
-    with usual_state(left.device):
-        cosines = unit_length(left, dim=1) @ unit_length(right, dim=1).T
-    return np.asarray(cosines.clamp(-1, 1).numpy())
+    return cosines(*_sides(encoder, a, b))
 
 
 def _sides(encoder: SentenceEncoder, a: Side, b: Side) -> tuple[Tensor, Tensor]:

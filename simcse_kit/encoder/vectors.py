@@ -6,12 +6,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from simcse_kit.encoder.inputs import shown, whole_number
+from simcse_kit.encoder.state import usual_state
 from simcse_kit.errors import ConfigError, DataError
 
-__all__ = ["given_vectors", "known_device", "put_on"]
+__all__ = ["cosines", "given_vectors", "known_device", "put_on"]
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -50,6 +53,22 @@ def put_on(module: AnyModule, device: torch.device) -> AnyModule:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(f"device {str(device)!r} cannot be used: {reason}") from error
+
+
+def cosines(left: Tensor, right: Tensor) -> NDArray[np.float32]:
+    """Cosine of every pair of ``(n, d)`` and ``(m, d)`` float32 rows: ``(n, m)``.
+
+    Raises:
+        DataError: the widths differ.
+    """
+    if left.shape[1] != right.shape[1]:
+        raise DataError(
+            f"vectors of shapes {tuple(left.shape)} and {tuple(right.shape)} cannot be compared; "
+            "give (n, d) and (m, d)"
+        )
+    with usual_state(left.device):
+        products: Tensor = normalize(left, dim=1) @ normalize(right, dim=1).T
+        return products.clamp(-1, 1).numpy()
 
 
 def given_vectors(side: Any) -> Tensor | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,3 +178,22 @@ def naive(folder: Path, pooling: str, texts: list[str], max_length: int = 32) ->
             }[pooling]()
         )
     return torch.stack(rows)
+
+
+def in_fork(work: Callable[[], object]) -> None:
+    """Run ``work`` in a forked child, with a limit in time."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process
+            signal.alarm(30)
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert not os.WIFSIGNALED(status), "the forked process hangs"
+    assert os.WEXITSTATUS(status) == 0, "the forked process failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from simcse_kit.encoder.engines.base import FORMATS
 from simcse_kit.encoder.engines.export import export_encoder
 from simcse_kit.errors import ConfigError, DataError, MissingExtraError, ModelError
 from simcse_kit.registry import Registry
+from tests.encoder.conftest import edit_json, in_fork
 
 TEXTS = ["a cat sat on the mat .", "the dog", "a man is playing guitar in the park , loudly"]
 WORDS = "cat dog mat park man woman guitar music car house tree river book child bird".split()
@@ -71,6 +73,36 @@ def test_any_number_and_any_length(exported: tuple[SentenceEncoder, Path]) -> No
     for texts in ([""], ["cat"] * 3, [" ".join(WORDS[:n]) for n in range(15)] + ["dog " * 60]):
         got = opened.encode(texts, batch_size=4)
         np.testing.assert_allclose(got, encoder.encode(texts), atol=1e-5)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_in_a_forked_process(exported: tuple[SentenceEncoder, Path]) -> None:
+    encoder, folder = exported
+    opened = SentenceEncoder.load(folder)
+    expected = encoder.encode(TEXTS)
+
+    def child() -> None:
+        np.testing.assert_allclose(opened.encode(TEXTS), expected, atol=1e-5)
+        np.testing.assert_allclose(opened.encode(TEXTS * 200)[:3], expected, atol=1e-5)
+
+    in_fork(child)
+    np.testing.assert_allclose(opened.encode(TEXTS), expected, atol=1e-5)
+    in_fork(child)
+
+
+def test_truncated_vectors(format: str, tiny_encoder_dir: Path, tmp_path: Path) -> None:
+    whole = SentenceEncoder.load(tiny_encoder_dir, pooling="mean")
+    whole.normalize = True
+    whole.save(tmp_path / "whole")
+    edit_json(tmp_path / "whole" / "config_sentence_transformers.json", truncate_dim=8)
+    encoder = SentenceEncoder.load(tmp_path / "whole")
+    export_encoder(encoder, tmp_path / "exported", format=format)
+    opened = SentenceEncoder.load(tmp_path / "exported")
+    assert opened.embedding_dim == 8
+    for normalize in (None, True):
+        expected = encoder.encode(TEXTS, normalize=normalize)
+        np.testing.assert_allclose(opened.encode(TEXTS, normalize=normalize), expected, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode(TEXTS), whole.encode(TEXTS)[:, :8], atol=1e-6)
 
 
 def test_the_first_output_follows_the_recipe(

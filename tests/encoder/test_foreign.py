@@ -277,6 +277,27 @@ def test_settings(
         np.testing.assert_allclose(SentenceEncoder.load(folder).encode(texts), theirs, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"truncation_side": "left"},
+        {"padding_side": "left"},
+        {"model_max_length": 8},
+        {"do_lower_case": True},
+        {"mask_token": "[UNK]"},
+    ],
+)
+def test_settings_that_transformers_reads(
+    build: Callable[..., Built], changes: dict[str, Any]
+) -> None:
+    folder, _ = build(pooled())
+    edit_json(folder / "tokenizer_config.json", **changes)
+    texts = ["A CAT and The Dog", " ".join(["a cat sat on the mat near the old house"] * 3)]
+    # One at a time: padding on the left moves the positions of BERT there.
+    theirs = [ST.SentenceTransformer(str(folder), device="cpu").encode(text) for text in texts]
+    np.testing.assert_allclose(SentenceEncoder.load(folder).encode(texts), theirs, atol=1e-5)
+
+
 def test_truncation_everywhere(build: Callable[..., Built]) -> None:
     folder, model = build(pooled(), modules.Normalize(), truncate_dim=8)
     encoder = SentenceEncoder.load(folder)

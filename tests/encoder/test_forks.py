@@ -6,13 +6,11 @@ import contextlib
 import http.client
 import multiprocessing
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -28,6 +26,7 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.inference import evaluation_mode
 from simcse_kit.encoder.precision import lower
 from simcse_kit.errors import ConfigError
+from tests.encoder.conftest import in_fork
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -48,25 +47,6 @@ def two_threads() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def expected(bert: SentenceEncoder) -> np.ndarray:
     return bert.encode(TEXTS)
-
-
-def in_fork(work: Callable[[], object]) -> None:
-    """Run ``work`` in a forked child, with a limit in time."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process
-            signal.alarm(LIMIT)
-            work()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    assert not os.WIFSIGNALED(status), "the forked process hangs"
-    assert os.WEXITSTATUS(status) == 0, "the forked process failed"
 
 
 def use_all_threads() -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from simcse_kit.encoder.engines.base import INPUTS, Batch, Engine, tensors
+from simcse_kit.encoder.forks import PREPARING
 
 __all__ = ["OPENVINO"]
 
@@ -93,18 +96,39 @@ class _OpenVINO:
         settings: dict[str, Any] = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
         # Else float32 graphs run in bfloat16 where the CPU has it.
         settings |= {"INFERENCE_PRECISION_HINT": "f32"}
-        return _Engine(ov.Core().compile_model(folder / _XML, "CPU", settings))
+        return _Engine(lambda: ov.Core().compile_model(folder / _XML, "CPU", settings))
 
 
 class _Engine:
-    def __init__(self, compiled: Any):
-        self._compiled = compiled
-        self._last = len(compiled.outputs) - 1
+    """A compiled graph, compiled again in a forked process, where its threads do not exist.
+
+    Args:
+        compile: opens the graph.
+    """
+
+    def __init__(self, compile: Callable[[], Any]):
+        self._compile = compile
+        self._open()
+        _engines.add(self)
+
+    def _open(self) -> None:
+        self._compiled = self._compile()
+        self._last = len(self._compiled.outputs) - 1
         self._requests = threading.local()
+        self._process = os.getpid()
+
+    def keep(self) -> None:
+        """Never free what is open, not even when the program ends."""
+        for part in (self._compiled, getattr(self._requests, "request", None)):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(part))
 
     def run(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]
     ) -> NDArray[np.float32]:
+        if os.getpid() != self._process:
+            with PREPARING:
+                if os.getpid() != self._process:
+                    self._open()
         request = getattr(self._requests, "request", None)
         if request is None:
             request = self._requests.request = self._compiled.create_infer_request()
@@ -113,5 +137,17 @@ class _Engine:
         result: NDArray[np.float32] = request.get_output_tensor(self._last).data.copy()
         return result
 
+
+_engines: WeakSet[_Engine] = WeakSet()
+
+
+def _in_child() -> None:
+    # TRAP: to free what the parent has opened waits without end for threads that are not here.
+    for engine in _engines:
+        engine.keep()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 OPENVINO = _OpenVINO()
