@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from simcse_kit.encoder.batching import pad_batch
 from simcse_kit.encoder.encoder import SentenceEncoder
@@ -125,18 +126,14 @@ def test_models_that_mix_rows(made: Made, mixes: str, expected: Unpacked | None)
 def test_a_refused_attempt_changes_nothing(
     made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    own = transformers.models.llama.modeling_llama.LlamaAttention.forward
+    def refuse(_: torch.Tensor) -> None:
+        raise UnpackableError("attends elsewhere")
 
-    def with_sinks(self: Any, *arguments: Any, **options: Any) -> Any:
-        return own(self, *arguments, **options, s_aux=torch.ones(4))
-
-    monkeypatch.setattr(
-        transformers.models.llama.modeling_llama.LlamaAttention, "forward", with_sinks
-    )
+    monkeypatch.setattr(interface, "_reach_of", refuse)
     encoder = SentenceEncoder.load(made("llama"))
     with caplog.at_level(logging.INFO):
         assert not encoder.packs
-    assert "llama gives its attention the options s_aux: batches are padded" in caplog.text
+    assert "llama attends elsewhere: batches are padded" in caplog.text
     configs = [part.config for part in encoder.backbone.modules() if hasattr(part, "config")]
     assert {config._attn_implementation for config in configs} == {"sdpa"}
     np.testing.assert_allclose(encoder.encode(SENTENCES), alone(encoder), atol=1e-5)
@@ -193,6 +190,30 @@ def test_other_attention_than_that_of_torch_is_kept(
     with caplog.at_level(logging.INFO):
         np.testing.assert_allclose(encoder.encode(SENTENCES), expected, atol=1e-5)
     assert "llama runs with 'eager' attention only: batches are padded" in caplog.text
+    assert encoder.backbone.config._attn_implementation == "eager"
+
+
+def test_options_that_sdpa_drops_mean_eager_attention(
+    made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Gemma 2 ran in transformers 5.17: with sdpa, and without its softcap."""
+    folder = made("gemma2")
+    edit_json(folder / "config.json", attn_logit_softcapping=0.5)
+    expected = SentenceEncoder.load(folder).encode(SENTENCES)
+    own = interface.sdpa_attention_forward
+
+    def dropping(*arguments: Any, **options: Any) -> Any:
+        options.pop("softcap", None)
+        return own(*arguments, **options)
+
+    monkeypatch.setattr(transformers.Gemma2Model, "_supports_sdpa", True)
+    monkeypatch.setattr(interface, "sdpa_attention_forward", dropping)
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", dropping)
+    encoder = SentenceEncoder.load(folder)
+    assert encoder.backbone.config._attn_implementation == "sdpa"
+    with caplog.at_level(logging.INFO):
+        np.testing.assert_allclose(encoder.encode(SENTENCES), expected, atol=1e-5)
+    assert "gemma2 gives its attention the options softcap: batches are padded" in caplog.text
     assert encoder.backbone.config._attn_implementation == "eager"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Batching", "UnpackableError", "Unpacked"]
+__all__ = ["AttentionOptionsError", "Batching", "UnpackableError", "Unpacked"]
 
 
 class Unpacked(Enum):
@@ -35,3 +35,15 @@ class UnpackableError(Exception):
     The text continues a sentence that begins with the name of the model. The encoder catches it and
     runs the batch unpacked.
     """
+
+
+class AttentionOptionsError(UnpackableError):
+    """A model gives its attention options that packed attention does not have.
+
+    Args:
+        names: of the options.
+    """
+
+    def __init__(self, names: list[str]):
+        super().__init__(f"gives its attention the options {', '.join(names)}")
+        self.names = names

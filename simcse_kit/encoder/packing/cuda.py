@@ -1,4 +1,4 @@
-"""Packed attention by the kernels for variable lengths on NVIDIA GPUs. Not tested on one."""
+"""Packed attention by the kernels for variable lengths on NVIDIA GPUs."""
 
 from __future__ import annotations
 

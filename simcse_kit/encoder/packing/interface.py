@@ -21,7 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from simcse_kit.encoder.packing.attention import block_attention, masks_of
-from simcse_kit.encoder.packing.batching import UnpackableError
+from simcse_kit.encoder.packing.batching import AttentionOptionsError, UnpackableError
 from simcse_kit.encoder.packing.layout import Layout
 
 __all__ = ["IMPLEMENTATION", "packed_rows"]
@@ -114,7 +114,7 @@ def _attention(
         if name not in _WITHOUT_EFFECT and option is not None and option is not False
     )
     if unknown:
-        raise UnpackableError(f"gives its attention the options {', '.join(unknown)}")
+        raise AttentionOptionsError(unknown)
     layout = current.layout
     shapes = {(part.shape[0], part.shape[2]) for part in (query, key, value)}
     if shapes != {(1, layout.tokens)}:

@@ -8,15 +8,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from simcse_kit.encoder.backbone import position_limit
 from simcse_kit.encoder.batching import pad_batch
-from simcse_kit.encoder.packing.batching import Batching, UnpackableError, Unpacked
+from simcse_kit.encoder.packing.batching import (
+    AttentionOptionsError,
+    Batching,
+    UnpackableError,
+    Unpacked,
+)
 from simcse_kit.encoder.packing.families import blocks_of
 from simcse_kit.encoder.packing.layout import Layout, pack_rows
 from simcse_kit.encoder.packing.linear import live
@@ -54,7 +61,10 @@ def find_batching(backbone: Any, pad_id: int) -> Batching:
     with _at_rest(backbone):
         rows = _rows(backbone)
         alone = [_alone(backbone, row) for row in rows]
+        attention = backbone.config._attn_implementation
         reason = _why_not_packed(backbone, rows, alone)
+        if reason and backbone.config._attn_implementation != attention:
+            alone = [_alone(backbone, row) for row in rows]
         if _agree(_together(backbone, rows, pad_id), alone):
             unpacked = Unpacked.PADDED
         else:
@@ -165,7 +175,10 @@ def _unpacked(backbone: Any, row: list[int], alone: Tensor) -> Unpacked:
 def _why_not_packed(
     backbone: Any, rows: Sequence[Sequence[int]], alone: Sequence[Tensor]
 ) -> str | None:
-    """None where packed batches are right, and the model is set up for them; else the reason."""
+    """None where packed batches are right, and the model is set up for them; else the reason.
+
+    A model whose attention takes options that sdpa drops runs with eager attention afterwards.
+    """
     device = alone[0].device
     tokens, layout = pack_rows(rows, device)
 
@@ -184,6 +197,7 @@ def _why_not_packed(
         return f"runs with {backbone.config._attn_implementation!r} attention only"
     from simcse_kit.encoder.packing.interface import IMPLEMENTATION
 
+    ignored = False
     before = [(config, config._attn_implementation_internal) for config in _configs(backbone)]
     try:
         backbone.set_attn_implementation(IMPLEMENTATION)
@@ -194,6 +208,10 @@ def _why_not_packed(
             reason = differs()
     except UnpackableError as error:
         reason = str(error)
+        # TRAP: older releases of transformers let such models run with sdpa, which drops what it
+        # does not know, such as the softcap of Gemma 2.
+        options = error.names if isinstance(error, AttentionOptionsError) else []
+        ignored = not signature(sdpa_attention_forward).parameters.keys() >= set(options)
     # Whatever an unknown architecture stumbles over, the padded way is there for it.
     except Exception as error:
         logger.debug("packing failed: %s", error)
@@ -201,6 +219,8 @@ def _why_not_packed(
     if reason:
         for config, implementation in before:
             config._attn_implementation_internal = implementation
+        if ignored:
+            backbone.set_attn_implementation("eager")
     return reason
 
 
