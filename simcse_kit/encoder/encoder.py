@@ -288,8 +288,10 @@ class SentenceEncoder(nn.Module):
     @property
     def packs(self) -> bool:
         """Whether batches run without their padding; some architectures cannot."""
-        # Recomputing activations is the model's own affair, in its own code.
-        if any(getattr(part, "gradient_checkpointing", False) for part in self.backbone.modules()):
+        # Recomputing activations, in training only, is the model's own affair, in its own code.
+        if self.backbone.training and any(
+            getattr(part, "gradient_checkpointing", False) for part in self.backbone.modules()
+        ):
             return False
         return self.batching.packed
 

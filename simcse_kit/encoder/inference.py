@@ -86,10 +86,10 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
     with PREPARING:
         inside = _evaluating.get(module)
         if inside is None:
-            inside = _evaluating[module] = _Evaluating(
-                [(part, part.training) for part in module.modules()]
-            )
-            module.eval()
+            training = [part for part in module.modules() if part.training]
+            inside = _evaluating[module] = _Evaluating(training)
+            if training:
+                module.eval()
         inside.threads += 1
     try:
         yield
@@ -98,15 +98,15 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
             inside.threads -= 1
             if not inside.threads:
                 del _evaluating[module]
-                for part, training in inside.modes:
-                    part.training = training
+                for part in inside.training:
+                    part.training = True
 
 
 @dataclass
 class _Evaluating:
-    """Who is inside of :func:`evaluation_mode` for a module, and the modes before."""
+    """The submodules that were in training mode, and the threads inside of a module's block."""
 
-    modes: list[tuple[nn.Module, bool]]
+    training: list[nn.Module]
     threads: int = 0
 
 
