@@ -86,6 +86,7 @@ def vectors(encoder: BagOfWords, texts: list[str]) -> np.ndarray:
     return np.asarray(encoder.encode(texts), dtype=np.float32).astype(float)
 
 
+@pytest.mark.slow
 def test_nested_cross_validation_by_hand(folder: Path, encoder: BagOfWords) -> None:
     base = folder / "data" / "downstream" / "CR"
     pos, neg = (base.joinpath(f"custrev.{end}").read_text().splitlines() for end in ("pos", "neg"))
