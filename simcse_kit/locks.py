@@ -59,8 +59,8 @@ def locked(path: Path, *, busy: str, wait: bool = False) -> Iterator[None]:
 def output_locked(folder: Path, purpose: str, *, busy: str) -> Iterator[None]:
     """Hold the output folder ``folder``, which need not exist, for a purpose.
 
-    The lock file is beside the folder, or inside where nothing can be written beside it (a mounted
-    volume).
+    The lock file is next to the folder, or inside where nothing can be written next to it (a
+    mounted volume).
 
     Args:
         folder: of the output; the folder above it is made.
@@ -71,8 +71,8 @@ def output_locked(folder: Path, purpose: str, *, busy: str) -> Iterator[None]:
         ConfigError: another process holds it.
         OSError: the file cannot be made.
     """
-    beside = folder.absolute()
-    path = beside.with_name(f".{beside.name}.{purpose}.lock")
+    absolute = folder.absolute()
+    path = absolute.with_name(f".{absolute.name}.{purpose}.lock")
     with ExitStack() as held:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

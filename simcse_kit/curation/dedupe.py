@@ -1,4 +1,4 @@
-"""Files without duplicates: exact, but for case, punctuation and spacing, or near."""
+"""Files without duplicates: exact, equal up to case, punctuation and spacing, or near."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _stays(
             keys = tuple(map(normal_key, texts))
             new = _is_new(keys, normal)
             if not new:
-                summary.leave_out("duplicates but for case, punctuation and spacing")
+                summary.leave_out("duplicates up to case, punctuation and spacing")
             elif level == "near":
                 near.add(keys)
         stays.append(new)

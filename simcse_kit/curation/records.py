@@ -139,7 +139,7 @@ class Records:
             records = json_records(self.path, self.format, self.gate, on_bytes=self._on_bytes)
             line, first = next(records, (0, None))
             if first is None:
-                raise DataError("every row is bad; mend the file", file=self.path)
+                raise DataError("every row is bad; fix the file", file=self.path)
             return tuple(first), _chain((line, first), records)
         rows = read_rows(
             self.path,
@@ -152,7 +152,7 @@ class Records:
             return ("text",), ((line, {"text": fields[0]}) for line, fields in rows)
         found = next(rows, None)
         if found is None:
-            raise DataError("every row is bad; mend the file", file=self.path)
+            raise DataError("every row is bad; fix the file", file=self.path)
         line, fields = found
         if not self.header:
             names = tuple(map(str, range(len(fields))))

@@ -49,7 +49,7 @@ def put_on(module: AnyModule, device: torch.device) -> AnyModule:
     try:
         with torch.inference_mode(False):  # weights made in that mode could not be trained
             return module.to(device)
-    # torch tells of an unknown or absent device in several ways.
+    # torch reports an unknown or absent device in several ways.
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(f"device {str(device)!r} cannot be used: {reason}") from error

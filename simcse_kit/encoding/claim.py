@@ -12,7 +12,7 @@ from simcse_kit.locks import is_locked, locked
 
 __all__ = ["REMEDY", "claimed", "finishing", "others_at_work"]
 
-REMEDY = "begin anew with --overwrite, or give another --output"
+REMEDY = "start over with --overwrite, or give another --output"
 """What to do about a folder that holds something else."""
 
 _WHOLE = (1, 1)

@@ -51,12 +51,12 @@ def _finish(journal: Journal, target: Target, shards: int, rows: int) -> str | N
             path.unlink()
             raise ConfigError(
                 f"{path} is not as it was written, and was removed; look at the disk, then the "
-                "same command makes it anew"
+                "same command makes it again"
             )
     counted = sum(entry.rows for entry in entries)
     if counted != rows:
         raise ConfigError(
-            f"{target.work} holds {counted:,} rows for {rows:,} sentences; begin anew with "
+            f"{target.work} holds {counted:,} rows for {rows:,} sentences; start over with "
             "--overwrite"
         )
     remove_leftovers(target.work, at_work=others_at_work(target))

@@ -100,7 +100,7 @@ def encode_to(
         settings: how they are made.
         total: number of sentences, if known.
         text_bytes: about the bytes of their text, for the estimate of disk use.
-        overwrite: begin anew where the folder holds another job.
+        overwrite: start over where the folder holds another job.
         processes: those that share the work; each computes every n-th shard.
         progress: a bar on a terminal or in a notebook.
 
@@ -243,7 +243,7 @@ class _Job:
             if entry is not None and entry.text != text_sum(texts):
                 raise ConfigError(
                     f"{self._target.work} was begun with other sentences: rows {first_row + 1:,} "
-                    f"to {self._rows:,} differ; give the same text again, or begin anew with "
+                    f"to {self._rows:,} differ; give the same text again, or start over with "
                     "--overwrite"
                 )
             if entry is None and number % parts == mine - 1:

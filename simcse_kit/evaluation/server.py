@@ -103,7 +103,7 @@ class EmbeddingServer:
         self._url = _address(url)
         self._key = (key or "").strip()
         if not all("!" <= character <= "~" for character in self._key):
-            raise ConfigError(f"${KEY} holds spaces or characters beyond ASCII; set it anew")
+            raise ConfigError(f"${KEY} is no key: it holds spaces or signs that are not ASCII")
         self._model = model
         self._batch_size = batch_size
         self._tries = tries

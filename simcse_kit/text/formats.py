@@ -76,7 +76,7 @@ class Request:
 
     def no_row(self, what: str) -> DataError:
         """The error of a file without a row."""
-        return DataError(f"{what}; mend the file or leave it out", file=self.path)
+        return DataError(f"{what}; fix the file or leave it out", file=self.path)
 
 
 def from_table(request: Request, separator: str) -> tuple[Kind, Rows]:

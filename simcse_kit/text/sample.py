@@ -7,7 +7,7 @@ from collections.abc import Iterable
 __all__ = ["SAMPLE", "Sample"]
 
 SAMPLE = 1024
-"""Items of a sample, at least, where there are so many."""
+"""Least number of items of a sample, where there are as many."""
 
 
 class Sample:

@@ -70,7 +70,7 @@ def test_qa(simcse: Simcse, here: Path) -> None:
 def test_dedupe_and_split(simcse: Simcse, here: Path) -> None:
     done = simcse("data", "dedupe", "twice.txt", "--output", "once.txt")
     assert done.out == (
-        "3 rows of 4: once.txt\nleft out: 1 duplicates but for case, punctuation and spacing\n"
+        "3 rows of 4: once.txt\nleft out: 1 duplicates up to case, punctuation and spacing\n"
     )
     done = simcse("data", "split", "once.txt", "--output", "new/parts", "--dev-test", "1,1")
     assert done.out.startswith("3 rows of 3: new/parts\n")

@@ -52,7 +52,7 @@ def test_spaces_of_a_tokenizer_make_no_new_text_and_symbols_do(tmp_path: Path) -
     summary = dedupe(file, tmp_path / "y.txt")
     kept = (tmp_path / "y.txt").read_text(encoding="utf-8").split("\n")[:-1]
     assert kept == [lines[0], *(text for text in [*different, *other] if text != "1 5 or 15")]
-    assert summary.left_out == {"duplicates but for case, punctuation and spacing": 3}
+    assert summary.left_out == {"duplicates up to case, punctuation and spacing": 3}
 
 
 def test_near_duplicates_of_tokenised_text(tmp_path: Path) -> None:

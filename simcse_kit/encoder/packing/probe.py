@@ -113,7 +113,7 @@ def _rows(backbone: Any) -> list[list[int]]:
 
 
 def _alone(backbone: Any, row: Sequence[int]) -> Tensor:
-    """``(L, d)``: the states of a row without unpacked.
+    """``(L, d)``: the states of a row in a pass of its own.
 
     Raises:
         ModelError: the model gives none, or not one for each token.
@@ -244,7 +244,7 @@ def _configs(backbone: Any) -> list[PretrainedConfig]:
 
 
 def _agree(found: Sequence[Tensor] | None, expected: Sequence[Tensor]) -> bool:
-    """Whether rows of states are the same but for rounding."""
+    """Whether rows of states differ by rounding only."""
     if found is None:
         return False
     return all(_same(one, other) for one, other in zip(found, expected, strict=True))

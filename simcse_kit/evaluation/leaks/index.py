@@ -17,8 +17,8 @@ __all__ = ["CONTAINED", "KINDS", "Hit", "Kind", "LeakIndex", "Piece", "pieces"]
 
 Kind = Literal["exact", "normal", "letters", "near", "contained"]
 KINDS: tuple[Kind, ...] = ("exact", "normal", "letters", "near", "contained")
-"""How a text matches, the strictest kind first: letter for letter; but for case, punctuation and
-spacing; but for symbols as well; nearly; or by holding the sentence among other text."""
+"""How a text matches, the strictest kind first: letter for letter; up to case, punctuation and
+spacing; up to symbols as well; nearly; or by holding the sentence among other text."""
 
 Piece = tuple[str, ...]
 """A run of words."""
@@ -133,7 +133,7 @@ class LeakIndex:
         return list(found.values())
 
     def _post(self) -> None:
-        """Index each sentence under so many of its rarest pieces that one must be shared."""
+        """Index each sentence under enough of its rarest pieces that a match must share one."""
         frequency = Counter(chain.from_iterable(self._pieces))
         for number, own in enumerate(self._pieces):
             rarest = sorted(own, key=lambda piece: (frequency[piece], piece))
