@@ -19,7 +19,7 @@ __all__ = ["letters_key", "normal_key", "sentence_words"]
 _SYMBOLS = frozenset("#%&@\u2030\u2031")
 # Apostrophes that Unicode calls letters or accents, and the signs of Treebank quotation marks.
 _APOSTROPHES = "`\u00b4\u02b9\u02bb\u02bc\u02bd\u2018\u2019\u201b\u2032\uff07"
-# No category tells that these are invisible, or (tatweel) only stretch a word.
+# Their category does not show that these are invisible, or (tatweel) only stretch a word.
 _INVISIBLE = (
     *(0x034F, 0x0640, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0),
     *range(0x180B, 0x1810),

@@ -144,9 +144,9 @@ def read_texts(
     The header is read at once. ``report.rows`` is left to the caller; ``on_bytes`` is called with
     the number of bytes read from the file. With ``label``, the name or position of a column, rows
     are labelled: two texts, and the label as it was written. With ``documents``, a .txt file holds
-    documents, and a row is a sentence and at most so many that come next. In .jsonl, .json and
-    .parquet files the positive may be a list: each of them makes a row. A text column with numbers
-    in all rows is refused when the last row is read.
+    documents, and a row is a sentence and those that come next, ``documents`` of them at most. In
+    .jsonl, .json and .parquet files the positive may be a list: each of them makes a row. A text
+    column with numbers in all rows is refused when the last row is read.
     """
     wanted = check_columns(columns)
     request = Request(

@@ -49,7 +49,7 @@ def block_attention(
         masks: gives what :func:`masks_of` gives for these arguments, where several layers share it.
 
     Returns:
-        Of the shape of ``query``, but for the width, which is that of ``value``.
+        Of the shape of ``query``, with the width of ``value``.
     """
     asking = layout if len(query) == layout.tokens else layout.of_firsts()
     # The kernel aligns the ends of rows where there are fewer queries than keys.
