@@ -1,6 +1,6 @@
 #!/bin/sh
-# Environments for sentence-transformers' ONNX and OpenVINO backends, which hold transformers back
-# to older releases and so cannot be installed beside the newest: build/peers/onnx, .../openvino.
+# Create environments for sentence-transformers' ONNX and OpenVINO backends, which need older releases
+# of transformers: build/peers/onnx and build/peers/openvino.
 #
 #   evaluation/speed/peers.sh [PYTHON [TORCH [TORCH_INDEX]]]
 set -eu
@@ -12,12 +12,12 @@ cd "$(dirname "$0")/../.."
 make_peer() {
     folder=build/peers/$1
     shift
-    # Whole or not at all: the benchmark takes any interpreter that it finds there.
+    # Rename at the end, because the benchmark uses any interpreter that it finds.
     rm -rf "$folder.new"
     "$python" -m venv "$folder.new"
     pip="$folder.new/bin/python -m pip"
     $pip install --quiet --retries 1 --no-deps --extra-index-url "$index" "$torch"
-    # Torch as it is now, so that pip does not exchange it for another build.
+    # Pin torch, so that pip does not replace it by another build.
     version=$("$folder.new/bin/python" -c 'from importlib.metadata import version as v; print(v("torch"))')
     $pip install --quiet "torch==$version" "$@"
     rm -rf "$folder"
