@@ -1,6 +1,6 @@
 """Watch memory, open files and the progress bar during an hour of training and of encoding.
 
-    python evaluation/reliability/soak.py TEXT MODEL --output evaluation/reliability/soak
+    cd evaluation/reliability && python soak.py TEXT MODEL --output soak
 
 TEXT is a file with a hundred thousand sentences or more, one per line; MODEL is the encoder. Both
 commands run at the same time with one thread each, at the lowest priority and on a terminal of
@@ -31,6 +31,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from scipy import stats
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 EVERY = 10.0
 SAMPLES_A_MINUTE = round(60 / EVERY)
 # Allocators settle in the first minutes.
@@ -146,12 +147,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="path of the results, without a suffix")
     given = parser.parse_args()
     simcse = [sys.executable, "-m", "simcse_kit"]
-    text, root = given.text.resolve(), Path.cwd()
+    text = given.text.resolve()
     with TemporaryDirectory() as place:
         folder = Path(place)
         training = [
             *(*simcse, "train", str(text), "--preset", "mini-unsup", "--max-steps", "8000"),
-            *("--dev", str(root / "data/sts.tsv"), "--set", "evaluation.every=100"),
+            *("--dev", str(REPOSITORY / "data/sts.tsv"), "--set", "evaluation.every=100"),
             *("--output", "trained"),
         ]
         encoding = [*simcse, "encode", given.model, str(text), "--output", "vectors.parquet"]

@@ -65,7 +65,7 @@ def sentence_transformers(arm: str, seed: int, shared: Path, work: Path) -> str:
         losses,
         models,
     )
-    from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
+    from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
     import simcse_kit
     from simcse_kit.evaluation.dev import DevSet

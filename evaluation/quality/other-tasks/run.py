@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.evaluation import (
+from sentence_transformers.sentence_transformer.evaluation import (
     BinaryClassificationEvaluator,
     InformationRetrievalEvaluator,
 )

@@ -14,7 +14,7 @@ from harness.labels import label
 from harness.plot import write_curves, write_ratios
 from simcse_kit.atomic import write_whole
 
-BEGIN, END = "<!-- rendered from results.json -->", "<!-- end of what is rendered -->"
+BEGIN, END = "<!-- rendered from results.json -->", "<!-- end of the rendered part -->"
 
 
 def write_outputs(document: dict[str, Any], folder: Path) -> None:
