@@ -227,6 +227,7 @@ def test_an_unknown_task_is_one_clear_line() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_trial_of_encoding_training_and_start_up(tmp_path: Path) -> None:
     """With the sample data and one round, every variant of the main interpreter runs and agrees."""
     pytest.importorskip("sentence_transformers")

@@ -178,6 +178,11 @@ def fuzz(name: str, seconds: int, place: Path) -> None:
     atheris.Fuzz()
 
 
+def last_number(pattern: str, text: str) -> int:
+    found = re.findall(pattern, text)
+    return int(found[-1]) if found else 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=60)
@@ -228,11 +233,6 @@ def main() -> None:
     if given.csv:
         with given.csv.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, list(rows[0]), lineterminator="\n").writerows(rows)
-
-
-def last_number(pattern: str, text: str) -> int:
-    found = re.findall(pattern, text)
-    return int(found[-1]) if found else 0
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def summary(watched: Watched) -> dict[str, object]:
     for share in (0.25, 0.5, 0.75):
         now, _, left = min(watched.bars, key=lambda bar: abs(bar[0] - share * last[0]))
         was = last[0] - now + last[2]
-        promises.append({"minute": now / 60, "said": left / 60, "was": was / 60})
+        promises.append({"minute": now / 60, "shown": left / 60, "actual": was / 60})
     return {
         "command": " ".join(["simcse", *(Path(part).name for part in watched.command[3:])]),
         "minutes": seconds[-1] / 60,

@@ -44,27 +44,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--shared", type=Path, default=ROOT.parent / "shared/data", help="folder of data"
     )
     parser.add_argument("--output", type=Path, help="folder of the results (evaluation/speed)")
-    parser.add_argument(
-        "--peer-python",
-        action="append",
-        default=[],
-        metavar="NAME=PATH",
-        help="interpreter for onnx, openvino or export (build/peers/NAME/bin/python)",
-    )
     return parser.parse_args(arguments)
-
-
-def _pythons(given: list[str]) -> dict[str, str]:
-    """Return the interpreters by name. Our own exports run under the main one by default."""
-    found = {"main": sys.executable, "export": sys.executable}
-    for folder in sorted(PEERS.glob("*")):
-        found[folder.name] = str(folder / "bin/python")
-    for entry in given:
-        name, _, path = entry.partition("=")
-        if name not in ("onnx", "openvino", "export") or not Path(path).is_file():
-            sys.exit(f"--peer-python {entry}: give onnx, openvino or export=PATH of an interpreter")
-        found[name] = path
-    return found
 
 
 def _wanted(options: argparse.Namespace, tasks: dict[str, Any]) -> list[str]:
@@ -117,7 +97,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{options.shared} not found; using the sample data in data/", file=sys.stderr)
     failed = []
     with tempfile.TemporaryDirectory(prefix="bench-") as work:
-        pythons = _pythons(options.peer_python)
+        # The interpreters that `make peers` installs.
+        peers = {folder.name: str(folder / "bin/python") for folder in PEERS.glob("*")}
+        pythons = {"main": sys.executable, **peers}
         bench = Bench(
             setting=Setting(options.threads, pythons, Path(work), hurry=options.quick),
             data=data,

@@ -9,11 +9,9 @@ weights and optimizer, cached and plain in turn; the result is the ratio of the 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import logging
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -24,6 +22,8 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from harness.environment import environment
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -108,13 +108,13 @@ def overhead(options: argparse.Namespace, batch_size: int) -> dict[str, Any]:
     method = SimCSE(encoder, SimCSEConfig()).train()
     optimizer = torch.optim.AdamW(method.parameters(), lr=1e-6, fused=True)
     lines = options.texts.read_text(encoding="utf-8").strip().split("\n")
-    apart = max(1, len(lines) // batch_size)
+    stride = max(1, len(lines) // batch_size)
     collate = Collator(
         lambda texts: encoder.tokenize(texts, max_length=options.max_length),
         encoder.tokenizer.pad_token_id,
         (0,),
     )
-    batch = Batch(**collate([Example((line,)) for line in lines[::apart][:batch_size]]))
+    batch = Batch(**collate([Example((line,)) for line in lines[::stride][:batch_size]]))
     cache = GradientCache(options.chunk_tokens)
     chunks = chunks_of(method.layout(batch).rows()[1], options.chunk_tokens)
     ways: dict[str, Callable[[], MethodOutput]] = {
@@ -148,22 +148,6 @@ def overhead(options: argparse.Namespace, batch_size: int) -> dict[str, Any]:
     }
 
 
-def environment(options: argparse.Namespace) -> dict[str, Any]:
-    import torch
-    import transformers
-
-    return {
-        "date": datetime.date.today().isoformat(),
-        "threads": options.threads,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "model": Path(options.model).parent.name if "/" in options.model else options.model,
-        "texts": options.texts.name,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=16384)
@@ -188,7 +172,12 @@ def main() -> None:
     document = {
         "memory": in_a_fresh_process(options, options.batch_size),
         "overhead": [overhead(options, size) for size in options.overhead_batches],
-        "environment": environment(options),
+        "environment": {
+            **environment(options.threads),
+            "torch": torch.__version__,
+            "model": Path(options.model).parent.name if "/" in options.model else options.model,
+            "texts": options.texts.name,
+        },
     }
     options.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

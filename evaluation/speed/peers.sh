@@ -26,5 +26,5 @@ make_peer() {
 
 mkdir -p build/peers
 make_peer openvino "sentence-transformers[openvino]==6.2.0" openvino==2026.4.1 nncf==3.4.0 datasets
-# optimum-onnx 0.1.0, the newest, wants transformers below 4.58; the last that goes with it is 5.7.0.
+# optimum-onnx 0.1.0, the newest, needs transformers below 4.58; sentence-transformers 5.7.0 allows it.
 make_peer onnx "sentence-transformers[onnx]==5.7.0" onnxruntime==1.32.0

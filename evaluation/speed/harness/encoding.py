@@ -126,7 +126,7 @@ def low_precision(bench: Bench, key: str) -> dict[str, Any]:
 
     def exported(form: str, *, int8: bool) -> Variant:
         name = f"ours-{form}-{'int8' if int8 else 'fp32'}"
-        return Variant(name, "encode:exported", {**params, "format": form, "int8": int8}, "export")
+        return Variant(name, "encode:exported", {**params, "format": form, "int8": int8})
 
     openvino = {"backend": "openvino", "batch": "best"}
     variants = [
