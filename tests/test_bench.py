@@ -1,4 +1,4 @@
-"""The benchmark's own machinery, on variants that measure nothing; and a trial of the real ones."""
+"""The speed benchmark: its driver with fake variants, and a trial run of the real ones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def dies(params, rounds):
 
 @pytest.fixture
 def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """``harness.driver`` with a copy of the worker beside variants made for the test."""
+    """Return ``harness.driver`` with a copy of the worker and variants made for the test."""
     monkeypatch.syspath_prepend(str(SPEED))
     driver = importlib.import_module("harness.driver")
     (tmp_path / "harness").mkdir()
@@ -65,7 +65,7 @@ def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleT
 
 
 def rotation(harness: Any, tmp_path: Path, **targets: str) -> Any:
-    """One variant a keyword; the first sleeps 10 ms, the next 20 ms and so on."""
+    """Return a rotation of one variant per keyword; the first sleeps 10 ms, the next 20 ms, ..."""
     diary = str(tmp_path / "diary")
     variants = [
         harness.Variant(name, f"fakes:{target}", {"name": name, "diary": diary, "seconds": n / 100})
@@ -75,7 +75,7 @@ def rotation(harness: Any, tmp_path: Path, **targets: str) -> Any:
     return harness.Rotation(variants, setting, "task")
 
 
-def test_variants_take_turns_in_processes_of_their_own(harness: Any, tmp_path: Path) -> None:
+def test_variants_take_turns_in_separate_processes(harness: Any, tmp_path: Path) -> None:
     with rotation(harness, tmp_path, a="sleeps", b="sleeps") as running:
         running.run(3, warm_up=1)
         vectors = running.vectors(["one", "three"])
@@ -85,12 +85,12 @@ def test_variants_take_turns_in_processes_of_their_own(harness: Any, tmp_path: P
     assert [len(records[name].wall) for name in "ab"] == [3, 3]
     assert min(records["a"].wall) >= 0.01
     assert min(records["b"].wall) >= 0.02
-    # Who sleeps uses no CPU.
+    # Sleeping takes no CPU time.
     assert min(records["b"].cpu) < 0.02
     np.testing.assert_allclose(vectors["b"], [[3, 0.02], [5, 0.02]])
 
 
-def test_who_cannot_run_is_recorded_with_the_reason(harness: Any, tmp_path: Path) -> None:
+def test_a_variant_that_cannot_run_is_recorded_with_a_reason(harness: Any, tmp_path: Path) -> None:
     with rotation(harness, tmp_path, a="sleeps", b="absent", c="dies", d="nothing") as running:
         running.run(2)
         records = running.records
@@ -103,7 +103,7 @@ def test_who_cannot_run_is_recorded_with_the_reason(harness: Any, tmp_path: Path
     assert not records["d"].missing
 
 
-def test_an_interpreter_that_is_not_there(harness: Any, tmp_path: Path) -> None:
+def test_a_missing_interpreter_is_reported_with_the_remedy(harness: Any, tmp_path: Path) -> None:
     variant = harness.Variant("peer", "fakes:sleeps", {}, python="onnx")
     setting = harness.Setting(1, {"main": sys.executable}, tmp_path)
     with harness.Rotation([variant], setting, "task") as running:
@@ -117,7 +117,7 @@ def speed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("speed")
-def test_ratios_are_of_medians() -> None:
+def test_ratios_are_ratios_of_medians() -> None:
     from harness.driver import Record
     from harness.stats import add_ratios, summary
 
@@ -133,7 +133,7 @@ def test_ratios_are_of_medians() -> None:
 
 
 @pytest.mark.usefixtures("speed")
-def test_curves_within_and_beyond_the_noise_of_seeds() -> None:
+def test_loss_curves_are_compared_with_the_noise_of_the_seeds() -> None:
     from harness.training import compare_curves
 
     near = compare_curves([[3.0, 1.0], [3.0, 1.4]], [[3.0, 1.1], [3.0, 1.5]])
@@ -163,7 +163,7 @@ def test_texts_are_deterministic_and_long_tailed(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("speed")
-def test_tables_replace_what_was_rendered_before(tmp_path: Path) -> None:
+def test_new_tables_replace_the_old_ones(tmp_path: Path) -> None:
     from harness.report import BEGIN, END, write_outputs
 
     def variant(seconds: float) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def test_tables_replace_what_was_rendered_before(tmp_path: Path) -> None:
     assert text.startswith("before\n")
     assert text.endswith(f"{END}\nafter\n")
     assert "old" not in text
-    assert text.count("2.00 times sentence-transformers, as it comes") == 1
+    assert text.count("sentence-transformers, defaults: 2.00") == 1
     assert "ONNX: not run: no interpreter." in text
     assert (tmp_path / "results.svg").read_text(encoding="utf-8").startswith("<?xml")
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["tasks"]
@@ -220,13 +220,16 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_an_unknown_task_is_one_clear_line() -> None:
     done = bench("--only", "nothing")
     assert done.returncode == 1
-    assert done.stderr.startswith("--only nothing: no task begins so; there are encode-minilm")
+    assert done.stderr.startswith(
+        "--only nothing: no task starts with this; the tasks are encode-minilm"
+    )
     assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_trial_of_encoding_training_and_start_up(tmp_path: Path) -> None:
-    """The sample data, one round: every variant of the main interpreter runs, and agrees."""
+    """With the sample data and one round, every variant of the main interpreter runs and agrees."""
     pytest.importorskip("sentence_transformers")
     only = [f"--only={task}" for task in ("encode-mini-", "train-minilm-64", "curves", "startup")]
     done = bench(

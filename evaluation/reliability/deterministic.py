@@ -1,4 +1,4 @@
-"""What `--deterministic` costs: the same training run with and without it, in turn.
+"""Measure the cost of ``--deterministic``: the same training run with and without it, in turn.
 
 python evaluation/reliability/deterministic.py --json evaluation/reliability/deterministic.json
 """
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(model: str, steps: int, *, deterministic: bool) -> tuple[float, bytes]:
-    """Seconds a step, and the weights."""
+    """Train; return the seconds per step, and the bytes of the weights."""
     with tempfile.TemporaryDirectory() as folder:
         table = {
             "model": {"name": model},
@@ -49,14 +49,14 @@ def main() -> None:
     seconds: dict[bool, list[float]] = {False: [], True: []}
     weights = set()
     for number in range(given.rounds + 1):
-        # Each comes first every second time; the first round warms up.
+        # The order alternates; the first round is a warm-up.
         for deterministic in (False, True) if number % 2 else (True, False):
             taken, left = run(given.model, given.steps, deterministic=deterministic)
             weights.add(left)
             if number:
                 seconds[deterministic].append(taken)
     ratios = [with_ / without for with_, without in zip(seconds[True], seconds[False], strict=True)]
-    told = {
+    result = {
         "model": given.model,
         "steps": given.steps,
         "milliseconds_without": [round(1000 * taken, 1) for taken in seconds[False]],
@@ -65,9 +65,9 @@ def main() -> None:
         "ratios": {"least": round(min(ratios), 3), "most": round(max(ratios), 3)},
         "different_weights": len(weights),
     }
-    print(json.dumps(told))
+    print(json.dumps(result))
     if given.json:
-        given.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

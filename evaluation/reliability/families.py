@@ -1,10 +1,11 @@
-"""Vectors of tiny random models on a device, against their own eager ones on the CPU.
+"""Compare the vectors of tiny random models on a device with their own eager vectors on the CPU.
 
-python evaluation/reliability/families.py --device cuda
+    python evaluation/reliability/families.py --device cuda
 
-One line a family, precision and pooling: all texts in one batch, encoded and as a pass of training
-without dropout, against the model's own float32 states of one text at a time. In half precision the
-difference may be twice that of the model's own pass on the device. Exit code 1 where one is wrong.
+Prints a line for each family, precision and pooling: all texts in one batch, encoded and in a
+training pass without dropout, against the model's own float32 states of one text at a time. In half
+precision the difference may be twice that of the model's own pass on the device. Exit code 1 if a
+line is wrong.
 """
 
 from __future__ import annotations
@@ -86,12 +87,12 @@ TEXTS = [
     "yes",
     "The man who sold the old red car to his neighbour wanted to buy a bicycle that day.",
 ]
-# Largest difference, relative to the largest component.
+# Largest allowed difference, relative to the largest component.
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1.2e-1}
 
 
 def write_model(name: str, options: dict[str, Any], folder: str) -> None:
-    """A random model, at a scale at which attention matters."""
+    """Save a random model whose weights are large enough for attention to matter."""
     torch.manual_seed(0)
     kind = name.partition(",")[0].split()[0]
     config = transformers.AutoConfig.for_model(kind, **options)
@@ -111,7 +112,7 @@ def write_model(name: str, options: dict[str, Any], folder: str) -> None:
 def own_vectors(
     folder: str, rows: list[list[int]], pooling: str, device: str, dtype: torch.dtype
 ) -> Tensor:
-    """The model's own eager states, pooled, one text at a time."""
+    """Return the model's own eager states, pooled, one text at a time."""
     options = {"dtype": dtype, "attn_implementation": "eager"}
     model = transformers.AutoModel.from_pretrained(folder, **options).eval().to(device)
     found = []
@@ -125,14 +126,14 @@ def own_vectors(
 
 
 def compared(folder: str, device: str, dtype: torch.dtype, pooling: str) -> tuple[bool, str]:
-    """Whether the vectors are right, and a line that says how far they are off."""
+    """Return whether the vectors are right, and a line with their differences."""
     encoder = SentenceEncoder.load(folder, pooling=pooling, device=device).to(dtype)
     rows = encoder.tokenize(TEXTS)[0]
     expected = own_vectors(folder, rows, pooling, "cpu", torch.float32)
     largest = expected.abs().max()
 
     def off(vectors: Tensor) -> Tensor:
-        """The largest difference of each text."""
+        """Return the largest relative difference of each text."""
         return (vectors.float().cpu() - expected).abs().amax(dim=1) / largest
 
     encoded = off(encoder.encode(TEXTS, normalize=False, to="torch"))
@@ -147,7 +148,7 @@ def compared(folder: str, device: str, dtype: torch.dtype, pooling: str) -> tupl
         noise = float(off(own_vectors(folder, rows, pooling, device, dtype)).max())
         allowed = max(allowed, 2 * noise)
     worst = torch.maximum(encoded, trained)
-    # In half precision a token near a border may go to another expert: most texts must be right.
+    # In half precision a borderline token may go to another expert; the median must be right.
     experts = dtype != torch.float32 and "expert" in str(encoder.backbone.config)
     right = bool((worst.median() if experts else worst.max()) <= allowed)
     batching = encoder.batching
@@ -172,7 +173,7 @@ def lines(device: str, dtypes: list[torch.dtype]) -> Iterator[tuple[bool, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--families", type=int, default=len(FAMILIES), help="only the first N")
     arguments = parser.parse_args()

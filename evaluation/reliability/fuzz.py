@@ -1,16 +1,18 @@
-"""Coverage-guided fuzzing of everything that reads what users write.
+"""Coverage-guided fuzzing of every reader of user input.
 
     pip install atheris
-    python evaluation/reliability/fuzz.py --seconds 60 --json evaluation/reliability/fuzz.json
+    cd evaluation/reliability && python fuzz.py --seconds 60 --run NAME --csv fuzz.csv
 
-Each target takes any bytes and may do one of two things: give a result, or raise one of the
-toolkit's own errors, in one line. Everything else stops the run of that target and is reported.
-libFuzzer guides the bytes by the branches of the instrumented package.
+Each target takes arbitrary bytes and must return a result or raise one of the toolkit's own errors
+in one line. Anything else stops the target and is reported, with the bytes. libFuzzer chooses the
+bytes by the branches that they reach in the instrumented package. ``--csv`` appends a row for each
+target.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import re
 import subprocess
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-# Files in memory, where there is such a place: each input is written to one.
+# Each input is written to a file, in memory if possible.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 SEEDS: dict[str, list[bytes]] = {
@@ -47,7 +49,7 @@ SEEDS: dict[str, list[bytes]] = {
 
 
 def targets(folder: Path) -> dict[str, Callable[[bytes], object]]:
-    """What each target does with its bytes."""
+    """Return the function of each target, which takes the bytes."""
     from simcse_kit.bulk.shard_log import Journal
     from simcse_kit.config import RunConfig, load_config, parse_setting
     from simcse_kit.data.augment.chain import Chain
@@ -123,7 +125,7 @@ def targets(folder: Path) -> dict[str, Callable[[bytes], object]]:
 
 
 def allowed(error: Exception) -> None:
-    """Pass over the toolkit's own errors of one line; raise the others."""
+    """Ignore the toolkit's own one-line errors; raise all others."""
     from simcse_kit.errors import SimcseError
 
     if not isinstance(error, SimcseError) or "\n" in str(error):
@@ -131,14 +133,14 @@ def allowed(error: Exception) -> None:
 
 
 def fuzz(name: str, seconds: int, place: Path) -> None:
-    """One target, in a process of its own; ends with libFuzzer's statistics."""
+    """Fuzz one target in this process, which ends with libFuzzer's statistics."""
     import logging
     import warnings
 
     import atheris
 
     sys.path.insert(0, str(REPOSITORY))
-    # The numeric libraries are not ours, and instrumenting them takes minutes.
+    # Instrumenting the numeric libraries would take minutes.
     with atheris.instrument_imports(include=["simcse_kit", "tomllib", "json", "csv"]):
         one = targets(place)[name]
     logging.disable(logging.CRITICAL)
@@ -176,12 +178,18 @@ def fuzz(name: str, seconds: int, place: Path) -> None:
     atheris.Fuzz()
 
 
+def last_number(pattern: str, text: str) -> int:
+    found = re.findall(pattern, text)
+    return int(found[-1]) if found else 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--targets", default="|".join(SEEDS), help="names, separated by |")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--one", nargs=2, metavar=("TARGET", "FOLDER"))
+    parser.add_argument("--csv", type=Path, help="file to append the results to")
+    parser.add_argument("--run", default="", help="name of this run in the file")
+    parser.add_argument("--one", nargs=2, metavar=("TARGET", "FOLDER"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         fuzz(given.one[0], given.seconds, Path(given.one[1]))
@@ -199,36 +207,32 @@ def main() -> None:
                 place,
             ]
             done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-            said = done.stderr
-
-            def number(pattern: str, said: str = said) -> int:
-                found = re.findall(pattern, said)
-                return int(found[-1]) if found else 0
-
             crashes = [
-                {"file": path.name, "bytes": path.read_bytes().hex()[:8192]}
+                path.read_bytes().hex()[:8192]
                 for path in Path(place).glob("*-*")
                 if path.name.startswith(("crash", "timeout", "oom", "slow"))
             ]
-        error = re.findall(r"=== Uncaught Python exception: ===\n(.*)", done.stdout + said)
+        error = re.findall(r"=== Uncaught Python exception: ===\n(.*)", done.stdout + done.stderr)
         row = {
+            "run": given.run,
             "target": name,
-            "executions": number(r"stat::number_of_executed_units: (\d+)"),
-            "per_second": number(r"stat::average_exec_per_sec: +(\d+)"),
-            "branches": number(r"cov: (\d+)"),
-            "corpus": number(r"corp: (\d+)"),
-            "found": crashes,
-            "error": error[:1],
+            "seconds": given.seconds,
+            "executions": last_number(r"stat::number_of_executed_units: (\d+)", done.stderr),
+            "per_second": last_number(r"stat::average_exec_per_sec: +(\d+)", done.stderr),
+            "branches": last_number(r"cov: (\d+)", done.stderr),
+            "corpus": last_number(r"corp: (\d+)", done.stderr),
+            "findings": len(crashes),
+            "error": error[0] if error else "",
         }
         rows.append(row)
-        print(json.dumps(row), flush=True)
+        print(json.dumps(row | {"bytes": crashes}), flush=True)
         if done.returncode and not crashes:
-            print(said[-2000:], file=sys.stderr)
-    total = sum(row["executions"] for row in rows)
-    print(f"{total:,} executions, {sum(len(row['found']) for row in rows)} findings")
-    if given.json:
-        told = {"seconds_each": given.seconds, "executions": total, "rows": rows}
-        given.json.write_text(json.dumps(told, indent=1) + "\n")
+            print(done.stderr[-2000:], file=sys.stderr)
+    total, findings = (sum(row[key] for row in rows) for key in ("executions", "findings"))
+    print(f"{total:,} executions, {findings} findings")
+    if given.csv:
+        with given.csv.open("a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, list(rows[0]), lineterminator="\n").writerows(rows)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Random SIGKILLs over training and encoding; whatever was killed ends with the same bytes.
+"""Kill training and encoding at random moments, resume, and compare the output byte by byte.
 
     python evaluation/reliability/kills.py --kills 200 --json evaluation/reliability/kills.json
 
-For each case, first a run that is left alone. Then the same run is killed (SIGKILL, at a moment
-drawn anew each time, from before the first import to the last rename) and given again, until it is
-through; then it is begun anew, until there were kills enough. Every finished run is held against
-the first: the encoder, the newest checkpoint (weights, optimizer, schedule, random numbers, state
-of the method) and the log of training; the file of vectors.
+Each case first runs undisturbed. Then the same command is killed (SIGKILL) at a random moment, from
+before the first import to the last rename, and started again until it finishes; this repeats until
+the wanted number of kills is reached. Every finished run is compared with the undisturbed one: the
+encoder, the newest checkpoint (weights, optimizer, schedule, random state, state of the method) and
+the training log, or the file of vectors.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from simcse_kit.training.verify_resume import differences  # noqa: E402
 
 TEXTS, TRIPLETS = str(REPOSITORY / "data/sentences.txt"), str(REPOSITORY / "data/nli.csv")
 DEV = str(REPOSITORY / "data/sts.tsv")
-# Few tokens, so that a run is short beside its start and kills fall into its work.
+# Few tokens keep the runs short.
 TRAIN = [
     *("--batch-size", "8", "--max-steps", "18", "--max-length", "12", "--set"),
     *("evaluation.every=3", "--set", "evaluation.trace_every=4", "--set", "training.log_every=4"),
@@ -80,14 +80,14 @@ def start(case: str, folder: Path, *, again: bool) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command(case, folder, again=again),
         stdout=subprocess.DEVNULL,
-        stderr=(folder.parent / "said.log").open("ab"),
+        stderr=(folder.parent / "stderr.log").open("ab"),
         env=os.environ | {"SIMCSE_CACHE": str(folder.parent / "cache"), "OMP_NUM_THREADS": "1"},
-        start_new_session=True,  # workers go with it
+        start_new_session=True,  # so that data loader workers are killed too
     )
 
 
 def outcome(case: str, folder: Path) -> Any:
-    """What must be equal."""
+    """Return what must be equal: the folder of a training run, or the hashes of the vectors."""
     if case.startswith("train"):
         return folder / "out"
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
@@ -103,7 +103,7 @@ def same(case: str, folder: Path, first: Any) -> list[str]:
 
 
 def where(case: str, folder: Path) -> str:
-    """How far a killed run had come."""
+    """Return the phase in which a run was killed."""
     if case.startswith("train"):
         run = folder / "out"
         if (run / "result.json").exists():
@@ -115,7 +115,7 @@ def where(case: str, folder: Path) -> str:
 
 
 def try_case(case: str, wanted: int, seed: str, root: Path) -> dict[str, Any]:
-    """Kill one case so often; what came of it."""
+    """Kill one case ``wanted`` times and return the counts."""
     draw = random.Random(seed)
     lines = Path(TEXTS).read_text(encoding="utf-8").splitlines()
     text = [f"{line} {n}" for n in range(2) for line in lines]
@@ -124,7 +124,7 @@ def try_case(case: str, wanted: int, seed: str, root: Path) -> dict[str, Any]:
     whole, cut = root / "whole", root / "cut"
     whole.mkdir()
     at = time.monotonic()
-    assert start(case, whole, again=False).wait() == 0, (root / "said.log").read_text()
+    assert start(case, whole, again=False).wait() == 0, (root / "stderr.log").read_text()
     lasts = time.monotonic() - at
     first = outcome(case, whole)
     row: dict[str, Any] = {"case": case, "seconds_alone": round(lasts, 1), "kills": 0}
@@ -134,7 +134,7 @@ def try_case(case: str, wanted: int, seed: str, root: Path) -> dict[str, Any]:
         cut.mkdir(exist_ok=True)
         at = time.monotonic()
         running = start(case, cut, again=(cut / "out" / "run.toml").exists())
-        # Most of the work comes after the start of the program.
+        # Aim mostly at the work after the start of the program.
         wait = lasts * (draw.random() if draw.random() < 0.3 else draw.uniform(0.4, 1))
         try:
             code = running.wait(wait if row["kills"] < wanted else None)
@@ -144,9 +144,9 @@ def try_case(case: str, wanted: int, seed: str, root: Path) -> dict[str, Any]:
             row["kills"] += 1
             row["killed"][where(case, cut)] += 1
             continue
-        assert code == 0, (root / "said.log").read_text()[-2000:]
+        assert code == 0, (root / "stderr.log").read_text()[-2000:]
         row["finished_runs"] += 1
-        if fresh:  # the machine may have become quicker or slower since
+        if fresh:  # the speed of the machine may have changed
             lasts = time.monotonic() - at
         row["different"] += same(case, cut, first)
         shutil.rmtree(cut)
@@ -170,15 +170,15 @@ def main() -> None:
             for number, case in enumerate(CASES)
         ]
         rows = [job.result() for job in jobs]
-    told = {
+    totals = {
         "kills": sum(row["kills"] for row in rows),
         "finished_runs": sum(row["finished_runs"] for row in rows),
         "different": sum(len(row["different"]) for row in rows),
         "seconds": round(time.monotonic() - began),
     }
-    print(json.dumps(told))
+    print(json.dumps(totals))
     if given.json:
-        given.json.write_text(json.dumps(told | {"rows": rows}, indent=1) + "\n")
+        given.json.write_text(json.dumps(totals | {"rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The same training steps in one process and in several: how far the weights are apart.
+"""Compare the weights after the same training steps in one process and in several.
 
     python evaluation/reliability/processes.py --json evaluation/reliability/processes.json
 
 Each case makes a few steps of a method (forward, backward, SGD, state) in W processes that share
-each batch (gloo, on this machine), and is held against one process with the same batch: every
+each batch (gloo, on this machine), and is compared with one process and the same batch: every
 parameter and every buffer (queue, momentum copy, prototypes, BatchNorm). "plain" is the method's
-own step in one piece, without anything of the shared step.
+own undivided step in one process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Case:
-    """Steps of one method."""
+    """Method, options and batch of a case."""
 
     method: str
     kind: str = "texts"
@@ -39,7 +39,7 @@ class Case:
 
     @property
     def comparable(self) -> bool:
-        """Whether the step in one piece gives the same: with dropout it has other masks."""
+        """Whether the undivided step gives the same result. With dropout its masks differ."""
         return self.dropout == 0
 
 
@@ -72,7 +72,7 @@ STEPS = 3
 
 
 def batches(method: Any, case: Case) -> list[Any]:
-    """The batches of a case, the same in every process."""
+    """Return the batches of a case, equal in every process."""
     from simcse_kit.data.collate import Collator
     from simcse_kit.data.readers import Example
     from simcse_kit.methods.common.batch import Batch
@@ -103,7 +103,7 @@ def batches(method: Any, case: Case) -> list[Any]:
 
 
 def steps(case: Case, model: str, dtype: Any, processes: Any, *, plain: bool) -> dict[str, Any]:
-    """Train; parameters, buffers and losses after it."""
+    """Train a case; return its parameters, buffers and losses."""
     import torch
 
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -134,7 +134,7 @@ def steps(case: Case, model: str, dtype: Any, processes: Any, *, plain: bool) ->
 
 
 def work(model: str, dtype_name: str, output: str, names: list[str], plain: bool) -> None:
-    """One process: all cases."""
+    """Run all cases in one of the processes; the first process saves the results."""
     sys.path.insert(0, str(REPOSITORY))
     import logging
 
@@ -155,15 +155,15 @@ def work(model: str, dtype_name: str, output: str, names: list[str], plain: bool
 
 
 def launch(size: int, *arguments: str) -> None:
-    """Run W of these processes and wait for them."""
+    """Start ``size`` of these processes and wait for them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
     running = [
         subprocess.Popen(
             [sys.executable, __file__, "--work", *arguments],
-            env=os.environ | told | {"RANK": str(rank), "WORLD_SIZE": str(size)},
+            env=os.environ | address | {"RANK": str(rank), "WORLD_SIZE": str(size)},
         )
         for rank in range(size)
     ]
@@ -173,7 +173,7 @@ def launch(size: int, *arguments: str) -> None:
 
 
 def furthest(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """The largest difference of any number."""
+    """Return the largest absolute difference of any number."""
     assert one.keys() == other.keys()
     return max(
         float((one[name].double() - other[name].double()).abs().max())

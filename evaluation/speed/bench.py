@@ -1,11 +1,12 @@
-"""Speed side by side with sentence-transformers and the original SimCSE step.
+"""Compare the speed with sentence-transformers and the original SimCSE step.
 
-    make bench                                      # all of it, about an hour
+    make bench                                      # all tasks, about an hour
     python evaluation/speed/bench.py --quick        # a trial of three minutes
-    python evaluation/speed/bench.py --only train   # the tasks whose name begins so
+    python evaluation/speed/bench.py --only train   # the tasks whose names start with "train"
+    python evaluation/speed/bench.py --render       # tables and plots of the stored results
 
-Writes results.json, results.svg and the table in README.md beside this file; README.md says how it
-is measured. ``--quick`` writes to build/bench-quick instead.
+Writes results.json, results.svg, curves.svg and the tables in README.md, which also explains the
+method. ``--quick`` writes to build/bench-quick instead.
 """
 
 from __future__ import annotations
@@ -26,37 +27,24 @@ PEERS = ROOT / "build/peers"
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     cores = len(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small trial, figures do not count")
-    parser.add_argument("--only", action="append", default=[], metavar="PREFIX", help="of tasks")
-    parser.add_argument("--list", action="store_true", help="name the tasks and stop")
-    parser.add_argument("--rounds", type=int, help="that count (5; 2 with --quick)")
-    parser.add_argument("--threads", type=int, default=cores, help="of every variant (all cores)")
+    parser.add_argument("--quick", action="store_true", help="run a small trial, not a measurement")
     parser.add_argument(
-        "--scale", type=float, help="factor on sentences, and on steps of curves (1; 0.1)"
+        "--only", action="append", default=[], metavar="PREFIX", help="tasks to run"
     )
-    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared/data", help="data")
-    parser.add_argument("--output", type=Path, help="folder of the results (this one)")
+    parser.add_argument("--list", action="store_true", help="list the tasks and stop")
+    parser.add_argument("--render", action="store_true", help="only rewrite tables and plots")
+    parser.add_argument("--rounds", type=int, help="measured rounds (5; 2 with --quick)")
     parser.add_argument(
-        "--peer-python",
-        action="append",
-        default=[],
-        metavar="NAME=PATH",
-        help="interpreter of onnx, openvino or export (build/peers/NAME/bin/python)",
+        "--threads", type=int, default=cores, help="threads of every variant (all cores)"
     )
+    parser.add_argument(
+        "--scale", type=float, help="factor on the number of sentences and of curve steps (1; 0.1)"
+    )
+    parser.add_argument(
+        "--shared", type=Path, default=ROOT.parent / "shared/data", help="folder of data"
+    )
+    parser.add_argument("--output", type=Path, help="folder of the results (evaluation/speed)")
     return parser.parse_args(arguments)
-
-
-def _pythons(given: list[str]) -> dict[str, str]:
-    """Interpreters by name. Our own exports run under the main one, if it has no other."""
-    found = {"main": sys.executable, "export": sys.executable}
-    for folder in sorted(PEERS.glob("*")):
-        found[folder.name] = str(folder / "bin/python")
-    for entry in given:
-        name, _, path = entry.partition("=")
-        if name not in ("onnx", "openvino", "export") or not Path(path).is_file():
-            sys.exit(f"--peer-python {entry}: give onnx, openvino or export=PATH of an interpreter")
-        found[name] = path
-    return found
 
 
 def _wanted(options: argparse.Namespace, tasks: dict[str, Any]) -> list[str]:
@@ -64,27 +52,27 @@ def _wanted(options: argparse.Namespace, tasks: dict[str, Any]) -> list[str]:
         return [key for key, task in tasks.items() if task.in_quick or not options.quick]
     for prefix in options.only:
         if not any(key.startswith(prefix) for key in tasks):
-            sys.exit(f"--only {prefix}: no task begins so; there are {', '.join(tasks)}")
+            sys.exit(f"--only {prefix}: no task starts with this; the tasks are {', '.join(tasks)}")
     return [key for key in tasks if key.startswith(tuple(options.only))]
 
 
 def _earlier(path: Path, environment: dict[str, object]) -> dict[str, Any]:
-    """The tasks of an earlier run that the new ones go beside: same machine, same threads."""
+    """Return the stored results of other tasks, from the same machine and number of threads."""
     if not path.is_file():
         return {}
     document = json.loads(path.read_text(encoding="utf-8"))
     tasks: dict[str, Any] = document.get("tasks", {})
     if tasks and document["environment"] != environment:
         sys.exit(
-            f"{path} was measured on another machine or with other threads: "
-            f"{document['environment']}, now {environment}; move it away or use --output"
+            f"{path} was measured in another environment: {document['environment']}, now "
+            f"{environment}; move the file away or give --output"
         )
     return tasks
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
-    # Before anything of numpy or torch is imported here.
+    # numpy and torch read this when they are imported.
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     from harness.driver import Setting
     from harness.environment import environment
@@ -98,15 +86,20 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(keys))
         return 0
     output = options.output or (ROOT / "build/bench-quick" if options.quick else HERE)
+    if options.render:
+        write_outputs(json.loads((output / "results.json").read_text(encoding="utf-8")), output)
+        return 0
     output.mkdir(parents=True, exist_ok=True)
     where = environment(options.threads)
     results = _earlier(output / "results.json", where)
     data = Data.find(options.shared)
     if data.is_sample:
-        print(f"{options.shared} is absent: measured on the sample data in data/", file=sys.stderr)
+        print(f"{options.shared} not found; using the sample data in data/", file=sys.stderr)
     failed = []
     with tempfile.TemporaryDirectory(prefix="bench-") as work:
-        pythons = _pythons(options.peer_python)
+        # The interpreters that `make peers` installs.
+        peers = {folder.name: str(folder / "bin/python") for folder in PEERS.glob("*")}
+        pythons = {"main": sys.executable, **peers}
         bench = Bench(
             setting=Setting(options.threads, pythons, Path(work), hurry=options.quick),
             data=data,
@@ -118,16 +111,17 @@ def main(arguments: list[str] | None = None) -> int:
         for key in keys:
             print(f"{key} ...", file=sys.stderr, flush=True)
             results[key] = TASKS[key].result(bench, key)
-            failed += _said(key, results[key])
-            # After every task, so that an interruption costs one task only.
+            failed += _report(key, results[key])
+            # Write after every task, so that an interruption loses one task only.
             ordered = {name: results[name] for name in TASKS if name in results}
             write_outputs({"environment": where, "tasks": ordered}, output)
     print(output / "results.json")
     return 1 if failed else 0
 
 
-def _said(key: str, task: dict[str, Any]) -> list[str]:
-    """Print a task's result; gives the variants that failed, not for want of a package."""
+def _report(key: str, task: dict[str, Any]) -> list[str]:
+    """Print a task's result; return the variants that failed for another reason than a missing
+    package."""
     failed = []
     for name, variant in task["variants"].items():
         if "not_run" in variant:

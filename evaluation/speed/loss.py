@@ -1,13 +1,12 @@
-"""InfoNCE, forward and backward: time and peak memory, beside its matrix products alone.
+"""Measure time and peak memory of InfoNCE, forward and backward, and of its matrix products alone.
 
     python evaluation/speed/loss.py --rows 4096 16384 65536 --threads 1 --rounds 3
 
-Each measurement is a fresh process, so that no allocator remembers another variant; within a
-round the variants take turns. Memory is the growth of the process's RSS high-water mark over what
-it was with the inputs in place. ``products`` runs the same matrix products, of the same shapes, in
-the same order and nothing else; ``whole`` is the plain loss; ``checkpointed`` runs strips of 1,024
-anchors under torch.utils.checkpoint. The last two stop at ``--most-whole`` and
-``--most-checkpointed`` rows. Writes results-loss.json beside this file.
+Each measurement runs in a fresh process, so that no allocator is warm; the variants take turns
+within a round. Memory is the growth of the peak RSS over the RSS with the inputs in place.
+``products`` runs the same matrix products with the same shapes in the same order and nothing else,
+``strips`` is the loss in strips, ``whole`` the loss over the whole matrix. Writes
+results-loss.json.
 """
 
 from __future__ import annotations
@@ -25,12 +24,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from simcse_kit.losses import info_nce as info_nce_module
 from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.losses.info_nce_chunked import strip_width
-from simcse_kit.losses.similarity import cosine_matrix
 
 HERE = Path(__file__).resolve().parent
 TAU = 0.05
@@ -61,26 +58,8 @@ def strips(anchors: Tensor, positives: Tensor) -> Tensor:
     return info_nce(anchors, positives, temperature=TAU)
 
 
-def symmetric(anchors: Tensor, positives: Tensor) -> Tensor:
-    info_nce_module.TILES_FROM = 0
-    return info_nce(anchors, positives, temperature=TAU, symmetric=True)
-
-
-def checkpointed(anchors: Tensor, positives: Tensor, step: int = 1024) -> Tensor:
-    def part(some: Tensor, everything: Tensor, start: int) -> Tensor:
-        logits = cosine_matrix(some, everything) / TAU
-        right = torch.arange(start, start + len(some))
-        return torch.nn.functional.cross_entropy(logits, right, reduction="sum")
-
-    sums = [
-        checkpoint(part, anchors[start : start + step], positives, start, use_reentrant=False)
-        for start in range(0, len(anchors), step)
-    ]
-    return torch.stack(sums).sum() / len(anchors)
-
-
 VARIANTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    f.__name__: f for f in (products, strips, symmetric, whole, checkpointed)
+    f.__name__: f for f in (products, strips, whole)
 }
 
 
@@ -92,7 +71,7 @@ def measure(variant: str, rows: int, dim: int, threads: int) -> dict[str, float]
         value.backward()
     torch.manual_seed(0)
     anchors = torch.randn(rows, dim)
-    # Correlated, so that positives are easy and some losses are near zero, as in training.
+    # Correlated, so that some losses are near zero, as in training.
     positives = torch.randn(rows, dim).mul_(0.8).add_(anchors)
     anchors.requires_grad_()
     positives.requires_grad_()
@@ -120,8 +99,7 @@ def in_fresh_process(variant: str, rows: int, options: argparse.Namespace) -> di
 
 
 def compare(rows: int, options: argparse.Namespace) -> dict[str, object]:
-    most = {"whole": options.most_whole, "checkpointed": options.most_checkpointed}
-    names = [name for name in options.variants if rows <= most.get(name, rows)]
+    names = options.variants
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(options.rounds):
         for name in names:
@@ -145,14 +123,12 @@ def compare(rows: int, options: argparse.Namespace) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[4096, 16384, 65536])
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--most-whole", type=int, default=16384)
-    parser.add_argument("--most-checkpointed", type=int, default=16384)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["products", "strips"])
     parser.add_argument("--one", choices=VARIANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Environments for sentence-transformers' ONNX and OpenVINO backends, which hold transformers back
-# to older releases and so cannot be installed beside the newest: build/peers/onnx, .../openvino.
+# Create environments for sentence-transformers' ONNX and OpenVINO backends, which need older releases
+# of transformers: build/peers/onnx and build/peers/openvino.
 #
 #   evaluation/speed/peers.sh [PYTHON [TORCH [TORCH_INDEX]]]
 set -eu
@@ -12,12 +12,12 @@ cd "$(dirname "$0")/../.."
 make_peer() {
     folder=build/peers/$1
     shift
-    # Whole or not at all: the benchmark takes any interpreter that it finds there.
+    # Rename at the end, because the benchmark uses any interpreter that it finds.
     rm -rf "$folder.new"
     "$python" -m venv "$folder.new"
     pip="$folder.new/bin/python -m pip"
     $pip install --quiet --retries 1 --no-deps --extra-index-url "$index" "$torch"
-    # Torch as it is now, so that pip does not exchange it for another build.
+    # Pin torch, so that pip does not replace it by another build.
     version=$("$folder.new/bin/python" -c 'from importlib.metadata import version as v; print(v("torch"))')
     $pip install --quiet "torch==$version" "$@"
     rm -rf "$folder"
@@ -26,5 +26,5 @@ make_peer() {
 
 mkdir -p build/peers
 make_peer openvino "sentence-transformers[openvino]==6.2.0" openvino==2026.4.1 nncf==3.4.0 datasets
-# optimum-onnx 0.1.0, the newest, wants transformers below 4.58; the last that goes with it is 5.7.0.
+# optimum-onnx 0.1.0, the newest, needs transformers below 4.58; sentence-transformers 5.7.0 allows it.
 make_peer onnx "sentence-transformers[onnx]==5.7.0" onnxruntime==1.32.0

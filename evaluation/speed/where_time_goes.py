@@ -1,9 +1,9 @@
-"""Where the time of a training step and of the encode loop goes, and how fast the products are.
+"""Profile a training step and the encode loop, and measure the speed of their matrix products.
 
     OMP_NUM_THREADS=1 python evaluation/speed/where_time_goes.py [--model DIR] [--texts FILE]
 
-One thread, so that operators do not overlap. Writes results-profile.json beside this file. The
-limit is the speed of the same products alone, in a loop whose data stays in the cache.
+Runs with one thread, so that operators do not overlap. Writes results-profile.json. The limit is
+the speed of the same products alone, in a loop whose data stays in the cache.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def profiled(run: Callable[[], object]) -> dict[str, Any]:
 
 
 def limit(width: int, inner: int) -> float:
-    """GFLOP/s of a product of the model's own size, its weights prepared, 512 tokens."""
+    """Return the GFLOP/s of a product of the model's size with prepared weights and 512 tokens."""
     from simcse_kit.encoder.packing.linear import prepared
 
     layer = torch.nn.Linear(width, inner)

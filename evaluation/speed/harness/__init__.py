@@ -1,1 +1,1 @@
-"""Side-by-side measurement: a worker process for each variant, asked in rotation."""
+"""Side-by-side measurement in one worker process per variant, run in rotation."""

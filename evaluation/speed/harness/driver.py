@@ -1,8 +1,8 @@
-"""Workers started, asked in rotation, and their answers kept.
+"""Driver of the worker processes: start them, run them in rotation, collect the measurements.
 
-Each variant has a process of its own for the whole task. In one process the first variant of a
-rotation pays for memory that the others gave back to the system; one after the other in fresh
-processes, a change in the machine's load would fall on some of them only.
+Each variant has its own process for the whole task. Within one process, the first variant of a
+rotation would pay for memory that the others returned to the system. In fresh processes one after
+the other, a change in the machine's load would affect only some variants.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 WORKER = Path(__file__).resolve().with_name("worker.py")
 ROOT = WORKER.parents[3]
 MAIN = "main"
-# An idle OpenMP team spins for up to 0.2 s after its work; the next variant is not to feel it.
+# Idle OpenMP threads spin for up to 0.2 s after their work, and would slow the next variant.
 PAUSE = 0.3
 PATIENCE = 1800.0
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What is measured: a function in ``variants/``, its parameters, and who interprets it."""
+    """A measured function in ``variants/``, its parameters, and the name of its interpreter."""
 
     name: str
     target: str
@@ -39,7 +39,7 @@ class Variant:
 
 @dataclass
 class Record:
-    """The rounds of a variant, or why there are none."""
+    """The measured rounds of a variant, or the reason why it did not run."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Record:
 
 
 class NotRunError(Exception):
-    """A worker cannot go on; ``missing`` if a package is not there, which is no fault."""
+    """A variant cannot run; ``missing`` if only because a package is not installed."""
 
     def __init__(self, reason: str, *, missing: bool = False):
         super().__init__(reason)
@@ -61,13 +61,13 @@ class NotRunError(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """What all workers of a run share.
+    """Settings of all workers of a run.
 
     Attributes:
-        threads: of every variant.
-        pythons: interpreters by the name that a variant asks for; ``main`` is always there.
-        work: folder for what is handed over, and for the workers' logs.
-        hurry: prepare all workers at once, for a trial whose figures do not matter.
+        threads: number of threads of every variant.
+        pythons: interpreters by name; ``main`` always exists.
+        work: folder for the workers' input and logs.
+        hurry: whether to prepare all workers at once, for a trial.
     """
 
     threads: int
@@ -86,13 +86,13 @@ class Setting:
             "SIMCSE_CACHE": str(self.work / "corpora"),
             "PYTHONPATH": str(ROOT),
         }
-        # Users have compiled files; where this is set, every start would compile anew.
+        # With this variable every start would compile all modules again.
         kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         return kept | given
 
 
 class Worker:
-    """One variant's process."""
+    """The process of one variant."""
 
     def __init__(self, variant: Variant, setting: Setting, folder: Path):
         self.variant = variant
@@ -102,7 +102,7 @@ class Worker:
         params = folder / f"{variant.name}.json"
         params.write_text(json.dumps(variant.params), encoding="utf-8")
         self._log = folder / f"{variant.name}.log"
-        # Two variants may be one program that writes to one place.
+        # Two variants may run the same program, which writes to its working directory.
         home = folder / variant.name
         home.mkdir(exist_ok=True)
         with self._log.open("wb") as log:
@@ -123,14 +123,14 @@ class Worker:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         except OSError:
-            pass  # it is gone; receive says why
+            pass  # the process ended; receive reports the reason
         return self.receive()
 
     def receive(self) -> dict[str, Any]:
-        """The next answer.
+        """Return the next answer.
 
         Raises:
-            NotRunError: the worker says that it cannot, or it ended or hung.
+            NotRunError: the worker reports an error, ended or hung.
         """
         assert self._process.stdout is not None
         watchdog = threading.Timer(PATIENCE, self._process.kill)
@@ -161,9 +161,9 @@ class Rotation:
     """The workers of one task, as a context manager.
 
     Args:
-        variants: in the order of the rotation.
-        setting: what all share.
-        name: of the task; names a folder below ``setting.work``.
+        variants: variants in the order of the rotation.
+        setting: settings of all workers.
+        name: name of the task, and of a folder below ``setting.work``.
     """
 
     def __init__(self, variants: list[Variant], setting: Setting, name: str):
@@ -175,7 +175,7 @@ class Rotation:
         self.records = {variant.name: Record() for variant in variants}
 
     def __enter__(self) -> Rotation:
-        # One after the other by rule: a sweep of batch sizes is a measurement too.
+        # Normally one after the other, because a sweep of batch sizes is a measurement too.
         names = [variant.name for variant in self._variants]
         for group in [names] if self._setting.hurry else [[name] for name in names]:
             for step in (self._start, self._prepared):
@@ -201,7 +201,7 @@ class Rotation:
             worker.close()
 
     def run(self, rounds: int, warm_up: int = 1) -> None:
-        """Every variant once a round; the first ``warm_up`` rounds do not count."""
+        """Run every variant once per round. The first ``warm_up`` rounds are not recorded."""
         for number in range(-warm_up, rounds):
             for name in list(self._workers):
                 time.sleep(PAUSE)
@@ -220,7 +220,7 @@ class Rotation:
                     record.round_notes.append(answer["notes"])
 
     def vectors(self, texts: list[str]) -> dict[str, NDArray[Any]]:
-        """The vectors of ``texts`` by every variant that still runs."""
+        """Return the vectors of ``texts`` from every variant that still runs."""
         import numpy as np
 
         source = self._folder / "asked.json"

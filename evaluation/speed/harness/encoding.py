@@ -34,7 +34,7 @@ def _texts(bench: Bench, kind: str, count: int) -> tuple[list[str], str]:
 def _encode_settings(
     bench: Bench, model: str, kind: str, sentences: int
 ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """The settings to record, the parameters of every variant, and the texts."""
+    """Return the settings to record, the parameters of every variant, and the texts."""
     folder = model_folder(model, bench.work)
     texts, source = _texts(bench, kind, bench.count(sentences))
     recipe = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))
@@ -56,8 +56,8 @@ def _st(name: str, params: dict[str, Any], python: str = "main", **more: Any) ->
 def _encode(
     bench: Bench, key: str, variants: list[Variant], texts: list[str], reference: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Rounds of all variants, how far their vectors are from those of ``reference``, and where
-    there are several precisions the score on STS-B; gives the graded pairs too."""
+    """Run all variants, and compare their vectors with those of ``reference``. With several
+    precisions, also score them on STS-B. Return the results and the graded pairs."""
     graded = _graded(bench)
     asked = texts[:COMPARED]
     with Rotation(variants, bench.setting, key) as rotation:
@@ -82,7 +82,7 @@ def _precisions(variants: list[Variant]) -> bool:
 
 
 def _graded(bench: Bench) -> dict[str, Any]:
-    """STS-B test, or the sample file: distinct sentences, and the pairs as positions in them."""
+    """Return distinct sentences of the STS-B test, or the sample file, and pairs as positions."""
     name, (pairs,) = next(iter(bench.data.sts_tasks("STSB").items()))
     name, count = (f"{name}, 100 pairs", 100) if bench.quick else (name, len(pairs))
     texts = [side[:count] for side in (pairs.sentences1, pairs.sentences2)]
@@ -116,7 +116,7 @@ def fp32(model: str, kind: str, sentences: int) -> Callable[[Bench, str], dict[s
 
 def low_precision(bench: Bench, key: str) -> dict[str, Any]:
     settings, params, texts = _encode_settings(bench, "minilm", "varied", 2000)
-    # Between the sentences that are measured, so that none of them is calibrated on.
+    # The calibration sentences lie between the measured ones.
     calibration = bench.work / "calibration.txt"
     offset = max(1, len(bench.data.lines()) // (2 * len(texts)))
     others = set(bench.data.varied(300, offset)) - set(texts)
@@ -124,16 +124,18 @@ def low_precision(bench: Bench, key: str) -> dict[str, Any]:
     params["calibration"] = str(calibration)
     onnx_kernels = "avx512_vnni" if "avx512_vnni" in cpu_flags() else "avx2"
 
-    def exported(form: str, int8: bool) -> Variant:
+    def exported(form: str, *, int8: bool) -> Variant:
         name = f"ours-{form}-{'int8' if int8 else 'fp32'}"
-        return Variant(name, "encode:exported", {**params, "format": form, "int8": int8}, "export")
+        return Variant(name, "encode:exported", {**params, "format": form, "int8": int8})
 
     openvino = {"backend": "openvino", "batch": "best"}
     variants = [
         Variant("ours-fp32", "encode:ours", params),
         Variant("ours-bf16", "encode:ours", {**params, "precision": "bf16"}),
         Variant("ours-int8", "encode:ours", {**params, "precision": "int8"}),
-        *(exported(form, int8) for form in ("openvino", "onnx") for int8 in (False, True)),
+        exported("openvino", int8=False),
+        exported("openvino", int8=True),
+        exported("onnx", int8=False),
         _st("st-default", params),
         _st("st-bf16", params, batch="best", dtype="bfloat16"),
         _st("st-openvino-bf16", params, "openvino", **openvino, dtype="bfloat16"),

@@ -1,4 +1,4 @@
-"""Where the figures come from, without the name of the machine."""
+"""Description of the hardware and software, without the name of the machine."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import os
 import platform
 from pathlib import Path
 
-# Those that decide which kernels run.
+# CPU flags that decide which kernels run.
 _FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16")
 _FLAGS += ("avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "asimddp", "bf16", "i8mm", "sve")
 
 
 def cpu_flags() -> list[str]:
-    """The vector instructions of the CPU, where the system tells them."""
+    """Return the vector instructions of the CPU, if the system lists them."""
     known = _cpuinfo()
     flags = set(known.get("flags", known.get("features", "")).split())
     return [flag for flag in _FLAGS if flag in flags]
 
 
 def environment(threads: int) -> dict[str, object]:
-    """What a ratio may depend on."""
+    """Return what a speed ratio may depend on."""
     known = _cpuinfo()
     cpu = " ".join(
         f"{label} {known[key]}".strip()
@@ -38,7 +38,7 @@ def environment(threads: int) -> dict[str, object]:
 
 
 def load_average() -> float:
-    """Of the last minute; on a quiet machine near 0 before a task and near ``threads`` after."""
+    """Return the load of the last minute: on an idle machine about 0 before a task."""
     return round(os.getloadavg()[0], 2)
 
 

@@ -1,4 +1,4 @@
-"""Model folders that this kit, sentence-transformers and its other backends all open."""
+"""Model folders that this kit and all backends of sentence-transformers can open."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = {
 
 
 def model_folder(name: str, work: Path) -> Path:
-    """The folder of a model, made below ``work`` if it has to be."""
+    """Return the folder of a model, created below ``work`` if needed."""
     if name == "minilm":
         return _minilm()
     folder = work / "models" / name
@@ -38,7 +38,7 @@ def _save_mini(folder: Path) -> None:
 
 
 def _save_bert_base(folder: Path) -> None:
-    """12 layers of 768, as BertConfig has them, with MiniLM's tokenizer (that of BERT)."""
+    """Save random weights in the shape of BERT-base, with MiniLM's tokenizer, which is BERT's."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
@@ -52,7 +52,7 @@ def _save_bert_base(folder: Path) -> None:
 
 
 def _open_to_older_transformers(folder: Path) -> None:
-    """The ONNX backend is bound to transformers 4, which knows the tokenizer by an older name."""
+    """Use the tokenizer's older class name, as transformers 4 of the ONNX backend needs it."""
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     if config.get("tokenizer_class") == "TokenizersBackend":

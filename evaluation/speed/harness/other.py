@@ -1,4 +1,4 @@
-"""The STS tasks, and start-up."""
+"""The tasks for STS scoring and for start-up."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ def scoring(bench: Bench, key: str) -> dict[str, Any]:
 
 
 def _commands(bench: Bench, key: str, commands: dict[str, list[str]]) -> dict[str, Any]:
-    variants = [Variant(n, "startup:command", {"command": c}) for n, c in commands.items()]
+    params = {"work": str(bench.work)}
+    variants = [
+        Variant(name, "startup:command", {**params, "command": command})
+        for name, command in commands.items()
+    ]
     settings = {"what": "whole processes, compiled files and page cache warm"}
     return {"settings": settings, "variants": run_rounds(bench, key, variants, bench.rounds)}
 
@@ -42,12 +46,12 @@ def import_time(bench: Bench, key: str) -> dict[str, Any]:
 
 def encode_one(bench: Bench, key: str) -> dict[str, Any]:
     sentence = "A man is playing a guitar."
-    source, target = bench.work / "one.txt", bench.work / "one.npy"
-    source.write_text(f"{sentence}\n", encoding="utf-8")
+    (bench.work / "one.txt").write_text(f"{sentence}\n", encoding="utf-8")
+    mini = model_folder("mini", bench.work).relative_to(bench.work)
     peer = (
         "from sentence_transformers import SentenceTransformer; import numpy; numpy.save("
-        f"{str(target)!r}, SentenceTransformer({str(model_folder('mini', bench.work))!r})"
-        f".encode([{sentence!r}]))"
+        f"'{{work}}/one.npy', SentenceTransformer('{{work}}/{mini}').encode([{sentence!r}]))"
     )
-    ours = ["{python}", "-m", "simcse_kit", "encode", "mini", str(source), "--output", str(target)]
+    ours = ["{python}", "-m", "simcse_kit", "encode", "mini", "{work}/one.txt"]
+    ours += ["--output", "{work}/one.npy"]
     return _commands(bench, key, {"ours": ours, "st": ["{python}", "-c", peer]})

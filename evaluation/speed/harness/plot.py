@@ -1,4 +1,4 @@
-"""The ratios as bars, grouped by task, and the loss curves."""
+"""Plots of the speed ratios, grouped by task, and of the loss curves."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ mpl.use("svg")
 mpl.rcParams |= {"svg.hashsalt": "bench", "svg.fonttype": "none"}
 from matplotlib import pyplot as plt  # noqa: E402 - after the backend is chosen
 
+from harness.labels import label  # noqa: E402
 from simcse_kit.utils.files import replacement  # noqa: E402
 
 OURS, PEER = "#1f6fb4", "#b9bec5"
 
 
 def write_ratios(document: dict[str, Any], path: Path) -> None:
-    """Speed of every variant over its task's baseline; thin lines are the lowest and highest ratio
-    of any one round."""
-    from harness.report import label
-
+    """Plot the speed of every variant over its task's baseline. Thin lines span the lowest and the
+    highest ratio of a single round."""
     rows: list[tuple[float, str, dict[str, float], bool]] = []
     heads: list[tuple[float, str]] = []
     at = 0.0
@@ -30,7 +29,7 @@ def write_ratios(document: dict[str, Any], path: Path) -> None:
             for name, variant in task["variants"].items()
             if "speed_over_baseline" in variant
         ]
-        # A lazy import is hundreds of times as fast, and would leave no room for the other bars.
+        # A lazy import is hundreds of times as fast; its bar would dwarf the others.
         if task["group"] in ("Loss curves", "Start-up") or len(found) < 2:
             continue
         heads.append((at, f"{task['group']}: {task['title']}"))
@@ -53,7 +52,7 @@ def write_ratios(document: dict[str, Any], path: Path) -> None:
     axes.invert_yaxis()
     axes.set_ylim(at - 1, -1)
     axes.margins(x=0.12)
-    axes.set_xlabel("speed, in multiples of the variant at 1 (median; line: lowest, highest round)")
+    axes.set_xlabel("speed over the variant at 1 (median; line: lowest to highest round)")
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -61,7 +60,7 @@ def write_ratios(document: dict[str, Any], path: Path) -> None:
 
 
 def write_curves(document: dict[str, Any], path: Path) -> None:
-    """The loss of every seed, ours and the original's, one panel a task."""
+    """Plot the loss of every seed, ours and the original's, in one panel per task."""
     tasks = [task for task in document["tasks"].values() if "curves" in task]
     if not tasks:
         return

@@ -1,56 +1,28 @@
-"""results.json, the plot, and the tables of README.md, which nobody types.
+"""Writer of results.json, the plots, and the tables of README.md.
 
-python evaluation/speed/harness/report.py       # renders the results.json there once more
+python evaluation/speed/bench.py --render   # the tables and plots of the stored results.json
 """
 
 from __future__ import annotations
 
 import json
-import sys
+import re
 from pathlib import Path
 from typing import Any
 
+from harness.labels import label
+from harness.plot import write_curves, write_ratios
 from simcse_kit.utils.files import write_whole
 
-SPEED = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- rendered from results.json -->", "<!-- end of what is rendered -->"
-LABELS = {
-    "ours": "**simcse_kit**",
-    "ours-fp32": "**simcse_kit** fp32",
-    "ours-bf16": "**simcse_kit** bf16",
-    "ours-int8": "**simcse_kit** int8",
-    "ours-openvino-fp32": "**simcse_kit**, exported to OpenVINO",
-    "ours-openvino-int8": "**simcse_kit**, exported to OpenVINO int8",
-    "ours-onnx-fp32": "**simcse_kit**, exported to ONNX",
-    "ours-onnx-int8": "**simcse_kit**, exported to ONNX int8",
-    "ours-mean-pooling": "**simcse_kit**, mean pooling, no head",
-    "st": "sentence-transformers",
-    "st-default": "sentence-transformers, as it comes",
-    "st-best-batch": "sentence-transformers, best batch size",
-    "st-onnx": "sentence-transformers, ONNX",
-    "st-openvino": "sentence-transformers, OpenVINO f32",
-    "st-bf16": "sentence-transformers, bf16",
-    "st-openvino-bf16": "sentence-transformers, OpenVINO bf16",
-    "st-openvino-int8": "sentence-transformers, OpenVINO int8",
-    "st-onnx-int8": "sentence-transformers, ONNX int8",
-    "st-trainer": "sentence-transformers' trainer",
-    "st-batch-32": "sentence-transformers, batches of 32",
-    "original": "original SimCSE step",
-    "original-eager": "original SimCSE step, eager attention",
-    "original-sdpa": "original SimCSE step, SDPA attention",
-    "python-alone": "Python alone",
-}
-
-
-def label(name: str) -> str:
-    return LABELS.get(name, name)
+BEGIN, END = "<!-- rendered from results.json -->", "<!-- end of the rendered part -->"
 
 
 def write_outputs(document: dict[str, Any], folder: Path) -> None:
-    """results.json, results.svg, and the tables: into README.md if there is one, else tables.md."""
-    from harness.plot import write_curves, write_ratios
-
-    write_whole(folder / "results.json", json.dumps(document, indent=1) + "\n")
+    """Write results.json, the plots, and the tables to README.md or, without one, to tables.md."""
+    text = json.dumps(document, indent=1)
+    # Innermost lists and tables of numbers take one line each.
+    text = re.sub(r"[\[{][\w\s.,:\"+-]*[\]}]", lambda found: " ".join(found[0].split()), text)
+    write_whole(folder / "results.json", text + "\n")
     write_ratios(document, folder / "results.svg")
     write_curves(document, folder / "curves.svg")
     write_tables(document, folder)
@@ -71,7 +43,7 @@ def write_tables(document: dict[str, Any], folder: Path) -> None:
 
 
 def render(document: dict[str, Any]) -> str:
-    """Where it was measured, a summary, and a table for each group of tasks."""
+    """Return the environment, a summary, and a table for each group of tasks, as Markdown."""
     tasks = document["tasks"]
     groups = list(dict.fromkeys(task["group"] for task in tasks.values()))
     parts = [_environment(document), _summary(tasks)]
@@ -98,11 +70,11 @@ def _environment(document: dict[str, Any]) -> str:
 
 
 def _summary(tasks: dict[str, Any]) -> str:
-    """How many times as fast as each peer our best variant of a task is."""
-    rows = ["| task | times as fast as |", "|---|---|"]
+    """Return a table of the speed of our fastest variant over each peer."""
+    rows = ["| task | speed of simcse_kit over |", "|---|---|"]
     for task in tasks.values():
         ratios = [
-            f"{variant['ours_is_faster']['wall']['median']:.2f} times {label(name)}"
+            f"{label(name)}: {variant['ours_is_faster']['wall']['median']:.2f}"
             for name, variant in task["variants"].items()
             if "ours_is_faster" in variant and _is_peer(name)
         ]
@@ -122,9 +94,9 @@ def _task(task: dict[str, Any]) -> str:
         ours, theirs = curves["second_half_means"]
         verdict = "within" if curves["within_noise"] else "**beyond**"
         texts.append(
-            f"Mean loss of the second half of the steps: {ours:.4f} here, {theirs:.4f} by the "
-            f"original; the difference {curves['difference']:.4f} is {verdict} twice its standard "
-            f"error over the seeds, {curves['standard_error']:.4f}."
+            f"Mean loss over the second half of the steps: {ours:.4f} here, {theirs:.4f} with the "
+            f"original step. The difference, {curves['difference']:.4f}, is {verdict} twice its "
+            f"standard error over the seeds, {curves['standard_error']:.4f}."
         )
         texts += _missing(task)
         return "\n\n".join(texts)
@@ -147,7 +119,7 @@ def _missing(task: dict[str, Any]) -> list[str]:
 
 
 def _columns(task: dict[str, Any]) -> dict[str, Any]:
-    """Heading and cell of what any variant of the task has; the first is the name."""
+    """Return heading and cell function of the columns that any variant of the task fills."""
 
     def spread(variant: dict[str, Any]) -> str:
         wall = variant["wall"]
@@ -163,8 +135,8 @@ def _columns(task: dict[str, Any]) -> dict[str, Any]:
         "variant": None,
         "seconds, median (min to max)": spread,
         f"speed over {label(task['baseline'])}": ratio("speed_over_baseline"),
-        "the same by CPU seconds": ratio("speed_over_baseline", "cpu"),
-        f"{label(task['ours'])} is faster by": ratio("ours_is_faster"),
+        "the same, CPU time": ratio("speed_over_baseline", "cpu"),
+        f"speed of {label(task['ours'])} over this": ratio("ours_is_faster"),
         "peak MB": lambda variant: f"{variant['peak_rss_mb']:.0f}",
     }
     for key, heading in (
@@ -190,14 +162,9 @@ def _seconds(value: float) -> str:
 
 
 def _settings(settings: dict[str, Any]) -> str:
-    told = []
+    parts = []
     for key, value in settings.items():
         if isinstance(value, dict):
             value = ", ".join(f"{name} {number}" for name, number in value.items())
-        told.append(f"{key.replace('_', ' ')}: {value}")
-    return "; ".join(told) + "."
-
-
-if __name__ == "__main__":
-    sys.path[0] = str(SPEED)
-    write_outputs(json.loads((SPEED / "results.json").read_text(encoding="utf-8")), SPEED)
+        parts.append(f"{key.replace('_', ' ')}: {value}")
+    return "; ".join(parts) + "."

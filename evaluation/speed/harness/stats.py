@@ -9,7 +9,7 @@ from harness.driver import Record
 
 
 def summary(record: Record) -> dict[str, Any]:
-    """A variant as results.json keeps it."""
+    """Return the results of a variant in the form of results.json."""
     if record.not_run is not None:
         return {"not_run": record.not_run, "package_missing": record.missing}
     result: dict[str, Any] = {
@@ -26,23 +26,19 @@ def summary(record: Record) -> dict[str, Any]:
 
 
 def add_ratios(variants: dict[str, dict[str, Any]], baseline: str, ours: str) -> None:
-    """Beside every variant: how many times as fast as ``baseline`` it is, and how many times as
-    fast as it ``ours`` is, by wall and by CPU seconds. With the ratio of the medians go the
-    lowest and highest ratio of any one round."""
+    """Add to every variant its speed over ``baseline``, and the speed of ``ours`` over it, by wall
+    and CPU time: the ratio of the medians, and the lowest and highest ratio of a single round."""
     for variant in variants.values():
         if "not_run" in variant:
             continue
         for clock in ("wall", "cpu"):
-            own = variant[clock]
-            for key, other, slower in (
-                ("speed_over_baseline", baseline, "other"),
-                ("ours_is_faster", ours, "own"),
-            ):
-                there = variants.get(other, {}).get(clock)
-                if there is None:
-                    continue
-                pair = (there, own) if slower == "other" else (own, there)
-                variant.setdefault(key, {})[clock] = _ratio(*pair)
+            reference = variants.get(baseline, {}).get(clock)
+            if reference is not None:
+                ratios = variant.setdefault("speed_over_baseline", {})
+                ratios[clock] = _ratio(reference, variant[clock])
+            best = variants.get(ours, {}).get(clock)
+            if best is not None:
+                variant.setdefault("ours_is_faster", {})[clock] = _ratio(variant[clock], best)
 
 
 def _ratio(slow: dict[str, Any], fast: dict[str, Any]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A comparison, and what all comparisons of a run share."""
+"""A task of the benchmark, and the settings of a run."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from harness.texts import Data
 
 @dataclass(frozen=True)
 class Bench:
-    """What all tasks of a run share.
+    """Settings of all tasks of a run.
 
     Attributes:
-        setting: of the workers.
-        data: where the text comes from.
-        shared: the folder that ``data`` was looked for in.
-        rounds: that count, of every task.
+        setting: settings of the workers.
+        data: source of the texts.
+        shared: folder in which ``data`` was searched.
+        rounds: number of measured rounds of every task.
         scale: factor on the number of sentences.
-        quick: small batches and few steps: a trial, not a measurement.
+        quick: whether to use small batches and few steps, for a trial.
     """
 
     setting: Setting
@@ -43,7 +43,7 @@ class Bench:
         return max(16, round(sentences * self.scale))
 
     def hand_over(self, name: str, content: Any) -> str:
-        """Write what workers read, as JSON; gives its path."""
+        """Write input of the workers as JSON, and return the path."""
         path = self.work / name
         path.write_text(json.dumps(content), encoding="utf-8")
         return str(path)
@@ -51,15 +51,15 @@ class Bench:
 
 @dataclass(frozen=True)
 class Task:
-    """A comparison, as rows of one table and bars of one group.
+    """A comparison, reported as one table and one group of bars.
 
     Attributes:
-        group: heading under which it is reported.
-        title: what is done, on what.
-        baseline: the variant whose speed is 1.
-        ours: the variant that the others are held against; of several the fastest that ran.
-        run: runs it; gives settings and variants.
-        in_quick: whether ``--quick`` runs it unasked.
+        group: heading of the report.
+        title: work and data.
+        baseline: variant whose speed is 1.
+        ours: our variant for the comparison; of several, the fastest that ran.
+        run: function that measures and returns settings and variants.
+        in_quick: whether ``--quick`` runs the task by default.
     """
 
     group: str
@@ -92,7 +92,7 @@ class Task:
 def run_rounds(
     bench: Bench, key: str, variants: list[Variant], rounds: int, warm_up: int = 1
 ) -> dict[str, Any]:
-    """The rounds of all variants and nothing else, as results.json keeps them."""
+    """Run all variants and return their results in the form of results.json."""
     with Rotation(variants, bench.setting, key) as rotation:
         rotation.run(rounds, warm_up)
         return {name: summary(record) for name, record in rotation.records.items()}

@@ -1,4 +1,4 @@
-"""The texts that are measured on, the same ones in every run."""
+"""Texts of the measurements, equal in every run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @dataclass(frozen=True)
 class Data:
-    """Where text comes from: the large local sets if they are there, else the sample data."""
+    """Source of the texts: the large local sets if they exist, else the sample data."""
 
     sentences: Path
     triplets: Path
@@ -48,13 +48,13 @@ class Data:
         return [line.strip() for line in text.split("\n") if line.strip()]
 
     def varied(self, count: int, offset: int = 0) -> list[str]:
-        """Distinct sentences spread evenly over the file, whose sources are in blocks; another
-        ``offset`` gives other sentences."""
+        """Return distinct sentences spread evenly over the file, whose sources come in blocks. A
+        different ``offset`` gives different sentences."""
         return spread(list(dict.fromkeys(self.lines())), count, offset)
 
     def long_tailed(self, count: int, median_words: float, sigma: float) -> list[str]:
-        """Consecutive sentences joined, until a number of words drawn from a log-normal
-        distribution (seed 0) is reached; the models cut what is longer than they take."""
+        """Join consecutive sentences up to a number of words drawn from a log-normal distribution
+        (seed 0). The models truncate longer texts."""
         lines, rng = self.lines(), random.Random(0)
         texts = []
         for start in range(count):
@@ -68,7 +68,7 @@ class Data:
         return texts
 
     def sts_sentences(self, count: int) -> list[str]:
-        """Distinct sentences of the STS test sets, spread evenly."""
+        """Return distinct sentences of the STS test sets, spread evenly."""
         sets = [part for parts in self.sts_tasks().values() for part in parts]
         distinct = dict.fromkeys(text for one in sets for text in one.sentences())
         return spread(list(distinct), count)
@@ -76,7 +76,7 @@ class Data:
     # ------------------------------------------------------------------ pairs and triplets
 
     def sts_tasks(self, names: str = "sts") -> dict[str, list[Any]]:
-        """Graded pairs by task, of the sample file where there is no other."""
+        """Return graded pairs by task; without STS data, those of the sample file."""
         from simcse_kit.evaluation.evaluate import load_tasks
 
         if self.sts is None:
@@ -84,8 +84,8 @@ class Data:
         return load_tasks(names, self.sts)
 
     def triplet_rows(self, count: int) -> list[list[str]]:
-        """Triplets in which no text occurs twice: this kit would not take a repeated text for a
-        negative, the original does, and their losses would differ for that reason."""
+        """Return triplets in which no text occurs twice. This kit excludes a repeated text from the
+        negatives and the original does not, which would change the losses."""
         rows, seen = [], set()
         with self.triplets.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
@@ -97,14 +97,14 @@ class Data:
 
 
 def spread(items: list[Any], count: int, offset: int = 0) -> list[Any]:
-    """``count`` of ``items`` at equal distances; all of them if there are no more."""
+    """Return ``count`` of ``items`` at equal distances, or all items if there are fewer."""
     if count >= len(items):
         return list(items)
     return [items[(n * len(items) // count + offset) % len(items)] for n in range(count)]
 
 
 def token_statistics(texts: list[str], model: Path, limit: int) -> dict[str, float]:
-    """Lengths of ``texts`` in tokens of ``model``, cut to ``limit``."""
+    """Return statistics of the lengths of ``texts`` in tokens, truncated to ``limit``."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))

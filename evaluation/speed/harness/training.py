@@ -1,4 +1,4 @@
-"""Training steps, and the loss curves of whole runs."""
+"""The tasks for training steps, and for the loss curves of whole runs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class TrainingSetting:
     max_length: int
     rows: str = "varied"
     per_round: int = 1
-    # Where all variants side by side would not fit into memory.
+    # Variants left out because all of them together would not fit into memory.
     without: tuple[str, ...] = ()
 
     def params(self, bench: Bench, steps: int, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The settings to record, and the parameters of every variant."""
+        """Return the settings to record, and the parameters of every variant."""
         batch = min(self.batch, 16) if bench.quick else self.batch
         wanted, data = steps * batch, bench.data
         if self.rows == "triplets":
@@ -63,7 +63,7 @@ class TrainingSetting:
 
 def training(setting: TrainingSetting) -> Callable[[Bench, str], dict[str, Any]]:
     def run(bench: Bench, key: str) -> dict[str, Any]:
-        # One round to warm up, and a step more than are asked for, so that no loop comes to an end.
+        # One warm-up round, and one extra step so that no training loop ends.
         steps = (bench.rounds + 1) * setting.per_round + 1
         settings, params = setting.params(bench, steps, key)
         like_st = {"model": {"pooling": "mean"}, "method": {"head": "none"}}
@@ -103,10 +103,10 @@ def curves(setting: TrainingSetting) -> Callable[[Bench, str], dict[str, Any]]:
 
 
 def compare_curves(ours: list[list[float]], theirs: list[list[float]]) -> dict[str, Any]:
-    """Two sets of loss curves (a list a seed): is their difference one that seeds make too?
+    """Compare two sets of loss curves, one list per seed, with the noise of the seeds.
 
-    Compared is the mean loss of the second half of a run, where the first steps' noise is over:
-    the difference of the means over the seeds, beside twice its standard error.
+    Each run counts by the mean loss of its second half. The difference of the means over the seeds
+    is compared with twice its standard error.
     """
     halves = [[statistics.fmean(run[len(run) // 2 :]) for run in side] for side in (ours, theirs)]
     means = [statistics.fmean(side) for side in halves]

@@ -1,12 +1,11 @@
-"""One variant in a process of its own, which works when the driver says so.
+"""Worker process of one variant, which runs a round at each request of the driver.
 
-Requests and answers are lines of JSON on the stdin and stdout that the process was started with;
-what libraries print goes to stderr. Runs under other interpreters too, so this module needs
-nothing but the standard library.
+Requests and answers are lines of JSON on the stdin and stdout of the process; output of libraries
+goes to stderr. This module also runs under other interpreters and uses the standard library only.
 
-A variant is a function ``(params, rounds)`` in ``variants/``: it prepares itself, says
-:meth:`Rounds.ready`, and then repeats :meth:`Rounds.wait`, its work, :meth:`Rounds.done`. A loop
-that belongs to someone else, such as a trainer's, does the same from a callback.
+A variant is a function ``(params, rounds)`` in ``variants/``: it prepares itself, calls
+:meth:`Rounds.ready`, and then repeats :meth:`Rounds.wait`, its work, and :meth:`Rounds.done`. If a
+library owns the loop, as a trainer does, a callback makes these calls.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ PACKAGES = (
 
 
 class Finished(BaseException):
-    """The driver wants no more rounds. Not an Exception, so that no trainer swallows it."""
+    """The driver wants no more rounds. Not an Exception, so that no trainer catches it."""
 
 
 class Rounds:
-    """The driver as a variant sees it; keeps the clocks."""
+    """Connection of a variant to the driver; measures time and memory."""
 
     def __init__(self, requests: TextIO, answers: TextIO):
         self._requests = requests
@@ -53,16 +52,16 @@ class Rounds:
         self._children_before = 0.0
 
     def ready(self, encode: Callable[[list[str]], Any] | None = None, **notes: Any) -> None:
-        """Prepared. ``encode`` gives the vectors that are compared; ``notes`` are recorded."""
+        """Report readiness. ``encode`` returns vectors for comparison; ``notes`` are recorded."""
         self._encode = encode
-        # What an export took, here or in a child, is no part of what the rounds take.
+        # The memory of an export, here or in a child process, does not count for the rounds.
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
         self._children_before = _children_peak_mb()
         self.send({"ready": True, "versions": _versions(), "notes": notes})
 
     def wait(self) -> None:
-        """Block until it is this variant's turn, then start the clocks."""
+        """Wait for the next request, then start the clocks."""
         for line in self._requests:
             request = json.loads(line)
             if request["do"] == "run":
@@ -99,13 +98,13 @@ def _cpu_seconds() -> float:
 
 
 def _children_peak_mb() -> float:
-    """Of the largest child so far."""
+    """Return the peak memory of the largest child process so far."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
 def _own_peak_mb() -> float:
-    """Since it was last reset. Not ru_maxrss: that cannot be reset, and survives an exec, so that
-    a process begins with the peak of the one that started it."""
+    """Return the peak since the last reset. ru_maxrss cannot be reset and survives an exec, so that
+    a process would start with the peak of its parent."""
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
@@ -139,12 +138,12 @@ def main() -> None:
     except Exception as error:
         traceback.print_exc()
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        # Ours for an extra that is not installed, and Python's own.
+        # Our errors for an extra that is not installed, and Python's own.
         names = {kind.__name__ for kind in type(error).__mro__}
         missing = bool(names & {"ImportError", "MissingExtraError", "NotAvailable"})
         rounds.send({"error": reason[:400], "missing": missing})
     answers.close()
-    # Nothing is left to save, and thread pools of several libraries may take long to say goodbye.
+    # Nothing is left to save, and the thread pools of some libraries take long to end.
     sys.stderr.flush()
     os._exit(0)
 

@@ -1,1 +1,1 @@
-"""What is measured: functions ``(params, rounds)`` that run in a worker process."""
+"""Measured functions ``(params, rounds)`` that run in a worker process."""

@@ -1,4 +1,4 @@
-"""Encoding: this kit, its exported folders, and sentence-transformers with its backends."""
+"""Encoding with this kit, its exported folders, and sentence-transformers with its backends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from variants.threads import THREADS, pin
 
 
 def ours(params: dict[str, Any], rounds: Any) -> None:
-    """``SentenceEncoder.encode`` as it comes; ``precision`` if it is not fp32."""
+    """``SentenceEncoder.encode`` with its defaults, and ``precision`` if given."""
     from simcse_kit import SentenceEncoder
 
     pin()
@@ -25,7 +25,7 @@ def ours(params: dict[str, Any], rounds: Any) -> None:
 
 
 def exported(params: dict[str, Any], rounds: Any) -> None:
-    """A folder that ``simcse export`` makes here, opened again."""
+    """A folder made by ``simcse export`` before the rounds."""
     from simcse_kit import SentenceEncoder
 
     pin()
@@ -44,8 +44,8 @@ def exported(params: dict[str, Any], rounds: Any) -> None:
     _serve(encoder.encode, params, rounds, export_seconds=seconds)
 
 
-class NotAvailable(Exception):  # noqa: N818 - what it says is no error of the measurement
-    """Something optional is not installed."""
+class NotAvailable(Exception):  # noqa: N818 - not an error of the measurement
+    """An optional package is not installed."""
 
 
 def _explain(stderr: str) -> None:
@@ -59,7 +59,7 @@ def _explain(stderr: str) -> None:
 def sentence_transformers(params: dict[str, Any], rounds: Any) -> None:
     """SentenceTransformer.encode with one of its backends and precisions.
 
-    ``batch`` is a size, None for the default, or "best": the fastest of ``sizes``, found here.
+    ``batch`` is a size, None for the default, or "best" for the fastest of ``sizes``.
     """
     pin()
     model = _open(params)
@@ -86,7 +86,7 @@ def _serve(
 
 
 def _best_batch(model: Any, params: dict[str, Any]) -> tuple[int, dict[str, float]]:
-    """The second of two passes over a quarter of the texts counts, for each size."""
+    """Time two passes over a quarter of the texts for each size; the second pass counts."""
     texts = json.loads(Path(params["texts"]).read_text(encoding="utf-8"))
     part = texts[:: max(1, min(4, len(texts) // 256))]
     seconds = {}
@@ -137,7 +137,7 @@ def _open_onnx(params: dict[str, Any]) -> Any:
 
 
 def _open_openvino(params: dict[str, Any]) -> Any:
-    # On a CPU with bf16 instructions OpenVINO computes in bf16 unless told otherwise.
+    # On a CPU with bf16 instructions OpenVINO computes in bf16 by default.
     hint = "bf16" if params.get("dtype") == "bfloat16" else "f32"
     config = {"INFERENCE_NUM_THREADS": THREADS, "INFERENCE_PRECISION_HINT": hint}
     kwargs = {"ov_config": config}
@@ -167,7 +167,7 @@ def _copy(model: str, name: str) -> Path:
 
 
 def _calibration_folder(file: str) -> str:
-    """One column of sentences, as the datasets library opens a folder of files."""
+    """Write one column of sentences as a folder that the datasets library can open."""
     folder = Path.cwd() / "st-calibration"
     folder.mkdir(exist_ok=True)
     lines = Path(file).read_text(encoding="utf-8").strip().split("\n")

@@ -1,10 +1,10 @@
-"""What a step of the first SimCSE trainer (Gao, Yao, Chen 2021, arXiv 2104.08821) computes,
-written anew: as a peer in speed and as an oracle for the loss curve.
+"""The step of the original SimCSE trainer (Gao, Yao, Chen 2021, arXiv 2104.08821), reimplemented
+for the comparison of speed and of loss curves.
 
-Each sentence stands in the batch twice, padded to the longest; one forward of 2B rows (3B with a
-hard negative); the vector of [CLS] through a linear layer and tanh; the cosine of every pair by
-broadcasting; cross entropy over them, divided by the temperature; gradients clipped to norm 1;
-AdamW parameter by parameter, with linear decay. Tokens are made beforehand, as there.
+Each sentence is in the batch twice, padded to the longest; one forward pass of 2B rows (3B with a
+hard negative); the [CLS] vector through a linear layer and tanh; the cosine of every pair by
+broadcasting; cross entropy of the cosines divided by the temperature; gradients clipped to norm 1;
+AdamW parameter by parameter, with linear decay. Texts are tokenized beforehand, as in the original.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Original:
     """Model, optimizer and step.
 
     Args:
-        params: model, batch, steps, max_length, learning_rate, attention.
-        seed: of the head and of dropout, and of the order of the rows.
+        params: model, batch, steps, max_length, learning_rate and attention.
+        seed: seed of the head, of dropout, and of the order of the rows.
     """
 
     def __init__(self, params: dict[str, Any], seed: int):
@@ -60,14 +60,14 @@ class Original:
         self._batches = iter(list(self._batches))
 
     def _tokens(self, rows: list[list[str]], length: int) -> list[dict[str, Any]]:
-        """The token ids of every view of every row; the only text of a row is there twice."""
+        """Return the token ids of every view of every row. A single text gives two views."""
         texts = [text for row in rows for text in (row if len(row) > 1 else 2 * row)]
         self.views = len(texts) // len(rows)
         encoded = self.tokenizer(texts, truncation=True, max_length=length)
         return [{key: encoded[key][n] for key in encoded} for n in range(len(texts))]
 
     def step(self) -> float:
-        """One step on the next batch; gives its loss."""
+        """Make one step on the next batch, and return its loss."""
         features = self.tokenizer.pad(next(self._batches), return_tensors="pt")
         states = self.bert(**features).last_hidden_state
         vectors = torch.tanh(self.dense(states[:, 0])).view(-1, self.views, states.shape[-1])
@@ -87,7 +87,7 @@ class Original:
 
 
 def steps(params: dict[str, Any], rounds: Any) -> None:
-    """``per_round`` steps a round."""
+    """Make ``per_round`` steps in each round."""
     pin()
     trainer = Original(params, seed=1)
     rounds.ready()
@@ -99,11 +99,14 @@ def steps(params: dict[str, Any], rounds: Any) -> None:
 
 
 def curve(params: dict[str, Any], rounds: Any) -> None:
-    """The losses of a whole run, for each seed."""
+    """Report the losses of a whole run for each seed."""
     pin()
+    one_seed_a_round(rounds, lambda seed: run_losses(params, seed))
 
-    def losses(seed: int) -> list[float]:
-        trainer = Original(params, seed)
-        return [trainer.step() for _ in range(params["steps"])]
 
-    one_seed_a_round(rounds, losses)
+def run_losses(params: dict[str, Any], seed: int, dropout: int | None = None) -> list[float]:
+    """Return the losses of a whole run. ``dropout`` is a seed of its own for the dropout masks."""
+    trainer = Original(params, seed)
+    if dropout is not None:
+        torch.manual_seed(dropout)
+    return [trainer.step() for _ in range(params["steps"])]

@@ -1,4 +1,4 @@
-"""The STS tasks: ``evaluate`` of this kit, and the evaluators of sentence-transformers."""
+"""STS scoring with ``evaluate`` of this kit, and with the evaluators of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _tasks(params: dict[str, Any]) -> dict[str, list[Any]]:
 
 
 def ours(params: dict[str, Any], rounds: Any) -> None:
-    """``evaluate`` without the geometry of the embeddings, which the other side has not."""
+    """``evaluate`` without the geometry of the embeddings, which the peer does not compute."""
     from simcse_kit import SentenceEncoder, evaluate
 
     pin()
@@ -30,7 +30,7 @@ def ours(params: dict[str, Any], rounds: Any) -> None:
 
 
 def sentence_transformers(params: dict[str, Any], rounds: Any) -> None:
-    """One EmbeddingSimilarityEvaluator a task, over all its pairs."""
+    """One EmbeddingSimilarityEvaluator per task, over all its pairs."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 

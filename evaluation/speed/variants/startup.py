@@ -1,4 +1,4 @@
-"""Whole processes, from start to end."""
+"""Start-up: whole processes, from start to end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 
 def command(params: dict[str, Any], rounds: Any) -> None:
-    """Run a command to its end; ``{python}`` in it is this interpreter."""
-    words = [word.replace("{python}", sys.executable) for word in params["command"]]
+    """Run a command. In it, ``{python}`` is this interpreter and ``{work}`` a folder."""
+    python, work = sys.executable, params["work"]
+    words = [w.replace("{python}", python).replace("{work}", work) for w in params["command"]]
     rounds.ready(command=" ".join(params["command"]).replace("{python}", "python"))
     while True:
         rounds.wait()

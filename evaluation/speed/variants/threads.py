@@ -1,4 +1,4 @@
-"""The same threads for every variant."""
+"""The number of threads of every variant."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ THREADS = int(os.environ.get("BENCH_THREADS", "1"))
 
 
 def pin() -> None:
-    """Torch reads the environment at import, but a library may have set its own number since."""
+    """Set torch's number of threads, which a library may have changed since the import."""
     import torch
 
     torch.set_num_threads(THREADS)

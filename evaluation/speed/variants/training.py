@@ -1,7 +1,7 @@
-"""Training steps of this kit and of sentence-transformers, each in its own real loop.
+"""Training steps of this kit and of sentence-transformers, each in its own training loop.
 
-The rows of a run are laid out beforehand, so that every variant has the same batches in the same
-order: this kit's order of an epoch is a function of the seed, and the others are given it.
+The order of the rows is fixed beforehand, so that every variant has the same batches in the same
+order: this kit's order of an epoch is a function of the seed, and the other variants follow it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from variants.threads import pin
 
 
 def batches(params: dict[str, Any], seed: int) -> list[list[list[str]]]:
-    """The rows of every step, in the order in which this kit's trainer takes them."""
+    """Return the rows of every step, in the order of this kit's trainer."""
     from simcse_kit.training.batching.order import ShuffledOrder
 
     rows = _rows(params)
@@ -48,10 +48,10 @@ def one_seed_a_round(rounds: Any, losses: Callable[[int], list[float]]) -> None:
 
 
 class Turns(transformers.TrainerCallback):
-    """Hold a trainer between two steps until it is its turn again.
+    """Callback that pauses a trainer between two steps until the next round.
 
-    A round is ``per_round`` steps, from the end of one step to the end of another, so that the
-    trainer's own work between two steps is in it.
+    A round is ``per_round`` steps, measured from the end of a step, so that it includes the work
+    of the trainer between two steps.
     """
 
     def __init__(self, rounds: Any, per_round: int):
@@ -69,7 +69,7 @@ class Turns(transformers.TrainerCallback):
 
 
 class Losses(transformers.TrainerCallback):
-    """Keep the loss of every step."""
+    """Callback that collects the loss of every step."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
@@ -111,38 +111,39 @@ def _our_config(params: dict[str, Any], seed: int, log_every: int) -> Any:
 
 
 def ours(params: dict[str, Any], rounds: Any) -> None:
-    """``train`` with the preset of the paper; ``config`` holds what differs from it."""
+    """``train`` with the preset of the paper, changed by ``config``."""
     from simcse_kit.training.run import train
 
     pin()
     config = _our_config(params, seed=1, log_every=10)
-    # Every trainer starts with these callbacks; train() takes none of its own.
+    # Every trainer starts with these callbacks.
     transformers.trainer.DEFAULT_CALLBACKS.append(Turns(rounds, params["per_round"]))
     train(config, overwrite=True)
 
 
 def our_curve(params: dict[str, Any], rounds: Any) -> None:
-    """The losses of a whole run, for each seed."""
+    """Report the losses of a whole run for each seed."""
+    pin()
+    one_seed_a_round(rounds, lambda seed: run_losses(params, seed))
+
+
+def run_losses(params: dict[str, Any], seed: int) -> list[float]:
+    """Train, and return the losses of a whole run."""
     from simcse_kit.training.run import train
 
-    pin()
-
-    def losses(seed: int) -> list[float]:
-        kept = Losses()
-        transformers.trainer.DEFAULT_CALLBACKS.append(kept)
-        train(_our_config(params, seed, log_every=1), overwrite=True)
-        transformers.trainer.DEFAULT_CALLBACKS.remove(kept)
-        return kept.values[: params["steps"]]
-
-    one_seed_a_round(rounds, losses)
+    losses = Losses()
+    transformers.trainer.DEFAULT_CALLBACKS.append(losses)
+    train(_our_config(params, seed, log_every=1), overwrite=True)
+    transformers.trainer.DEFAULT_CALLBACKS.remove(losses)
+    return losses.values[: params["steps"]]
 
 
 # ---------------------------------------------------------------------- sentence-transformers
 
 
 def sentence_transformers(params: dict[str, Any], rounds: Any) -> None:
-    """SentenceTransformerTrainer with MultipleNegativesRankingLoss, the model pooled as its
-    folder says; a text is its own positive."""
+    """SentenceTransformerTrainer with MultipleNegativesRankingLoss. The model keeps its pooling,
+    and a single text is its own positive."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, losses
     from sentence_transformers import SentenceTransformerTrainingArguments as Arguments
