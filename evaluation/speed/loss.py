@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from simcse_kit.losses import info_nce as info_nce_module
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch
 from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.losses.info_nce_chunked import strip_width
 from simcse_kit.losses.similarity import cosine_matrix
@@ -52,18 +52,17 @@ def products(anchors: Tensor, positives: Tensor) -> Tensor:
 
 
 def whole(anchors: Tensor, positives: Tensor) -> Tensor:
-    info_nce_module.TILES_FROM = sys.maxsize
-    return info_nce(anchors, positives, temperature=TAU)
+    return info_nce(ContrastiveBatch(anchors, positives, temperature=TAU), strip=0).loss
 
 
-def strips(anchors: Tensor, positives: Tensor) -> Tensor:
-    info_nce_module.TILES_FROM = 0
-    return info_nce(anchors, positives, temperature=TAU)
+def strips(anchors: Tensor, positives: Tensor, symmetric: bool = False) -> Tensor:
+    rows, dim = anchors.shape
+    batch = ContrastiveBatch(anchors, positives, temperature=TAU)
+    return info_nce(batch, symmetric=symmetric, strip=strip_width(rows, rows, dim)).loss
 
 
 def symmetric(anchors: Tensor, positives: Tensor) -> Tensor:
-    info_nce_module.TILES_FROM = 0
-    return info_nce(anchors, positives, temperature=TAU, symmetric=True)
+    return strips(anchors, positives, symmetric=True)
 
 
 def checkpointed(anchors: Tensor, positives: Tensor, step: int = 1024) -> Tensor:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from simcse_kit.losses import chunk_masks
-from simcse_kit.losses.chunk_masks import LogWeights, SameText, same_text
+from simcse_kit.losses.chunk_masks import LogWeights, SameText, same_text_changes
 
 
 def ids(*values: int) -> Tensor:
@@ -60,7 +60,7 @@ def test_nothing_is_done_where_no_candidate_is_a_copy(
     anchors: Tensor | None, positives: Tensor | None, changes: int
 ) -> None:
     always = 0 if positives is None else 3
-    found = same_text([anchors, positives], [(positives, torch.arange(3))], expected=always)
+    found = same_text_changes([anchors, positives], [(positives, torch.arange(3))], expected=always)
     assert len(found) == changes
 
 

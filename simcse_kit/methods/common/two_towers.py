@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["embed_apart"]
+__all__ = ["embed_with_two"]
 
 
-def embed_apart(
+def embed_with_two(
     input_ids: Tensor,
     attention_mask: Tensor,
     others: Tensor,
