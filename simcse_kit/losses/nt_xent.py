@@ -45,7 +45,7 @@ def nt_xent(batch: ContrastiveBatch, *, strip: int | None = None) -> Tensor:
     Examples:
         >>> import torch
         >>> nt_xent(ContrastiveBatch(torch.eye(4), torch.eye(4), temperature=1.0))
-        tensor(1.1664)
+        tensor(1.1654)
     """
     batch.refuse("nt_xent", "hard_negatives", "queue", "guide")
     if (batch.anchor_ids is None) != (batch.positive_ids is None):

@@ -247,9 +247,7 @@ def test_moco_is_its_formula_with_queue_and_without(make: Make) -> None:
     method.options = build_config("moco", {"in_batch": True})
     third = method(**batch_of(method, start=6))
     assert third.logs["ln_batch"] == pytest.approx(math.log(12))
-    expected = info_nce_loss(
-        queries, torch.cat([queries, keys])[:6], queue=keys, temperature=0.3
-    )
+    expected = info_nce_loss(queries, torch.cat([queries, keys])[:6], queue=keys, temperature=0.3)
     torch.testing.assert_close(third.loss.detach(), expected, rtol=1e-4, atol=1e-4)
 
 
