@@ -5,8 +5,7 @@ Strips are transposed: (N, t) for all N candidates and t anchors, the first of w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -14,25 +13,23 @@ from torch import Tensor
 from simcse_kit.losses.contrastive_batch import Guide
 from simcse_kit.losses.similarity import unit_rows
 
-__all__ = ["GuidedCandidates", "LogWeights", "LogitChange", "SameText", "same_text_changes"]
+__all__ = [
+    "LogitChange",
+    "SameText",
+    "add_to_logits",
+    "exclude_false_negatives",
+    "same_text_changes",
+]
 
 _MOST_CELLS = 1 << 20
 
 
-class LogitChange(Protocol):
-    """A change of some logits."""
-
-    def apply(self, strip: Tensor, start: int) -> None:
-        """Change the strip in place.
-
-        Args:
-            strip: (N, t) logits of anchors ``start`` to ``start + t - 1`` and all candidates.
-            start: The first anchor.
-        """
+LogitChange = Callable[[Tensor, int], None]
+"""A function that changes a strip in place, given the strip and its first anchor."""
 
 
-class LogWeights:
-    """Adds a number to given logits; -inf excludes their candidates.
+def add_to_logits(anchors: Tensor, candidates: Tensor, log_weight: float) -> LogitChange:
+    """Add a number to given logits; -inf excludes their candidates.
 
     Args:
         anchors: (c,) int64 in ascending order.
@@ -40,16 +37,12 @@ class LogWeights:
         log_weight: The number added to each of these logits.
     """
 
-    def __init__(self, anchors: Tensor, candidates: Tensor, log_weight: float):
-        self.anchors, self.candidates, self.log_weight = anchors, candidates, log_weight
+    def change(strip: Tensor, start: int) -> None:
+        ends = anchors.new_tensor([start, start + strip.shape[1]])
+        first, last = torch.searchsorted(anchors, ends).tolist()
+        strip[candidates[first:last], anchors[first:last] - start] += log_weight
 
-    def apply(self, strip: Tensor, start: int) -> None:
-        """Change the strip in place; see :class:`LogitChange`."""
-        ends = self.anchors.new_tensor([start, start + strip.shape[1]])
-        first, last = torch.searchsorted(self.anchors, ends).tolist()
-        candidates = self.candidates[first:last]
-        anchors = self.anchors[first:last] - start
-        strip[candidates, anchors] += self.log_weight
+    return change
 
 
 class SameText:
@@ -77,8 +70,8 @@ class SameText:
         self.first, self.count = first.flatten(), count.flatten()
         self.total = int(self.count.sum())
 
-    def apply(self, strip: Tensor, start: int) -> None:
-        """Change the strip in place; see :class:`LogitChange`."""
+    def __call__(self, strip: Tensor, start: int) -> None:
+        """Change the strip in place; see :data:`LogitChange`."""
         stop = start + strip.shape[1]
         for anchors, candidates in self._cells(start * self.texts, stop * self.texts):
             strip[candidates, anchors - start] = -torch.inf
@@ -100,24 +93,23 @@ class SameText:
         yield (stretch + begin) // self.texts, candidates
 
 
-class GuidedCandidates:
-    """Excludes the false negatives that a guide finds, strip by strip.
+def exclude_false_negatives(guide: Guide, candidates: Tensor) -> LogitChange:
+    """Exclude the false negatives that a guide finds.
 
     Args:
         guide: The embeddings of the guide.
         candidates: (c, g), its embeddings of the first c candidates of the loss.
     """
+    anchors = unit_rows(guide.anchors.detach())
+    candidates = unit_rows(candidates.detach())
+    limits = guide.limits()
 
-    def __init__(self, guide: Guide, candidates: Tensor):
-        self.anchors = unit_rows(guide.anchors.detach())
-        self.candidates = unit_rows(candidates.detach())
-        self.limits = guide.limits()
-
-    def apply(self, strip: Tensor, start: int) -> None:
-        """Change the strip in place; see :class:`LogitChange`."""
+    def change(strip: Tensor, start: int) -> None:
         here = slice(start, start + strip.shape[1])
-        close = self.candidates @ self.anchors[here].T > self.limits[here]
+        close = candidates @ anchors[here].T > limits[here]
         strip[: len(close)].masked_fill_(close, -torch.inf)
+
+    return change
 
 
 def same_text_changes(

@@ -11,7 +11,7 @@ from torch import Tensor
 from simcse_kit.errors import ConfigError
 from simcse_kit.losses.similarity import cosine_matrix, full_precision, unit_rows
 
-__all__ = ["ContrastiveBatch", "Guide", "check_temperature"]
+__all__ = ["ContrastiveBatch", "Guide", "check_margin", "check_temperature"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class ContrastiveBatch:
     The positive of the row itself always stays. Texts without ids are not compared.
 
     Args:
-        anchors: (B, d), any floating type; cosines and softmax are float32 or wider.
+        anchors: (B, d).
         positives: (B, d), row i belongs to anchor i.
         hard_negatives: (B, k, d), row i belongs to anchor i.
         temperature: The number τ > 0 that divides the cosines. It may be a tensor with one
@@ -86,7 +86,6 @@ class ContrastiveBatch:
         ConfigError: The shapes do not match, τ ≤ 0, α < 0, or there is no negative at all.
 
     Examples:
-        >>> import torch
         >>> batch = ContrastiveBatch(torch.eye(4), torch.eye(4), queue=torch.ones(8, 4))
         >>> batch.rows, batch.candidates
         (4, 12)
@@ -239,11 +238,7 @@ class ContrastiveBatch:
 
 
 def check_temperature(temperature: float | Tensor) -> None:
-    """Check that a temperature is a positive number or a tensor with one element.
-
-    Raises:
-        ConfigError: It is neither.
-    """
+    """Check that a temperature is above 0 or one learned number; raise ConfigError if not."""
     if isinstance(temperature, Tensor):
         # Reading the value of a tensor on an accelerator would stop the pipeline at every step.
         if temperature.numel() != 1:
@@ -251,3 +246,9 @@ def check_temperature(temperature: float | Tensor) -> None:
             raise ConfigError(f"temperature must hold one number, got a tensor of shape {shape}")
     elif not (math.isfinite(temperature) and temperature > 0):
         raise ConfigError(f"temperature must be above 0, got {temperature}; the paper uses 0.05")
+
+
+def check_margin(margin: float) -> None:
+    """Check that a margin is above 0, and raise ConfigError if it is not."""
+    if not (math.isfinite(margin) and margin > 0):
+        raise ConfigError(f"margin must be above 0, got {margin}")

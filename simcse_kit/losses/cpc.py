@@ -32,14 +32,10 @@ def predictive_nce(
             ``anchor_ids`` are the texts of the contexts.
         similarity: The similarity s, ``"dot"`` or ``"cosine"``.
 
-    Returns:
-        A scalar, float32 or wider.
-
     Raises:
         ConfigError: The batch has hard negatives, a queue or a guide.
 
     Examples:
-        >>> import torch
         >>> predictive_nce(ContrastiveBatch(torch.eye(2), torch.eye(2), temperature=1.0))
         tensor(0.3133)
     """

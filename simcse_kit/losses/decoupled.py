@@ -20,7 +20,8 @@ def decoupled_info_nce(batch: ContrastiveBatch, *, symmetric: bool = False) -> T
     The loss L_DC of section 3 of arXiv 2110.06848. In InfoNCE, the gradient of an anchor is
     multiplied by 1 minus the probability of its positive, so that small batches, whose positives
     are easy to find, learn little. Without the positive in the sum, this factor is gone. The loss
-    can be negative. Memory is a few (B, B + B·k) matrices.
+    can be negative; an anchor whose negatives are all excluded adds 0. Memory is a few
+    (B, B + B·k) matrices.
 
     The negatives are those of :func:`~simcse_kit.losses.info_nce.info_nce`. Those of the paper,
     both views of the other rows, are obtained with :meth:`ContrastiveBatch.both_views`; compare
@@ -32,11 +33,7 @@ def decoupled_info_nce(batch: ContrastiveBatch, *, symmetric: bool = False) -> T
         symmetric: Take the mean of this loss and of the loss from the positives to the anchors,
             in which a positive is compared with the anchors only.
 
-    Returns:
-        A scalar, float32 or wider. An anchor whose negatives are all excluded adds 0.
-
     Examples:
-        >>> import torch
         >>> decoupled_info_nce(ContrastiveBatch(torch.eye(2), torch.eye(2), temperature=0.5))
         tensor(-2.)
     """

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simcse_kit.losses.chunk_masks import (
-    GuidedCandidates,
     LogitChange,
-    LogWeights,
+    add_to_logits,
+    exclude_false_negatives,
     same_text_changes,
 )
 from simcse_kit.losses.contrastive_batch import ContrastiveBatch
@@ -76,11 +76,10 @@ def info_nce(
             default, chosen by size.
 
     Returns:
-        The loss, float32 or wider, and the numbers to log. An anchor whose negatives are all
+        The loss and the numbers to log. An anchor whose negatives are all
         masked adds 0.
 
     Examples:
-        >>> import torch
         >>> sentences, paraphrases = torch.eye(3), torch.eye(3)
         >>> info_nce(ContrastiveBatch(sentences, paraphrases, temperature=1.0)).loss
         tensor(0.5514)
@@ -148,7 +147,7 @@ def _in_strips(batch: ContrastiveBatch, strip: int | None) -> ContrastiveTerms:
         known.append((ids, columns))
         alpha = batch.hard_negative_alpha
         if alpha != 1.0:
-            changes.append(LogWeights(owners, columns, math.log(alpha) if alpha else -math.inf))
+            changes.append(add_to_logits(owners, columns, math.log(alpha) if alpha else -math.inf))
     if batch.queue is not None and len(batch.queue):
         keys = torch.arange(len(batch.queue), device=device)
         known.append((batch.queue_ids, filled + keys))
@@ -164,7 +163,7 @@ def _in_strips(batch: ContrastiveBatch, strip: int | None) -> ContrastiveTerms:
             masked = batch.negative_mask
             hard = hard.flatten(0, 1) if masked is None else hard[masked.bool()]
             candidates = torch.cat([candidates, hard])
-        changes.append(GuidedCandidates(batch.guide, candidates))
+        changes.append(exclude_false_negatives(batch.guide, candidates))
     options = StripOptions(number, changes, present, strip)
     return ContrastiveTerms(
         *cross_entropy_in_strips(batch.anchors, batch.positives, negatives, batch.tau, options)

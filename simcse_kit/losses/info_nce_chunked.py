@@ -64,7 +64,7 @@ def cross_entropy_in_strips(
     The candidates are the positives, followed by the negatives that are present.
 
     Args:
-        anchors: (R, d), any floating type; the computation is in float32 or wider.
+        anchors: (R, d).
         positives: (P, d).
         negatives: (M, d) or None.
         temperature: A number, or a tensor without axes that gets a gradient.
@@ -147,7 +147,7 @@ def _sweep(
         own = (options.positive[here], torch.arange(len(unit), device=anchors.device))
         score = logits[own]
         for change in options.changes:
-            change.apply(logits, start)
+            change(logits, start)
         logits[own] = -torch.inf
         peak, mass = _exponentials(logits)
         losses[here] = torch.logaddexp(peak + mass.log() - score, torch.zeros_like(score))

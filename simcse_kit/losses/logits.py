@@ -25,7 +25,6 @@ def candidate_logits(batch: ContrastiveBatch) -> Tensor:
         to a multiple of B.
 
     Examples:
-        >>> import torch
         >>> candidate_logits(ContrastiveBatch(torch.eye(2), torch.eye(2), temperature=0.5))
         tensor([[2., 0.],
                 [0., 2.]])

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.contrastive_batch import ContrastiveBatch
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch, check_margin
 from simcse_kit.losses.logits import candidate_cosines
+from simcse_kit.losses.similarity import safe_sqrt
 
 __all__ = ["Distance", "Mining", "distance_of", "ranking", "simple", "triplet"]
 
@@ -49,19 +50,15 @@ def triplet(
         mining: The selection of negatives. It has no gradient.
         distance: The distance d of unit vectors, see :func:`distance_of`.
 
-    Returns:
-        A scalar, float32 or wider.
-
     Raises:
         ConfigError: m ≤ 0, an unknown mining or distance, or ``given`` without hard negatives.
 
     Examples:
-        >>> import torch
         >>> batch = ContrastiveBatch(torch.eye(2), torch.eye(2), -torch.eye(2).unsqueeze(1))
         >>> triplet(batch, margin=2.5, mining="hard")  # squared distance 2 to the other row
         tensor(0.5000)
     """
-    _check_margin(margin)
+    check_margin(margin)
     cosines, negatives = candidate_cosines(batch)
     positive = cosines.diagonal()
     if mining in ("hard", "semi-hard"):
@@ -110,18 +107,14 @@ def ranking(batch: ContrastiveBatch, *, margin: float = 0.2) -> Tensor:
         batch: The embeddings.
         margin: The margin m > 0.
 
-    Returns:
-        A scalar, float32 or wider.
-
     Raises:
         ConfigError: m ≤ 0.
 
     Examples:
-        >>> import torch
         >>> ranking(ContrastiveBatch(torch.eye(2), torch.eye(2)), margin=1.5)
         tensor(0.5000)
     """
-    _check_margin(margin)
+    check_margin(margin)
     cosines, negatives = candidate_cosines(batch)
     gaps = margin - cosines.diagonal().unsqueeze(1) + cosines.masked_fill(~negatives, 0)
     return _mean_of_rows(gaps.clamp_min(0), negatives)
@@ -139,14 +132,10 @@ def simple(batch: ContrastiveBatch, *, weight: float | None = None) -> Tensor:
         weight: The weight λ ≥ 0. By default, one over the number of the anchor's negatives, so
             that the second term is their mean cosine.
 
-    Returns:
-        A scalar, float32 or wider.
-
     Raises:
         ConfigError: λ < 0.
 
     Examples:
-        >>> import torch
         >>> simple(ContrastiveBatch(torch.eye(2), torch.eye(2)))
         tensor(-1.)
     """
@@ -173,7 +162,6 @@ def distance_of(cosines: Tensor, distance: Distance) -> Tensor:
         ConfigError: An unknown distance.
 
     Examples:
-        >>> import torch
         >>> distance_of(torch.tensor([1.0, 0.0, -1.0]), "squared")
         tensor([0., 2., 4.])
     """
@@ -184,8 +172,7 @@ def distance_of(cosines: Tensor, distance: Distance) -> Tensor:
         return squared
     if distance != "euclidean":
         raise ConfigError(f"distance is {distance!r}; use 'cosine', 'squared' or 'euclidean'")
-    same = squared <= 0
-    return torch.where(same, 0, squared.masked_fill(same, 1).sqrt())
+    return safe_sqrt(squared)
 
 
 def _hinges(positive: Tensor, negative: Tensor, margin: float, distance: Distance) -> Tensor:
@@ -203,8 +190,3 @@ def _mean_of_rows(terms: Tensor, wanted: Tensor) -> Tensor:
     """Average the wanted terms of each row (0 if there are none), then the rows."""
     sums = terms.masked_fill(~wanted, 0).sum(dim=1)
     return (sums / wanted.sum(dim=1).clamp_min(1)).mean()
-
-
-def _check_margin(margin: float) -> None:
-    if not (math.isfinite(margin) and margin > 0):
-        raise ConfigError(f"margin must be above 0, got {margin}")

@@ -37,7 +37,6 @@ def momentum_contrast(batch: ContrastiveBatch) -> ContrastiveTerms:
         ConfigError: The queue is empty, or the batch has hard negatives or a guide.
 
     Examples:
-        >>> import torch
         >>> batch = ContrastiveBatch(torch.eye(2), torch.eye(2), queue=-torch.eye(2))
         >>> momentum_contrast(batch).accuracy
         tensor(1.)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.chunk_masks import LogWeights, same_text_changes
+from simcse_kit.losses.chunk_masks import add_to_logits, same_text_changes
 from simcse_kit.losses.contrastive_batch import ContrastiveBatch
 from simcse_kit.losses.info_nce_chunked import STRIPS_FROM, StripOptions, cross_entropy_in_strips
 from simcse_kit.losses.similarity import cosine_matrix, full_precision
@@ -24,7 +24,7 @@ def nt_xent(batch: ContrastiveBatch, *, strip: int | None = None) -> Tensor:
 
     where :math:`z_{i'}` is the other view of the same row, so that a view has 2N - 1 candidates.
     If ids are given, other views with the same text as a view or as its other view are excluded
-    from its denominator. Follows ``add_contrastive_loss`` of
+    from its denominator; a view without negatives adds 0. Follows ``add_contrastive_loss`` of
     https://github.com/google-research/simclr/blob/67b562524223e65c0414a15c3bd7ac007d28f629/tf2/objective.py
     except that the mean over both views replaces their sum.
 
@@ -36,14 +36,10 @@ def nt_xent(batch: ContrastiveBatch, *, strip: int | None = None) -> Tensor:
         strip: The number of views in one strip; 0 computes all logits as one matrix. By default,
             chosen by size.
 
-    Returns:
-        A scalar, float32 or wider. A view whose negatives are all excluded adds 0.
-
     Raises:
         ConfigError: The batch has ids of one view only, hard negatives, a queue or a guide.
 
     Examples:
-        >>> import torch
         >>> nt_xent(ContrastiveBatch(torch.eye(4), torch.eye(4), temperature=1.0))
         tensor(1.1654)
     """
@@ -68,5 +64,5 @@ def nt_xent(batch: ContrastiveBatch, *, strip: int | None = None) -> Tensor:
     texts = [] if ids is None else [ids, ids[other]]
     # Any batch has 2 equal texts for each view: the view itself and the other view of its row.
     same = same_text_changes([*texts], [(ids, row)], expected=2 * len(views))
-    options = StripOptions(other, [LogWeights(row, row, -math.inf), *same], strip=strip)
+    options = StripOptions(other, [add_to_logits(row, row, -math.inf), *same], strip=strip)
     return cross_entropy_in_strips(views, views, None, batch.tau, options)[0]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.similarity import full_precision, unit_rows
+from simcse_kit.losses.contrastive_batch import check_margin
+from simcse_kit.losses.similarity import full_precision, safe_sqrt, unit_rows
 
 __all__ = ["PairDistance", "margin_contrastive", "pair_distance"]
 
@@ -37,14 +37,10 @@ def margin_contrastive(
         margin: The margin m > 0, compared with squared distances if ``squared`` is set.
         squared: Use the second form.
 
-    Returns:
-        A scalar, float32 or wider.
-
     Raises:
         ConfigError: The shapes do not match, there is no pair, or m ≤ 0.
 
     Examples:
-        >>> import torch
         >>> margin_contrastive(torch.tensor([0.0, 0.5]), torch.tensor([0, 1]))
         tensor(0.1250)
     """
@@ -53,8 +49,7 @@ def margin_contrastive(
             "distances and labels must both have shape (B,) with B of 1 or more, got "
             f"{tuple(distances.shape)} and {tuple(labels.shape)}"
         )
-    if not (math.isfinite(margin) and margin > 0):
-        raise ConfigError(f"margin must be above 0, got {margin}")
+    check_margin(margin)
     wide = distances.to(torch.promote_types(distances.dtype, torch.float32))
     different = labels.to(wide.dtype)
     if squared:
@@ -68,7 +63,7 @@ def pair_distance(first: Tensor, second: Tensor, metric: PairDistance = "euclide
     """Compute the distance of every pair of rows, scaled to length 1.
 
     Args:
-        first: (B, d), any floating type.
+        first: (B, d).
         second: (B, d).
         metric: ``euclidean``, 0 to 2, with gradient 0 at distance 0; or ``cosine``, 1 - cos, also
             0 to 2, which is half the square of the Euclidean distance.
@@ -80,7 +75,6 @@ def pair_distance(first: Tensor, second: Tensor, metric: PairDistance = "euclide
         ConfigError: The shapes do not match, or the metric is unknown.
 
     Examples:
-        >>> import torch
         >>> pair_distance(torch.eye(2), torch.eye(2).flip(0), "cosine")
         tensor([1., 1.])
     """
@@ -94,7 +88,4 @@ def pair_distance(first: Tensor, second: Tensor, metric: PairDistance = "euclide
     with full_precision(first.device):
         # From the difference, because 1 - cos loses digits for close vectors.
         squared = (unit_rows(first) - unit_rows(second)).square().sum(dim=1)
-    if metric == "cosine":
-        return squared / 2
-    same = squared <= 0
-    return torch.where(same, 0, squared.masked_fill(same, 1).sqrt())
+    return squared / 2 if metric == "cosine" else safe_sqrt(squared)

@@ -19,7 +19,7 @@ def negative_cosine(predictions: Tensor, targets: Tensor, *, stop_gradient: bool
     Equations 1 and 3 of arXiv 2011.10566.
 
     Args:
-        predictions: (N, d), any floating type; computed in float32 or wider.
+        predictions: (N, d).
         targets: (N, d).
         stop_gradient: Give no gradient to the targets.
 
@@ -30,7 +30,6 @@ def negative_cosine(predictions: Tensor, targets: Tensor, *, stop_gradient: bool
         ConfigError: The shapes differ, or there are no rows.
 
     Examples:
-        >>> import torch
         >>> negative_cosine(torch.eye(2), torch.eye(2))
         tensor(-1.)
     """
@@ -47,7 +46,7 @@ def normalized_mse(predictions: Tensor, targets: Tensor) -> Tensor:
     Equation 2 of arXiv 2006.07733.
 
     Args:
-        predictions: (N, d), any floating type; computed in float32 or wider.
+        predictions: (N, d).
         targets: (N, d). They get no gradient.
 
     Returns:
@@ -57,7 +56,6 @@ def normalized_mse(predictions: Tensor, targets: Tensor) -> Tensor:
         ConfigError: The shapes differ, or there are no rows.
 
     Examples:
-        >>> import torch
         >>> normalized_mse(torch.eye(2), -torch.eye(2))
         tensor(4.)
     """

@@ -46,14 +46,10 @@ def swapped_prediction(
         second_codes: (B, K).
         temperature: The temperature τ > 0.
 
-    Returns:
-        A scalar, float32 or wider.
-
     Raises:
         ConfigError: The shapes do not match, or τ ≤ 0.
 
     Examples:
-        >>> import torch
         >>> scores, codes = torch.zeros(2, 4), torch.full((2, 4), 0.25)
         >>> swapped_prediction(scores, scores, codes, codes)  # ln 4
         tensor(1.3863)
@@ -83,19 +79,15 @@ def proto_nce(vectors: Tensor, prototypes: Tensor, concentration: Tensor, own: T
     thousand prototypes, samples r of them.
 
     Args:
-        vectors: (B, d), any floating type; cosines and softmax are float32 or wider.
+        vectors: (B, d).
         prototypes: (k, d).
         concentration: (k,), φ > 0, see :func:`concentrations`.
         own: (B,) int64, the cluster of each sentence.
-
-    Returns:
-        A scalar, float32 or wider.
 
     Raises:
         ConfigError: The shapes do not match.
 
     Examples:
-        >>> import torch
         >>> proto_nce(torch.eye(2), torch.eye(2), torch.ones(2), torch.tensor([0, 1]))
         tensor(0.3133)
     """
@@ -137,7 +129,6 @@ def sinkhorn(scores: Tensor, *, epsilon: float = 0.05, iterations: int = 3) -> T
         ConfigError: The scores have another shape, ε ≤ 0, or there is no iteration.
 
     Examples:
-        >>> import torch
         >>> sinkhorn(torch.zeros(4, 2))[0]
         tensor([0.5000, 0.5000])
     """
@@ -179,7 +170,6 @@ def spherical_kmeans(
         ConfigError: There are fewer points than clusters.
 
     Examples:
-        >>> import torch
         >>> points = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
         >>> centres, nearest = spherical_kmeans(points, 2, generator=torch.manual_seed(0))
         >>> bool(nearest[0] == nearest[1]), bool(nearest[0] == nearest[2])
@@ -253,7 +243,6 @@ def concentrations(
         (k,) positive numbers.
 
     Examples:
-        >>> import torch
         >>> concentrations(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), temperature=0.2)
         tensor([0.2000, 0.2000])
     """

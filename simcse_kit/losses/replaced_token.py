@@ -24,8 +24,7 @@ def replaced_token_loss(logits: Tensor, replaced: Tensor, attention_mask: Tensor
     which also counts padding.
 
     Args:
-        logits: (R, L, 2), the logits of original and replaced, any floating type; computed in
-            float32 or wider.
+        logits: (R, L, 2), the logits of original and replaced.
         replaced: (R, L) bool, True where the edited sentence differs from the original.
         attention_mask: (R, L), 0 at padding.
 
@@ -36,7 +35,6 @@ def replaced_token_loss(logits: Tensor, replaced: Tensor, attention_mask: Tensor
         ConfigError: The shapes do not match.
 
     Examples:
-        >>> import torch
         >>> replaced_token_loss(torch.zeros(1, 3, 2), torch.zeros(1, 3), torch.ones(1, 3))
         tensor(0.6931)
     """

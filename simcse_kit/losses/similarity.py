@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-__all__ = ["cosine_matrix", "full_precision", "unit_rows", "unit_rows_backward"]
+__all__ = ["cosine_matrix", "full_precision", "safe_sqrt", "unit_rows", "unit_rows_backward"]
 
 _EPS = 1e-8
 
@@ -32,7 +32,6 @@ def unit_rows(vectors: Tensor) -> Tensor:
         (..., d) vectors of length 1 (or 0).
 
     Examples:
-        >>> import torch
         >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.0000]])
@@ -74,7 +73,6 @@ def cosine_matrix(left: Tensor, right: Tensor) -> Tensor:
         (n, m), float32 or wider; 0 where a vector is zero.
 
     Examples:
-        >>> import torch
         >>> cosine_matrix(torch.eye(2), torch.tensor([[2.0, 0.0]]))
         tensor([[1.],
                 [0.]])
@@ -83,3 +81,9 @@ def cosine_matrix(left: Tensor, right: Tensor) -> Tensor:
         a, b = unit_rows(left), unit_rows(right)
         wide = torch.promote_types(a.dtype, b.dtype)
         return a.to(wide) @ b.to(wide).T
+
+
+def safe_sqrt(values: Tensor) -> Tensor:
+    """Take the square root with gradient 0, instead of infinity, at values of 0 and below."""
+    zero = values <= 0
+    return torch.where(zero, 0, values.masked_fill(zero, 1).sqrt())

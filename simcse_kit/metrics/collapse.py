@@ -54,7 +54,6 @@ def spread_of(vectors: Tensor) -> Spread:
         ConfigError: There are fewer than 2 rows, or values are not finite.
 
     Examples:
-        >>> import torch
         >>> print(spread_of(torch.cat([torch.eye(3), -torch.eye(3)])))
         spread 1.000, mean cosine -0.200, effective rank 3.0
     """

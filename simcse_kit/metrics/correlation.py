@@ -33,7 +33,6 @@ def spearman(predicted: np.ndarray, gold: np.ndarray) -> float:
         DataError: There are fewer than 3 pairs, the lengths differ, or values are not finite.
 
     Examples:
-        >>> import numpy as np
         >>> spearman(np.array([0.1, 0.5, 0.9]), np.array([0, 3, 5]))
         100.0
     """
@@ -67,7 +66,6 @@ def paired_cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         DataError: The shapes differ, or an embedding is all zeros or not finite.
 
     Examples:
-        >>> import numpy as np
         >>> paired_cosine(np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]])).round(4)
         array([0.7071])
     """

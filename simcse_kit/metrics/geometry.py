@@ -47,7 +47,6 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0, *, normalize: bool = Tru
             normalise is zero.
 
     Examples:
-        >>> import torch
         >>> alignment(torch.eye(2), torch.eye(2).flip(0))
         tensor(2., dtype=torch.float64)
     """
@@ -81,7 +80,6 @@ def uniformity(x: Tensor, t: float = 2.0, tile: int = 1024, *, normalize: bool =
             zero, or t or tile is not above 0.
 
     Examples:
-        >>> import torch
         >>> round(float(uniformity(torch.eye(3))), 4)  # all squared distances are 2
         -4.0
     """
@@ -134,7 +132,6 @@ def align_uniform(
         ConfigError: See :func:`alignment` and :func:`uniformity`, or the weight is not above 0.
 
     Examples:
-        >>> import torch
         >>> loss, alignment, uniformity = align_uniform(torch.eye(3), torch.eye(3))
         >>> round(float(loss), 4)
         -4.0
@@ -154,7 +151,6 @@ def mean_cosine(x: Tensor, *, normalize: bool = True) -> Tensor:
         ConfigError: There are fewer than 2 rows, or a row is not finite or zero.
 
     Examples:
-        >>> import torch
         >>> mean_cosine(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
         tensor(-0.3333, dtype=torch.float64)
     """
@@ -174,7 +170,6 @@ def dimension_std(x: Tensor, *, normalize: bool = True) -> Tensor:
         ConfigError: There are fewer than 2 rows, or a row is not finite or zero.
 
     Examples:
-        >>> import torch
         >>> dimension_std(torch.ones(4, 2))
         tensor(0., dtype=torch.float64)
     """
@@ -194,7 +189,6 @@ def effective_rank(x: Tensor, *, normalize: bool = True) -> Tensor:
         ConfigError: There are fewer than 2 rows, or a row is not finite or zero.
 
     Examples:
-        >>> import torch
         >>> round(float(effective_rank(torch.cat([torch.eye(3), -torch.eye(3)]))), 4)
         3.0
     """
@@ -230,7 +224,6 @@ def variance_spectrum(x: Tensor, *, chunk: int = 8192) -> Tensor:
         ConfigError: There are fewer than 2 rows, or values are not finite.
 
     Examples:
-        >>> import torch
         >>> variance_spectrum(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
         tensor([1., 0.], dtype=torch.float64)
     """
@@ -262,7 +255,6 @@ def iso_score(variances: Tensor) -> Tensor:
         ConfigError: There are fewer than 2 dimensions.
 
     Examples:
-        >>> import torch
         >>> iso_score(torch.tensor([1.0, 1.0, 0.0]))
         tensor(0.5000, dtype=torch.float64)
     """

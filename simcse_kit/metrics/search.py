@@ -45,7 +45,6 @@ def top_k(
         ConfigError: ``k`` is not 1 to m.
 
     Examples:
-        >>> import numpy as np
         >>> keys = np.eye(3, dtype=np.float32)
         >>> scores, rows = top_k(np.array([[0.2, 0.9, 0.1]], dtype=np.float32), keys, k=2)
         >>> rows

@@ -55,7 +55,6 @@ def moments(chunks: Iterable[Tensor]) -> Moments:
         ConfigError: There are fewer than 2 vectors in total, or values are not finite.
 
     Examples:
-        >>> import torch
         >>> moments([torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 1.0]])]).mean
         tensor([1., 1.], dtype=torch.float64)
     """
@@ -104,7 +103,6 @@ def whitening(found: Moments, k: int | None = None) -> Affine:
         ConfigError: k is below 1 or above the number of directions with a variance above 0.
 
     Examples:
-        >>> import torch
         >>> points = torch.tensor([[4.0, 1.0], [-4.0, 1.0], [0.0, -1.0], [0.0, -1.0]])
         >>> whitened = whitening(moments([points]))(points)
         >>> moments([whitened]).covariance.diagonal().round(decimals=4)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from simcse_kit.losses import chunk_masks
-from simcse_kit.losses.chunk_masks import LogWeights, SameText, same_text_changes
+from simcse_kit.losses.chunk_masks import SameText, add_to_logits, same_text_changes
 
 
 def ids(*values: int) -> Tensor:
@@ -38,7 +38,7 @@ def test_every_equal_pair_once(
         strips = []
         for start in range(0, len(texts), width):
             strip = torch.zeros(len(candidates), min(width, len(texts) - start))
-            change.apply(strip, start)
+            change(strip, start)
             strips.append(strip)
     assert torch.equal(torch.cat(strips, dim=1) == -torch.inf, expected)
     assert change.total == int(expected.sum())
@@ -65,10 +65,10 @@ def test_nothing_is_done_where_no_candidate_is_a_copy(
 
 
 def test_weights_go_to_their_cells_only() -> None:
-    change = LogWeights(ids(0, 2, 2, 3), ids(4, 1, 0, 2), 1.5)
+    change = add_to_logits(ids(0, 2, 2, 3), ids(4, 1, 0, 2), 1.5)
     whole = torch.zeros(5, 4)
     whole[[4, 1, 0, 2], [0, 2, 2, 3]] = 1.5
     for start, stop in [(0, 4), (0, 2), (2, 3), (1, 4)]:
         strip = torch.zeros(5, stop - start)
-        change.apply(strip, start)
+        change(strip, start)
         assert torch.equal(strip, whole[:, start:stop])

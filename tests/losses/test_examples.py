@@ -19,11 +19,15 @@ MODULES = [
     for found in iter_modules(package.__path__)
 ] + [objective_registry, perturbation, two_towers]
 HELPERS = {
+    "add_to_logits",
     "candidate_cosines",
+    "check_margin",
     "check_prefixes",
     "check_temperature",
     "cross_entropy_in_strips",
+    "exclude_false_negatives",
     "full_precision",
+    "safe_sqrt",
     "same_text",
     "same_text_changes",
     "strip_width",

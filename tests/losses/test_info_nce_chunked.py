@@ -95,7 +95,9 @@ def same(left: ContrastiveTerms, right: ContrastiveTerms, inputs: list[Tensor]) 
 @settings(max_examples=100, deadline=None)
 @given(batches(), st.integers(1, 10))
 def test_strips_equal_the_whole_matrix(batch: ContrastiveBatch, strip: int) -> None:
-    same(in_strips(batch, strip), plain(batch), leaves(batch))
+    strips, matrix = in_strips(batch, strip), plain(batch)
+    assert type(strips.loss.grad_fn) is not type(matrix.loss.grad_fn)
+    same(strips, matrix, leaves(batch))
 
 
 def sample(rows: int, dim: int, k: int = 0, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -306,6 +308,28 @@ def test_only_what_is_asked_for_gets_a_gradient(which: int) -> None:
     (ours,) = gradients(in_strips(batch, 2).loss, [values[which]])
     (whole,) = gradients(plain(batch).loss, [values[which]])
     torch.testing.assert_close(ours, whole, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("strip", [0, 2])
+def test_a_queue_is_a_hard_negative_of_every_anchor(strip: int) -> None:
+    anchors, positives, negatives = learned(sample(4, 3, 2))
+    texts = torch.tensor([1, 2, 3, 4])
+    ids = torch.tensor([[1, 9], [9, 2], [3, 4], [8, 8]])
+    mask = torch.tensor([[True, False], [True, True], [True, True], [False, True]])
+    batch = ContrastiveBatch(
+        anchors, positives, negatives, negative_mask=mask, anchor_ids=texts, negative_ids=ids
+    )
+    mixed = dataclasses.replace(
+        batch,
+        hard_negatives=negatives[:, :1],
+        negative_mask=mask[:, :1],
+        negative_ids=ids[:, :1],
+        queue=negatives[:, 1][mask[:, 1]],
+        queue_ids=ids[:, 1][mask[:, 1]],
+    )
+    same(
+        info_nce(mixed, strip=strip), info_nce(batch, strip=strip), [anchors, positives, negatives]
+    )
 
 
 def test_without_gradient_nothing_is_kept() -> None:

@@ -66,6 +66,7 @@ def test_loop_matrix_and_strips_agree(
     distinct = list(range(items)) if ids is None else ids.tolist()
     assert loss.item() == pytest.approx(naive(first, second, tau, distinct), rel=1e-9, abs=1e-12)
     strips = nt_xent(batch, strip=strip)
+    assert type(strips.grad_fn) is not type(loss.grad_fn)
     inputs = [first, second, temperature]
     torch.testing.assert_close(strips, loss, rtol=1e-10, atol=1e-10)
     both = [torch.autograd.grad(x, inputs, materialize_grads=True) for x in (strips, loss)]

@@ -37,7 +37,7 @@ _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 0.01, 1.0
 
 
 class ObjectiveConfig(MethodConfig):
-    """Base of the options of methods with anchors, positives and negatives."""
+    """Options of methods with anchors, positives and negatives."""
 
     objective: str = Field(
         default="info_nce",
@@ -45,32 +45,32 @@ class ObjectiveConfig(MethodConfig):
         "triplet(margin=0.2, mining='hard'), ranking(margin=0.2), simple, align_uniform",
     )
     temperature: float = Field(
-        default=0.05, gt=0, description="tau of the paper, divides the cosines"
+        default=0.05, gt=0, description="temperature tau that divides the cosines"
     )
     learn_temperature: bool = Field(
         default=False,
-        description="train 1/tau (its logarithm), from `temperature` on; tau stays in 0.01 to 1",
+        description="learn log(1/tau), starting at `temperature`; tau stays within 0.01 to 1",
     )
     hard_negative_alpha: float = Field(
         default=1.0,
         ge=0,
-        description="alpha of the paper (not its log): weight of an anchor's own hard negatives",
+        description="weight alpha of an anchor's own hard negatives (alpha itself, not its log)",
     )
     matryoshka: list[int] = Field(
         default=[],
-        description="train these numbers of first dimensions at once, such as [64, 128, 256]",
+        description="prefix lengths of the embeddings to train, such as [64, 128, 256]",
     )
     matryoshka_weights: list[float] = Field(
-        default=[], description="weight of each of them in the loss; empty: 1 each"
+        default=[], description="weight of each prefix in the loss (default: 1 each)"
     )
     guide: str | None = Field(
         default=None,
-        description="model whose similarities tell false negatives, which are left out; a folder "
-        "or name, with the same tokenizer",
+        description="folder or name of a model with the same tokenizer, whose similarities "
+        "exclude false negatives",
     )
     guide_margin: float = Field(
         default=0.0,
-        description="leave out what the guide finds closer than the positive less this much",
+        description="exclude candidates whose guide similarity exceeds the positive's minus this",
     )
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """Augmentations of token ids and input embeddings, as in ConSERT (arXiv 2105.11741).
 
-All use the global generator of torch, so that restoring its state repeats an augmentation.
+States have shape (r, l, d): r rows with l tokens of d features. A rate is a share from 0 to 1. All
+functions use the global generator of torch, so that restoring its state repeats an augmentation.
 Compare ``_replace_embedding_output``, ``_replace_position_ids`` and ``_cutoff_embeddings`` of
 https://github.com/yym6472/ConSERT/blob/8fe79b6d97b840bc4fb4352b715a27acd35bcf58/transformers/modeling_bert.py
 """
@@ -30,7 +31,6 @@ def shuffle_tokens(input_ids: Tensor, attention_mask: Tensor, special_ids: Seque
         (R, L) int64.
 
     Examples:
-        >>> import torch
         >>> ids = torch.tensor([[101, 7, 8, 102]])
         >>> shuffled = shuffle_tokens(ids, torch.ones_like(ids), special_ids=[101, 102])
         >>> shuffled.sort().values.tolist(), shuffled[0, [0, 3]].tolist()
@@ -47,22 +47,12 @@ def shuffle_tokens(input_ids: Tensor, attention_mask: Tensor, special_ids: Seque
 
 
 def cut_tokens(states: Tensor, rate: float) -> Tensor:
-    """Set int(rate·l) of the l tokens of each row to zero ("token cutoff").
-
-    Args:
-        states: (r, l, d).
-        rate: The share of the tokens, 0 to 1.
-    """
+    """Set int(rate·l) of the l tokens of each row to zero ("token cutoff")."""
     return states.masked_fill(_chosen(states[:, :, 0], rate).unsqueeze(2), 0.0)
 
 
 def cut_features(states: Tensor, rate: float) -> Tensor:
-    """Set int(rate·d) of the d features of each row to zero in all tokens ("feature cutoff").
-
-    Args:
-        states: (r, l, d).
-        rate: The share of the features, 0 to 1.
-    """
+    """Set int(rate·d) of the d features of each row to zero in all tokens ("feature cutoff")."""
     return states.masked_fill(_chosen(states[:, 0], rate).unsqueeze(1), 0.0)
 
 
@@ -70,21 +60,12 @@ def cut_elements(states: Tensor, rate: float) -> Tensor:
     """Set int(rate·l·d) elements of each row to zero (the paper's "dropout").
 
     Unlike a dropout layer, it does not scale up the remaining elements.
-
-    Args:
-        states: (r, l, d).
-        rate: The share of the elements, 0 to 1.
     """
     return states.masked_fill(_chosen(states.flatten(1), rate).view(states.shape), 0.0)
 
 
 def add_noise(states: Tensor, deviation: float) -> Tensor:
-    """Add Gaussian noise to every element.
-
-    Args:
-        states: (r, l, d).
-        deviation: The standard deviation of the noise, 0 or more.
-    """
+    """Add Gaussian noise with a standard deviation of 0 or more to every element."""
     return states + deviation * torch.randn_like(states)
 
 

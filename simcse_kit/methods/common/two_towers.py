@@ -31,7 +31,6 @@ def embed_with_two(
         (R, d) in the order of the rows.
 
     Examples:
-        >>> import torch
         >>> ids = torch.tensor([[1], [2], [3]])
         >>> second = torch.tensor([False, True, False])
         >>> embed_with_two(ids, ids, second, lambda i, _: i * 10, lambda i, _: -i).flatten()
