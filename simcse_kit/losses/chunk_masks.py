@@ -6,6 +6,7 @@ Strips are transposed: (N, t) for all N candidates and t anchors, the first of w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,9 +21,6 @@ __all__ = [
     "exclude_false_negatives",
     "same_text_changes",
 ]
-
-_MOST_CELLS = 1 << 20
-
 
 LogitChange = Callable[[Tensor, int], None]
 """A function that changes a strip in place, given the strip and its first anchor."""
@@ -51,11 +49,16 @@ class SameText:
     Candidates are sorted by id once, so that copies of a text are neighbours. Their logits are
     listed a million at a time, so that memory is bounded even if all texts are equal.
 
+    Attributes:
+        most_cells: The number of logits that are listed at a time.
+
     Args:
         queries: The ids of one or two texts of each anchor, each (R,) int64.
         candidates: (c,) int64 ids.
         columns: (c,) int64, the positions of these candidates among all N.
     """
+
+    most_cells: ClassVar[int] = 1 << 20
 
     def __init__(self, queries: list[Tensor], candidates: Tensor, columns: Tensor):
         ids, order = candidates.sort()
@@ -82,7 +85,7 @@ class SameText:
         total = int(count.sum())
         if total == 0:
             return
-        if total > _MOST_CELLS and end - begin > 1:
+        if total > self.most_cells and end - begin > 1:
             middle = (begin + end) // 2
             yield from self._cells(begin, middle)
             yield from self._cells(middle, end)

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from simcse_kit.losses import chunk_masks
 from simcse_kit.losses.chunk_masks import SameText, add_to_logits, same_text_changes
 
 
@@ -34,7 +33,7 @@ def test_every_equal_pair_once(
     for query in queries:
         expected[column] |= ids(*candidates).unsqueeze(1) == query
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunk_masks, "_MOST_CELLS", most)
+        patch.setattr(SameText, "most_cells", most)
         strips = []
         for start in range(0, len(texts), width):
             strip = torch.zeros(len(candidates), min(width, len(texts) - start))

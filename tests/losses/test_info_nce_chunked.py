@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from simcse_kit.losses import chunk_masks
+from simcse_kit.losses.chunk_masks import SameText
 from simcse_kit.losses.contrastive_batch import ContrastiveBatch
 from simcse_kit.losses.info_nce import ContrastiveTerms, info_nce
 from simcse_kit.losses.nt_xent import nt_xent
@@ -151,19 +151,19 @@ def test_large_batches_go_in_strips(symmetric: bool, repeat: bool) -> None:
 
 @pytest.mark.parametrize("repeat", [False, True])
 def test_no_matrix_of_logits_is_ever_made(monkeypatch: pytest.MonkeyPatch, repeat: bool) -> None:
-    monkeypatch.setattr(chunk_masks, "_MOST_CELLS", 1 << 10)
+    monkeypatch.setattr(SameText, "most_cells", 1 << 10)
     rows, dim = 700, 8
     inputs = learned(sample(rows, dim, 1, torch.float32))
     ids = torch.arange(rows) % (2 if repeat else rows)
-    monkeypatch.setattr("simcse_kit.losses.info_nce_chunked._SMALL_STRIP", 1 << 12)
+    batch = ContrastiveBatch(
+        *inputs, anchor_ids=ids, positive_ids=ids, negative_ids=ids.unsqueeze(1)
+    )
     with Largest() as seen:
-        loss = info_nce_loss(
-            *inputs, anchor_ids=ids, positive_ids=ids, negative_ids=ids.unsqueeze(1)
-        )
-        torch.autograd.backward(loss)
+        torch.autograd.backward(info_nce(batch, strip=dim).loss)
     assert seen.elements <= 2 * rows * dim
     with Largest() as seen:
-        nt_xent(ContrastiveBatch(*inputs[:2], anchor_ids=ids, positive_ids=ids)).backward()
+        views = ContrastiveBatch(*inputs[:2], anchor_ids=ids, positive_ids=ids)
+        nt_xent(views, strip=dim).backward()
     assert seen.elements <= 2 * rows * dim
 
 

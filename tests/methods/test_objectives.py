@@ -263,9 +263,9 @@ def test_a_guide_is_frozen_and_not_in_the_checkpoint(
     method = build(encoder, guide=str(tiny_encoder_dir))
     assert list(method.state_dict()) == list(build(encoder).state_dict())
     torch.autograd.backward(method(**vars(batch_of(encoder))).loss)
-    guide: Any = method.objective._guide
-    assert not guide._model.training
-    assert not any(weight.requires_grad for weight in guide._model.parameters())
+    guide: Any = method.objective.guide
+    assert not guide.model.training
+    assert not any(weight.requires_grad for weight in guide.model.parameters())
 
 
 def test_a_guide_that_cannot_read_the_tokens_is_refused(

@@ -31,10 +31,10 @@ class GuideModel:
     """
 
     def __init__(self, name: str, encoder: SentenceEncoder):
-        self._model = SentenceEncoder.load(name)
-        self._model.require_weights()
-        self._model.requires_grad_(False)
-        difference = _difference(self._model, encoder)
+        self.model = SentenceEncoder.load(name)
+        self.model.require_weights()
+        self.model.requires_grad_(False)
+        difference = _difference(self.model, encoder)
         if difference:
             raise ConfigError(
                 f"method.guide = {name!r} cannot read the tokens of the encoder, because "
@@ -44,8 +44,8 @@ class GuideModel:
     def embed(self, batch: Batch) -> Tensor:
         """Embed each distinct text once: (B, V, g) without gradient, on the device of the batch."""
         device = batch.text_ids.device
-        if self._model.device != device:
-            self._model.to(device)
+        if self.model.device != device:
+            self.model.to(device)
         ids, mask = batch.rows()
         _, number = torch.unique(batch.text_ids.flatten(), return_inverse=True)
         first = torch.full((int(number.max()) + 1,), len(number), device=device)
@@ -55,7 +55,7 @@ class GuideModel:
             for row, kept in zip(ids[first].cpu(), mask[first].bool().cpu(), strict=True)
         ]
         # Autograd cannot save inference tensors; a clone outside inference mode is a normal tensor.
-        vectors = vectors_of_rows(self._model, rows).clone().to(device)
+        vectors = vectors_of_rows(self.model, rows).clone().to(device)
         return vectors[number].view(*batch.shape, -1)
 
 

@@ -184,9 +184,9 @@ class ObjectiveLoss(nn.Module):
         self.log_scale: nn.Parameter | None = None
         if options.learn_temperature:
             self.log_scale = nn.Parameter(torch.tensor(-math.log(options.temperature)))
-        self._guide: GuideModel | None = None
+        self.guide: GuideModel | None = None
         if options.guide is not None:
-            self._guide = GuideModel(options.guide, encoder)
+            self.guide = GuideModel(options.guide, encoder)
 
     @property
     def temperature(self) -> float | Tensor:
@@ -248,8 +248,8 @@ class ObjectiveLoss(nn.Module):
             self.log_scale.clamp_(-math.log(_HIGHEST_TEMPERATURE), highest)
 
     def _guide_of(self, batch: Batch) -> Guide | None:
-        if self._guide is None:
+        if self.guide is None:
             return None
-        vectors = self._guide.embed(batch)
+        vectors = self.guide.embed(batch)
         hard = vectors[:, 2:] if batch.shape[1] > 2 else None
         return Guide(vectors[:, 0], vectors[:, 1], hard, margin=self._options.guide_margin)
