@@ -20,7 +20,7 @@ class Guide:
 
     A candidate c is excluded from the denominator of anchor i if
     ``cos(g_i, g_c) > cos(g_i, g_i+) - margin``, that is, if it is closer to the anchor than the
-    positive. The positive itself always stays. Source: section 2 of arXiv 2402.16829.
+    positive. The positive itself always stays. Source: arXiv 2402.16829.
 
     Args:
         anchors: (B, g). The width g may differ from that of the trained encoder.

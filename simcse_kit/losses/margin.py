@@ -100,7 +100,7 @@ def ranking(batch: ContrastiveBatch, *, margin: float = 0.2) -> Tensor:
 
     .. math:: \max(0, m - \cos(h_i, h_i^+) + \cos(h_i, h_n))
 
-    The pairwise ranking loss of section 2.2 of arXiv 1411.2539 in one direction. A mean replaces
+    The pairwise ranking loss of arXiv 1411.2539 in one direction. A mean replaces
     the sum, so that the scale does not depend on the batch size.
 
     Args:
