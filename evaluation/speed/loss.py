@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from simcse_kit.losses import info_nce as info_nce_module
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch
 from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.losses.info_nce_chunked import strip_width
 
@@ -49,13 +49,13 @@ def products(anchors: Tensor, positives: Tensor) -> Tensor:
 
 
 def whole(anchors: Tensor, positives: Tensor) -> Tensor:
-    info_nce_module.TILES_FROM = sys.maxsize
-    return info_nce(anchors, positives, temperature=TAU)
+    return info_nce(ContrastiveBatch(anchors, positives, temperature=TAU), strip=0).loss
 
 
 def strips(anchors: Tensor, positives: Tensor) -> Tensor:
-    info_nce_module.TILES_FROM = 0
-    return info_nce(anchors, positives, temperature=TAU)
+    rows, dim = anchors.shape
+    batch = ContrastiveBatch(anchors, positives, temperature=TAU)
+    return info_nce(batch, strip=strip_width(rows, rows, dim)).loss
 
 
 VARIANTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -103,7 +103,7 @@ class Geometry:
     ``alignment`` is taken over ``positives`` pairs (NaN where there is none), the rest over
     ``sentences`` distinct sentences. See :mod:`simcse_kit.metrics.geometry`.
     ``iso_score`` and ``spectrum`` (shares of the variance along the principal axes, largest first):
-    :mod:`simcse_kit.metrics.spectrum`. ``tolerance`` is the mean cosine of the positive pairs
+    :mod:`simcse_kit.metrics.geometry`. ``tolerance`` is the mean cosine of the positive pairs
     (Wang and Liu 2021, arXiv 2012.09740, equation 14, with graded positives for its classes).
     ``hubness`` and ``neighbours_found`` (of the positives, among the 10 nearest):
     :mod:`simcse_kit.evaluation.neighbours`.

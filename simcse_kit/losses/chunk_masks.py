@@ -1,65 +1,64 @@
-"""Changes to single cells of a matrix of contrastive logits, without a mask of its size.
+"""Changes of single logits in a strip, without a mask as large as the matrix of logits.
 
-Logits come in strips, transposed: (N, t) for all N candidates and t anchors from ``start`` on.
+Strips are transposed: (N, t) for all N candidates and t anchors, the first of which is ``start``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["CellChange", "LogWeights", "SameText", "same_text"]
+from simcse_kit.losses.contrastive_batch import Guide
+from simcse_kit.losses.similarity import unit_rows
 
-_MOST_CELLS = 1 << 20
+__all__ = [
+    "LogitChange",
+    "SameText",
+    "add_to_logits",
+    "exclude_false_negatives",
+    "same_text_changes",
+]
 
-
-class CellChange(Protocol):
-    """What alters some cells of a strip of logits in place."""
-
-    def apply(self, strip: Tensor, start: int) -> None:
-        """Alter the strip.
-
-        Args:
-            strip: (N, t) logits of anchors ``start`` to ``start + t - 1`` against all candidates.
-            start: the first anchor.
-        """
+LogitChange = Callable[[Tensor, int], None]
+"""A function that changes a strip in place, given the strip and its first anchor."""
 
 
-class LogWeights:
-    """Adds one number to given cells; -inf leaves their candidates out.
+def add_to_logits(anchors: Tensor, candidates: Tensor, log_weight: float) -> LogitChange:
+    """Add a number to given logits; -inf excludes their candidates.
 
     Args:
-        anchors: (c,) int64 in rising order.
+        anchors: (c,) int64 in ascending order.
         candidates: (c,) int64.
-        log_weight: what is added to each of these cells.
+        log_weight: The number added to each of these logits.
     """
 
-    def __init__(self, anchors: Tensor, candidates: Tensor, log_weight: float):
-        self.anchors, self.candidates, self.log_weight = anchors, candidates, log_weight
+    def change(strip: Tensor, start: int) -> None:
+        ends = anchors.new_tensor([start, start + strip.shape[1]])
+        first, last = torch.searchsorted(anchors, ends).tolist()
+        strip[candidates[first:last], anchors[first:last] - start] += log_weight
 
-    def apply(self, strip: Tensor, start: int) -> None:
-        """Alter the strip; see :class:`CellChange`."""
-        ends = self.anchors.new_tensor([start, start + strip.shape[1]])
-        first, last = torch.searchsorted(self.anchors, ends).tolist()
-        candidates = self.candidates[first:last]
-        anchors = self.anchors[first:last] - start
-        strip[candidates, anchors] += self.log_weight
+    return change
 
 
 class SameText:
-    """Leaves out the candidates that are the same text as the anchor or as its positive.
+    """Excludes the candidates with the same text as the anchor or as its positive.
 
-    Candidates are sorted by id once, so that the copies of a text are one stretch of them. Cells
-    are listed a million at a time, so memory is bounded even where all texts are one.
+    Candidates are sorted by id once, so that copies of a text are neighbours. Their logits are
+    listed a million at a time, so that memory is bounded even if all texts are equal.
+
+    Attributes:
+        most_cells: The number of logits that are listed at a time.
 
     Args:
-        queries: the ids of one or two texts of each anchor, each (R,) int64.
+        queries: The ids of one or two texts of each anchor, each (R,) int64.
         candidates: (c,) int64 ids.
-        columns: (c,) int64, where these candidates stand among the N.
+        columns: (c,) int64, the positions of these candidates among all N.
     """
+
+    most_cells: ClassVar[int] = 1 << 20
 
     def __init__(self, queries: list[Tensor], candidates: Tensor, columns: Tensor):
         ids, order = candidates.sort()
@@ -69,24 +68,24 @@ class SameText:
         first = torch.searchsorted(ids, both)
         count = torch.searchsorted(ids, both, right=True) - first
         if self.texts == 2:
-            # An anchor that is the same text as its positive would list each cell twice.
+            # An anchor with the same text as its positive would list each logit twice.
             count[:, 1].masked_fill_(both[:, 0] == both[:, 1], 0)
         self.first, self.count = first.flatten(), count.flatten()
         self.total = int(self.count.sum())
 
-    def apply(self, strip: Tensor, start: int) -> None:
-        """Alter the strip; see :class:`CellChange`."""
+    def __call__(self, strip: Tensor, start: int) -> None:
+        """Change the strip in place; see :data:`LogitChange`."""
         stop = start + strip.shape[1]
         for anchors, candidates in self._cells(start * self.texts, stop * self.texts):
             strip[candidates, anchors - start] = -torch.inf
 
     def _cells(self, begin: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Anchors and candidates of the stretches ``begin`` to ``end``."""
+        """Yield anchors and candidates of the queries ``begin`` to ``end``."""
         count = self.count[begin:end]
         total = int(count.sum())
         if total == 0:
             return
-        if total > _MOST_CELLS and end - begin > 1:
+        if total > self.most_cells and end - begin > 1:
             middle = (begin + end) // 2
             yield from self._cells(begin, middle)
             yield from self._cells(middle, end)
@@ -97,15 +96,34 @@ class SameText:
         yield (stretch + begin) // self.texts, candidates
 
 
-def same_text(
-    queries: list[Tensor | None], candidates: list[tuple[Tensor | None, Tensor]], expected: int
-) -> list[CellChange]:
-    """The exclusion of equal texts, or nothing where no text occurs twice.
+def exclude_false_negatives(guide: Guide, candidates: Tensor) -> LogitChange:
+    """Exclude the false negatives that a guide finds.
 
     Args:
-        queries: ids of the texts of each anchor, (R,) each; those not given are not compared.
-        candidates: pairs of ids and columns, (c,) each; those without ids are not compared.
-        expected: how many cells are equal in any batch, such as an anchor's own positive.
+        guide: The embeddings of the guide.
+        candidates: (c, g), its embeddings of the first c candidates of the loss.
+    """
+    anchors = unit_rows(guide.anchors.detach())
+    candidates = unit_rows(candidates.detach())
+    limits = guide.limits()
+
+    def change(strip: Tensor, start: int) -> None:
+        here = slice(start, start + strip.shape[1])
+        close = candidates @ anchors[here].T > limits[here]
+        strip[: len(close)].masked_fill_(close, -torch.inf)
+
+    return change
+
+
+def same_text_changes(
+    queries: list[Tensor | None], candidates: list[tuple[Tensor | None, Tensor]], expected: int
+) -> list[LogitChange]:
+    """Build the exclusion of equal texts; an empty list if no text occurs twice.
+
+    Args:
+        queries: The ids of the texts of each anchor, (R,) each; None is not compared.
+        candidates: Pairs of ids and columns, (c,) each; candidates without ids are not compared.
+        expected: The number of logits with equal texts in any batch, such as the positives.
     """
     asked = [ids for ids in queries if ids is not None]
     known = [(ids, columns) for ids, columns in candidates if ids is not None]

@@ -1,13 +1,14 @@
-"""Softmax contrast of anchors and candidates in strips, never the whole matrix of logits.
+"""Cross entropy of cosine logits in strips of anchors, without the whole matrix of logits.
 
-The loss of one anchor is written as ``softplus(L - s)``, where s is the logit of its positive and L
-the log-sum-exp over its negatives. ``log Z - s`` over all candidates is the same number, but where
-the loss is near zero its two terms cancel and single precision leaves percents of error.
+The loss of one anchor is computed as ``softplus(L - s)``, where s is the logit of its positive and
+L the log-sum-exp over its negatives. This equals ``log Z - s`` with Z over all candidates, but the
+latter subtracts two nearly equal numbers when the loss is near zero, and loses percents of it in
+single precision.
 
-One sweep does it all: the logits of a strip of anchors give L, and are at once turned into the
-gradients with respect to the unit vectors. So the forward pass holds the unit candidates, the
-gradients and one strip of at most d anchors (or 16 MB): O(N d) memory, 6 N² d operations for N
-anchors, and the backward pass is one multiplication.
+The forward pass computes L from the logits of one strip of anchors and immediately turns them into
+gradients with respect to the unit vectors. It keeps the unit candidates, the gradients and one
+strip of at most d anchors (or 16 MB): O(N d) memory and 6 N² d operations for N anchors. The
+backward pass is one multiplication.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from simcse_kit.losses.chunk_masks import CellChange
+from simcse_kit.losses.chunk_masks import LogitChange
 from simcse_kit.losses.similarity import full_precision, unit_rows, unit_rows_backward
 
-__all__ = ["TILES_FROM", "Contrast", "contrast", "strip_width"]
+__all__ = ["STRIPS_FROM", "StripOptions", "cross_entropy_in_strips", "strip_width"]
 
-# Logits from which on strips are the faster way (512 x 512; measured on one CPU core).
-TILES_FROM = 1 << 18
+# Number of logits from which strips are faster (512 x 512; measured on one CPU core).
+STRIPS_FROM = 1 << 18
 
 _WIDEST_STRIP = 512
 _SMALL_STRIP = 1 << 22
@@ -35,56 +36,56 @@ _ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """Which candidate is whose positive, and which cells are special.
+class StripOptions:
+    """The positive of each anchor, and how the logits of the negatives are changed.
 
     Attributes:
-        positive: (R,) int64, the candidate that is the positive of each anchor.
-        changes: applied to the logits of the negatives; the positive is never changed.
-        present: (c,) int64, the rows of the flattened hard negatives that exist; None: all.
-        strip: anchors in one strip; None chooses.
+        positive: (R,) int64, the column of each anchor's positive.
+        changes: Changes of the logits of the negatives; the positive is never changed.
+        present: (c,) int64, the rows of ``negatives`` that are used; None uses all.
+        strip: The number of anchors in one strip; None chooses it with :func:`strip_width`.
     """
 
     positive: Tensor
-    changes: Sequence[CellChange] = ()
+    changes: Sequence[LogitChange] = ()
     present: Tensor | None = None
     strip: int | None = None
 
 
-def contrast(
+def cross_entropy_in_strips(
     anchors: Tensor,
     positives: Tensor,
-    hard_negatives: Tensor | None,
+    negatives: Tensor | None,
     temperature: Tensor | float,
-    spec: Contrast,
+    options: StripOptions,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean over anchors of the cross entropy of cosines divided by the temperature.
+    """Compute the mean cross entropy over anchors of cosines divided by the temperature.
 
-    The candidates are the positives, then the hard negatives that are present.
+    The candidates are the positives, followed by the negatives that are present.
 
     Args:
-        anchors: (R, d), any floating type; all is computed in float32 or wider.
+        anchors: (R, d).
         positives: (P, d).
-        hard_negatives: (M, d) or None.
-        temperature: a number or a tensor without axes; gradients flow to it.
-        spec: see :class:`Contrast`.
+        negatives: (M, d) or None.
+        temperature: A number, or a tensor without axes that gets a gradient.
+        options: The positive of each anchor, and the changes of the logits.
 
     Returns:
         Three scalars: the loss, and without gradient the mean cosine of anchor and positive and
-        the share of anchors whose positive beats all negatives. Gradients are made in the forward
-        pass, so that there is no second derivative.
+        the share of anchors whose positive has the highest score. Gradients are computed in the
+        forward pass, so there is no second derivative.
     """
     if not isinstance(temperature, Tensor):
-        # The default float32 would round the 0.05 of a float64 computation.
+        # In float32, the default type, 0.05 would lose digits of a float64 computation.
         temperature = torch.tensor(temperature, dtype=torch.float64)
     terms: tuple[Tensor, Tensor, Tensor] = _Strips.apply(  # type: ignore[no-untyped-call]
-        anchors, positives, hard_negatives, temperature, spec, torch.is_grad_enabled()
+        anchors, positives, negatives, temperature, options, torch.is_grad_enabled()
     )
     return terms
 
 
 def strip_width(anchors: int, candidates: int, dim: int) -> int:
-    """How many anchors share one strip: what 16 MB hold, or d, so that a strip is O(N d)."""
+    """Choose the number of anchors in one strip: as many as fit in 16 MB, at least d."""
     return min(_WIDEST_STRIP, max(dim, _SMALL_STRIP // candidates), anchors)
 
 
@@ -94,14 +95,14 @@ class _Strips(torch.autograd.Function):
         ctx: Any,
         anchors: Tensor,
         positives: Tensor,
-        hard_negatives: Tensor | None,
+        negatives: Tensor | None,
         temperature: Tensor,
-        spec: Contrast,
+        options: StripOptions,
         with_gradients: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         wants = [with_gradients and need for need in ctx.needs_input_grad[:4]]
         with full_precision(anchors.device):
-            terms, gradients = _sweep(anchors, positives, hard_negatives, temperature, spec, wants)
+            terms, gradients = _sweep(anchors, positives, negatives, temperature, options, wants)
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(*terms[1:])
         return terms
@@ -116,38 +117,37 @@ class _Strips(torch.autograd.Function):
 def _sweep(
     anchors: Tensor,
     positives: Tensor,
-    hard_negatives: Tensor | None,
+    negatives: Tensor | None,
     temperature: Tensor,
-    spec: Contrast,
+    options: StripOptions,
     wants: list[bool],
 ) -> tuple[tuple[Tensor, Tensor, Tensor], list[Tensor | None]]:
-    """The three terms, and the gradients of the loss that are wanted, None for the others.
+    """Compute the three terms and the wanted gradients of the loss, None for the others.
 
-    Gradients are wide; autograd narrows them to the type of their tensor.
+    The gradients are float32 or wider; autograd casts them to the type of their tensor.
     """
-    tensors = [x for x in (anchors, positives, hard_negatives) if x is not None]
+    tensors = [x for x in (anchors, positives, negatives) if x is not None]
     wide = torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
     total, dim = anchors.shape
-    ours = len(positives)
-    candidates = _unit_candidates(positives, hard_negatives, spec.present, wide)
+    candidates = _unit_candidates(positives, negatives, options.present, wide)
     tau = temperature.to(device=anchors.device, dtype=wide)
     for_anchors = torch.empty_like(anchors, dtype=wide) if wants[0] else None
     for_candidates = torch.zeros_like(candidates) if wants[1] or wants[2] else None
     for_tau = torch.zeros_like(tau) if wants[3] else None
     losses, cosines, wins = (candidates.new_empty(total) for _ in range(3))
 
-    step = spec.strip or strip_width(total, len(candidates), dim)
+    step = options.strip or strip_width(total, len(candidates), dim)
     buffer = candidates.new_empty(step * len(candidates))
     for start in range(0, total, step):
         here = slice(start, min(start + step, total))
         unit = unit_rows(anchors[here]).to(wide)
         logits = buffer[: len(unit) * len(candidates)].view(-1, len(unit))
         torch.mm(candidates, (unit / tau).T, out=logits)
-        # From here on, a cell of an anchor and its positive is apart from the negatives.
-        own = (spec.positive[here], torch.arange(len(unit), device=anchors.device))
+        # The positive is taken out, so that only the negatives remain.
+        own = (options.positive[here], torch.arange(len(unit), device=anchors.device))
         score = logits[own]
-        for change in spec.changes:
-            change.apply(logits, start)
+        for change in options.changes:
+            change(logits, start)
         logits[own] = -torch.inf
         peak, mass = _exponentials(logits)
         losses[here] = torch.logaddexp(peak + mass.log() - score, torch.zeros_like(score))
@@ -155,8 +155,8 @@ def _sweep(
         wins[here] = (peak < score).to(wide)
         if for_anchors is None and for_candidates is None and for_tau is None:
             continue
-        # Softmax over all minus one-hot is weight * logits, once the positive holds -mass. A row
-        # without negatives has peak -inf and weight 0.
+        # With -mass in the place of the positive, weight * logits is the softmax over all minus
+        # the one-hot target. An anchor without negatives has peak -inf and weight 0.
         logits[own] = -mass
         weight = ((peak - score - losses[here]).exp() / (tau * total)).unsqueeze(1)
         if for_anchors is not None or for_tau is not None:
@@ -170,18 +170,19 @@ def _sweep(
 
     gradients: list[Tensor | None] = [for_anchors, None, None, for_tau]
     if for_candidates is not None:
+        of_positives, of_negatives = for_candidates.tensor_split([len(positives)])
         if wants[1]:
-            gradients[1] = _through_length(positives, None, for_candidates[:ours])
-        if wants[2] and hard_negatives is not None:
-            gradients[2] = _through_length(hard_negatives, spec.present, for_candidates[ours:])
+            gradients[1] = _through_length(positives, None, of_positives)
+        if wants[2] and negatives is not None:
+            gradients[2] = _through_length(negatives, options.present, of_negatives)
     return (losses.mean(), cosines.mean(), wins.mean()), gradients
 
 
 def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn (N, t) logits into exp(logit - peak of the column) in place, a cached block at a time.
+    """Turn (N, t) logits into exp(logit - peak of the column) in place, block by block.
 
     Returns:
-        (t,) peaks, -inf where nothing is left, and (t,) sums of the exponentials.
+        (t,) peaks, -inf where no negative is left, and (t,) sums of the exponentials.
     """
     width = logits.shape[1]
     cached = max(1, _CACHED // width) if logits.device.type == "cpu" else len(logits)
@@ -197,12 +198,12 @@ def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _unit_candidates(
-    positives: Tensor, hard_negatives: Tensor | None, present: Tensor | None, wide: torch.dtype
+    positives: Tensor, negatives: Tensor | None, present: Tensor | None, wide: torch.dtype
 ) -> Tensor:
-    """(P + present, d) vectors of length 1."""
+    """Scale positives and present negatives to length 1: (P + c, d)."""
     sources: list[tuple[Tensor, Tensor | None]] = [(positives, None)]
-    if hard_negatives is not None:
-        sources.append((hard_negatives, present))
+    if negatives is not None:
+        sources.append((negatives, present))
     counts = [len(source) if chosen is None else len(chosen) for source, chosen in sources]
     out = positives.new_empty((sum(counts), positives.shape[1]), dtype=wide)
     for (source, chosen), part in zip(sources, torch.split(out, counts), strict=True):
@@ -212,7 +213,7 @@ def _unit_candidates(
 
 
 def _through_length(source: Tensor, chosen: Tensor | None, gradient: Tensor) -> Tensor:
-    """From the gradient of unit rows to that of ``source``; overwrites ``gradient``."""
+    """Turn the gradient of unit rows into that of ``source``; overwrites ``gradient``."""
     for rows, piece in _pieces(source, chosen):
         gradient[piece] = unit_rows_backward(rows, gradient[piece])
     if chosen is None:
@@ -221,7 +222,7 @@ def _through_length(source: Tensor, chosen: Tensor | None, gradient: Tensor) -> 
 
 
 def _pieces(source: Tensor, chosen: Tensor | None) -> Iterator[tuple[Tensor, slice]]:
-    """The (chosen) rows a few thousand at a time, so that temporary copies stay small."""
+    """Yield the chosen rows a few thousand at a time, so that temporary copies stay small."""
     count = len(source) if chosen is None else len(chosen)
     for start in range(0, count, _ROWS_AT_ONCE):
         piece = slice(start, min(start + _ROWS_AT_ONCE, count))

@@ -1,10 +1,7 @@
-"""Losses that ask the positive to beat the negatives by a margin, and the plain difference.
+"""Margin losses over in-batch and hard negatives: triplet, ranking, and the plain difference.
 
-All take a :class:`~simcse_kit.losses.contrast.ContrastiveBatch`: the negatives of an anchor are
-the positives of the other rows and the hard negatives of all rows, without what is absent, what is
-the same text as the anchor or its positive, and what a guide rejects. Temperature and α are not
-used.
-An anchor without any negative adds 0. Memory is that of a few (B, B + B·k) matrices.
+The negatives of an anchor are those of :func:`~simcse_kit.losses.info_nce.info_nce`. Temperature
+and α are not used. An anchor without negatives adds 0. Memory is a few (B, B + B·k) matrices.
 """
 
 from __future__ import annotations
@@ -16,8 +13,9 @@ import torch
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.contrast import ContrastiveBatch
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch, check_margin
 from simcse_kit.losses.logits import candidate_cosines
+from simcse_kit.losses.similarity import safe_sqrt
 
 __all__ = ["Distance", "Mining", "distance_of", "ranking", "simple", "triplet"]
 
@@ -32,34 +30,35 @@ def triplet(
     mining: Mining = "hard",
     distance: Distance = "squared",
 ) -> Tensor:
-    r"""The mean over triplets of
+    r"""Compute the triplet loss: the mean over triplets of
 
     .. math:: \max(0, m + d(h_i, h_i^+) - d(h_i, h_n))
 
-    Section 3.1 of arXiv 1503.03832 (FaceNet), which has squared distances on the unit sphere and
-    m = 0.2. Which negatives n make a triplet with anchor i:
+    Section 3.1 of arXiv 1503.03832 (FaceNet), with squared distances on the unit sphere and
+    m = 0.2. ``mining`` selects the negatives n that form a triplet with anchor i:
 
-    - ``given``: its own hard negatives, those of the data; the mean is over all of them.
-    - ``all``: every negative; the mean is over the triplets that are not yet satisfied, as the
-      "batch all" of arXiv 1703.07737 with its average of non-zero terms.
-    - ``hard``: the closest, one an anchor ("batch hard", arXiv 1703.07737).
-    - ``semi-hard``: the closest of those farther than the positive; where there is none, the
-      farthest. One an anchor (arXiv 1503.03832, section 3.2; what to do without a semi-hard
-      negative it leaves open).
+    - ``given``: its own hard negatives from the data.
+    - ``all``: every negative. The mean is over the triplets with a loss above 0, like "batch all"
+      with the mean of non-zero terms in arXiv 1703.07737.
+    - ``hard``: the closest negative ("batch hard", arXiv 1703.07737).
+    - ``semi-hard``: the closest negative that is farther away than the positive, or the farthest
+      negative if there is none (arXiv 1503.03832, section 3.2, does not define the second case).
 
     Args:
-        batch: anchors, positives and hard negatives.
-        margin: m > 0.
-        mining: see above. The choice itself has no gradient.
-        distance: of unit vectors, see :func:`distance_of`.
-
-    Returns:
-        A scalar, float32 or wider.
+        batch: The embeddings.
+        margin: The margin m > 0.
+        mining: The selection of negatives. It has no gradient.
+        distance: The distance d of unit vectors, see :func:`distance_of`.
 
     Raises:
         ConfigError: m ≤ 0, an unknown mining or distance, or ``given`` without hard negatives.
+
+    Examples:
+        >>> batch = ContrastiveBatch(torch.eye(2), torch.eye(2), -torch.eye(2).unsqueeze(1))
+        >>> triplet(batch, margin=2.5, mining="hard")  # squared distance 2 to the other row
+        tensor(0.5000)
     """
-    _check_margin(margin)
+    check_margin(margin)
     cosines, negatives = candidate_cosines(batch)
     positive = cosines.diagonal()
     if mining in ("hard", "semi-hard"):
@@ -77,13 +76,14 @@ def triplet(
     if mining == "given":
         if not batch.negatives:
             raise ConfigError(
-                "triplet: mining 'given' takes the hard negatives of the data and there are none; "
+                "triplet: mining 'given' needs hard negatives and the data has none; "
                 "give triplets, or mine in the batch with 'hard', 'semi-hard' or 'all'"
             )
         own = torch.eye(batch.rows, dtype=torch.bool, device=cosines.device)
-        negatives = negatives.clone()
-        negatives[:, : batch.rows] = False
-        negatives[:, batch.rows :] &= own.repeat_interleave(batch.negatives, dim=1)
+        own_hard = torch.zeros_like(negatives)
+        hard = slice(batch.rows, batch.rows * (1 + batch.negatives))
+        own_hard[:, hard] = own.repeat_interleave(batch.negatives, dim=1)
+        negatives = negatives & own_hard
     elif mining != "all":
         raise ConfigError(
             f"triplet: mining is {mining!r}; use 'given', 'all', 'hard' or 'semi-hard'"
@@ -96,46 +96,48 @@ def triplet(
 
 
 def ranking(batch: ContrastiveBatch, *, margin: float = 0.2) -> Tensor:
-    r"""Margin ranking, or hinge: the mean over anchors i and over the negatives n of each of
+    r"""Compute the margin ranking loss: the mean over anchors i and their negatives n of
 
     .. math:: \max(0, m - \cos(h_i, h_i^+) + \cos(h_i, h_n))
 
-    The pairwise ranking loss of arXiv 1411.2539 in one direction, with a mean in place of the sum,
-    so that its scale does not depend on the batch.
+    The pairwise ranking loss of arXiv 1411.2539 in one direction. A mean replaces
+    the sum, so that the scale does not depend on the batch size.
 
     Args:
-        batch: anchors, positives and hard negatives.
-        margin: m > 0.
-
-    Returns:
-        A scalar, float32 or wider.
+        batch: The embeddings.
+        margin: The margin m > 0.
 
     Raises:
         ConfigError: m ≤ 0.
+
+    Examples:
+        >>> ranking(ContrastiveBatch(torch.eye(2), torch.eye(2)), margin=1.5)
+        tensor(0.5000)
     """
-    _check_margin(margin)
+    check_margin(margin)
     cosines, negatives = candidate_cosines(batch)
     gaps = margin - cosines.diagonal().unsqueeze(1) + cosines.masked_fill(~negatives, 0)
     return _mean_of_rows(gaps.clamp_min(0), negatives)
 
 
 def simple(batch: ContrastiveBatch, *, weight: float | None = None) -> Tensor:
-    r"""The plain difference, without a softmax: the mean over anchors of
+    r"""Compute the difference of cosines, without a softmax: the mean over anchors of
 
     .. math:: -\cos(h_i, h_i^+) + \lambda \sum_n \cos(h_i, h_n)
 
-    Every negative is pushed alike, the far as the near.
+    All negatives have the same weight, whether they are close or far.
 
     Args:
-        batch: anchors, positives and hard negatives.
-        weight: λ ≥ 0; None is one over the number of the anchor's negatives, so that the second
-            term is their mean cosine.
-
-    Returns:
-        A scalar, float32 or wider.
+        batch: The embeddings.
+        weight: The weight λ ≥ 0. By default, one over the number of the anchor's negatives, so
+            that the second term is their mean cosine.
 
     Raises:
         ConfigError: λ < 0.
+
+    Examples:
+        >>> simple(ContrastiveBatch(torch.eye(2), torch.eye(2)))
+        tensor(-1.)
     """
     if weight is not None and not (math.isfinite(weight) and weight >= 0):
         raise ConfigError(f"simple: weight must be 0 or more, got {weight}")
@@ -149,15 +151,19 @@ def simple(batch: ContrastiveBatch, *, weight: float | None = None) -> Tensor:
 
 
 def distance_of(cosines: Tensor, distance: Distance) -> Tensor:
-    """Distance of unit vectors with these cosines.
+    """Turn the cosines of unit vectors into distances.
 
     Args:
-        cosines: any shape.
-        distance: ``cosine`` 1 - cos, ``squared`` 2 - 2 cos, or ``euclidean``, its root, which has
-            a zero gradient where it is 0.
+        cosines: Any shape.
+        distance: ``cosine`` (1 - cos), ``squared`` (2 - 2 cos), or ``euclidean``, the root of
+            ``squared``, whose gradient is set to 0 at distance 0.
 
     Raises:
-        ConfigError: an unknown distance.
+        ConfigError: An unknown distance.
+
+    Examples:
+        >>> distance_of(torch.tensor([1.0, 0.0, -1.0]), "squared")
+        tensor([0., 2., 4.])
     """
     if distance == "cosine":
         return 1 - cosines
@@ -166,8 +172,7 @@ def distance_of(cosines: Tensor, distance: Distance) -> Tensor:
         return squared
     if distance != "euclidean":
         raise ConfigError(f"distance is {distance!r}; use 'cosine', 'squared' or 'euclidean'")
-    same = squared <= 0
-    return torch.where(same, 0, squared.masked_fill(same, 1).sqrt())
+    return safe_sqrt(squared)
 
 
 def _hinges(positive: Tensor, negative: Tensor, margin: float, distance: Distance) -> Tensor:
@@ -176,17 +181,12 @@ def _hinges(positive: Tensor, negative: Tensor, margin: float, distance: Distanc
 
 
 def _farthest(scores: Tensor, negatives: Tensor) -> Tensor:
-    """Bool of the shape of ``negatives``, True at one negative of each row, the farthest."""
+    """Mark the farthest negative of each row: bool of the shape of ``negatives``."""
     last = scores.masked_fill(~negatives, torch.inf).argmin(dim=1, keepdim=True)
     return torch.zeros_like(negatives).scatter_(1, last, True)
 
 
 def _mean_of_rows(terms: Tensor, wanted: Tensor) -> Tensor:
-    """The mean over rows of the mean over the wanted terms of a row, 0 where there are none."""
+    """Average the wanted terms of each row (0 if there are none), then the rows."""
     sums = terms.masked_fill(~wanted, 0).sum(dim=1)
     return (sums / wanted.sum(dim=1).clamp_min(1)).mean()
-
-
-def _check_margin(margin: float) -> None:
-    if not (math.isfinite(margin) and margin > 0):
-        raise ConfigError(f"margin must be above 0, got {margin}")

@@ -1,4 +1,4 @@
-"""One loss on several prefixes of the dimensions (Matryoshka, arXiv 2205.13147)."""
+"""The sum of a loss over several prefixes of the dimensions (Matryoshka, arXiv 2205.13147)."""
 
 from __future__ import annotations
 
@@ -18,23 +18,28 @@ def prefix_losses(
     dims: Sequence[int],
     weights: Sequence[float] = (),
 ) -> tuple[Tensor, list[Tensor]]:
-    r"""The loss of several prefixes at once, so that an embedding can be cut and still serve:
+    r"""Sum a loss over prefixes of the embeddings, so that truncated embeddings remain useful:
 
     .. math:: \sum_m c_m \, L(h_{1:m})
 
-    Equation 1 of arXiv 2205.13147. A prefix is not scaled; a loss of cosines does that itself.
+    Equation 1 of arXiv 2205.13147. Prefixes are not scaled to length 1; a cosine loss does that.
 
     Args:
-        loss: gives a scalar for (..., m) embeddings.
+        loss: The loss, a function from (..., m) embeddings to a scalar.
         embeddings: (..., d).
-        dims: the prefixes m, each from 1 to d; they may well include d.
-        weights: c of each prefix; all 1, as in the paper, where it is empty.
+        dims: The prefix lengths m, each from 1 to d.
+        weights: The weight c of each prefix. By default, all are 1, as in the paper.
 
     Returns:
-        The weighted sum, and the loss of each prefix before its weight.
+        The weighted sum, and the loss of each prefix without its weight.
 
     Raises:
-        ConfigError: see :func:`check_prefixes`.
+        ConfigError: See :func:`check_prefixes`.
+
+    Examples:
+        >>> import torch
+        >>> prefix_losses(lambda h: h.sum(), torch.ones(1, 4), dims=[2, 4])
+        (tensor(6.), [tensor(2.), tensor(4.)])
     """
     check_prefixes(dims, weights, width=embeddings.shape[-1])
     parts = [loss(embeddings[..., :dim]) for dim in dims]
@@ -47,16 +52,16 @@ def prefix_losses(
 def check_prefixes(
     dims: Sequence[int], weights: Sequence[float] = (), *, width: int | None = None
 ) -> None:
-    """Refuse prefixes that cannot be trained.
+    """Check the prefixes of the embeddings that are trained.
 
     Args:
-        dims: the prefixes.
-        weights: one for each, or none.
-        width: of the embeddings, where it is known.
+        dims: The prefix lengths.
+        weights: One weight for each prefix, or none.
+        width: The number of dimensions of the embeddings, if known.
 
     Raises:
-        ConfigError: no prefix, one below 1 or beyond the width, one given twice, a count of weights
-            that differs, or a weight that is not above 0.
+        ConfigError: There is no prefix, a prefix is below 1, above the width or given twice, or
+            the weights have another number or are not above 0.
     """
     listed = list(dims)
     if not listed or min(listed) < 1 or len(set(listed)) < len(listed):

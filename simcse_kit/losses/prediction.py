@@ -1,4 +1,4 @@
-"""Losses without negatives: one view predicts the vector of the other (BYOL, SimSiam)."""
+"""Losses without negatives: predicting the vector of the other view (BYOL, SimSiam)."""
 
 from __future__ import annotations
 
@@ -12,44 +12,52 @@ __all__ = ["negative_cosine", "normalized_mse"]
 
 
 def negative_cosine(predictions: Tensor, targets: Tensor, *, stop_gradient: bool = True) -> Tensor:
-    r"""The mean over rows of
+    r"""Compute the loss of SimSiam: the mean over rows of
 
     .. math:: D(p, z) = -\frac{p}{\lVert p \rVert} \cdot \frac{z}{\lVert z \rVert}
 
     Equations 1 and 3 of arXiv 2011.10566.
 
     Args:
-        predictions: (N, d), any floating type; computed in float32 or wider.
+        predictions: (N, d).
         targets: (N, d).
-        stop_gradient: gradient flows to the predictions alone.
+        stop_gradient: Give no gradient to the targets.
 
     Returns:
-        A scalar, -1 where all directions agree, 1 where all are opposite.
+        A scalar from -1 (equal directions) to 1 (opposite directions).
 
     Raises:
-        ConfigError: the shapes differ, or there are no rows.
+        ConfigError: The shapes differ, or there are no rows.
+
+    Examples:
+        >>> negative_cosine(torch.eye(2), torch.eye(2))
+        tensor(-1.)
     """
     return -_mean_cosine(predictions, targets.detach() if stop_gradient else targets)
 
 
 def normalized_mse(predictions: Tensor, targets: Tensor) -> Tensor:
-    r"""The mean over rows of
+    r"""Compute the loss of BYOL: the mean over rows of
 
     .. math::
         \left\lVert \frac{q}{\lVert q \rVert} - \frac{z}{\lVert z \rVert} \right\rVert_2^2
         = 2 - 2\,\frac{q \cdot z}{\lVert q \rVert\,\lVert z \rVert}
 
-    Equation 2 of arXiv 2006.07733. Gradient flows to the predictions alone.
+    Equation 2 of arXiv 2006.07733.
 
     Args:
-        predictions: (N, d), any floating type; computed in float32 or wider.
-        targets: (N, d).
+        predictions: (N, d).
+        targets: (N, d). They get no gradient.
 
     Returns:
-        A scalar, 0 where all directions agree, 4 where all are opposite.
+        A scalar from 0 (equal directions) to 4 (opposite directions).
 
     Raises:
-        ConfigError: the shapes differ, or there are no rows.
+        ConfigError: The shapes differ, or there are no rows.
+
+    Examples:
+        >>> normalized_mse(torch.eye(2), -torch.eye(2))
+        tensor(4.)
     """
     return 2 - 2 * _mean_cosine(predictions, targets.detach())
 

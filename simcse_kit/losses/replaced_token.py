@@ -13,25 +13,30 @@ __all__ = ["replaced_token_loss"]
 
 
 def replaced_token_loss(logits: Tensor, replaced: Tensor, attention_mask: Tensor) -> Tensor:
-    r"""The mean over all tokens that are not padding of
+    r"""Compute the loss of replaced-token detection: the mean over all tokens except padding of
 
     .. math::
         -[x''_t = x_t] \log D(x'', h, t) - [x''_t \neq x_t] \log (1 - D(x'', h, t))
 
-    where D is the probability of *original*. Section 3 of arXiv 2204.10298, with the mean over
-    tokens in place of its sum, as in the official code; that counts padding as well.
+    where D is the probability of *original*. Section 3 of arXiv 2204.10298. The mean over tokens
+    replaces the sum, like in ``cl_forward`` of
+    https://github.com/voidism/DiffCSE/blob/881da0e2abcbadc02bac0a5c466f342642d96136/diffcse/models.py
+    which also counts padding.
 
     Args:
-        logits: (R, L, 2), of original and replaced; any floating type, computed in float32 or
-            wider.
-        replaced: (R, L) bool, where the edited sentence differs.
+        logits: (R, L, 2), the logits of original and replaced.
+        replaced: (R, L) bool, True where the edited sentence differs from the original.
         attention_mask: (R, L), 0 at padding.
 
     Returns:
         A scalar.
 
     Raises:
-        ConfigError: shapes that do not fit.
+        ConfigError: The shapes do not match.
+
+    Examples:
+        >>> replaced_token_loss(torch.zeros(1, 3, 2), torch.zeros(1, 3), torch.ones(1, 3))
+        tensor(0.6931)
     """
     if logits.dim() != 3 or logits.shape != (*replaced.shape, 2):
         raise ConfigError(

@@ -14,7 +14,7 @@ from simcse_kit.methods.common.collapse import CollapseWatch
 from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
 from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.momentum import Momentum, cosine_momentum
-from simcse_kit.methods.common.two_towers import embed_apart
+from simcse_kit.methods.common.two_towers import embed_with_two
 
 if TYPE_CHECKING:
     from simcse_kit.data.readers import Kind
@@ -94,7 +94,9 @@ class BYOL(Method):
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """(R, L) -> (R, d): views 0 and 1 by the encoder, 2 and 3 by the target's."""
-        return embed_apart(input_ids, attention_mask, views > 1, self.encoder, self.target_encoder)
+        return embed_with_two(
+            input_ids, attention_mask, views > 1, self.encoder, self.target_encoder
+        )
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:  # noqa: ARG002
         """Normalised MSE of (B, 4, d), from each view to the other, summed.

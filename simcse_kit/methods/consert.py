@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.contrast import negatives_per_anchor
+from simcse_kit.losses.info_nce import negatives_per_anchor
 from simcse_kit.losses.nt_xent import nt_xent
 from simcse_kit.losses.similarity import unit_rows
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
@@ -221,13 +221,7 @@ class ConSERT(Method):
             ConfigError: a batch of one sentence.
         """
         first, second = embeddings[:, 0], embeddings[:, 1]
-        loss = nt_xent(
-            first,
-            second,
-            temperature=self.options.temperature,
-            ids=batch.text_ids[:, 0],
-            second_ids=batch.text_ids[:, 1],
-        )
+        loss = nt_xent(batch.to_contrastive(embeddings, self.options.temperature))
         cosines = (unit_rows(first.detach()) * unit_rows(second.detach())).sum(dim=1)
         logs: dict[str, float | Tensor] = {
             "contrastive_loss": loss.detach(),

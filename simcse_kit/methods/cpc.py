@@ -8,8 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from simcse_kit.losses.contrast import negatives_per_anchor
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch
 from simcse_kit.losses.cpc import predictive_nce
+from simcse_kit.losses.info_nce import negatives_per_anchor
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
@@ -94,14 +95,14 @@ class CPC(Method):
             rows = batch.view_mask[:, distance].nonzero().squeeze(1)
             if len(rows) < 2:
                 continue
-            part = predictive_nce(
+            contrast = ContrastiveBatch(
                 self.predictors[distance - 1](embeddings[rows, 0]),
                 embeddings[rows, distance],
-                similarity=self.options.similarity,
                 temperature=self.options.temperature,
                 anchor_ids=batch.text_ids[rows, 0],
-                target_ids=batch.text_ids[rows, distance],
+                positive_ids=batch.text_ids[rows, distance],
             )
+            part = predictive_nce(contrast, similarity=self.options.similarity)
             parts.append(part)
             logs[f"loss_at_{distance}"] = part.detach()
         # A batch of last sentences has nothing to predict, but must not stop the training.

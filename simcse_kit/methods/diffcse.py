@@ -13,7 +13,7 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.forward_batches import require_padding
 from simcse_kit.encoder.inference import evaluation_mode
 from simcse_kit.errors import ModelError
-from simcse_kit.losses.info_nce import info_nce_terms, negatives_per_anchor
+from simcse_kit.losses.info_nce import info_nce, negatives_per_anchor
 from simcse_kit.losses.replaced_token import replaced_token_loss
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
@@ -137,13 +137,7 @@ class DiffCSE(Method):
         if self.head is not None:
             vectors = self.head(vectors)
         pairs = vectors.view(*batch.shape, -1)
-        terms = info_nce_terms(
-            pairs[:, 0],
-            pairs[:, 1],
-            temperature=self.options.temperature,
-            anchor_ids=batch.text_ids[:, 0],
-            positive_ids=batch.text_ids[:, 1],
-        )
+        terms = info_nce(batch.to_contrastive(pairs, self.options.temperature))
         loss = terms.loss
         logs = terms.logs()
         if self.discriminator is not None and self.training:

@@ -18,7 +18,7 @@ from simcse_kit.methods.common.objective import (
     check_objective_data,
     unused_in_objective,
 )
-from simcse_kit.methods.common.two_towers import embed_apart
+from simcse_kit.methods.common.two_towers import embed_with_two
 
 if TYPE_CHECKING:
     from simcse_kit.data.readers import Kind
@@ -86,7 +86,7 @@ class DualEncoder(Method):
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """(R, L) -> (R, d): view 0 by the query encoder, all others by the key encoder."""
-        return embed_apart(input_ids, attention_mask, views > 0, self.encoder, self.key_encoder)
+        return embed_with_two(input_ids, attention_mask, views > 0, self.encoder, self.key_encoder)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """The objective of (B, V, d): queries, their keys, hard negatives; it says what it logs.

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from simcse_kit.encoder.backbone import position_limit
 from simcse_kit.encoder.inference import evaluation_mode
-from simcse_kit.losses.info_nce import negatives_per_anchor
-from simcse_kit.losses.info_nce_queue import queued_info_nce
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch
+from simcse_kit.losses.info_nce import info_nce, negatives_per_anchor
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
 from simcse_kit.methods.common.heads import mlp_head
 from simcse_kit.methods.common.momentum import Momentum
 from simcse_kit.methods.common.queue import KeyQueue
-from simcse_kit.methods.common.two_towers import embed_apart
+from simcse_kit.methods.common.two_towers import embed_with_two
 
 if TYPE_CHECKING:
     from simcse_kit.data.readers import Kind
@@ -146,7 +146,7 @@ class ESimCSE(Method):
             with torch.no_grad(), evaluation_mode(self.momentum.copy):
                 return self._headed(self.momentum.copy(ids, mask))
 
-        return embed_apart(input_ids, attention_mask, views == _KEY, trained, keys)
+        return embed_with_two(input_ids, attention_mask, views == _KEY, trained, keys)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """InfoNCE of (B, V, d), with the queue in the denominator; the batch's keys come later.
@@ -162,14 +162,16 @@ class ESimCSE(Method):
             keys, key_ids = anchors[:0], ids[:0]
         else:
             keys, key_ids = self.queue.contents()
-        terms = queued_info_nce(
-            anchors,
-            embeddings[:, _POSITIVE],
-            keys,
-            temperature=self.options.temperature,
-            anchor_ids=ids,
-            positive_ids=batch.text_ids[:, _POSITIVE],
-            queue_ids=key_ids,
+        terms = info_nce(
+            ContrastiveBatch(
+                anchors,
+                embeddings[:, _POSITIVE],
+                temperature=self.options.temperature,
+                anchor_ids=ids,
+                positive_ids=batch.text_ids[:, _POSITIVE],
+                queue=keys,
+                queue_ids=key_ids,
+            )
         )
         # Not of held-out rows, whose loss is taken without gradients.
         if self.queue is not None and self.training and torch.is_grad_enabled():

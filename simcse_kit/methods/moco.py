@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from simcse_kit.losses.info_nce import negatives_per_anchor
-from simcse_kit.losses.info_nce_queue import queued_info_nce
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch
+from simcse_kit.losses.info_nce import info_nce, negatives_per_anchor
 from simcse_kit.losses.moco import momentum_contrast
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
@@ -18,7 +18,7 @@ from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
 from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.momentum import Momentum
 from simcse_kit.methods.common.queue import KeyQueue
-from simcse_kit.methods.common.two_towers import embed_apart
+from simcse_kit.methods.common.two_towers import embed_with_two
 
 if TYPE_CHECKING:
     from simcse_kit.data.readers import Kind
@@ -123,7 +123,7 @@ class MoCo(Method):
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """(R, L) -> (R, d): view 0 by the encoder, view 1 by the key encoder without gradient."""
-        return embed_apart(input_ids, attention_mask, views > 0, self.encoder, self.key_encoder)
+        return embed_with_two(input_ids, attention_mask, views > 0, self.encoder, self.key_encoder)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """The loss of the queries (B, 0, d); the keys (B, 1, d) enter the queue after the step.
@@ -141,26 +141,16 @@ class MoCo(Method):
         if not trains:
             queue, queue_ids = queue[:0], queue_ids[:0]
         with_batch = self.options.in_batch or not len(queue)
-        if with_batch:
-            terms = queued_info_nce(
-                queries,
-                keys,
-                queue,
-                temperature=self.temperature,
-                anchor_ids=query_ids,
-                positive_ids=key_ids,
-                queue_ids=queue_ids,
-            )
-        else:
-            terms = momentum_contrast(
-                queries,
-                keys,
-                queue,
-                temperature=self.temperature,
-                query_ids=query_ids,
-                key_ids=key_ids,
-                queue_ids=queue_ids,
-            )
+        contrast = ContrastiveBatch(
+            queries,
+            keys,
+            temperature=self.temperature,
+            anchor_ids=query_ids,
+            positive_ids=key_ids,
+            queue=queue,
+            queue_ids=queue_ids,
+        )
+        terms = info_nce(contrast) if with_batch else momentum_contrast(contrast)
         if trains:
             self.queue.push(keys, key_ids)
         candidates = len(queue) + (len(keys) if with_batch else 1)

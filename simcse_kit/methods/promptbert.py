@@ -13,7 +13,7 @@ from simcse_kit.encoder.backbone import position_limit
 from simcse_kit.encoder.forward_batches import require_padding
 from simcse_kit.encoder.template import Template, check_template
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.info_nce import info_nce_terms, negatives_per_anchor
+from simcse_kit.losses.info_nce import info_nce, negatives_per_anchor
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import MethodConfig
@@ -146,17 +146,7 @@ class PromptBERT(Method):
         Raises:
             ConfigError: a batch without any negative.
         """
-        has_hard = batch.shape[1] > 2
-        terms = info_nce_terms(
-            embeddings[:, 0],
-            embeddings[:, 1],
-            embeddings[:, 2:] if has_hard else None,
-            temperature=self.options.temperature,
-            negative_mask=batch.view_mask[:, 2:] if has_hard else None,
-            anchor_ids=batch.text_ids[:, 0],
-            positive_ids=batch.text_ids[:, 1],
-            negative_ids=batch.text_ids[:, 2:] if has_hard else None,
-        )
+        terms = info_nce(batch.to_contrastive(embeddings, self.options.temperature))
         return MethodOutput(loss=terms.loss, logs=terms.logs())
 
     def _bias(self, input_ids: Tensor, attention_mask: Tensor, second: Tensor) -> Tensor:

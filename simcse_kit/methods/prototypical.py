@@ -10,10 +10,9 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from simcse_kit.encoder.inference import evaluation_mode
-from simcse_kit.losses.clustering import concentrations, spherical_kmeans
-from simcse_kit.losses.contrast import negatives_per_anchor
-from simcse_kit.losses.info_nce_queue import queued_info_nce
-from simcse_kit.losses.prototypes import proto_nce
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch
+from simcse_kit.losses.info_nce import info_nce, negatives_per_anchor
+from simcse_kit.losses.prototypes import concentrations, proto_nce, spherical_kmeans
 from simcse_kit.losses.similarity import cosine_matrix, unit_rows
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
@@ -21,7 +20,7 @@ from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
 from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.momentum import Momentum
 from simcse_kit.methods.common.queue import KeyQueue
-from simcse_kit.methods.common.two_towers import embed_apart
+from simcse_kit.methods.common.two_towers import embed_with_two
 
 if TYPE_CHECKING:
     from simcse_kit.data.readers import Kind
@@ -174,7 +173,7 @@ class PrototypicalContrast(Method):
                 embeddings: Tensor = head(encoder(ids, mask))
             return embeddings
 
-        return embed_apart(input_ids, attention_mask, views == _KEY, query, key)
+        return embed_with_two(input_ids, attention_mask, views == _KEY, query, key)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """InfoNCE of queries and keys (B, 2, dim), and ProtoNCE once there are prototypes.
@@ -190,14 +189,16 @@ class PrototypicalContrast(Method):
         queries, keys = wide[:, _QUERY], wide[:, _KEY].detach()
         earlier, earlier_texts = self.queue.contents()
         query_ids, key_ids, queue_ids = self._identities(keys, earlier, batch, earlier_texts)
-        terms = queued_info_nce(
-            queries,
-            keys,
-            earlier,
-            temperature=self.options.temperature,
-            anchor_ids=query_ids,
-            positive_ids=key_ids,
-            queue_ids=queue_ids,
+        terms = info_nce(
+            ContrastiveBatch(
+                queries,
+                keys,
+                temperature=self.options.temperature,
+                anchor_ids=query_ids,
+                positive_ids=key_ids,
+                queue=earlier,
+                queue_ids=queue_ids,
+            )
         )
         logs = terms.logs() | {
             "queue": float(len(earlier)),

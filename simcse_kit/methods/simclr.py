@@ -87,13 +87,7 @@ class SimCLR(Method):
         """
         projections = self.projector(embeddings.flatten(0, 1)).view(*batch.shape, -1)
         first, second = projections.unbind(1)
-        loss = nt_xent(
-            first,
-            second,
-            temperature=self.options.temperature,
-            ids=batch.text_ids[:, 0],
-            second_ids=batch.text_ids[:, 1],
-        )
+        loss = nt_xent(batch.to_contrastive(projections, self.options.temperature))
         logs: dict[str, float | Tensor] = {
             "contrastive_loss": loss.detach(),
             "positive_cosine": cosine_similarity(first, second).mean().detach(),

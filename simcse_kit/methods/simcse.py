@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.losses.contrast import negatives_per_anchor
+from simcse_kit.losses.info_nce import negatives_per_anchor
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import MethodConfig, inert

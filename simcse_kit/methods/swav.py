@@ -8,8 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from simcse_kit.losses.clustering import sinkhorn
-from simcse_kit.losses.prototypes import swapped_prediction
+from simcse_kit.losses.prototypes import sinkhorn, swapped_prediction
 from simcse_kit.losses.similarity import cosine_matrix, full_precision, unit_rows
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch

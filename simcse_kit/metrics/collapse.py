@@ -1,4 +1,4 @@
-"""Whether embeddings are collapsing: all sentences to one point, or to a few directions."""
+"""Detection of collapse: embeddings that become one point or lie in a few directions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from simcse_kit.metrics.geometry import dimension_std, effective_rank, mean_cosi
 
 __all__ = ["Spread", "collapse_of", "spread_of"]
 
-# Raw transformers lie in a narrow cone (mean cosine 0.99 occurs), so that a number is no sign by
-# itself: it must be small, and must have fallen.
+# The embeddings of raw transformers lie in a narrow cone (a mean cosine of 0.99 occurs), so a small
+# spread alone is no sign of collapse. It must also have fallen during training.
 _POINT = 0.1
 _FALL = 0.5
 _RANK_FALL = 0.25
@@ -22,13 +22,14 @@ _RANK_FALL = 0.25
 
 @dataclass(frozen=True)
 class Spread:
-    """How far apart embeddings lie.
+    """The spread of embeddings on the unit sphere.
 
     Attributes:
-        spread: standard deviation of the unit vectors, averaged over the dimensions, times √d: 0
-            where all are one point, at most 1 (the check of SimSiam, arXiv 2011.10566, figure 2).
-        mean_cosine: over all pairs of rows; 1 where all have one direction.
-        effective_rank: of the centred unit vectors; 0 where all are one point, else 1 or more.
+        spread: The mean standard deviation of the dimensions of the unit vectors, times √d: from
+            0 (all equal) to 1 (the check of SimSiam, arXiv 2011.10566, figure 2).
+        mean_cosine: The mean cosine of all pairs of rows, 1 if all have the same direction.
+        effective_rank: The effective rank of the centred unit vectors, 0 if all are equal and
+            otherwise 1 or more.
     """
 
     spread: float
@@ -44,13 +45,17 @@ class Spread:
 
 @torch.no_grad()
 def spread_of(vectors: Tensor) -> Spread:
-    """Measure a batch of embeddings; no gradient.
+    """Measure the spread of a batch of embeddings, without gradient.
 
     Args:
-        vectors: (n, d), n of 2 or more. A vector of zeros counts as the centre of the sphere.
+        vectors: (n, d), n of 2 or more. A zero vector counts as the centre of the sphere.
 
     Raises:
-        ConfigError: fewer than 2 rows, or non-finite values.
+        ConfigError: There are fewer than 2 rows, or values are not finite.
+
+    Examples:
+        >>> print(spread_of(torch.cat([torch.eye(3), -torch.eye(3)])))
+        spread 1.000, mean cosine -0.200, effective rank 3.0
     """
     unit = unit_rows(vectors)
     measured = [
@@ -62,19 +67,26 @@ def spread_of(vectors: Tensor) -> Spread:
 
 
 def collapse_of(now: Spread, start: Spread) -> str | None:
-    """The name of the collapse; None where there is none.
+    """Decide whether embeddings have collapsed.
 
-    ``complete``: the spread is below 0.1 and below half of that at the start. ``dimensional``: the
-    effective rank, less 1, is below a quarter of that at the start, so that the embeddings lie in
-    few directions though they are not one point.
+    A collapse is ``complete`` if the spread is below 0.1 and below half of that before training.
+    It is ``dimensional`` if the effective rank minus 1 is below a quarter of that before training,
+    so that the embeddings are not one point but lie in few directions.
 
     Args:
-        now: of a batch.
-        start: of a batch of as many rows, before training.
+        now: The spread of a batch.
+        start: The spread of a batch of the same size before training.
+
+    Returns:
+        ``"complete"``, ``"dimensional"``, or None.
+
+    Examples:
+        >>> collapse_of(Spread(0.01, 0.99, 5.0), start=Spread(0.8, 0.3, 40.0))
+        'complete'
     """
     if now.spread < _POINT and now.spread < _FALL * start.spread:
         return "complete"
-    # Above 1, which a single direction has: of a small batch even a full rank is not much more.
+    # The rank above 1, that of a single direction: in a small batch, a full rank is not much more.
     now_above, start_above = (max(x.effective_rank, 1.0) - 1 for x in (now, start))
     if now_above < _RANK_FALL * start_above:
         return "dimensional"

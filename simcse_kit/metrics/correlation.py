@@ -1,7 +1,7 @@
-"""Correlation x100 and the cosine of paired embeddings.
+"""Correlation of scores and grades, and the cosine of paired embeddings.
 
-Spearman and Pearson of cosines, with no regressor in between, are what the published STS figures
-are (arXiv 2104.08821, appendix B).
+Published STS scores are correlations of cosines, without a trained regressor, times 100
+(arXiv 2104.08821, appendix B).
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ logger = logging.getLogger(__name__)
 
 
 def spearman(predicted: np.ndarray, gold: np.ndarray) -> float:
-    """Spearman's rank correlation x100, ties given their average rank.
+    """Compute Spearman's rank correlation times 100; ties get their average rank.
 
     Args:
         predicted: (n,) scores, n >= 3.
         gold: (n,) grades.
 
     Returns:
-        The correlation in [-100, 100], or NaN (logged once) where a side is constant.
+        The correlation in [-100, 100], or NaN (logged once) if a side is constant.
 
     Raises:
-        DataError: fewer than 3 pairs, different lengths, or non-finite values.
+        DataError: There are fewer than 3 pairs, the lengths differ, or values are not finite.
+
+    Examples:
+        >>> spearman(np.array([0.1, 0.5, 0.9]), np.array([0, 3, 5]))
+        100.0
     """
     x, y = _checked(predicted, gold)
     if _undefined(x, y):
@@ -39,7 +43,7 @@ def spearman(predicted: np.ndarray, gold: np.ndarray) -> float:
 
 
 def pearson(predicted: np.ndarray, gold: np.ndarray) -> float:
-    """Pearson's linear correlation x100; arguments, NaN and errors as in :func:`spearman`."""
+    """Compute Pearson's correlation times 100, with the arguments of :func:`spearman`."""
     x, y = _checked(predicted, gold)
     if _undefined(x, y):
         return float("nan")
@@ -47,9 +51,9 @@ def pearson(predicted: np.ndarray, gold: np.ndarray) -> float:
 
 
 def paired_cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine of each row of ``a`` with the same row of ``b``.
+    """Compute the cosine of each row of ``a`` with the same row of ``b``.
 
-    Computed in float64, so that no ties arise from rounding; equal rows give exactly 1.
+    The computation is in float64, so that rounding causes no ties. Equal rows give exactly 1.
 
     Args:
         a: (n, d) embeddings of the first sentences.
@@ -59,7 +63,11 @@ def paired_cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         (n,) float64 in [-1, 1].
 
     Raises:
-        DataError: shapes differ, or an embedding is all zeros or not finite.
+        DataError: The shapes differ, or an embedding is all zeros or not finite.
+
+    Examples:
+        >>> paired_cosine(np.array([[1.0, 0.0]]), np.array([[1.0, 1.0]])).round(4)
+        array([0.7071])
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.ndim != 2 or a.shape != b.shape:
@@ -74,8 +82,8 @@ def paired_cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             f"first for sentence {side + 1} of the pair at index {pair}; the encoder must give "
             "every sentence a direction"
         )
-    # Scaling first keeps the squares from overflowing. sqrt(x * x) is x exactly, so taking one
-    # root of the product makes the cosine of equal rows exactly 1, hence tied.
+    # Scaling prevents overflow of the squares. sqrt(x * x) is exactly x, so one root of the product
+    # of squared lengths makes the cosine of equal rows exactly 1, and ties them.
     a = a / np.abs(a).max(axis=1, keepdims=True)
     b = b / np.abs(b).max(axis=1, keepdims=True)
     inner = np.einsum("nd,nd->n", a, b)
@@ -90,7 +98,7 @@ def _checked(predicted: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.nd
             f"correlation: scores have shape {x.shape} and gold {y.shape}; give (n,) twice"
         )
     if len(x) < 3:
-        raise DataError(f"correlation: {len(x)} pairs; it takes at least 3 graded pairs")
+        raise DataError(f"correlation: {len(x)} pairs; give at least 3 graded pairs")
     bad = int((~(np.isfinite(x) & np.isfinite(y))).sum())
     if bad:
         raise DataError(f"correlation: {bad} of {len(x)} pairs hold NaN or infinity; drop them")
@@ -98,7 +106,7 @@ def _checked(predicted: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _undefined(x: np.ndarray, y: np.ndarray) -> bool:
-    """Whether a side is constant up to rounding, and so has no ranks worth the name."""
+    """Tell whether a side is constant up to rounding, so that its ranks are meaningless."""
     for side, values in (("all predicted scores", x), ("all gold scores", y)):
         if np.ptp(values) <= 1e-13 * np.abs(values).max():
             _warn_once(side)
@@ -116,7 +124,7 @@ def _warn_once(side: str) -> None:
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    # scaling first: the squares of very small or large values would leave the range of float64
+    # Scaling prevents overflow and underflow of the squares.
     x, y = x / np.abs(x).max(), y / np.abs(y).max()
     x, y = x - x.mean(), y - y.mean()
     return float(100.0 * np.clip((x @ y) / np.linalg.norm(x) / np.linalg.norm(y), -1.0, 1.0))

@@ -1,4 +1,4 @@
-"""The k most similar of many vectors: exact in tiles, or approximate by faiss."""
+"""Search for the k most similar vectors: exact in tiles, or approximate with faiss."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from simcse_kit.utils.progress import progress_bar
 __all__ = ["Found", "approximate_top_k", "require_faiss", "top_k"]
 
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]
-"""Scores and row numbers, both ``(n, k)``, the highest score first."""
+"""Scores and row numbers, ``(n, k)`` each, with the highest score first."""
 
 _QUERIES, _KEYS = 1024, 16_384
-# So many in k-means make cells as good as all keys would.
+# With this many training keys per cell, k-means finds cells as good as with all keys.
 _KEYS_A_CELL = 64
 
 
@@ -30,19 +30,25 @@ def top_k(
     tile: tuple[int, int] = (_QUERIES, _KEYS),
     progress: bool = False,
 ) -> Found:
-    """The ``k`` keys with the largest inner product, for each query; of equals the first.
+    """Find the ``k`` keys with the largest inner product for each query.
 
-    Memory beyond the arguments and the result is that of one tile of scores.
+    Of keys with equal scores, the first ones are found. Extra memory is one tile of scores.
 
     Args:
-        queries: ``(n, d)``; unit vectors, for cosines.
+        queries: ``(n, d)``; unit vectors give cosines.
         keys: ``(m, d)``.
-        k: 1 to m.
-        tile: queries and keys that are compared at a time.
-        progress: a bar on a terminal or in a notebook, after two seconds.
+        k: The number of keys, 1 to m.
+        tile: The numbers of queries and keys that are compared at a time.
+        progress: Show a progress bar on a terminal or in a notebook after two seconds.
 
     Raises:
         ConfigError: ``k`` is not 1 to m.
+
+    Examples:
+        >>> keys = np.eye(3, dtype=np.float32)
+        >>> scores, rows = top_k(np.array([[0.2, 0.9, 0.1]], dtype=np.float32), keys, k=2)
+        >>> rows
+        array([[1, 0]])
     """
     _check(k, len(keys))
     every, against = torch.from_numpy(queries), torch.from_numpy(keys)
@@ -69,7 +75,7 @@ def _best(
     for start in range(0, len(keys), width):
         values, places = _first_of_best(queries @ keys[start : start + width].T, k)
         best = torch.cat([best, values], dim=1)
-        # Of equals the first column is kept: those with lower numbers must stand before.
+        # The first of equal columns is kept, so columns with lower row numbers must come first.
         where, order = torch.cat([where, places + start], dim=1).sort(dim=1)
         best, kept = _first_of_best(best.gather(1, order), k)
         where = where.gather(1, kept)
@@ -79,10 +85,10 @@ def _best(
 
 
 def _first_of_best(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ``k`` largest of each row, in any order; of equals the first ones."""
+    """Find the ``k`` largest of each row, in any order; of equal scores the first ones."""
     k = min(k, scores.shape[1])
     values, places = scores.topk(k, dim=1, sorted=False)
-    # topk takes any of the equals; only where more than k qualify does that matter.
+    # topk returns any of the equal scores, which matters only if more than k qualify.
     tied = (scores >= values.amin(dim=1, keepdim=True)).sum(dim=1) > k
     if tied.any():
         ordered, order = scores[tied].sort(dim=1, descending=True, stable=True)
@@ -91,10 +97,10 @@ def _first_of_best(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Te
 
 
 def require_faiss() -> Any:
-    """The module faiss.
+    """Import faiss.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: faiss is not installed.
     """
     try:
         return import_module("faiss")
@@ -105,16 +111,17 @@ def require_faiss() -> Any:
 def approximate_top_k(
     queries: NDArray[np.float32], keys: NDArray[np.float32], k: int, *, probes: int = 32
 ) -> Found:
-    """:func:`top_k` by an inverted file of faiss: keys are looked for in the cells near a query.
+    """Find most of the keys of :func:`top_k` with an inverted-file index of faiss.
 
-    Cells are made by k-means with a fixed seed, at most 4 √m of them. Where those near a query hold
-    fewer than ``k`` keys, its row ends in -1 with score -inf. Up to 10,000 keys are all compared.
+    Keys are searched in the cells closest to a query. The at most 4 √m cells come from k-means
+    with a fixed seed. If they hold fewer than ``k`` keys, the row ends with -1 and score -inf. Up
+    to 10,000 keys are compared exactly.
 
     Args:
         queries: ``(n, d)``.
         keys: ``(m, d)``.
-        k: 1 to m.
-        probes: cells that are looked at.
+        k: The number of keys, 1 to m.
+        probes: The number of cells that are searched.
 
     Raises:
         MissingExtraError: faiss is not installed.

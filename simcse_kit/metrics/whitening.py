@@ -1,7 +1,7 @@
 """Affine maps fitted on embeddings: standardisation, whitening, all-but-the-top.
 
-Each is ``x W^T + b``, so that it can be kept with an encoder as a Dense stage. They are fitted from
-the first two moments alone, which are gathered chunk by chunk: memory is that of (d, d) float64.
+Each map is ``x W^T + b``, so that an encoder can store it as a Dense stage. It is fitted on mean
+and covariance, which are accumulated chunk by chunk in a (d, d) float64 matrix.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from simcse_kit.errors import ConfigError
 
 __all__ = ["Affine", "Moments", "all_but_the_top", "moments", "standardize", "whitening"]
 
-# A direction with less of the largest variance than this is rounding error of float32.
+# Variances below this share of the largest one are rounding errors of float32.
 _FLAT = 1e-9
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean (d,) and covariance (d, d), divided by ``count``, of ``count`` vectors; float64."""
+    """Mean (d,) and population covariance (d, d) of ``count`` vectors, in float64."""
 
     count: int
     mean: Tensor
@@ -31,36 +31,38 @@ class Moments:
 
 @dataclass(frozen=True)
 class Affine:
-    """``x W^T + b`` with ``weight`` (k, d) and ``bias`` (k,), both float64."""
+    """The map ``x W^T + b`` with ``weight`` (k, d) and ``bias`` (k,), both float64."""
 
     weight: Tensor
     bias: Tensor
 
     def __call__(self, vectors: Tensor) -> Tensor:
-        """(n, d) to (n, k), in the type of ``vectors``."""
+        """Map (n, d) vectors to (n, k), in the type of ``vectors``."""
         moved: Tensor = vectors.double() @ self.weight.T + self.bias
         return moved.to(vectors.dtype)
 
 
 def moments(chunks: Iterable[Tensor]) -> Moments:
-    """Mean and covariance of the vectors of all chunks.
+    """Compute mean and covariance of the vectors of all chunks.
 
-    Chunks are merged as by Chan, Golub and LeVeque (1983), so that a large common mean, as raw
-    encoders have it, costs no digits.
+    Chunks are merged with the update of Chan, Golub and LeVeque (1983), which loses no digits to
+    a large common mean, such as that of raw encoders.
 
     Args:
         chunks: (n_i, d) each.
 
     Raises:
-        ConfigError: fewer than 2 vectors in all, or some that are not finite.
+        ConfigError: There are fewer than 2 vectors in total, or values are not finite.
+
+    Examples:
+        >>> moments([torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 1.0]])]).mean
+        tensor([1., 1.], dtype=torch.float64)
     """
     count, mean, products = 0, torch.zeros(()), torch.zeros(())
     for chunk in chunks:
         rows = chunk.detach().double().cpu()
         if not bool(torch.isfinite(rows).all()):
-            raise ConfigError(
-                "moments: there are embeddings with NaN or infinity; look at the model"
-            )
+            raise ConfigError("moments: some embeddings hold NaN or infinity; check the model")
         if not len(rows):
             continue
         centre = rows.mean(dim=0)
@@ -73,14 +75,14 @@ def moments(chunks: Iterable[Tensor]) -> Moments:
         mean = mean + step * share if count else centre
         count += len(rows)
     if count < 2:
-        raise ConfigError(f"moments: {count} embeddings; it takes 2 or more to fit on")
+        raise ConfigError(f"moments: {count} embeddings; give 2 or more to fit on")
     return Moments(count, mean, products / count)
 
 
 def standardize(found: Moments) -> Affine:
-    """Mean 0 and variance 1 in every dimension (Timkey and van Schijndel 2021, arXiv 2109.04404).
+    """Map every dimension to mean 0 and variance 1; a constant dimension becomes 0.
 
-    A dimension that does not vary is set to 0.
+    Timkey and van Schijndel 2021, arXiv 2109.04404.
     """
     variance = found.covariance.diagonal()
     scale = torch.where(variance > _FLAT * variance.max(), variance.rsqrt(), 0.0)
@@ -88,15 +90,23 @@ def standardize(found: Moments) -> Affine:
 
 
 def whitening(found: Moments, k: int | None = None) -> Affine:
-    """Mean 0 and covariance 1 along the first ``k`` principal axes (Su et al. 2021, arXiv
-    2103.15316, algorithm 1).
+    """Map the first ``k`` principal axes to mean 0 and variance 1, without correlation.
+
+    Algorithm 1 of Su et al. 2021, arXiv 2103.15316; compare ``compute_kernel_bias`` of
+    https://github.com/bojone/BERT-whitening/blob/b4a44cc0adaf11cc7380366a5009173ae7763194/demo.py
 
     Args:
-        found: of the embeddings to fit on.
-        k: dimensions to keep; without it all that vary.
+        found: The moments of the embeddings to fit on.
+        k: The number of dimensions to keep. By default, all with a variance above 0.
 
     Raises:
-        ConfigError: k is below 1 or more than the directions that vary.
+        ConfigError: k is below 1 or above the number of directions with a variance above 0.
+
+    Examples:
+        >>> points = torch.tensor([[4.0, 1.0], [-4.0, 1.0], [0.0, -1.0], [0.0, -1.0]])
+        >>> whitened = whitening(moments([points]))(points)
+        >>> moments([whitened]).covariance.diagonal().round(decimals=4)
+        tensor([1., 1.], dtype=torch.float64)
     """
     variances, axes = _axes(found)
     rank = int((variances > _FLAT * variances[0]).sum()) if float(variances[0]) > 0 else 0
@@ -111,12 +121,13 @@ def whitening(found: Moments, k: int | None = None) -> Affine:
 
 
 def all_but_the_top(found: Moments, k: int | None = None) -> Affine:
-    """Take away the mean and the first ``k`` principal directions (Mu and Viswanath 2018, arXiv
-    1702.01417, algorithm 1).
+    """Remove the mean and the first ``k`` principal directions.
+
+    Algorithm 1 of Mu and Viswanath 2018, arXiv 1702.01417.
 
     Args:
-        found: of the embeddings to fit on.
-        k: directions to take away; without it d / 100, as the paper advises, and at least one.
+        found: The moments of the embeddings to fit on.
+        k: The number of directions to remove. By default d / 100, as in the paper, and at least 1.
 
     Raises:
         ConfigError: k is negative, or not below d.
@@ -133,6 +144,6 @@ def all_but_the_top(found: Moments, k: int | None = None) -> Affine:
 
 
 def _axes(found: Moments) -> tuple[Tensor, Tensor]:
-    """Variances, largest first, and the principal axes as columns."""
+    """Return variances, largest first, and the principal axes as columns."""
     variances, axes = torch.linalg.eigh(found.covariance)
     return variances.flip(0).clamp_min(0), axes.flip(1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.evaluate import evaluate
 from simcse_kit.evaluation.neighbours import hubness, nearest, share_found
-from simcse_kit.metrics.spectrum import iso_score, variance_spectrum
+from simcse_kit.metrics.geometry import iso_score, variance_spectrum
 from tests.evaluation.synthetic import BagOfWords
 
 
@@ -88,7 +88,7 @@ def test_bad_input() -> None:
         nearest(np.ones((3, 2), dtype=np.float32), 3)
     with pytest.raises(ConfigError, match="at least 2 rows"):
         variance_spectrum(torch.ones(1, 4))
-    with pytest.raises(ConfigError, match="finite embeddings"):
+    with pytest.raises(ConfigError, match="NaN or infinity"):
         variance_spectrum(torch.full((3, 4), torch.nan))
     with pytest.raises(ConfigError, match="d of 2 or more"):
         iso_score(torch.ones(1))

@@ -14,9 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.clustering import concentrations, sinkhorn, spherical_kmeans
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch
 from simcse_kit.losses.cpc import predictive_nce
-from simcse_kit.losses.prototypes import proto_nce, swapped_prediction
+from simcse_kit.losses.prototypes import (
+    concentrations,
+    proto_nce,
+    sinkhorn,
+    spherical_kmeans,
+    swapped_prediction,
+)
 
 Array = NDArray[np.float64]
 GRID = list(itertools.product([(1, 2), (5, 3), (4, 9)], [0.05, 0.3, 1.0]))
@@ -170,14 +176,14 @@ def test_predictive_nce(similarity: str, temperature: float, texts: int | None) 
                 score = cosine(predicted, targets[j].numpy())
             scores[j] = np.exp(score / temperature)
         total -= np.log(scores[i] / sum(scores.values()))
-    found = predictive_nce(
+    batch = ContrastiveBatch(
         contexts @ weight.T,
         targets,
-        similarity=similarity,  # type: ignore[arg-type]
         temperature=temperature,
         anchor_ids=anchor_ids,
-        target_ids=target_ids,
+        positive_ids=target_ids,
     )
+    found = predictive_nce(batch, similarity=similarity)  # type: ignore[arg-type]
     assert found.item() == pytest.approx(total / 6, rel=1e-8)
 
 
@@ -194,8 +200,10 @@ ONE = torch.zeros(2, dtype=torch.int64)
         (lambda: swapped_prediction(V, V, V, V[:1]), r"shape \(B, K\), got .*\(1, 3\)"),
         (lambda: swapped_prediction(V, V, V, V, temperature=0), "temperature must be above 0"),
         (lambda: proto_nce(V, V[:, :2], V[:, 0], ONE), r"got \[\(2, 3\), \(2, 2\)"),
-        (lambda: predictive_nce(V, V[:1]), r"got \(2, 3\) and \(1, 3\)"),
-        (lambda: predictive_nce(V, V, temperature=-1.0), "temperature must be above 0, got -1"),
+        (
+            lambda: predictive_nce(ContrastiveBatch(V, V, queue=V)),
+            "predictive_nce does not use queue; leave it out or use info_nce",
+        ),
         (
             lambda: spherical_kmeans(V, 3, generator=torch.Generator()),
             r"k-means into 3 clusters .* got \(2, 3\)",

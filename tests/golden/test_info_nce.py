@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.contrast import ContrastiveBatch
-from simcse_kit.losses.info_nce import info_nce, negatives_per_anchor
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch
+from simcse_kit.losses.info_nce import negatives_per_anchor
 from simcse_kit.losses.logits import candidate_logits
 from simcse_kit.losses.similarity import cosine_matrix
+from tests.contrastive import info_nce_loss
 
 DIM = 3
 
@@ -96,7 +97,7 @@ def test_value_and_gradient_follow_the_paper(
         keywords |= {"anchor_ids": ids[0], "positive_ids": ids[1]}
     if k:
         keywords |= {"negative_mask": present, "negative_ids": None if ids is None else ids[2]}
-    ours = info_nce(inputs[0], inputs[1], inputs[2] if k else None, **keywords)
+    ours = info_nce_loss(inputs[0], inputs[1], inputs[2] if k else None, **keywords)
     theirs = paper_loss(*inputs, tau, alpha, present, ids)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-10, abs=1e-10)
     kwargs: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
@@ -130,7 +131,7 @@ def test_learned_temperature_has_the_right_gradient() -> None:
     tau = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
 
     def loss(temperature: Tensor) -> Tensor:
-        return info_nce(anchors, positives, negatives, temperature=temperature)
+        return info_nce_loss(anchors, positives, negatives, temperature=temperature)
 
     assert torch.autograd.gradcheck(loss, tau)
 
@@ -140,21 +141,21 @@ def test_gradcheck() -> None:
     mask = torch.tensor([[True, False], [True, True], [False, False]])
 
     def loss(*vectors: Tensor) -> Tensor:
-        return info_nce(*vectors, temperature=0.2, hard_negative_alpha=0.5, negative_mask=mask)
+        return info_nce_loss(*vectors, temperature=0.2, hard_negative_alpha=0.5, negative_mask=mask)
 
     assert torch.autograd.gradcheck(loss, (anchors, positives, negatives))
 
 
 def test_value_by_hand() -> None:
     vectors = torch.eye(2)
-    assert info_nce(vectors, vectors, temperature=0.5).item() == pytest.approx(
+    assert info_nce_loss(vectors, vectors, temperature=0.5).item() == pytest.approx(
         math.log(1 + math.exp(-2)), rel=1e-6
     )
     # One own hard negative equal to the other anchor: three wrong candidates of cosine 0, one
     # of them weighted with alpha = 3, and one of cosine 1 (the other row's hard negative).
     negatives = vectors.flip(0).unsqueeze(1)
     expected = math.log((math.e**2 + 1 + 3 * 1 + math.e**2) / math.e**2)
-    loss = info_nce(vectors, vectors, negatives, temperature=0.5, hard_negative_alpha=3.0)
+    loss = info_nce_loss(vectors, vectors, negatives, temperature=0.5, hard_negative_alpha=3.0)
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -169,7 +170,7 @@ def test_equals_sentence_transformers(k: int, tau: float) -> None:
     columns = [anchors, positives, *negatives.unbind(1)]
     peer = MultipleNegativesRankingLoss(torch.nn.Identity(), scale=1 / tau)  # type: ignore[arg-type]
     theirs = peer.compute_loss_from_embeddings(columns, torch.empty(0))
-    ours = info_nce(anchors, positives, negatives if k else None, temperature=tau)
+    ours = info_nce_loss(anchors, positives, negatives if k else None, temperature=tau)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-10)
     inputs = [anchors, positives] + ([negatives] if k else [])
     for got, expected in zip(
@@ -180,7 +181,7 @@ def test_equals_sentence_transformers(k: int, tau: float) -> None:
 
 def test_alpha_zero_has_finite_gradients() -> None:
     anchors, positives, negatives = leaves(1, 1, seed=4)
-    loss = info_nce(anchors, positives, negatives, hard_negative_alpha=0.0)
+    loss = info_nce_loss(anchors, positives, negatives, hard_negative_alpha=0.0)
     assert loss.item() == 0.0
     for gradient in torch.autograd.grad(loss, (anchors, positives, negatives)):
         assert torch.equal(gradient, torch.zeros_like(gradient))
@@ -189,7 +190,7 @@ def test_alpha_zero_has_finite_gradients() -> None:
 def test_a_zero_vector_neither_divides_by_zero_nor_drowns_the_others() -> None:
     anchors = torch.tensor([[0.0, 0.0], [1.0, 2.0]], requires_grad=True)
     positives = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
-    torch.autograd.backward(info_nce(anchors, positives))
+    torch.autograd.backward(info_nce_loss(anchors, positives))
     assert anchors.grad is not None
     assert torch.equal(anchors.grad[0], torch.zeros(2))
     assert 0 < anchors.grad[1].norm() < 100
@@ -198,17 +199,17 @@ def test_a_zero_vector_neither_divides_by_zero_nor_drowns_the_others() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_low_precision_is_widened(dtype: torch.dtype) -> None:
     wide = [x.detach().to(dtype) for x in leaves(4, 1, seed=6)]
-    loss = info_nce(*wide)
+    loss = info_nce_loss(*wide)
     assert loss.dtype == torch.float32
-    expected = info_nce(*(x.double() for x in wide))
+    expected = info_nce_loss(*(x.double() for x in wide))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_autocast_does_not_lower_the_precision() -> None:
     vectors = [x.detach().float() for x in leaves(4, 1, seed=7)]
-    outside = info_nce(*vectors)
+    outside = info_nce_loss(*vectors)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = info_nce(*vectors)
+        inside = info_nce_loss(*vectors)
         cosines = cosine_matrix(vectors[0], vectors[1])
     assert inside.dtype == torch.float32
     assert cosines.dtype == torch.float32
@@ -225,10 +226,10 @@ def test_negatives_per_anchor_counts_the_candidates() -> None:
 def test_one_sentence_alone_is_refused_unless_allowed() -> None:
     vector = torch.ones(1, 2)
     with pytest.raises(ConfigError, match="a batch of one sentence has no negatives"):
-        info_nce(vector, vector)
+        info_nce_loss(vector, vector)
     with pytest.raises(ConfigError, match="a batch of one sentence has no negatives"):
-        info_nce(vector, vector, torch.ones(1, 0, 2))
-    assert info_nce(vector, vector, allow_no_negatives=True).item() == 0.0
+        info_nce_loss(vector, vector, torch.ones(1, 0, 2))
+    assert info_nce_loss(vector, vector, allow_no_negatives=True).item() == 0.0
 
 
 A, P, N = torch.ones(2, 3), torch.ones(2, 3), torch.ones(2, 4, 3)
@@ -251,6 +252,14 @@ A, P, N = torch.ones(2, 3), torch.ones(2, 3), torch.ones(2, 4, 3)
         ((A, P), {"anchor_ids": torch.ones(3)}, r"anchor_ids must have shape \(2,\).* got \(3,\)"),
         ((A, P), {"positive_ids": torch.ones(2, 1)}, r"positive_ids .* got \(2, 1\)"),
         ((A, P, N), {"negative_ids": torch.ones(2)}, r"negative_ids .*\(2, 4\).* got \(2,\)"),
+        ((A, P), {"queue": torch.ones(4, 2)}, r"queue must have shape \(4, 3\).* got \(4, 2\)"),
+        ((A, P), {"queue": torch.ones(3)}, r"queue must have shape \(3, 3\).* got \(3,\)"),
+        (
+            (A, P),
+            {"queue": A, "queue_ids": torch.ones(4)},
+            r"queue_ids must have shape \(2,\).* got \(4,\)",
+        ),
+        ((A, P), {"queue_ids": torch.ones(4)}, r"queue_ids of shape \(4,\) .* without queue"),
         ((A, P), {"temperature": 0.0}, "temperature must be above 0, got 0.0"),
         ((A, P), {"temperature": math.nan}, "temperature must be above 0, got nan"),
         ((A, P), {"temperature": torch.ones(2)}, r"one number, got a tensor of shape \(2,\)"),
@@ -262,5 +271,5 @@ def test_wrong_arguments_are_named(
     arguments: tuple[Tensor, ...], keywords: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        info_nce(*arguments, **keywords)
+        info_nce_loss(*arguments, **keywords)
     assert "\n" not in str(caught.value)

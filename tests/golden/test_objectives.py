@@ -16,15 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simcse_kit.losses.contrast import ContrastiveBatch
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch, Guide
 from simcse_kit.losses.decoupled import decoupled_info_nce
-from simcse_kit.losses.false_negatives import Guide
-from simcse_kit.losses.info_nce import contrastive_terms, info_nce
+from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.losses.margin import ranking, simple, triplet
 from simcse_kit.losses.matryoshka import prefix_losses
 from simcse_kit.losses.nt_xent import nt_xent
 from simcse_kit.losses.pair_margin import margin_contrastive, pair_distance
 from simcse_kit.metrics.geometry import align_uniform
+from tests.contrastive import info_nce_loss
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -176,8 +176,8 @@ def test_info_nce_of_both_views_is_nt_xent(with_ids: bool) -> None:
     parts = leaves(6, 0)
     ids = torch.tensor([0, 1, 2, 1, 4, 5]) if with_ids else None
     batch = ContrastiveBatch(*parts, temperature=0.1, anchor_ids=ids, positive_ids=ids)
-    ours = contrastive_terms(batch.both_views()).loss
-    same_with_gradients(ours, nt_xent(*parts, temperature=0.1, ids=ids), parts)
+    ours = info_nce(batch.both_views()).loss
+    same_with_gradients(ours, nt_xent(batch), parts)
 
 
 # ------------------------------------------------------------------ labelled pairs
@@ -252,10 +252,10 @@ def test_prefixes_are_summed_with_their_weights() -> None:
     stacked = torch.stack(parts, dim=1)
 
     def loss(vectors: Tensor) -> Tensor:
-        return info_nce(vectors[:, 0], vectors[:, 1])
+        return info_nce_loss(vectors[:, 0], vectors[:, 1])
 
     total, each = prefix_losses(loss, stacked, [2, 5, 3], [0.5, 1.0, 2.0])
-    alone = [info_nce(parts[0][:, :dim], parts[1][:, :dim]) for dim in (2, 5, 3)]
+    alone = [info_nce_loss(parts[0][:, :dim], parts[1][:, :dim]) for dim in (2, 5, 3)]
     assert [part.item() for part in each] == [part.item() for part in alone]
     assert total.item() == pytest.approx(
         sum(w * part.item() for w, part in zip((0.5, 1.0, 2.0), alone, strict=True)), rel=1e-12
@@ -280,7 +280,7 @@ def test_prefixes_are_those_of_sentence_transformers() -> None:
     peer = peers.MatryoshkaLoss(model, inner, [5, 3, 2], [1, 0.5, 0.25])
     theirs = peer([{"number": 0}, {"number": 1}], torch.empty(0))
     ours, _ = prefix_losses(
-        lambda v: info_nce(v[:, 0], v[:, 1]), torch.stack(parts, 1), [5, 3, 2], [1, 0.5, 0.25]
+        lambda v: info_nce_loss(v[:, 0], v[:, 1]), torch.stack(parts, 1), [5, 3, 2], [1, 0.5, 0.25]
     )
     same_with_gradients(ours, theirs, parts)
 
@@ -358,7 +358,7 @@ def test_guided_info_nce_is_that_of_sentence_transformers(
     peer.must_retokenize = peer.gather_across_devices = False
     peer.contrast_anchors = peer.contrast_positives = False
     theirs = peer(columns, torch.empty(0))
-    ours = info_nce(*parts, temperature=0.1, guide=Guide(*guides, margin=margin))
+    ours = info_nce_loss(*parts, temperature=0.1, guide=Guide(*guides, margin=margin))
     same_with_gradients(ours, theirs, parts)
     if margin >= 0:
-        assert ours.item() < info_nce(*parts, temperature=0.1).item()
+        assert ours.item() < info_nce_loss(*parts, temperature=0.1).item()

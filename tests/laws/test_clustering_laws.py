@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from simcse_kit.losses.clustering import sinkhorn, spherical_kmeans
+from simcse_kit.losses.prototypes import sinkhorn, spherical_kmeans
 from simcse_kit.losses.similarity import unit_rows
 
 SIZES = st.tuples(st.integers(1, 12), st.integers(1, 8))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from simcse_kit.losses.info_nce import info_nce
+from tests.contrastive import info_nce_loss
 
 settings.register_profile("law", max_examples=40, deadline=None)
 law = settings(settings.get_profile("law"))
@@ -36,7 +36,7 @@ class Batch:
         mask: Tensor | None = None,
     ) -> Tensor:
         ids = self.ids if ids is None else ids
-        return info_nce(
+        return info_nce_loss(
             *(self.vectors if vectors is None else vectors),
             temperature=self.tau,
             hard_negative_alpha=self.alpha,

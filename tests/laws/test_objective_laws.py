@@ -11,17 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from simcse_kit.losses.contrast import ContrastiveBatch
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch, Guide
 from simcse_kit.losses.decoupled import decoupled_info_nce
-from simcse_kit.losses.false_negatives import Guide
-from simcse_kit.losses.info_nce import contrastive_terms
+from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.losses.margin import ranking, simple, triplet
 from simcse_kit.losses.pair_margin import margin_contrastive, pair_distance
 
 law = settings(max_examples=15, deadline=None)
 Loss = Callable[[ContrastiveBatch], Tensor]
 LOSSES: dict[str, Loss] = {
-    "info_nce": lambda batch: contrastive_terms(batch).loss,
+    "info_nce": lambda batch: info_nce(batch).loss,
     "hard": lambda batch: triplet(batch, margin=0.4),
     "semi-hard": lambda batch: triplet(batch, margin=0.4, mining="semi-hard"),
     "all": lambda batch: triplet(batch, margin=0.4, mining="all", distance="euclidean"),
@@ -149,7 +148,7 @@ def test_the_positive_in_the_sum_is_all_that_dcl_leaves_out(batch: ContrastiveBa
     for one in terms:
         decoupled = decoupled_info_nce(one)
         if decoupled != 0:
-            close(torch.nn.functional.softplus(decoupled), contrastive_terms(one).loss)
+            close(torch.nn.functional.softplus(decoupled), info_nce(one).loss)
 
 
 def anchors_alone(batch: ContrastiveBatch) -> list[ContrastiveBatch]:

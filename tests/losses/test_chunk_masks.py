@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from simcse_kit.losses import chunk_masks
-from simcse_kit.losses.chunk_masks import LogWeights, SameText, same_text
+from simcse_kit.losses.chunk_masks import SameText, add_to_logits, same_text_changes
 
 
 def ids(*values: int) -> Tensor:
@@ -34,11 +33,11 @@ def test_every_equal_pair_once(
     for query in queries:
         expected[column] |= ids(*candidates).unsqueeze(1) == query
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunk_masks, "_MOST_CELLS", most)
+        patch.setattr(SameText, "most_cells", most)
         strips = []
         for start in range(0, len(texts), width):
             strip = torch.zeros(len(candidates), min(width, len(texts) - start))
-            change.apply(strip, start)
+            change(strip, start)
             strips.append(strip)
     assert torch.equal(torch.cat(strips, dim=1) == -torch.inf, expected)
     assert change.total == int(expected.sum())
@@ -60,15 +59,15 @@ def test_nothing_is_done_where_no_candidate_is_a_copy(
     anchors: Tensor | None, positives: Tensor | None, changes: int
 ) -> None:
     always = 0 if positives is None else 3
-    found = same_text([anchors, positives], [(positives, torch.arange(3))], expected=always)
+    found = same_text_changes([anchors, positives], [(positives, torch.arange(3))], expected=always)
     assert len(found) == changes
 
 
 def test_weights_go_to_their_cells_only() -> None:
-    change = LogWeights(ids(0, 2, 2, 3), ids(4, 1, 0, 2), 1.5)
+    change = add_to_logits(ids(0, 2, 2, 3), ids(4, 1, 0, 2), 1.5)
     whole = torch.zeros(5, 4)
     whole[[4, 1, 0, 2], [0, 2, 2, 3]] = 1.5
     for start, stop in [(0, 4), (0, 2), (2, 3), (1, 4)]:
         strip = torch.zeros(5, stop - start)
-        change.apply(strip, start)
+        change(strip, start)
         assert torch.equal(strip, whole[:, start:stop])

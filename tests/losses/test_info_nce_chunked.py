@@ -14,18 +14,19 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from simcse_kit.losses import chunk_masks, nt_xent
-from simcse_kit.losses import info_nce as info_nce_module
-from simcse_kit.losses.contrast import ContrastiveBatch
-from simcse_kit.losses.info_nce import ContrastiveTerms, info_nce, info_nce_terms
+from simcse_kit.losses.chunk_masks import SameText
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch
+from simcse_kit.losses.info_nce import ContrastiveTerms, info_nce
+from simcse_kit.losses.nt_xent import nt_xent
+from tests.contrastive import info_nce_loss
 
 
 def plain(batch: ContrastiveBatch) -> ContrastiveTerms:
-    return info_nce_module._plain_terms(batch)
+    return info_nce(batch, strip=0)
 
 
-def in_strips(batch: ContrastiveBatch, strip: int | None = None) -> ContrastiveTerms:
-    return info_nce_module._tiled_terms(batch, strip)
+def in_strips(batch: ContrastiveBatch, strip: int = 512) -> ContrastiveTerms:
+    return info_nce(batch, strip=strip)
 
 
 @st.composite
@@ -50,6 +51,7 @@ def batches(draw: st.DrawFn) -> ContrastiveBatch:
     if k is not None and draw(st.booleans()):
         share = draw(st.sampled_from([0.0, 0.5, 1.0]))
         mask = torch.rand(rows, k, generator=generator) < share
+    keys = draw(st.none() | st.integers(0, 12))
     tau: float | Tensor = draw(st.sampled_from([0.01, 0.05, 0.7]))
     if draw(st.booleans()):
         shape = draw(st.sampled_from([(), (1,)]))
@@ -65,11 +67,13 @@ def batches(draw: st.DrawFn) -> ContrastiveBatch:
         positive_ids=ids(rows),
         negative_ids=None if k is None else ids(rows, k),
         allow_no_negatives=True,
+        queue=None if keys is None else vectors(keys, dim),
+        queue_ids=None if keys is None else ids(keys),
     )
 
 
 def leaves(batch: ContrastiveBatch) -> list[Tensor]:
-    values = [batch.anchors, batch.positives, batch.hard_negatives, batch.temperature]
+    values = [batch.anchors, batch.positives, batch.hard_negatives, batch.temperature, batch.queue]
     return [value for value in values if isinstance(value, Tensor)]
 
 
@@ -91,7 +95,9 @@ def same(left: ContrastiveTerms, right: ContrastiveTerms, inputs: list[Tensor]) 
 @settings(max_examples=100, deadline=None)
 @given(batches(), st.integers(1, 10))
 def test_strips_equal_the_whole_matrix(batch: ContrastiveBatch, strip: int) -> None:
-    same(in_strips(batch, strip), plain(batch), leaves(batch))
+    strips, matrix = in_strips(batch, strip), plain(batch)
+    assert type(strips.loss.grad_fn) is not type(matrix.loss.grad_fn)
+    same(strips, matrix, leaves(batch))
 
 
 def sample(rows: int, dim: int, k: int = 0, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -122,42 +128,42 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("repeat", [False, True])
-def test_large_batches_go_in_strips(
-    monkeypatch: pytest.MonkeyPatch, symmetric: bool, repeat: bool
-) -> None:
+def test_large_batches_go_in_strips(symmetric: bool, repeat: bool) -> None:
     rows = 530
     inputs = learned(sample(rows, 4, 1))
     ids = torch.arange(rows) // (5 if repeat else 1)
 
-    def terms() -> ContrastiveTerms:
-        return info_nce_terms(
-            *inputs,
-            anchor_ids=ids,
-            positive_ids=ids + rows,
-            negative_ids=ids.flip(0).unsqueeze(1),
-            symmetric=symmetric,
-        )
+    batch = ContrastiveBatch(
+        *inputs,
+        anchor_ids=ids,
+        positive_ids=ids + rows,
+        negative_ids=ids.flip(0).unsqueeze(1),
+    )
+
+    def terms(strip: int | None = None) -> ContrastiveTerms:
+        return info_nce(batch, symmetric=symmetric, strip=strip)
 
     strips = terms()
-    monkeypatch.setattr(info_nce_module, "TILES_FROM", 10**9)
-    matrix = terms()
+    matrix = terms(strip=0)
     assert symmetric or type(strips.loss.grad_fn) is not type(matrix.loss.grad_fn)
     same(strips, matrix, inputs)
 
 
 @pytest.mark.parametrize("repeat", [False, True])
 def test_no_matrix_of_logits_is_ever_made(monkeypatch: pytest.MonkeyPatch, repeat: bool) -> None:
-    monkeypatch.setattr(chunk_masks, "_MOST_CELLS", 1 << 10)
+    monkeypatch.setattr(SameText, "most_cells", 1 << 10)
     rows, dim = 700, 8
     inputs = learned(sample(rows, dim, 1, torch.float32))
     ids = torch.arange(rows) % (2 if repeat else rows)
-    monkeypatch.setattr("simcse_kit.losses.info_nce_chunked._SMALL_STRIP", 1 << 12)
+    batch = ContrastiveBatch(
+        *inputs, anchor_ids=ids, positive_ids=ids, negative_ids=ids.unsqueeze(1)
+    )
     with Largest() as seen:
-        loss = info_nce(*inputs, anchor_ids=ids, positive_ids=ids, negative_ids=ids.unsqueeze(1))
-        torch.autograd.backward(loss)
+        torch.autograd.backward(info_nce(batch, strip=dim).loss)
     assert seen.elements <= 2 * rows * dim
     with Largest() as seen:
-        nt_xent.nt_xent(inputs[0], inputs[1], ids=ids).backward()
+        views = ContrastiveBatch(*inputs[:2], anchor_ids=ids, positive_ids=ids)
+        nt_xent(views, strip=dim).backward()
     assert seen.elements <= 2 * rows * dim
 
 
@@ -282,16 +288,16 @@ def test_a_tie_does_not_count_as_accurate() -> None:
 def test_symmetric_is_the_mean_of_both_directions(k: int) -> None:
     inputs = sample(6, 3, k)
     left, right = torch.tensor([1, 1, 2, 3, 4, 5]), torch.tensor([6, 7, 3, 8, 8, 9])
-    there = info_nce(*inputs, anchor_ids=left, positive_ids=right)
-    back = info_nce(inputs[1], inputs[0], anchor_ids=right, positive_ids=left)
-    both = info_nce(*inputs, anchor_ids=left, positive_ids=right, symmetric=True)
+    there = info_nce_loss(*inputs, anchor_ids=left, positive_ids=right)
+    back = info_nce_loss(inputs[1], inputs[0], anchor_ids=right, positive_ids=left)
+    both = info_nce_loss(*inputs, anchor_ids=left, positive_ids=right, symmetric=True)
     torch.testing.assert_close(both, (there + back) / 2)
 
 
 def test_symmetric_of_one_row_has_no_way_back() -> None:
     anchors, positives, negatives = sample(1, 3, 2)
-    loss = info_nce(anchors, positives, negatives)
-    assert info_nce(anchors, positives, negatives, symmetric=True).item() == loss.item() / 2
+    loss = info_nce_loss(anchors, positives, negatives)
+    assert info_nce_loss(anchors, positives, negatives, symmetric=True).item() == loss.item() / 2
 
 
 @pytest.mark.parametrize("which", [0, 1, 2, 3])
@@ -302,6 +308,28 @@ def test_only_what_is_asked_for_gets_a_gradient(which: int) -> None:
     (ours,) = gradients(in_strips(batch, 2).loss, [values[which]])
     (whole,) = gradients(plain(batch).loss, [values[which]])
     torch.testing.assert_close(ours, whole, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("strip", [0, 2])
+def test_a_queue_is_a_hard_negative_of_every_anchor(strip: int) -> None:
+    anchors, positives, negatives = learned(sample(4, 3, 2))
+    texts = torch.tensor([1, 2, 3, 4])
+    ids = torch.tensor([[1, 9], [9, 2], [3, 4], [8, 8]])
+    mask = torch.tensor([[True, False], [True, True], [True, True], [False, True]])
+    batch = ContrastiveBatch(
+        anchors, positives, negatives, negative_mask=mask, anchor_ids=texts, negative_ids=ids
+    )
+    mixed = dataclasses.replace(
+        batch,
+        hard_negatives=negatives[:, :1],
+        negative_mask=mask[:, :1],
+        negative_ids=ids[:, :1],
+        queue=negatives[:, 1][mask[:, 1]],
+        queue_ids=ids[:, 1][mask[:, 1]],
+    )
+    same(
+        info_nce(mixed, strip=strip), info_nce(batch, strip=strip), [anchors, positives, negatives]
+    )
 
 
 def test_without_gradient_nothing_is_kept() -> None:

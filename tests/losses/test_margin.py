@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.contrast import ContrastiveBatch
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch
 from simcse_kit.losses.decoupled import decoupled_info_nce
 from simcse_kit.losses.margin import distance_of, ranking, simple, triplet
 from simcse_kit.losses.matryoshka import check_prefixes, prefix_losses
@@ -169,7 +169,7 @@ ONE, TWO = torch.ones(1), torch.ones(2)
     [
         (lambda: triplet(PAIR, margin=0), "margin must be above 0, got 0"),
         (lambda: triplet(PAIR, margin=math.nan), "margin must be above 0, got nan"),
-        (lambda: triplet(PAIR, mining="given"), "takes the hard negatives of the data and there"),
+        (lambda: triplet(PAIR, mining="given"), "needs hard negatives and the data has none"),
         (lambda: triplet(PAIR, mining="soft"), "mining is 'soft'; use 'given'"),  # type: ignore[arg-type]
         (lambda: triplet(PAIR, distance="l1"), "distance is 'l1'; use 'cosine'"),  # type: ignore[arg-type]
         (lambda: ranking(PAIR, margin=-1), "margin must be above 0, got -1"),

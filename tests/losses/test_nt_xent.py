@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses import nt_xent as module
-from simcse_kit.losses.info_nce import info_nce
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch, Guide
 from simcse_kit.losses.nt_xent import nt_xent
+from tests.contrastive import info_nce_loss
 
 
 def views(items: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -54,11 +54,19 @@ def test_loop_matrix_and_strips_agree(
     first, second = views(items, dim, seed)
     ids = None if texts is None else torch.arange(items) % texts
     temperature = torch.tensor(tau, dtype=torch.float64, requires_grad=True)
-    loss = nt_xent(first, second, temperature=temperature, ids=ids, allow_no_negatives=True)
+    batch = ContrastiveBatch(
+        first,
+        second,
+        temperature=temperature,
+        anchor_ids=ids,
+        positive_ids=ids,
+        allow_no_negatives=True,
+    )
+    loss = nt_xent(batch)
     distinct = list(range(items)) if ids is None else ids.tolist()
     assert loss.item() == pytest.approx(naive(first, second, tau, distinct), rel=1e-9, abs=1e-12)
-    twice = None if ids is None else torch.cat([ids, ids])
-    strips = module._in_strips(torch.cat([first, second]), temperature, twice, strip)
+    strips = nt_xent(batch, strip=strip)
+    assert type(strips.grad_fn) is not type(loss.grad_fn)
     inputs = [first, second, temperature]
     torch.testing.assert_close(strips, loss, rtol=1e-10, atol=1e-10)
     both = [torch.autograd.grad(x, inputs, materialize_grads=True) for x in (strips, loss)]
@@ -68,46 +76,49 @@ def test_loop_matrix_and_strips_agree(
 
 def test_order_of_the_views_does_not_matter() -> None:
     first, second = views(6, 4, 0)
-    torch.testing.assert_close(nt_xent(first, second), nt_xent(second, first))
+    one, other = ContrastiveBatch(first, second), ContrastiveBatch(second, first)
+    torch.testing.assert_close(nt_xent(one), nt_xent(other))
 
 
 def test_it_is_info_nce_with_the_views_of_the_same_side_as_negatives() -> None:
     first, second = views(5, 4, 1)
     # alpha = 0 takes a view itself out of its denominator
-    there = info_nce(first, second, first.unsqueeze(1), hard_negative_alpha=0.0)
-    back = info_nce(second, first, second.unsqueeze(1), hard_negative_alpha=0.0)
-    torch.testing.assert_close(nt_xent(first, second), (there + back) / 2)
+    there = info_nce_loss(first, second, first.unsqueeze(1), hard_negative_alpha=0.0)
+    back = info_nce_loss(second, first, second.unsqueeze(1), hard_negative_alpha=0.0)
+    torch.testing.assert_close(nt_xent(ContrastiveBatch(first, second)), (there + back) / 2)
 
 
-def test_large_batches_go_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_batches_go_in_strips() -> None:
     first, second = views(260, 3, 2)
     ids = torch.arange(260) // 2
-    strips = nt_xent(first, second, ids=ids)
-    monkeypatch.setattr(module, "TILES_FROM", 10**9)
-    matrix = nt_xent(first, second, ids=ids)
+    batch = ContrastiveBatch(first, second, anchor_ids=ids, positive_ids=ids)
+    strips, matrix = nt_xent(batch), nt_xent(batch, strip=0)
     assert type(strips.grad_fn) is not type(matrix.grad_fn)
     torch.testing.assert_close(strips, matrix, rtol=1e-10, atol=1e-10)
 
 
-V = torch.ones(2, 3)
+V, IDS = torch.ones(2, 3), torch.arange(2)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("batch", "message"),
     [
-        ({"first": V[0], "second": V[0]}, r"\(N, d\).* got \(3,\) and \(3,\)"),
-        ({"first": V, "second": V[:1]}, r"got \(2, 3\) and \(1, 3\)"),
-        ({"first": V[:0], "second": V[:0]}, r"N of 1 or more, got \(0, 3\)"),
-        ({"first": V, "second": V, "ids": torch.ones(3)}, r"ids must .*\(2,\).* got \(3,\)"),
-        ({"first": V, "second": V, "temperature": 0.0}, "temperature must be above 0, got 0.0"),
-        ({"first": V[:1], "second": V[:1]}, "a batch of one item has no negatives"),
+        (
+            ContrastiveBatch(V, V, anchor_ids=IDS),
+            "nt_xent got ids of one view; give anchor_ids and",
+        ),
+        (ContrastiveBatch(V, V, positive_ids=IDS), "nt_xent got ids of one view; give anchor_ids"),
+        (ContrastiveBatch(V, V, V.unsqueeze(1)), "nt_xent does not use hard_negatives; leave it"),
+        (ContrastiveBatch(V, V, queue=V), "nt_xent does not use queue; leave it out or use info_n"),
+        (ContrastiveBatch(V, V, guide=Guide(V, V)), "nt_xent does not use guide; leave it out or"),
     ],
 )
-def test_wrong_arguments_are_named(arguments: dict[str, Tensor], message: str) -> None:
+def test_unused_inputs_are_refused(batch: ContrastiveBatch, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        nt_xent(**arguments)  # type: ignore[arg-type]
+        nt_xent(batch)
     assert "\n" not in str(caught.value)
 
 
-def test_one_item_is_allowed_where_asked() -> None:
-    assert nt_xent(V[:1], V[:1], allow_no_negatives=True).item() == 0.0
+def test_one_item_is_allowed_on_request() -> None:
+    batch = ContrastiveBatch(V[:1], V[:1], allow_no_negatives=True)
+    assert nt_xent(batch).item() == 0.0

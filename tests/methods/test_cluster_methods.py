@@ -12,9 +12,9 @@ from torch import Tensor
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.clustering import sinkhorn
-from simcse_kit.losses.info_nce_queue import queued_info_nce
-from simcse_kit.losses.prototypes import swapped_prediction
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch
+from simcse_kit.losses.info_nce import info_nce
+from simcse_kit.losses.prototypes import sinkhorn, swapped_prediction
 from simcse_kit.methods import METHODS, build_config
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
@@ -174,7 +174,7 @@ def test_cluster_mates_are_no_negatives(encoder: SentenceEncoder) -> None:
         method.queue.push(queue, queue_ids)
         method.queue.advance()
         found[mates] = float(method.loss(embeddings, batch).logs["contrastive_loss"])
-    plain = queued_info_nce(embeddings[:, 0], keys, queue, temperature=0.1)
+    plain = info_nce(ContrastiveBatch(embeddings[:, 0], keys, temperature=0.1, queue=queue))
     assert found["negatives"] == pytest.approx(plain.loss.item(), rel=1e-6)
     total = 0.0
     for i in range(6):

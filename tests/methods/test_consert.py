@@ -11,6 +11,7 @@ from torch import Tensor
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch
 from simcse_kit.losses.nt_xent import nt_xent
 from simcse_kit.methods import build_config
 from simcse_kit.methods.common.batch import Batch
@@ -87,7 +88,7 @@ def test_loss_is_nt_xent_at_the_temperature_of_the_paper(encoder: SentenceEncode
     method = build(encoder, "consert")
     embeddings = torch.randn(5, 2, 32, generator=torch.Generator().manual_seed(0))
     batch = batch_of(encoder, sentences(5)).repeat_views(2)
-    expected = nt_xent(embeddings[:, 0], embeddings[:, 1], temperature=0.1)
+    expected = nt_xent(ContrastiveBatch(embeddings[:, 0], embeddings[:, 1], temperature=0.1))
     torch.testing.assert_close(method.loss(embeddings, batch).loss, expected)
 
 

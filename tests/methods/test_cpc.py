@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch
 from simcse_kit.losses.cpc import predictive_nce
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.cpc import CPC
@@ -34,6 +35,13 @@ def embeddings() -> Tensor:
     return torch.randn(ROWS, VIEWS, 32, generator=torch.Generator().manual_seed(0))
 
 
+def predicted(
+    predictions: Tensor, targets: Tensor, similarity: Any = "dot", temperature: float = 1.0
+) -> Tensor:
+    batch = ContrastiveBatch(predictions, targets, temperature=temperature)
+    return predictive_nce(batch, similarity=similarity)
+
+
 @pytest.mark.parametrize("options", [{}, {"similarity": "cosine", "temperature": 0.05}])
 def test_each_distance_has_its_own_predictor(
     encoder: SentenceEncoder, options: dict[str, Any]
@@ -41,7 +49,7 @@ def test_each_distance_has_its_own_predictor(
     method: CPC = build(encoder, "cpc", **options)
     vectors = embeddings()
     parts = [
-        predictive_nce(method.predictors[k - 1](vectors[:, 0]), vectors[:, k], **options)
+        predicted(method.predictors[k - 1](vectors[:, 0]), vectors[:, k], **options)
         for k in (1, 2, 3)
     ]
     output = method.loss(vectors, batch())
@@ -60,8 +68,8 @@ def test_absent_sentences_count_neither_as_targets_nor_as_negatives(
     output = method.loss(vectors, batch(present))
     there = [0, 2, 3, 4]
     parts = [
-        predictive_nce(method.predictors[0](vectors[:, 0]), vectors[:, 1]),
-        predictive_nce(method.predictors[1](vectors[there, 0]), vectors[there, 2]),
+        predicted(method.predictors[0](vectors[:, 0]), vectors[:, 1]),
+        predicted(method.predictors[1](vectors[there, 0]), vectors[there, 2]),
     ]
     torch.testing.assert_close(output.loss, torch.stack(parts).mean())
     # a single sentence at distance 3 has no negatives

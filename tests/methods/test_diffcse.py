@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ModelError
-from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.losses.replaced_token import replaced_token_loss
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.diffcse import DiffCSE, DiffCSEConfig, _Discriminator
+from tests.contrastive import info_nce_loss
 from tests.encoder.conftest import family  # noqa: F401 - a fixture
 from tests.methods.test_simcse import ANCHORS, POSITIVES, batch_of
 
@@ -50,7 +50,7 @@ def test_loss_is_the_contrastive_one_and_the_weighted_detection(tiny_encoder_dir
     hidden = second((hidden * norm.weight + norm.bias).relu())
     h = (hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + last.eps).sqrt()
     pairs = h.view(4, 2, -1)
-    contrastive = info_nce(pairs[:, 0], pairs[:, 1], temperature=0.2)
+    contrastive = info_nce_loss(pairs[:, 0], pairs[:, 1], temperature=0.2)
     torch.manual_seed(5)
     ids, mask = batch.rows()
     edited = method._edit(ids, mask)

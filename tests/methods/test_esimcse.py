@@ -13,12 +13,12 @@ from torch import Tensor
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.methods import build_config
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.checks import check_batch
 from simcse_kit.methods.esimcse import ESimCSE, ESimCSEConfig, repeat_tokens
 from simcse_kit.training.batching.gradient_cache import GradientCache
+from tests.contrastive import info_nce_loss
 from tests.methods.test_simcse import ANCHORS, POSITIVES, batch_of
 
 PAD, CLS, SEP = 0, 2, 3
@@ -132,7 +132,8 @@ def test_the_loss_is_info_nce_with_the_keys_of_earlier_batches(tiny_encoder_dir:
         return method.embed(ids, mask, torch.full((4,), 2))
 
     torch.testing.assert_close(
-        method(**first).loss, info_nce(*[vectors(ANCHORS, method.encoder)] * 2, temperature=0.1)
+        method(**first).loss,
+        info_nce_loss(*[vectors(ANCHORS, method.encoder)] * 2, temperature=0.1),
     )
     keys = keys_of(first)
     assert not keys.requires_grad
@@ -141,12 +142,12 @@ def test_the_loss_is_info_nce_with_the_keys_of_earlier_batches(tiny_encoder_dir:
     method.queue.advance()
     h = vectors(POSITIVES, method.encoder)
     # four keys for four rows: one further negative a row
-    expected = info_nce(h, h, vectors(ANCHORS, method.encoder)[:, None], temperature=0.1)
+    expected = info_nce_loss(h, h, vectors(ANCHORS, method.encoder)[:, None], temperature=0.1)
     torch.testing.assert_close(method(**second).loss, expected)
     # the same sentences again: their own keys are no negatives
     torch.testing.assert_close(
         method(**first).loss,
-        info_nce(
+        info_nce_loss(
             *[vectors(ANCHORS, method.encoder)] * 2,
             vectors(ANCHORS, method.encoder)[:, None],
             temperature=0.1,

@@ -16,7 +16,7 @@ from simcse_kit.data.collate import Collator
 from simcse_kit.data.readers import Example
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.info_nce import info_nce
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch
 from simcse_kit.losses.moco import momentum_contrast
 from simcse_kit.losses.nt_xent import nt_xent
 from simcse_kit.losses.prediction import negative_cosine, normalized_mse
@@ -32,6 +32,7 @@ from simcse_kit.methods.dual_encoder import DualEncoder
 from simcse_kit.methods.moco import MoCo
 from simcse_kit.methods.simclr import SimCLR
 from simcse_kit.methods.simsiam import SimSiam
+from tests.contrastive import info_nce_loss
 from tests.small_data import sentences
 
 Make = Callable[..., Any]
@@ -234,17 +235,19 @@ def test_moco_is_its_formula_with_queue_and_without(make: Make) -> None:
     first = method(**batch_of(method))
     queries = project(texts[:6], method.head)
     # Key encoder and encoder are still the same.
-    expected = info_nce(queries, queries, temperature=0.3)
+    expected = info_nce_loss(queries, queries, temperature=0.3)
     torch.testing.assert_close(first.loss.detach(), expected, rtol=1e-4, atol=1e-4)
     method.queue.advance()
     second = method(**batch_of(method, start=6))
     keys, queries = queries, project(texts[6:12], method.head)
-    expected = momentum_contrast(queries, queries, keys, temperature=0.3).loss
+    expected = momentum_contrast(
+        ContrastiveBatch(queries, queries, temperature=0.3, queue=keys)
+    ).loss
     torch.testing.assert_close(second.loss.detach(), expected, rtol=1e-4, atol=1e-4)
     method.options = build_config("moco", {"in_batch": True})
     third = method(**batch_of(method, start=6))
     assert third.logs["ln_batch"] == pytest.approx(math.log(12))
-    expected = info_nce(queries, torch.cat([queries, keys])[:6], keys.unsqueeze(1), temperature=0.3)
+    expected = info_nce_loss(queries, torch.cat([queries, keys])[:6], queue=keys, temperature=0.3)
     torch.testing.assert_close(third.loss.detach(), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -320,7 +323,7 @@ def test_simclr_is_nt_xent_of_the_projections(make: Make, batch_norm: bool) -> N
     output = method(**batch_of(method, views=2))
     both = torch.stack([projected(method, texts[:6]), projected(method, texts[40:46])], dim=1)
     first, second = method.projector(both.flatten(0, 1)).view(6, 2, -1).unbind(1)
-    expected = nt_xent(first, second, temperature=0.4)
+    expected = nt_xent(ContrastiveBatch(first, second, temperature=0.4))
     torch.testing.assert_close(output.loss, expected, rtol=1e-4, atol=1e-4)
     assert any(isinstance(m, nn.BatchNorm1d) for m in method.modules()) == batch_norm
 
@@ -426,7 +429,7 @@ def test_queries_and_keys_have_encoders_of_their_own(make: Make) -> None:
     queries = projected(method, texts[:6])
     keys = method.key_encoder.encode(texts[40:46], to="torch", normalize=False)
     output = method(**batch_of(method, views=2))
-    expected = info_nce(queries, keys, temperature=0.1, symmetric=True)
+    expected = info_nce_loss(queries, keys, temperature=0.1, symmetric=True)
     torch.testing.assert_close(output.loss, expected, rtol=1e-4, atol=1e-4)
     torch.autograd.backward(output.loss)
     for encoder in (method.encoder, method.key_encoder):

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.losses.contrast import ContrastiveBatch
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch, Guide
 from simcse_kit.losses.decoupled import decoupled_info_nce
-from simcse_kit.losses.false_negatives import Guide
 from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.losses.margin import ranking, simple, triplet
 from simcse_kit.losses.nt_xent import nt_xent
@@ -26,6 +25,7 @@ from simcse_kit.methods.common.objective_registry import OBJECTIVES, parse_objec
 from simcse_kit.methods.simcse import SimCSE
 from simcse_kit.metrics.geometry import align_uniform
 from simcse_kit.training.batching.gradient_cache import GradientCache
+from tests.contrastive import info_nce_loss
 
 TEXTS = [
     ("the cat sat on the mat .", "a cat sat", "the dog sat"),
@@ -90,14 +90,9 @@ def drawn(rows: int, views: int, dim: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        ("info_nce", lambda b: info_nce(b.anchors, b.positives, b.hard_negatives, temperature=0.1)),
-        (
-            "info_nce(symmetric=True)",
-            lambda b: info_nce(
-                b.anchors, b.positives, b.hard_negatives, temperature=0.1, symmetric=True
-            ),
-        ),
-        ("nt_xent", lambda b: nt_xent(b.anchors, b.positives, temperature=0.1)),
+        ("info_nce", lambda b: info_nce(b).loss),
+        ("info_nce(symmetric=True)", lambda b: info_nce(b, symmetric=True).loss),
+        ("nt_xent", nt_xent),
         ("decoupled", decoupled_info_nce),
         ("decoupled(symmetric=True)", lambda b: decoupled_info_nce(b, symmetric=True)),
         ("decoupled(both_views=True)", lambda b: decoupled_info_nce(b.both_views())),
@@ -231,7 +226,7 @@ def test_prefixes_are_trained_and_logged(encoder: SentenceEncoder) -> None:
     output = method(**vars(batch))
     vectors = method.embed(*batch.rows(), batch.view_numbers()).view(4, 2, -1)
     for dim in (2, 8):
-        part = info_nce(vectors[:, 0, :dim], vectors[:, 1, :dim])
+        part = info_nce_loss(vectors[:, 0, :dim], vectors[:, 1, :dim])
         assert float(output.logs[f"loss_{dim}"]) == pytest.approx(part.item(), rel=1e-4)
     total = 0.5 * float(output.logs["loss_2"]) + float(output.logs["loss_8"])
     assert output.loss.item() == pytest.approx(total, rel=1e-6)
@@ -258,8 +253,8 @@ def test_a_guide_takes_out_what_it_finds_too_close(
     found = ObjectiveLoss(config, encoder)(vectors, batch).loss
     guide = Guide(theirs[:, 0], theirs[:, 1], theirs[:, 2:], margin=0.05)
     columns = vectors[:, 0], vectors[:, 1], vectors[:, 2:]
-    assert found.item() == pytest.approx(info_nce(*columns, guide=guide).item(), rel=1e-5)
-    assert found.item() < info_nce(*columns).item()
+    assert found.item() == pytest.approx(info_nce_loss(*columns, guide=guide).item(), rel=1e-5)
+    assert found.item() < info_nce_loss(*columns).item()
 
 
 def test_a_guide_is_frozen_and_not_in_the_checkpoint(
@@ -268,9 +263,9 @@ def test_a_guide_is_frozen_and_not_in_the_checkpoint(
     method = build(encoder, guide=str(tiny_encoder_dir))
     assert list(method.state_dict()) == list(build(encoder).state_dict())
     torch.autograd.backward(method(**vars(batch_of(encoder))).loss)
-    guide: Any = method.objective._guide
-    assert not guide._model.training
-    assert not any(weight.requires_grad for weight in guide._model.parameters())
+    guide: Any = method.objective.guide
+    assert not guide.model.training
+    assert not any(weight.requires_grad for weight in guide.model.parameters())
 
 
 def test_a_guide_that_cannot_read_the_tokens_is_refused(
@@ -313,10 +308,10 @@ def test_a_guide_of_another_case_is_refused(
         ({"objective": "decoupled(True, True)"}, "both_views is symmetric already"),
         ({"objective": "simple", "learn_temperature": True}, "has no temperature; set it to false"),
         ({"learn_temperature": True, "temperature": 2.0}, "must be 0.01 to 1.0"),
-        ({"objective": "triplet", "hard_negative_alpha": 2.0}, "has no part in method.objective"),
+        ({"objective": "triplet", "hard_negative_alpha": 2.0}, "has no effect on method.objective"),
         (
             {"objective": "align_uniform", "guide": "x"},
-            "takes no negatives out of method.objective",
+            "excludes no negatives from method.objective",
         ),
         ({"guide_margin": 0.1}, "was given without method.guide"),
         ({"head": "none", "matryoshka": [0]}, "matryoshka is [0]; give different numbers"),

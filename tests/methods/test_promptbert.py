@@ -15,11 +15,11 @@ from simcse_kit.encoder.batch_plan import pad_batch
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.template import Template
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.methods import build_config
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.heads import mlp_head
 from simcse_kit.methods.promptbert import PromptBERT, PromptBERTConfig, exchange
+from tests.contrastive import info_nce_loss
 from tests.encoder.conftest import family  # noqa: F401 - a fixture
 from tests.methods.test_simcse import ANCHORS, NEGATIVES, POSITIVES
 
@@ -77,7 +77,7 @@ def test_loss_is_info_nce_of_vectors_without_their_bias(
     h = [debiased(method, FIRST, ANCHORS), *(debiased(method, SECOND, x) for x in others)]
     if method.head is not None:
         h = [method.head(x) for x in h]
-    expected = info_nce(h[0], h[1], h[2][:, None] if len(h) == 3 else None, temperature=0.3)
+    expected = info_nce_loss(h[0], h[1], h[2][:, None] if len(h) == 3 else None, temperature=0.3)
     loss = method(**vars(batch_of(method, *columns))).loss
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
     torch.autograd.backward(loss)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.packing.layout import MULTIPLE, pack
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.methods import build_config
 from simcse_kit.methods.common.heads import mlp_head
 from simcse_kit.methods.common.masking import mask_tokens, masked_lm_loss
 from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
+from tests.contrastive import info_nce_loss
 
 ANCHORS = ["the cat sat on the mat .", "a man is playing guitar", "dog ran", "old red house"]
 POSITIVES = ["a cat sat", "the man is playing music", "the dog ran under a tree", "a house"]
@@ -60,7 +60,7 @@ def vectors(encoder: SentenceEncoder, texts: list[str]) -> Tensor:
 def test_loss_of_texts_uses_each_sentence_as_its_own_positive(encoder: SentenceEncoder) -> None:
     method = build(encoder, head="none", temperature=0.2).eval()
     output = method(**batch_of(encoder, ANCHORS))
-    expected = info_nce(vectors(encoder, ANCHORS), vectors(encoder, ANCHORS), temperature=0.2)
+    expected = info_nce_loss(vectors(encoder, ANCHORS), vectors(encoder, ANCHORS), temperature=0.2)
     torch.testing.assert_close(output.loss, expected, rtol=1e-4, atol=1e-4)
     assert float(output.logs["positive_cosine"]) == pytest.approx(1, abs=1e-5)
     assert float(output.logs["accuracy"]) == 1.0
@@ -70,7 +70,7 @@ def test_loss_of_pairs(encoder: SentenceEncoder) -> None:
     method = build(encoder, head="none").eval()
     output = method(**batch_of(encoder, ANCHORS, POSITIVES))
     left, right = vectors(encoder, ANCHORS), vectors(encoder, POSITIVES)
-    torch.testing.assert_close(output.loss, info_nce(left, right), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(output.loss, info_nce_loss(left, right), rtol=1e-4, atol=1e-3)
     cosines = nn.functional.cosine_similarity(left, right)
     assert float(output.logs["positive_cosine"]) == pytest.approx(cosines.mean().item(), abs=1e-5)
     table = nn.functional.normalize(left) @ nn.functional.normalize(right).T
@@ -84,7 +84,7 @@ def test_loss_of_triplets_with_alpha_and_ragged_rows(encoder: SentenceEncoder) -
     batch["view_mask"][1:3, 3] = False
     batch["text_ids"] += 100 * torch.arange(4)  # no two columns share a text
     hard = torch.stack([vectors(encoder, NEGATIVES), vectors(encoder, POSITIVES[::-1])], dim=1)
-    expected = info_nce(
+    expected = info_nce_loss(
         vectors(encoder, ANCHORS),
         vectors(encoder, POSITIVES),
         hard,
@@ -109,7 +109,7 @@ def test_a_repeated_sentence_is_not_its_own_negative(encoder: SentenceEncoder) -
     with torch.no_grad():
         rows = method.head(rows)
     repeated = method(**batch_of(encoder, ANCHORS[:3] + ANCHORS[:1])).loss
-    assert repeated.item() < info_nce(rows, rows).item()
+    assert repeated.item() < info_nce_loss(rows, rows).item()
     assert repeated.item() > once.item()
 
 

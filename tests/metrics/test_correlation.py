@@ -63,7 +63,7 @@ def test_a_constant_side_is_nan_and_logged_once(
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        ([1, 2], [1, 2], "2 pairs; it takes at least 3"),
+        ([1, 2], [1, 2], "2 pairs; give at least 3"),
         ([1, 2, 3], [1, 2], r"\(3,\) and gold \(2,\)"),
         ([1, 2, math.nan], [1, 2, 3], "1 of 3 pairs hold NaN"),
         ([1, 2, 3], [1, math.inf, 3], "1 of 3 pairs hold NaN or infinity"),

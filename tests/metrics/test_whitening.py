@@ -81,7 +81,7 @@ def test_more_directions_than_vary_are_refused() -> None:
         whitening(found(flat), 6)
     with pytest.raises(ConfigError, match="whole numbers from 0 to 5"):
         all_but_the_top(found(flat), 6)
-    with pytest.raises(ConfigError, match="takes 2 or more"):
+    with pytest.raises(ConfigError, match="give 2 or more"):
         moments([flat[:1]])
     flat[3, 1] = np.nan
     with pytest.raises(ConfigError, match="NaN"):

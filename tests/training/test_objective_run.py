@@ -54,7 +54,7 @@ def test_a_resumed_run_has_learned_the_same_temperature(
     [
         ({"objective": "triplet(mining='given')"}, "texts", "needs hard negatives and texts have"),
         ({"objective": "triplet(mining='given')"}, "pairs", "needs hard negatives and pairs have"),
-        ({"objective": "nt_xent"}, "triplets", "has no place for the hard negatives of triplets"),
+        ({"objective": "nt_xent"}, "triplets", "does not use the hard negatives of triplets"),
         ({"objective": "tripplet"}, "texts", "did you mean 'triplet'"),
     ],
 )

@@ -79,7 +79,7 @@ def test_distances_beyond_the_rows_are_said() -> None:
 
 def test_a_guide_of_single_texts_needs_a_margin(make_config: MakeConfig) -> None:
     guide = {"method": {"guide": "mini"}}
-    with pytest.raises(ConfigError, match=r"leaves nothing out of texts.*guide_margin above 0"):
+    with pytest.raises(ConfigError, match=r"excludes nothing from texts.*guide_margin above 0"):
         check(make_config(guide))
     check(make_config(guide, {"method": {"guide_margin": 0.1}}))
     check(make_config(guide, kind="pairs"))

@@ -1,4 +1,4 @@
-"""A frozen second model that looks for false negatives (GISTEmbed, arXiv 2402.16829)."""
+"""A frozen second model that finds false negatives (GISTEmbed, arXiv 2402.16829)."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ __all__ = ["GuideModel"]
 
 
 class GuideModel:
-    """Embeds the batches of another encoder.
+    """A guide that embeds the batches of the encoder that is trained.
 
-    No module, on purpose: it does not change, so that checkpoints need not hold it. It reads the
-    tokens of the batch as they are, hence the same tokenizer. Tokens decoded to text and split
-    anew are not the text that was in the file.
+    It is not a torch module, because it never changes and need not be in checkpoints. It reads
+    the token ids of the batch and therefore needs the same tokenizer: tokens that are decoded and
+    tokenized again can differ from the text in the file.
 
     Args:
-        name: a folder or a name.
-        encoder: whose batches it will embed.
+        name: A folder or the name of a model.
+        encoder: The encoder that is trained.
 
     Raises:
-        ModelError: it cannot be opened.
-        ConfigError: its tokens are not those of ``encoder``.
+        ModelError: The guide cannot be opened.
+        ConfigError: The tokens of the guide differ from those of ``encoder``.
     """
 
     def __init__(self, name: str, encoder: SentenceEncoder):
-        self._model = SentenceEncoder.load(name)
-        self._model.require_weights()
-        self._model.requires_grad_(False)
-        difference = _difference(self._model, encoder)
+        self.model = SentenceEncoder.load(name)
+        self.model.require_weights()
+        self.model.requires_grad_(False)
+        difference = _difference(self.model, encoder)
         if difference:
             raise ConfigError(
                 f"method.guide = {name!r} cannot read the tokens of the encoder, because "
@@ -42,10 +42,10 @@ class GuideModel:
             )
 
     def embed(self, batch: Batch) -> Tensor:
-        """(B, V, g) without gradient, on the device of the batch; each text is embedded once."""
+        """Embed each distinct text once: (B, V, g) without gradient, on the device of the batch."""
         device = batch.text_ids.device
-        if self._model.device != device:
-            self._model.to(device)
+        if self.model.device != device:
+            self.model.to(device)
         ids, mask = batch.rows()
         _, number = torch.unique(batch.text_ids.flatten(), return_inverse=True)
         first = torch.full((int(number.max()) + 1,), len(number), device=device)
@@ -54,13 +54,13 @@ class GuideModel:
             row[kept].tolist()
             for row, kept in zip(ids[first].cpu(), mask[first].bool().cpu(), strict=True)
         ]
-        # A clone made here is no inference tensor, which autograd would refuse to keep.
-        vectors = vectors_of_rows(self._model, rows).clone().to(device)
+        # Autograd cannot save inference tensors; a clone outside inference mode is a normal tensor.
+        vectors = vectors_of_rows(self.model, rows).clone().to(device)
         return vectors[number].view(*batch.shape, -1)
 
 
 def _difference(guide: SentenceEncoder, encoder: SentenceEncoder) -> str | None:
-    """Why both do not make the same tokens of a text, or None."""
+    """Explain why the two produce different tokens, or return None."""
     if guide.tokenizer.get_vocab() != encoder.tokenizer.get_vocab():
         return "its tokenizer has another vocabulary"
     if guide.tokenizer.all_special_ids != encoder.tokenizer.all_special_ids:

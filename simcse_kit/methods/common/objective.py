@@ -1,8 +1,8 @@
-"""What is asked of anchors, positives and negatives: one option for all methods with pairs.
+"""The choice of objective, as an option of all methods with anchors and positives.
 
-A method takes :class:`ObjectiveConfig` as base of its ``Config``, makes one :class:`ObjectiveLoss`,
-calls it in ``loss`` and :meth:`ObjectiveLoss.after_step` in ``after_step``, and calls
-:func:`check_objective_data` in ``check_data``.
+A method derives its ``Config`` from :class:`ObjectiveConfig` and creates one
+:class:`ObjectiveLoss`. It calls that in ``loss``, :meth:`ObjectiveLoss.after_step` in
+``after_step``, and :func:`check_objective_data` in ``check_data``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.contrast import ContrastiveBatch
-from simcse_kit.losses.false_negatives import Guide
+from simcse_kit.losses.contrastive_batch import Guide
 from simcse_kit.losses.matryoshka import check_prefixes, prefix_losses
 from simcse_kit.methods.common.base import MethodOutput
 from simcse_kit.methods.common.batch import Batch
@@ -32,12 +31,13 @@ __all__ = ["ObjectiveConfig", "ObjectiveLoss", "check_objective_data", "unused_i
 
 logger = logging.getLogger(__name__)
 
-# CLIP keeps 1/τ from growing past 100 (arXiv 2103.00020, section 2.5); open_clip has the other end.
+# CLIP limits 1/τ to 100 (arXiv 2103.00020, section 2.5), open_clip also to at least 1:
+# https://github.com/mlfoundations/open_clip/blob/b84cf9b669a61815a01fa3e67d9007ad1cab699f/src/open_clip_train/train.py
 _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE = 0.01, 1.0
 
 
 class ObjectiveConfig(MethodConfig):
-    """Base of the options of methods that compare anchors, positives and negatives."""
+    """Options of methods with anchors, positives and negatives."""
 
     objective: str = Field(
         default="info_nce",
@@ -45,58 +45,58 @@ class ObjectiveConfig(MethodConfig):
         "triplet(margin=0.2, mining='hard'), ranking(margin=0.2), simple, align_uniform",
     )
     temperature: float = Field(
-        default=0.05, gt=0, description="tau of the paper, divides the cosines"
+        default=0.05, gt=0, description="temperature tau that divides the cosines"
     )
     learn_temperature: bool = Field(
         default=False,
-        description="train 1/tau (its logarithm), from `temperature` on; tau stays in 0.01 to 1",
+        description="learn log(1/tau), starting at `temperature`; tau stays within 0.01 to 1",
     )
     hard_negative_alpha: float = Field(
         default=1.0,
         ge=0,
-        description="alpha of the paper (not its log): weight of an anchor's own hard negatives",
+        description="weight alpha of an anchor's own hard negatives (alpha itself, not its log)",
     )
     matryoshka: list[int] = Field(
         default=[],
-        description="train these numbers of first dimensions at once, such as [64, 128, 256]",
+        description="prefix lengths of the embeddings to train, such as [64, 128, 256]",
     )
     matryoshka_weights: list[float] = Field(
-        default=[], description="weight of each of them in the loss; empty: 1 each"
+        default=[], description="weight of each prefix in the loss (default: 1 each)"
     )
     guide: str | None = Field(
         default=None,
-        description="model whose similarities tell false negatives, which are left out; a folder "
-        "or name, with the same tokenizer",
+        description="folder or name of a model with the same tokenizer, whose similarities "
+        "exclude false negatives",
     )
     guide_margin: float = Field(
         default=0.0,
-        description="leave out what the guide finds closer than the positive less this much",
+        description="exclude candidates whose guide similarity exceeds the positive's minus this",
     )
 
     @model_validator(mode="after")
     def _fits_together(self) -> ObjectiveConfig:
         objective = parse_objective(self.objective)
-        said = f"method.objective = {self.objective!r}"
+        chosen = f"method.objective = {self.objective!r}"
         if self.learn_temperature and not objective.temperature:
             raise ConfigError(
-                f"method.learn_temperature is true but {said} has no temperature; "
+                f"method.learn_temperature is true but {chosen} has no temperature; "
                 "set it to false or choose info_nce, nt_xent or decoupled"
             )
         low, high = _LOWEST_TEMPERATURE, _HIGHEST_TEMPERATURE
         if self.learn_temperature and not low <= self.temperature <= high:
             raise ConfigError(
-                f"method.temperature = {self.temperature} is where learning starts and must be "
-                f"{low} to {high}; or set method.learn_temperature to false"
+                f"method.temperature = {self.temperature} is the start of a learned temperature "
+                f"and must be {low} to {high}; or set method.learn_temperature to false"
             )
         if self.hard_negative_alpha != 1.0 and not objective.alpha:
             raise ConfigError(
-                f"method.hard_negative_alpha = {self.hard_negative_alpha} has no part in {said}; "
-                "leave it at 1 or choose info_nce or decoupled"
+                f"method.hard_negative_alpha = {self.hard_negative_alpha} has no effect on "
+                f"{chosen}; leave it at 1 or choose info_nce or decoupled"
             )
         if self.guide is not None and not objective.guide:
             raise ConfigError(
-                f"method.guide = {self.guide!r} takes no negatives out of {said}; leave it out or "
-                "choose another objective"
+                f"method.guide = {self.guide!r} excludes no negatives from {chosen}; leave it out "
+                "or choose another objective"
             )
         if self.guide is None and self.guide_margin:
             raise ConfigError(
@@ -109,16 +109,20 @@ class ObjectiveConfig(MethodConfig):
 
 
 def check_objective_data(options: ObjectiveConfig, kind: str) -> None:
-    """Refuse data that the objective cannot learn from. Needs no weights.
+    """Refuse data that the objective cannot learn from.
+
+    Args:
+        options: The options of the method.
+        kind: The kind of training data, such as ``"triplets"``.
 
     Raises:
-        ConfigError: it needs hard negatives and the data has none, or the other way round; or a
-            guide could leave nothing out.
+        ConfigError: The objective needs hard negatives and the data has none, or the objective
+            does not use those of the data, or the guide can exclude nothing.
     """
     if options.guide is not None and kind == "texts" and options.guide_margin <= 0:
-        # Anchor and positive are one text, and nothing is closer to it than the text itself.
+        # Anchor and positive are the same text, so no other text is closer to the anchor.
         raise ConfigError(
-            f"method.guide = {options.guide!r} leaves nothing out of {kind}, whose positive is the "
+            f"method.guide = {options.guide!r} excludes nothing from {kind}, whose positive is the "
             "anchor itself; give method.guide_margin above 0, such as 0.1, or pairs, or leave "
             "method.guide out"
         )
@@ -131,14 +135,14 @@ def check_objective_data(options: ObjectiveConfig, kind: str) -> None:
         )
     if wants == "refused" and kind == "triplets":
         raise ConfigError(
-            f"method.objective = {options.objective!r} has no place for the hard negatives of "
+            f"method.objective = {options.objective!r} does not use the hard negatives of "
             "triplets; choose the columns of anchor and positive, or another objective, such as "
             "info_nce"
         )
 
 
 def unused_in_objective(options: ObjectiveConfig, kind: str) -> list[str]:
-    """A sentence for each option that changes nothing with this objective and data."""
+    """Describe each option that has no effect with this objective and data."""
     found = []
     if not parse_objective(options.objective).temperature:
         found += inert(
@@ -152,15 +156,15 @@ def unused_in_objective(options: ObjectiveConfig, kind: str) -> list[str]:
 
 
 class ObjectiveLoss(nn.Module):
-    """The chosen objective, with its temperature if that is learned and its guide if there is one.
+    """The chosen objective with its learned temperature and its guide.
 
     Args:
-        options: the method's options.
-        encoder: the encoder that is trained; its width and its tokenizer are looked at.
+        options: The options of the method.
+        encoder: The encoder that is trained, for its embedding size and its tokenizer.
 
     Raises:
-        ConfigError: prefixes beyond the width of the encoder, or a guide with another tokenizer.
-        ModelError: the guide cannot be opened.
+        ConfigError: A prefix is longer than the embeddings, or the guide has another tokenizer.
+        ModelError: The guide cannot be opened.
     """
 
     def __init__(self, options: ObjectiveConfig, encoder: SentenceEncoder):
@@ -180,35 +184,41 @@ class ObjectiveLoss(nn.Module):
         self.log_scale: nn.Parameter | None = None
         if options.learn_temperature:
             self.log_scale = nn.Parameter(torch.tensor(-math.log(options.temperature)))
-        self._guide: GuideModel | None = None
+        self.guide: GuideModel | None = None
         if options.guide is not None:
-            self._guide = GuideModel(options.guide, encoder)
+            self.guide = GuideModel(options.guide, encoder)
 
     @property
     def temperature(self) -> float | Tensor:
-        """τ; a tensor joined to the graph where it is learned."""
+        """The temperature τ, a tensor with gradient if it is learned."""
         return self._options.temperature if self.log_scale is None else (-self.log_scale).exp()
 
     def forward(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """The loss of (B, V, d): anchors, positives, then hard negatives if V is above 2.
+        """Compute the loss of a batch.
 
-        Logs ``contrastive_loss`` and ``positive_cosine`` (mean cosine of anchor and positive);
-        ``accuracy`` (share of anchors whose positive beats every negative; a tie does not count)
-        with InfoNCE; ``alignment`` and ``uniformity`` where they are the loss; ``temperature``
-        where it is learned; ``loss_64``, … of each prefix; and as ``ln_batch`` the loss of a
-        collapsed encoder, where that is not ln of the candidates.
+        Logs ``contrastive_loss`` and ``positive_cosine`` (mean cosine of anchor and positive).
+        InfoNCE adds ``accuracy`` (share of anchors whose positive has the highest score; a tie
+        does not count), align_uniform adds ``alignment`` and ``uniformity``, a learned temperature
+        adds ``temperature``, and prefixes add ``loss_64`` and so on. ``ln_batch`` is the loss of a
+        collapsed encoder if it differs from ln of the number of candidates.
+
+        Args:
+            embeddings: (B, V, d), anchors, positives and V - 2 hard negatives.
+            batch: The batch of the embeddings.
 
         Raises:
-            ConfigError: a batch without any negative, or with shapes that do not fit.
+            ConfigError: The batch has no negatives.
         """
         temperature, guide = self.temperature, self._guide_of(batch)
+        alpha = self._options.hard_negative_alpha
         logs: dict[str, float | Tensor] = {}
 
         def compute(vectors: Tensor) -> Tensor:
-            loss, beside = self._objective.compute(
-                self._contrast(vectors, batch, temperature, guide)
+            contrastive = batch.to_contrastive(
+                vectors, temperature, hard_negative_alpha=alpha, guide=guide
             )
-            logs.update(beside)
+            loss, terms = self._objective.compute(contrastive)
+            logs.update(terms)
             return loss
 
         dims = self._options.matryoshka
@@ -226,37 +236,20 @@ class ObjectiveLoss(nn.Module):
         return MethodOutput(loss=loss, logs=logs)
 
     def collapsed(self, rows: int, hard_negatives: int = 0) -> float:
-        """The loss where all vectors are one: a loss that stays there has learnt nothing."""
+        """Return the loss of an encoder that gives every text the same vector."""
         weights = self._options.matryoshka_weights or [1.0] * len(self._options.matryoshka)
         return self._objective.collapsed(rows, hard_negatives) * (sum(weights) if weights else 1.0)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Keep a learned temperature in its bounds; to be called after every optimizer step."""
+        """Clamp a learned temperature to its bounds; call it after every optimizer step."""
         if self.log_scale is not None:
             highest = -math.log(_LOWEST_TEMPERATURE)
             self.log_scale.clamp_(-math.log(_HIGHEST_TEMPERATURE), highest)
 
-    def _contrast(
-        self, vectors: Tensor, batch: Batch, temperature: float | Tensor, guide: Guide | None
-    ) -> ContrastiveBatch:
-        has_hard = batch.shape[1] > 2
-        return ContrastiveBatch(
-            vectors[:, 0],
-            vectors[:, 1],
-            vectors[:, 2:] if has_hard else None,
-            temperature=temperature,
-            hard_negative_alpha=self._options.hard_negative_alpha,
-            negative_mask=batch.view_mask[:, 2:] if has_hard else None,
-            anchor_ids=batch.text_ids[:, 0],
-            positive_ids=batch.text_ids[:, 1],
-            negative_ids=batch.text_ids[:, 2:] if has_hard else None,
-            guide=guide,
-        )
-
     def _guide_of(self, batch: Batch) -> Guide | None:
-        if self._guide is None:
+        if self.guide is None:
             return None
-        vectors = self._guide.embed(batch)
+        vectors = self.guide.embed(batch)
         hard = vectors[:, 2:] if batch.shape[1] > 2 else None
         return Guide(vectors[:, 0], vectors[:, 1], hard, margin=self._options.guide_margin)

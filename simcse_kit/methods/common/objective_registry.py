@@ -1,4 +1,4 @@
-"""The table of objectives: a name, what makes the loss of its arguments, what to know of it."""
+"""The objectives that methods can minimise, by name, with their arguments checked."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.contrast import ContrastiveBatch, negatives_per_anchor
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch
 from simcse_kit.losses.decoupled import decoupled_info_nce
-from simcse_kit.losses.info_nce import contrastive_terms
+from simcse_kit.losses.info_nce import info_nce, negatives_per_anchor
 from simcse_kit.losses.margin import Distance, Mining, ranking, simple, triplet
 from simcse_kit.losses.similarity import full_precision, unit_rows
 from simcse_kit.metrics.geometry import align_uniform, alignment
@@ -25,15 +25,16 @@ __all__ = ["OBJECTIVES", "Objective", "parse_objective"]
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss and what has to be known of it before there is any data.
+    """A loss and its properties, which are checked before any data is read.
 
     Attributes:
-        compute: the loss, and what is worth logging beside it.
-        collapsed: of rows and hard negatives a row, the loss where all vectors are one.
-        hard_negatives: whether it takes those of the data.
-        temperature: whether there is one in it.
-        alpha: whether it weighs an anchor's own hard negatives.
-        guide: whether a guide can take negatives out.
+        compute: The function that computes the loss and the numbers to log.
+        collapsed: The loss of an encoder that gives every text the same vector, as a function of
+            the number of rows and of hard negatives per row.
+        hard_negatives: Whether hard negatives in the data are used, required or refused.
+        temperature: Whether the loss has a temperature.
+        alpha: Whether it weights an anchor's own hard negatives.
+        guide: Whether a guide can exclude negatives.
     """
 
     compute: Callable[[ContrastiveBatch], tuple[Tensor, dict[str, Tensor]]]
@@ -48,24 +49,20 @@ def _info_nce(symmetric: bool = False) -> Objective:
     _one_of("symmetric", symmetric, (True, False))
 
     def compute(batch: ContrastiveBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        terms = contrastive_terms(batch, symmetric=symmetric)
+        terms = info_nce(batch, symmetric=symmetric)
         return terms.loss, {"positive_cosine": terms.positive_cosine, "accuracy": terms.accuracy}
 
     def collapsed(rows: int, hard: int) -> float:
-        there = math.log(1 + negatives_per_anchor(rows, hard))
-        return (there + math.log(rows)) / 2 if symmetric else there
+        one_way = math.log(1 + negatives_per_anchor(rows, hard))
+        return (one_way + math.log(rows)) / 2 if symmetric else one_way
 
     return Objective(compute, collapsed, temperature=True, alpha=True)
 
 
 def _nt_xent() -> Objective:
-    def compute(batch: ContrastiveBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        # Not functional.nt_xent, which takes no guide.
-        return contrastive(batch.both_views())
-
-    contrastive = _info_nce().compute
+    compute = _info_nce().compute
     return Objective(
-        compute,
+        lambda batch: compute(batch.both_views()),  # losses.nt_xent does not support a guide
         lambda rows, _: math.log(2 * rows - 1),
         hard_negatives="refused",
         temperature=True,
@@ -84,9 +81,9 @@ def _decoupled(symmetric: bool = False, both_views: bool = False) -> Objective:
     def collapsed(rows: int, hard: int) -> float:
         if both_views:
             return math.log(2 * rows - 2)
-        there = math.log(negatives_per_anchor(rows, hard))
-        # A single row has no negatives on the way back, which then adds 0.
-        return (there + math.log(max(1, rows - 1))) / 2 if symmetric else there
+        one_way = math.log(negatives_per_anchor(rows, hard))
+        # A single positive has no negatives among the anchors and adds 0.
+        return (one_way + math.log(max(1, rows - 1))) / 2 if symmetric else one_way
 
     return Objective(
         _with_cosine(loss),
@@ -133,7 +130,7 @@ def _align_uniform(weight: float = 1.0, alpha: float = 2.0, t: float = 2.0) -> O
         rows = _distinct(batch)
         x, y = batch.anchors[rows], batch.positives[rows]
         if len(rows) < 2:
-            # One text many times has nothing to be spread; it must not stop the training.
+            # Copies of one text have no uniformity, but must not stop the training.
             loss = pulled = alignment(x, y, alpha)
             spread = torch.zeros_like(loss)
         else:
@@ -154,14 +151,21 @@ OBJECTIVES: dict[str, Callable[..., Objective]] = {
     "simple": _simple,
     "align_uniform": _align_uniform,
 }
-"""Name -> what makes the objective of its arguments."""
+"""Name -> function that builds the objective from its arguments."""
 
 
 def parse_objective(text: str) -> Objective:
-    """The objective of a call such as ``"triplet(margin=0.5)"``.
+    """Build the objective of a call such as ``"triplet(margin=0.5)"``.
+
+    Args:
+        text: The name of an objective in :data:`OBJECTIVES`, with arguments or without.
 
     Raises:
-        ConfigError: no such objective, or arguments that it does not take.
+        ConfigError: The objective is unknown or does not accept the arguments.
+
+    Examples:
+        >>> parse_objective("triplet(margin=0.5)").temperature
+        False
     """
     calls = parse_chain(text, what="method.objective")
     if len(calls) > 1:
@@ -190,7 +194,7 @@ def _positive_cosine(batch: ContrastiveBatch) -> Tensor:
 
 
 def _distinct(batch: ContrastiveBatch) -> Tensor:
-    """The rows whose anchor no earlier row has, and of those the ones with a new positive."""
+    """Select rows with distinct anchors, and of those the rows with distinct positives."""
     rows = torch.arange(batch.rows, device=batch.anchors.device)
     for ids in (batch.anchor_ids, batch.positive_ids):
         if ids is not None:

@@ -1,4 +1,4 @@
-"""Rows of one batch through two encoders."""
+"""Embedding the rows of one batch with two encoders."""
 
 from __future__ import annotations
 
@@ -7,27 +7,34 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["embed_apart"]
+__all__ = ["embed_with_two"]
 
 
-def embed_apart(
+def embed_with_two(
     input_ids: Tensor,
     attention_mask: Tensor,
     others: Tensor,
     encode: Callable[[Tensor, Tensor], Tensor],
     encode_others: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Embed some rows with one encoder, the others with another.
+    """Embed some rows with one encoder and the others with a second one.
 
     Args:
         input_ids: (R, L) int64.
         attention_mask: (R, L), 0 at padding.
-        others: (R,) bool, the rows of ``encode_others``.
-        encode: ids and mask of r rows to (r, d); not called for no rows.
-        encode_others: the same for the other rows.
+        others: (R,) bool, the rows for ``encode_others``.
+        encode: The first encoder, a function from ids and mask of r rows to (r, d). An encoder
+            without rows is not called.
+        encode_others: The second encoder.
 
     Returns:
         (R, d) in the order of the rows.
+
+    Examples:
+        >>> ids = torch.tensor([[1], [2], [3]])
+        >>> second = torch.tensor([False, True, False])
+        >>> embed_with_two(ids, ids, second, lambda i, _: i * 10, lambda i, _: -i).flatten()
+        tensor([10, -2, 30])
     """
     rows = [(~others).nonzero().squeeze(1), others.nonzero().squeeze(1)]
     parts = [

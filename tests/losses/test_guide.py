@@ -1,4 +1,4 @@
-"""The guide in the plain and in the tiled computation of InfoNCE."""
+"""The guide in InfoNCE, with one matrix of logits and in strips."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses import info_nce as info_nce_module
-from simcse_kit.losses.contrast import ContrastiveBatch
-from simcse_kit.losses.false_negatives import Guide
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch, Guide
 from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.losses.logits import candidate_logits
+from tests.contrastive import info_nce_loss
 
 
 def draw(rows: int, k: int, dim: int, seed: int) -> list[Tensor]:
@@ -39,13 +38,13 @@ def test_strips_leave_out_what_the_matrix_does(
         options["negative_mask"] = torch.arange(11 * k).view(11, k) % 3 > 0
     options["anchor_ids"] = options["positive_ids"] = torch.arange(11) % 9
     batch = ContrastiveBatch(*parts, **options)
-    plain = info_nce_module._plain_terms(batch)
-    tiled = info_nce_module._tiled_terms(batch, strip)
+    whole = info_nce(batch, strip=0)
+    in_strips = info_nce(batch, strip=strip)
     for name in ("loss", "positive_cosine", "accuracy"):
-        torch.testing.assert_close(getattr(tiled, name), getattr(plain, name))
+        torch.testing.assert_close(getattr(in_strips, name), getattr(whole, name))
     for got, expected in zip(
-        torch.autograd.grad(tiled.loss, parts),
-        torch.autograd.grad(plain.loss, parts),
+        torch.autograd.grad(in_strips.loss, parts),
+        torch.autograd.grad(whole.loss, parts),
         strict=True,
     ):
         torch.testing.assert_close(got, expected)
@@ -74,16 +73,16 @@ def test_a_guide_that_trusts_the_data_changes_nothing(k: int) -> None:
     parts = draw(6, k, 4, seed=2)
     guide = Guide(*draw(6, k, 3, seed=3), margin=-3.0)
     for symmetric in (False, True):
-        plain = info_nce(*parts, symmetric=symmetric)
-        assert info_nce(*parts, guide=guide, symmetric=symmetric).equal(plain)
+        plain = info_nce_loss(*parts, symmetric=symmetric)
+        assert info_nce_loss(*parts, guide=guide, symmetric=symmetric).equal(plain)
 
 
 def test_symmetric_asks_the_guide_from_the_other_side() -> None:
     parts, theirs = draw(6, 0, 4, seed=4), draw(6, 0, 4, seed=5)
-    there = info_nce(*parts, guide=Guide(*theirs, margin=0.5))
-    back = info_nce(*parts[::-1], guide=Guide(*theirs[::-1], margin=0.5))
-    assert back != info_nce(*parts[::-1], guide=Guide(*theirs, margin=0.5))
-    both = info_nce(*parts, guide=Guide(*theirs, margin=0.5), symmetric=True)
+    there = info_nce_loss(*parts, guide=Guide(*theirs, margin=0.5))
+    back = info_nce_loss(*parts[::-1], guide=Guide(*theirs[::-1], margin=0.5))
+    assert back != info_nce_loss(*parts[::-1], guide=Guide(*theirs, margin=0.5))
+    both = info_nce_loss(*parts, guide=Guide(*theirs, margin=0.5), symmetric=True)
     assert both.item() == pytest.approx((there.item() + back.item()) / 2)
 
 
@@ -91,7 +90,7 @@ def test_no_gradient_flows_to_the_guide() -> None:
     parts = [part.requires_grad_() for part in draw(4, 0, 3, seed=6)]
     theirs = [part.requires_grad_() for part in draw(4, 0, 3, seed=7)]
     batch = ContrastiveBatch(*parts, guide=Guide(*theirs))
-    for terms in (info_nce_module._plain_terms(batch), info_nce_module._tiled_terms(batch, 2)):
+    for terms in (info_nce(batch, strip=0), info_nce(batch, strip=2)):
         found = torch.autograd.grad(terms.loss, [*parts, *theirs], allow_unused=True)
         assert [gradient is None for gradient in found] == [False, False, True, True]
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses import nt_xent as strips
-from simcse_kit.losses.info_nce_queue import queued_info_nce
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch, Guide
+from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.losses.moco import momentum_contrast
 from simcse_kit.losses.nt_xent import nt_xent
 from simcse_kit.losses.prediction import negative_cosine, normalized_mse
@@ -57,20 +57,23 @@ def test_moco_follows_the_paper(rows: int, size: int, tau: float, texts: int) ->
         torch.randint(texts, (n,), generator=generator) for n in (rows, rows, size)
     )
     terms = momentum_contrast(
-        queries,
-        keys,
-        queue,
-        temperature=tau,
-        query_ids=query_ids,
-        key_ids=key_ids,
-        queue_ids=queue_ids,
+        ContrastiveBatch(
+            queries,
+            keys,
+            temperature=tau,
+            anchor_ids=query_ids,
+            positive_ids=key_ids,
+            queue=queue,
+            queue_ids=queue_ids,
+        )
     )
     taboo = [{int(a), int(b)} for a, b in zip(query_ids, key_ids, strict=True)]
     arrays = [x.detach().numpy() for x in (queries, keys, queue)]
     expected = moco_by_hand(*arrays, tau, taboo, queue_ids)
     assert terms.loss.item() == pytest.approx(expected, rel=1e-10, abs=1e-12)
     assert torch.autograd.gradcheck(
-        lambda a, b, c: momentum_contrast(a, b, c, temperature=tau).loss, (queries, keys, queue)
+        lambda a, b, c: momentum_contrast(ContrastiveBatch(a, b, temperature=tau, queue=c)).loss,
+        (queries, keys, queue),
     )
     wins = []
     for i, (q, k) in enumerate(zip(arrays[0], arrays[1], strict=True)):
@@ -86,8 +89,8 @@ def test_moco_follows_the_paper(rows: int, size: int, tau: float, texts: int) ->
 def test_moco_with_one_row_is_info_nce_with_a_queue() -> None:
     """With one row there are no other rows, so that both denominators hold the same."""
     query, key, queue = draw(1, 4, seed=1), draw(1, 4, seed=2), draw(6, 4, seed=3)
-    ours = momentum_contrast(query, key, queue, temperature=0.2).loss
-    torch.testing.assert_close(ours, queued_info_nce(query, key, queue, temperature=0.2).loss)
+    batch = ContrastiveBatch(query, key, temperature=0.2, queue=queue)
+    torch.testing.assert_close(momentum_contrast(batch).loss, info_nce(batch).loss)
 
 
 @settings(max_examples=30, deadline=None)
@@ -96,16 +99,18 @@ def test_moco_does_not_know_the_order_of_the_queue_nor_lengths(
     rows: int, size: int, seed: int, scale: float
 ) -> None:
     queries, keys, queue = draw(rows, 4, seed=seed), draw(rows, 4, seed=7), draw(size, 4, seed=8)
-    expected = momentum_contrast(queries, keys, queue).loss
+    expected = momentum_contrast(ContrastiveBatch(queries, keys, queue=queue)).loss
     shuffled = queue[torch.randperm(size)] * scale
-    torch.testing.assert_close(momentum_contrast(queries * scale, keys, shuffled).loss, expected)
+    found = momentum_contrast(ContrastiveBatch(queries * scale, keys, queue=shuffled)).loss
+    torch.testing.assert_close(found, expected)
 
 
 def test_moco_leaves_all_of_a_queue_of_one_text_out() -> None:
     ids = torch.zeros(2, dtype=torch.int64)
     queries = draw(2, 4)
+    keys, queue = draw(2, 4, seed=1), draw(2, 4, seed=2)
     terms = momentum_contrast(
-        queries, draw(2, 4, seed=1), draw(2, 4, seed=2), query_ids=ids, queue_ids=ids
+        ContrastiveBatch(queries, keys, anchor_ids=ids, queue=queue, queue_ids=ids)
     )
     assert terms.loss.item() == 0.0
     (gradient,) = torch.autograd.grad(terms.loss, queries)
@@ -116,22 +121,17 @@ A, QUEUE = torch.ones(2, 3), torch.ones(4, 3)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "keywords", "message"),
+    ("options", "message"),
     [
-        ((A, A[:1], QUEUE), {}, r"queries and keys .* got \(2, 3\) and \(1, 3\)"),
-        ((A[:0], A[:0], QUEUE), {}, r"B of 1 or more, got \(0, 3\)"),
-        ((A, A, QUEUE[:0]), {}, r"queue must have shape \(K, d\) with K of 1 or more .* \(0, 3\)"),
-        ((A, A, QUEUE[:, :2]), {}, r"queue .* got \(4, 2\)"),
-        ((A, A, QUEUE), {"temperature": 0.0}, "temperature must be above 0"),
-        ((A, A, QUEUE), {"queue_ids": torch.ones(3)}, r"queue_ids must have shape \(4,\)"),
-        ((A, A, QUEUE), {"key_ids": torch.ones(3)}, r"key_ids must have shape \(2,\)"),
+        ({}, "momentum_contrast got an empty queue; give 1 key or more, or use info_nce"),
+        ({"queue": QUEUE[:0]}, "momentum_contrast got an empty queue"),
+        ({"hard_negatives": A.unsqueeze(1), "queue": QUEUE}, "does not use hard_negatives"),
+        ({"guide": Guide(A, A), "queue": QUEUE}, "momentum_contrast does not use guide; leave it"),
     ],
 )
-def test_wrong_arguments_of_moco_are_named(
-    arguments: tuple[Tensor, ...], keywords: dict[str, Any], message: str
-) -> None:
+def test_wrong_inputs_of_moco_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        momentum_contrast(*arguments, **keywords)
+        momentum_contrast(ContrastiveBatch(A, A, **options))
     assert "\n" not in str(caught.value)
 
 
@@ -225,24 +225,19 @@ def test_nt_xent_of_pairs_leaves_equal_texts_out(
     first, second = draw(items, 4, seed=seed), draw(items, 4, seed=seed + 1)
     generator = torch.Generator().manual_seed(seed)
     ids, second_ids = torch.randint(texts, (2, items), generator=generator)
-    loss = nt_xent(first, second, temperature=tau, ids=ids, second_ids=second_ids)
+    batch = ContrastiveBatch(
+        first, second, temperature=tau, anchor_ids=ids, positive_ids=second_ids
+    )
+    loss = nt_xent(batch)
     twice = torch.cat([ids, second_ids])
     arrays = [x.detach().numpy() for x in (first, second)]
     assert loss.item() == pytest.approx(
         nt_xent_by_hand(*arrays, tau, twice.tolist()), rel=1e-9, abs=1e-12
     )
-    in_strips = strips._in_strips(torch.cat([first, second]), tau, twice, strip)
+    in_strips = nt_xent(batch, strip=strip)
     torch.testing.assert_close(in_strips, loss, rtol=1e-10, atol=1e-10)
     both = [
         torch.autograd.grad(x, [first, second], materialize_grads=True) for x in (in_strips, loss)
     ]
     for got, expected in zip(*both, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
-
-
-def test_ids_of_second_views_are_checked() -> None:
-    ids = torch.arange(2)
-    with pytest.raises(ConfigError, match=r"second_ids must have shape \(2,\)"):
-        nt_xent(A, A, ids=ids, second_ids=torch.arange(3))
-    with pytest.raises(ConfigError, match="second_ids were given without ids"):
-        nt_xent(A, A, second_ids=ids)
