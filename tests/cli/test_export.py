@@ -44,8 +44,12 @@ def test_an_int8_export_tells_its_loss(
     assert not (tmp_path / "run").exists()
 
 
-def test_int8_wants_calibration_text(simcse: Simcse, tmp_path: Path) -> None:
-    done = simcse("export", "mini", "--format", "onnx", "--output", tmp_path / "x", "--int8")
-    assert (done.code, done.out) == (2, "")
-    assert "--int8 needs --calibration FILE" in done.err
-    assert not (tmp_path / "x").exists()
+def test_int8_is_refused_for_onnx_and_without_text(simcse: Simcse, tmp_path: Path) -> None:
+    for format, message in (
+        ("onnx", "onnx exports have no int8 form; export to openvino for int8"),
+        ("openvino", "--int8 needs --calibration FILE"),
+    ):
+        done = simcse("export", "mini", "--format", format, "--output", tmp_path / "x", "--int8")
+        assert (done.code, done.out) == (2, "")
+        assert message in done.err
+        assert not (tmp_path / "x").exists()

@@ -1,4 +1,4 @@
-"""What a runtime for exported encoders offers, and the table of runtimes."""
+"""Interface of the runtimes for exported encoders, and their registry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Batch: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 INPUTS = ("input_ids", "attention_mask")
 
-# Each names an object that follows :class:`Format`.
+# Each entry names an object that implements :class:`Format`.
 FORMATS = Registry(
     "export format",
     {
@@ -30,39 +30,41 @@ FORMATS = Registry(
 
 
 def outputs(normalize: bool) -> list[str]:
-    """Names of the graph's outputs, each ``(n, dim)`` float32.
+    """Return the names of the graph's outputs, each ``(n, dim)`` float32.
 
-    The first follows the recipe and is what other programs take; the last is not normalised and is
-    what :class:`Engine` gives. They are one where the recipe does not normalise.
+    The first output follows the recipe, for other programs. The last is not normalized, and
+    :class:`Engine` returns it. Without normalization in the recipe there is only one output.
     """
     return ["sentence_embedding", "unnormalized_embedding"] if normalize else ["sentence_embedding"]
 
 
 class Engine(Protocol):
-    """An opened graph. Several threads may call :meth:`run` at a time; each call uses one core."""
+    """An opened graph. Several threads may call :meth:`run` at once; each call uses one core."""
 
     def run(
         self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Token ids and mask, ``(n, L)`` each, to vectors ``(n, dim)``, not normalised."""
+        """Compute vectors ``(n, dim)``, not normalized, from ids and mask, ``(n, L)`` each."""
         ...
 
 
 class Format(Protocol):
-    """How one runtime writes, quantises and opens a graph.
+    """Writing, quantizing and opening a graph with one runtime.
 
     Attributes:
-        extra: the extra of simcse-kit that brings its packages.
+        extra: the extra of simcse-kit that installs the packages.
         files: names of the files of a graph.
-        packages: distributions that write it and so are recorded, the one that runs it first.
+        packages: distributions whose versions are recorded; the first one runs the graph.
+        has_int8: whether :meth:`quantize` exists.
     """
 
     extra: str
     files: tuple[str, ...]
     packages: tuple[str, ...]
+    has_int8: bool
 
     def require(self) -> None:
-        """Import what writing needs.
+        """Import the packages that writing needs.
 
         Raises:
             ImportError: a package is missing.
@@ -72,22 +74,22 @@ class Format(Protocol):
     def write(
         self, graph: nn.Module, example: tuple[Tensor, Tensor], names: list[str], folder: Path
     ) -> None:
-        """Write the float32 graph, with dynamic batch and length, into ``folder``."""
+        """Write the float32 graph, with dynamic batch size and length, into ``folder``."""
         ...
 
     def quantize(self, fp32: Path, batches: Sequence[Batch], folder: Path) -> None:
-        """Write an int8 form of the graph in the folder ``fp32`` into ``folder``."""
+        """Write an int8 form of the graph in ``fp32`` into ``folder``."""
         ...
 
     def open(self, folder: Path, *, threads: int) -> Engine:
-        """Open a graph for at most ``threads`` calls of :meth:`Engine.run` at a time.
+        """Open a graph for at most ``threads`` simultaneous calls of :meth:`Engine.run`.
 
         Raises:
-            Exception: whatever the runtime raises on a file that it cannot use.
+            Exception: of any kind, if the runtime cannot use the file.
         """
         ...
 
 
 def tensors(batch: Batch) -> dict[str, Any]:
-    """A batch under the names of the graph's inputs."""
+    """Return a batch as a dict, by the names of the graph's inputs."""
     return dict(zip(INPUTS, batch, strict=True))

@@ -1,4 +1,4 @@
-"""The folder of an exported encoder: what ``engine.json`` says, and opening it."""
+"""Folders of exported encoders: ``engine.json``, its checks, and opening the graph."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
 from simcse_kit.encoder.export.base import FORMATS, Batch, Engine, Format
-from simcse_kit.encoder.export.cpu import int8_instructions
 from simcse_kit.encoder.folder.recipe import ENGINE_FILE
 from simcse_kit.encoder.folder.safe_io import read_object
 from simcse_kit.errors import ConfigError, MissingExtraError, ModelError
@@ -26,6 +25,7 @@ __all__ = [
     "ExportedBackbone",
     "cosines",
     "installed",
+    "int8_instructions",
     "open_engine",
     "read_facts",
     "write_facts",
@@ -34,13 +34,14 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
-# Below this cosine with its vector at export a graph is taken for damaged. An int8 graph on a CPU
-# that rounds otherwise stays well above it.
+# A graph whose vector has a lower cosine to the vector at export is damaged. CPUs that round int8
+# products differently stay well above it.
 SAME = 0.9
+_INT8 = ("avx_vnni", "avx512_vnni", "amx_int8", "i8mm")
 
 
 class Check(BaseModel):
-    """One sentence and its vector, as the graph gave it when it was made."""
+    """The token ids of one sentence and its vector at the time of the export."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -48,7 +49,7 @@ class Check(BaseModel):
     vector: list[float]
 
     def batch(self) -> Batch:
-        """The sentence as a batch of one row."""
+        """Return the sentence as a batch of one row."""
         ids = np.array([self.input_ids], dtype=np.int64)
         return ids, np.ones_like(ids)
 
@@ -57,17 +58,17 @@ class EngineFacts(BaseModel):
     """The content of ``engine.json``.
 
     Attributes:
-        schema_version: of this file.
-        format: one of :data:`.base.FORMATS`.
-        precision: of the products of matrices.
+        schema_version: version of this file's layout.
+        format: a name in :data:`.base.FORMATS`.
+        precision: precision of the matrix products.
         dim: dimensions of the vectors.
-        positions: most tokens of a sentence; None where the model has no limit.
+        positions: largest number of tokens in a sentence; None if the model has no limit.
         vocabulary: number of token embeddings.
-        files: size in bytes of each file of the graph.
-        instructions: the int8 instructions of the CPU that it was made on.
-        versions: of the packages that made it.
-        source: the model it was made from.
-        check: a sentence and its vector.
+        files: size of each file of the graph, in bytes.
+        instructions: int8 instructions of the CPU of the export.
+        versions: versions of the packages that wrote the graph.
+        source: name of the exported model.
+        check: a sentence and its vector, compared when the folder is opened.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -86,11 +87,11 @@ class EngineFacts(BaseModel):
 
 
 class ExportedBackbone(nn.Module):
-    """Stands where the transformer would be and refuses what needs its weights.
+    """Placeholder for the transformer, which refuses operations that need weights.
 
     Args:
         folder: the exported folder.
-        facts: what ``engine.json`` says.
+        facts: the content of ``engine.json``.
     """
 
     def __init__(self, folder: Path, facts: EngineFacts):
@@ -101,28 +102,38 @@ class ExportedBackbone(nn.Module):
         self._folder, self._source = folder, facts.source
 
     def refuse(self) -> NoReturn:
-        """Raise for what needs the weights.
+        """Refuse an operation that needs the weights.
 
         Raises:
             ModelError: always.
         """
         raise ModelError(
-            f"{self._folder} is exported and has no torch weights: it encodes, but cannot be "
-            f"trained, changed or saved; use the model that it was made from: {self._source}"
+            f"{self._folder} is exported and has no torch weights: it can encode, but cannot be "
+            f"trained, changed or saved; use the model it was made from: {self._source}"
         )
 
     @property
     def config(self) -> NoReturn:
-        """As :meth:`refuse`."""
+        """Refuse, see :meth:`refuse`."""
         self.refuse()
 
     def forward(self, *_: Any, **__: Any) -> NoReturn:
-        """As :meth:`refuse`."""
+        """Refuse, see :meth:`refuse`."""
         self.refuse()
 
 
+def int8_instructions() -> list[str] | None:
+    """Return the names of this CPU's int8 dot-product instructions; None if torch cannot tell."""
+    # Older versions of torch have no such function.
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if capabilities is None:
+        return None
+    found = capabilities()
+    return [name for name in _INT8 if found.get(name)]
+
+
 def installed(format: Format) -> dict[str, str]:
-    """Versions of the packages that write this format."""
+    """Return the installed versions of the packages of a format."""
     versions = {"simcse-kit": "unknown"}
     for package in ("simcse-kit", *format.packages):
         try:
@@ -139,10 +150,11 @@ def write_facts(folder: Path, facts: EngineFacts) -> None:
 
 
 def read_facts(folder: Path) -> EngineFacts:
-    """Read ``engine.json`` and hold the files against it.
+    """Read ``engine.json`` and check the sizes of the graph's files.
 
     Raises:
-        ModelError: it is damaged or of a later version, or a file of the graph is missing or cut.
+        ModelError: the file is damaged or of a later version, or a file of the graph is missing
+            or truncated.
     """
     path = folder / ENGINE_FILE
     content = read_object(path)
@@ -173,11 +185,11 @@ def read_facts(folder: Path) -> EngineFacts:
 
 
 def open_engine(folder: Path, facts: EngineFacts) -> Engine:
-    """Open the graph for as many threads as torch uses, and try it on one sentence.
+    """Open the graph for the threads of torch, and compare one sentence with its vector.
 
     Raises:
-        MissingExtraError: its runtime is not installed.
-        ModelError: the runtime cannot read it, or it gives another vector than when it was made.
+        MissingExtraError: the runtime is not installed.
+        ModelError: the runtime cannot read the graph, or the vector differs from the recorded one.
     """
     format: Format = FORMATS.resolve(facts.format)
     runtime = format.packages[0]
@@ -187,7 +199,7 @@ def open_engine(folder: Path, facts: EngineFacts) -> Engine:
         vectors = engine.run(ids, mask)
     except ImportError as error:
         raise MissingExtraError(f"{folder}, exported to {facts.format},", format.extra) from error
-    # The runtimes raise whatever their parts raise on a damaged file; all of it is bad input.
+    # Runtimes raise exceptions of many kinds on a damaged file.
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         here = installed(format).get(runtime, "unknown")
@@ -200,8 +212,8 @@ def open_engine(folder: Path, facts: EngineFacts) -> Engine:
     alike = cosines(vectors, expected)[0] if vectors.shape == expected.shape else float("nan")
     if not alike >= SAME:
         raise ModelError(
-            f"{folder} gives another vector than when it was exported (cosine {alike:.3f}); its "
-            "files are damaged or do not belong together; export the model again"
+            f"{folder} gives another vector than at its export (cosine {alike:.3f}); its files are "
+            "damaged or from different exports; export the model again"
         )
     _warn_of_cpu(folder, facts)
     return engine
@@ -211,15 +223,15 @@ def _warn_of_cpu(folder: Path, facts: EngineFacts) -> None:
     here = int8_instructions()
     if facts.precision == "int8" and facts.instructions and here == []:
         logger.warning(
-            "%s is int8 and was made on a CPU with %s, which this CPU lacks: it runs, but slower, "
-            "and its sums can overflow, which costs some score; export the fp32 form for here",
+            "%s is int8 and was exported on a CPU with %s, which this CPU lacks: it runs slower, "
+            "and overflowing sums can lower its score; export the fp32 form for this CPU",
             folder,
             ", ".join(facts.instructions),
         )
 
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Cosine of row i of ``a`` and row i of ``b``, both ``(n, d)``; ``(n,)``."""
+    """Return the cosines ``(n,)`` of the rows of ``a`` and ``b``, both ``(n, d)``."""
     left, right = a.astype(np.float64), b.astype(np.float64)
     lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
     result: NDArray[np.float64] = (left * right).sum(axis=1) / np.maximum(lengths, 1e-30)

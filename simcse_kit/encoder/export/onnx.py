@@ -1,11 +1,11 @@
-"""ONNX: export from torch, int8 with ranges taken at run time, and running in ONNX Runtime."""
+"""ONNX: export from torch, and inference with ONNX Runtime."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from simcse_kit.encoder.export.base import INPUTS, Batch, Engine, tensors
+from simcse_kit.encoder.export.base import INPUTS, Engine
 
 __all__ = ["ONNX"]
 
 _FILE = "model.onnx"
-# The first with Gelu as one operator, which the runtime fuses with its bias.
+# The first opset with Gelu as one operator, which ONNX Runtime fuses with the bias.
 _OPSET = 20
 
 
@@ -41,6 +41,7 @@ class _Onnx:
     extra = "onnx"
     files = (_FILE,)
     packages = ("onnxruntime", "onnx", "onnxscript", "torch", "transformers")
+    has_int8 = False
 
     def require(self) -> None:
         import onnx  # noqa: F401
@@ -67,29 +68,10 @@ class _Onnx:
                 external_data=False,
             )
 
-    def quantize(self, fp32: Path, batches: Sequence[Batch], folder: Path) -> None:
-        """Smoothed by the calibration batches; weights i8 per channel; activations u8 by the range
-        that each has at run time."""
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
-        from simcse_kit.encoder.export.smoothing import smooth
-
-        smoothed = folder / "smoothed.onnx"
-        with _quiet():
-            smooth(fp32 / _FILE, smoothed, [tensors(batch) for batch in batches])
-            quantize_dynamic(
-                smoothed,
-                folder / _FILE,
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-                op_types_to_quantize=["MatMul", "Gemm"],
-            )
-        smoothed.unlink()
-
     def open(self, folder: Path, *, threads: int) -> Engine:
         import onnxruntime
 
-        del threads  # the callers' own: every call computes in the thread that makes it
+        del threads  # each call computes in the thread of its caller
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3

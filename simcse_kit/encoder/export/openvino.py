@@ -1,4 +1,4 @@
-"""OpenVINO: conversion from torch, int8 by NNCF, and running on the CPU."""
+"""OpenVINO: conversion from torch, int8 quantization with NNCF, and inference on the CPU."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _XML, _BIN = "model.xml", "model.bin"
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Hold back what the tools print and send, and keep the program's logging as it is.
+    """Suppress the tools' output and telemetry, and restore the program's logging afterwards.
 
-    TRAP: both tools report their use over the network without asking; inside of CI they do not.
-    TRAP: they set levels of the root logger and its handlers, and so those of everybody else.
+    TRAP: both tools send usage reports over the network unless the variable CI is set.
+    TRAP: both change the levels of the root logger and of its handlers.
     """
     root = logging.getLogger()
     level, handlers = root.level, {each: each.level for each in root.handlers}
@@ -54,6 +54,7 @@ class _OpenVINO:
     extra = "openvino"
     files = (_XML, _BIN)
     packages = ("openvino", "nncf", "torch", "transformers")
+    has_int8 = True
 
     def require(self) -> None:
         with _silent():
@@ -74,8 +75,8 @@ class _OpenVINO:
         ov.save_model(model, folder / _XML, compress_to_fp16=False)
 
     def quantize(self, fp32: Path, batches: Sequence[Batch], folder: Path) -> None:
-        """Static: activations u8 or i8 by their range, SmoothQuant (arXiv 2211.10438), weights i8
-        per channel."""
+        """Quantize statically: weights int8 per channel, activations by their ranges, with NNCF's
+        SmoothQuant (arXiv 2211.10438)."""
         import nncf
         import openvino as ov
 
@@ -92,18 +93,18 @@ class _OpenVINO:
     def open(self, folder: Path, *, threads: int) -> Engine:
         import openvino as ov
 
-        # One stream a thread: faster than one stream of many threads, which wait for each other.
+        # One stream per thread is faster than one stream whose threads wait for each other.
         settings: dict[str, Any] = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
-        # Else float32 graphs run in bfloat16 where the CPU has it.
+        # Without it, OpenVINO runs float32 graphs in bfloat16 on CPUs that support it.
         settings |= {"INFERENCE_PRECISION_HINT": "f32"}
         return _Engine(lambda: ov.Core().compile_model(folder / _XML, "CPU", settings))
 
 
 class _Engine:
-    """A compiled graph, compiled again in a forked process, where its threads do not exist.
+    """A compiled graph, compiled again in a forked process, which has none of its threads.
 
     Args:
-        compile: opens the graph.
+        compile: function that opens the graph.
     """
 
     def __init__(self, compile: Callable[[], Any]):
@@ -118,7 +119,7 @@ class _Engine:
         self._process = os.getpid()
 
     def keep(self) -> None:
-        """Never free what is open, not even when the program ends."""
+        """Keep the compiled graph alive until the process ends."""
         for part in (self._compiled, getattr(self._requests, "request", None)):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(part))
 
@@ -133,7 +134,7 @@ class _Engine:
         if request is None:
             request = self._requests.request = self._compiled.create_infer_request()
         request.infer(dict(zip(INPUTS, (input_ids, attention_mask), strict=True)))
-        # A copy: the next call writes to the same memory.
+        # Copy, because the next call writes to the same memory.
         result: NDArray[np.float32] = request.get_output_tensor(self._last).data.copy()
         return result
 
@@ -142,7 +143,7 @@ _engines: WeakSet[_Engine] = WeakSet()
 
 
 def _in_child() -> None:
-    # TRAP: to free what the parent has opened waits without end for threads that are not here.
+    # TRAP: freeing a graph compiled by the parent waits forever for threads that are not here.
     for engine in _engines:
         engine.keep()
 

@@ -1,4 +1,4 @@
-"""The module that is exported: tokens to vectors, padded, in stock operators."""
+"""The exported module: token ids to sentence vectors, padded, in standard operators."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["SentenceGraph", "example_batch", "stock_attention"]
 
 
 class SentenceGraph(nn.Module):
-    """Backbone, pooling, head and normalisation of an encoder, by the padded path.
+    """Backbone, pooling, head and normalization of an encoder, on padded batches.
 
     Args:
-        encoder: its parts are used, not copied.
+        encoder: the encoder, whose parts are shared, not copied.
     """
 
     def __init__(self, encoder: SentenceEncoder):
@@ -34,7 +34,7 @@ class SentenceGraph(nn.Module):
         self.normalize = encoder.normalize
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        """``(n, L)`` ids and mask to the outputs that :func:`.base.outputs` names."""
+        """Return the outputs named by :func:`.base.outputs` for ids and mask, ``(n, L)`` each."""
         layers = self.pooling in LAYER_POOLINGS
         output = self.backbone(
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=layers
@@ -47,7 +47,10 @@ class SentenceGraph(nn.Module):
 
 
 def example_batch(encoder: SentenceEncoder) -> tuple[Tensor, Tensor]:
-    """Three rows of different length to trace with: no size is 1, and some tokens are padding."""
+    """Return ids and mask of three rows of different lengths for tracing.
+
+    No dimension is 1, which tracing would take for a constant, and some tokens are padding.
+    """
     vocabulary = encoder.backbone.get_input_embeddings().num_embeddings
     ids = torch.arange(3 * 9).reshape(3, 9) % vocabulary
     mask = torch.ones_like(ids)
@@ -59,10 +62,10 @@ def example_batch(encoder: SentenceEncoder) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def stock_attention(encoder: SentenceEncoder) -> Iterator[None]:
-    """Inside, the backbone runs transformers' plain attention; afterwards its own again.
+    """Run the backbone with transformers' eager attention inside the block.
 
-    TRAP: of the graph that SDPA gives, OpenVINO makes NaN for a padded position that sees no token,
-    as sliding windows have, and ONNX Runtime cannot fuse its guards against that.
+    TRAP: in the SDPA graph, OpenVINO gives NaN for a padded position that attends to no token (in
+    sliding windows), and ONNX Runtime cannot fuse the guards against it.
     """
     backbone = encoder.backbone
     before = getattr(backbone.config, "_attn_implementation", None)

@@ -1,8 +1,13 @@
-"""Sentences that an export is verified on where the user gives none."""
+"""Sentences of many lengths, to verify an export and to calibrate int8 without user text."""
 
 from __future__ import annotations
 
-__all__ = ["SENTENCES"]
+import random
+from collections.abc import Iterable
+
+from simcse_kit.encoder.inputs import texts_one_by_one
+
+__all__ = ["SENTENCES", "random_sample"]
 
 _SINGLE = (
     "Yes.",
@@ -24,5 +29,19 @@ _SINGLE = (
     "report.",
 )
 
-# Longer ones are made of these: what goes wrong with length shows there.
+# The two longest texts show faults that depend on length.
 SENTENCES = (*_SINGLE, " ".join(_SINGLE[:9]), " ".join(_SINGLE))
+
+
+def random_sample(texts: Iterable[str], size: int) -> list[str]:
+    """Return at most ``size`` distinct sentences in random order, the same for the same texts."""
+    rng = random.Random(0)
+    kept: list[str] = []
+    for number, text in enumerate(texts_one_by_one(texts)):
+        if number < size:
+            kept.append(text)
+        elif (place := rng.randrange(number + 1)) < size:
+            kept[place] = text
+    kept = [text for text in dict.fromkeys(kept) if text.strip()]
+    rng.shuffle(kept)
+    return kept

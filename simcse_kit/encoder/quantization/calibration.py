@@ -54,8 +54,9 @@ def calibrated_blocks(encoder: SentenceEncoder, rows: Rows, *, first_only: bool)
         if made is None or not encoder.batching.packed:
             kind = encoder.backbone.config.model_type
             raise ConfigError(
-                f"precision 'int8' does not serve this encoder ({kind}); take 'fp32' or 'bf16', or "
-                "quantise it with: simcse export MODEL --format onnx --int8"
+                f"precision 'int8' is not supported for {kind}; use 'fp32' or 'bf16', or quantize "
+                "the model with: simcse export MODEL --format openvino --int8 --calibration FILE "
+                "--output DIR"
             )
         return made
 

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from simcse_kit.encoder.export.cpu import int8_instructions
+from simcse_kit.encoder.export.bundle import int8_instructions
 from simcse_kit.encoder.forked_processes import PREPARING
 from simcse_kit.encoder.packing.layers import Block, blocks_of
 from simcse_kit.encoder.quantization.bf16 import bf16_pays, lowered
