@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from simcse_kit.data.prepare.named_rows import Records
 from simcse_kit.data.prepare.output import check_output, writing
+from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.readers import read_texts
+from simcse_kit.data.records import Records
 from simcse_kit.errors import ConfigError, DataError
 
 ROWS = [
@@ -28,13 +29,13 @@ def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
     records = Records(tmp_path / name)
     assert records.columns == ("sent0", "sent1", "n")
     assert [record for _, record in records] == ROWS
-    kind, texts = read_texts(tmp_path / name, columns=["sent0", "sent1"])
+    kind, texts = read_texts(tmp_path / name, ReadOptions(columns=["sent0", "sent1"]))
     assert (kind, list(texts)) == ("pairs", [(r["sent0"], r["sent1"]) for r in ROWS])
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_table_takes_no_value_that_its_first_row_has_not(tmp_path: Path) -> None:
-    message = r"row 2 has 'id', which the first row has not .* write \.jsonl"
+    message = r"row 2 has 'id', which the first row lacks .* write \.jsonl"
 
     def write_two() -> None:
         with writing(tmp_path / "a.csv", ["text"]) as writer:
@@ -70,7 +71,8 @@ def test_parquet_keeps_its_values(tmp_path: Path) -> None:
     records = Records(tmp_path / "a.parquet", on_bytes=told.append)
     assert list(records) == [(1, rows[0])]
     assert sum(told) == (tmp_path / "a.parquet").stat().st_size
-    assert records.text_columns(["sent0", "negatives"]) == ("sent0", "negatives")
+    named = Records(records.path, ReadOptions(columns=["sent0", "negatives"]))
+    assert named.text_columns() == ("sent0", "negatives")
     assert records.texts(rows[0], ["sent0", "negatives"]) == ("a", "c", "d")
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match="not a readable parquet"):
@@ -91,7 +93,7 @@ def test_bad_files_are_named(
 ) -> None:
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises((DataError, ConfigError), match=message):
-        list(Records(tmp_path / "x.csv", **options))
+        list(Records(tmp_path / "x.csv", ReadOptions(**options)))
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
         ("a.txt", "holds one text a line"),
         ("no/a.csv", "there is no folder"),
         ("folder.csv", "is a folder"),
-        ("there.csv", "is there already; give another name, or --overwrite"),
+        ("there.csv", "already exists; give another name, or --overwrite"),
     ],
 )
 def test_outputs_that_cannot_be(tmp_path: Path, name: str, message: str) -> None:
