@@ -109,13 +109,7 @@ def is_negative(name: str, *, lists: bool) -> bool:
 def check_names(
     header: Sequence[str], *, file: str | Path, line: int | None, blank: bool = False
 ) -> None:
-    """Check that a header has no name twice.
-
-    Args:
-        header: Names of the columns.
-        file: The file, for messages.
-        line: Line of the header, for messages.
-        blank: Whether empty names may not repeat either.
+    """Check that no name, or no name except the empty one, occurs twice in a header.
 
     Raises:
         DataError: A name occurs twice.
@@ -265,11 +259,7 @@ def without_number_columns(
 ) -> Generator[tuple[str, ...], None, None]:
     """Pass rows on, and refuse the file at the end if a column has numbers in every row.
 
-    Args:
-        rows: Rows of one file, as tuples of texts.
-        names: Columns of the texts, for messages.
-        file: The file, for messages.
-        texts: Number of values in a row that are texts; None for all.
+    Only the first ``texts`` values of a row are checked, or all; ``names`` are their columns.
 
     Raises:
         DataError: There is such a column, and it has at least three rows.

@@ -86,10 +86,12 @@ class Corpus(Sequence[Example]):
             ConfigError: The cache cannot be written, or other users can write to it.
 
         Examples:
-            >>> folder = getfixture("tmp_path")
-            >>> _ = (folder / "a.txt").write_text("A cat sat.\\nIt rains.\\n", encoding="utf-8")
-            >>> corpus = Corpus.build(folder / "a.txt", cache_dir=folder)
-            >>> corpus.kind, len(corpus), corpus[1].texts
+            >>> from tempfile import TemporaryDirectory
+            >>> with TemporaryDirectory() as folder:
+            ...     path = Path(folder, "sentences.txt")
+            ...     _ = path.write_text("A cat sat.\\nIt rains.\\n", encoding="utf-8")
+            ...     corpus = Corpus.build(path, cache_dir=folder)
+            ...     corpus.kind, len(corpus), corpus[1].texts
             ('texts', 2, ('It rains.',))
         """
         files = find_files(paths)

@@ -9,7 +9,6 @@ from pathlib import Path
 from simcse_kit.data.bad_rows import Problem, RowGate
 from simcse_kit.data.files import Format
 from simcse_kit.data.lines import OnBytes, scan
-from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.errors import DataError
 
 __all__ = ["delimited_rows", "ragged_row"]
@@ -19,33 +18,15 @@ _Fields = tuple[int, list[str]]
 
 
 def delimited_rows(
-    path: str | Path,
-    format: Format,
-    options: ReadOptions,
-    gate: RowGate,
-    on_bytes: OnBytes | None = None,
+    path: str | Path, format: Format, gate: RowGate, limit: int, on_bytes: OnBytes | None = None
 ) -> Iterator[_Fields]:
     """Read the rows of a text file, header included, with each field stripped of whitespace.
 
     A .txt row is one field. A .tsv row is split at every tab; quote characters are text. A .csv row
     follows RFC 4180: a quoted field may hold commas, doubled quotes and line ends. Blank lines at
     the end of the file are ignored; anywhere else they are bad rows. The number of fields in a row
-    is not checked here.
-
-    Args:
-        path: The file.
-        format: ``txt``, ``csv`` or ``tsv``.
-        options: Options of reading; the line limit is also that of a .csv row.
-        gate: Handling of bad rows.
-        on_bytes: Callback, called with the number of bytes after each read from the file.
-
-    Yields:
-        The number of the line where the row begins, and its fields.
-
-    Raises:
-        DataError: The file cannot be read or is empty, or a row is bad.
+    is not checked here. ``limit`` is the longest line, and the longest .csv row, in bytes.
     """
-    limit = options.max_line_bytes
     lines = scan(path, max_line_bytes=limit, on_bytes=on_bytes, returns=format == "csv")
     if format == "csv":
         return _csv_rows(lines, gate, limit)

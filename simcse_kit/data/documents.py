@@ -23,12 +23,6 @@ def read_documents(
     bad line ends a document, since the lines around it are not neighbours. A document of one
     sentence gives no row and is counted among the skipped rows.
 
-    Args:
-        path: A .txt file, compressed or not.
-        options: Options of reading; ``options.documents`` is the number of following sentences.
-        gate: Handling of bad lines.
-        on_bytes: Callback, called with the number of bytes after each read from the file.
-
     Yields:
         Two to ``options.documents + 1`` sentences.
 
@@ -38,9 +32,8 @@ def read_documents(
     """
     window: deque[str] = deque()
     number = found = length = 0
-    for number, text, problem in scan(
-        path, max_line_bytes=options.max_line_bytes, on_bytes=on_bytes
-    ):
+    limit = options.max_line_bytes
+    for number, text, problem in scan(path, max_line_bytes=limit, on_bytes=on_bytes):
         sentence = "" if problem is not None else text.strip()
         if problem is not None:
             gate.reject(number, problem)

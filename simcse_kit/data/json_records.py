@@ -31,23 +31,11 @@ _Records = Iterator[tuple[int, dict[str, Any]]]
 
 
 def json_lines(
-    path: str | Path, gate: RowGate, *, max_line_bytes: int, on_bytes: OnBytes | None = None
+    path: str | Path, gate: RowGate, limit: int, on_bytes: OnBytes | None = None
 ) -> _Records:
-    """Read the objects of a .jsonl file with their line numbers.
-
-    Args:
-        path: The file.
-        gate: Handling of bad rows and blank lines.
-        max_line_bytes: Longest line accepted.
-        on_bytes: Callback, called with the number of bytes after each read from the file.
-
-    Raises:
-        DataError: The file cannot be read or is empty, or a row is bad.
-    """
+    """Read the objects of a .jsonl file, whose lines are at most ``limit`` bytes long."""
     number = 0
-    for number, text, problem in scan(
-        path, max_line_bytes=max_line_bytes, on_bytes=on_bytes, returns=True
-    ):
+    for number, text, problem in scan(path, max_line_bytes=limit, on_bytes=on_bytes, returns=True):
         if problem is None and not text.strip():
             gate.blank(number)
             continue
@@ -61,24 +49,15 @@ def json_lines(
 
 
 def json_array(
-    path: str | Path, gate: RowGate, *, max_text_bytes: int, on_bytes: OnBytes | None = None
+    path: str | Path, gate: RowGate, limit: int, on_bytes: OnBytes | None = None
 ) -> _Records:
-    """Read the objects of a .json file with the line numbers where they begin.
+    """Read the objects of a .json file, whose texts are at most ``limit`` bytes long.
 
     A string in the array stands for ``{"text": string}``.
-
-    Args:
-        path: The file.
-        gate: Handling of bad rows.
-        max_text_bytes: Longest text accepted.
-        on_bytes: Callback, called with the number of bytes after each read from the file.
-
-    Raises:
-        DataError: The file cannot be read, is too large or holds no array, or a row is bad.
     """
-    for line, value, source in _Array(_whole(path, on_bytes), path):
+    for line, value, source in _items(_whole(path, on_bytes), path):
         record = {"text": value} if isinstance(value, str) else value
-        problem = _check_object(record, source) or check_texts(record.values(), max_text_bytes)
+        problem = _check_object(record, source) or check_texts(record.values(), limit)
         if problem is None:
             yield line, record
         else:
@@ -188,78 +167,51 @@ def _json_name(value: Any) -> str:
     return _JSON_NAMES.get(type(value), "a number")
 
 
-class _Array:
-    """Items of a JSON array, decoded one by one, each with its line and its JSON.
+def _items(text: str, path: str | Path) -> Iterator[tuple[int, Any, str]]:
+    """Decode the items of a JSON array one by one, each with its line and its JSON."""
 
-    Args:
-        text: The whole file.
-        path: The file, for messages.
-    """
+    def error(message: str, place: int) -> DataError:
+        return DataError(message, file=path, line=text.count("\n", 0, place) + 1)
 
-    def __init__(self, text: str, path: str | Path):
-        self._text = text
-        self._path = path
-        self._at = 0
-        self._line = 1
-
-    def __iter__(self) -> Iterator[tuple[int, Any, str]]:
-        self._skip_space()
-        if self._at == len(self._text):
-            raise DataError("the file is empty", file=self._path)
-        if self._next() != "[":
-            raise self._no_array()
-        self._at += 1
-        self._skip_space()
-        if self._next() == "]":
-            raise DataError("the file is empty: its array has no item", file=self._path)
-        while True:
-            start = self._at
-            value = self._decoded()
-            yield self._line, value, self._text[start : self._at]
-            self._line += self._text.count("\n", start, self._at)
-            self._skip_space()
-            mark = self._next()
-            self._at += 1
-            self._skip_space()
-            if mark == "]":
-                break
-            if mark != ",":
-                raise self._error("invalid JSON: expected a comma or the end of the array")
-        if self._at < len(self._text):
-            raise self._error("text after the end of the JSON array; remove it")
-
-    def _decoded(self) -> Any:
+    def decode(start: int) -> tuple[Any, int]:
         try:
-            value, self._at = _DECODER.raw_decode(self._text, self._at)
-        except (ValueError, RecursionError) as error:
-            place = getattr(error, "pos", self._at)
-            self._line += self._text.count("\n", self._at, place)
-            raise self._error(_decoding_problem(error).message) from None
-        return value
+            return _DECODER.raw_decode(text, start)
+        except (ValueError, RecursionError) as problem:
+            place = getattr(problem, "pos", start)
+            raise error(_decoding_problem(problem).message, place) from None
 
-    def _no_array(self) -> DataError:
-        value = self._decoded()
-        self._skip_space()
-        if isinstance(value, dict) and self._next() == "{":
-            return self._error(
-                "one object a line and not one JSON array; rename the file to .jsonl"
-            )
-        return DataError(
-            f"holds one JSON value and not an array of objects or strings; {_AS_LINES}",
-            file=self._path,
+    start = _after_space(text, 0)
+    if start == len(text):
+        raise DataError("the file is empty", file=path)
+    if text[start] != "[":
+        value, end = decode(start)
+        end = _after_space(text, end)
+        if isinstance(value, dict) and text.startswith("{", end):
+            raise error("one object a line and not one JSON array; rename the file to .jsonl", end)
+        raise DataError(
+            f"holds one JSON value and not an array of objects or strings; {_AS_LINES}", file=path
         )
+    line, counted, mark = 1, 0, ","
+    start = _after_space(text, start + 1)
+    if text.startswith("]", start):
+        raise DataError("the file is empty: its array has no item", file=path)
+    while mark == ",":
+        value, end = decode(start)
+        line, counted = line + text.count("\n", counted, start), start
+        yield line, value, text[start:end]
+        end = _after_space(text, end)
+        mark = text[end : end + 1]
+        start = _after_space(text, end + 1)
+    if mark != "]":
+        raise error("invalid JSON: expected a comma or the end of the array", start)
+    if start < len(text):
+        raise error("text after the end of the JSON array; remove it", start)
 
-    def _skip_space(self) -> None:
-        match = _SPACE.match(self._text, self._at)
-        assert match is not None
-        self._line += self._text.count("\n", self._at, match.end())
-        self._at = match.end()
 
-    def _next(self) -> str:
-        return self._text[self._at : self._at + 1]
-
-    def _error(self, message: str) -> DataError:
-        return DataError(message, file=self._path, line=self._line)
+def _after_space(text: str, start: int) -> int:
+    match = _SPACE.match(text, start)
+    assert match is not None
+    return match.end()
 
 
 def _whole(path: str | Path, on_bytes: OnBytes | None) -> str:

@@ -55,14 +55,7 @@ class TableLayout:
         line: int | None,
         format: Format,
     ) -> TableLayout:
-        """Find the layout of a .csv or .tsv file.
-
-        Args:
-            header: Names of the columns, or their positions.
-            options: Options of reading.
-            file: The file, for messages.
-            line: Line of the header or, without a header, of the first row.
-            format: ``csv`` or ``tsv``.
+        """Find the layout of a .csv or .tsv file from its names or positions of columns.
 
         Raises:
             DataError: A column is missing or the header is not recognised.

@@ -157,9 +157,11 @@ def read_lines(
         DataError: The file cannot be read or is empty, or a line is bad.
 
     Examples:
-        >>> path = getfixture("tmp_path") / "sentences.txt"
-        >>> _ = path.write_text("A cat sat.\\nIt rains.\\n", encoding="utf-8")
-        >>> list(read_lines(path))
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "sentences.txt")
+        ...     _ = path.write_text("A cat sat.\\nIt rains.\\n", encoding="utf-8")
+        ...     list(read_lines(path))
         ['A cat sat.', 'It rains.']
     """
     gate = RowGate(shown(path), on_bad_row, report)
@@ -221,13 +223,7 @@ def open_bytes(
 
 
 def unreadable(path: str | Path, error: Exception, where: str = "") -> DataError:
-    """Make the error of a file that cannot be read to its end.
-
-    Args:
-        path: The file.
-        error: One of :data:`~simcse_kit.data.compression.DAMAGED`, or an OSError.
-        where: Place of the damage in compressed data.
-    """
+    """Make the error of a file that cannot be read to its end, because of one of ``DAMAGED``."""
     kind = NAMES.get(Path(path).suffix.lower())
     damage = isinstance(error, DAMAGED) or (isinstance(error, OSError) and is_damage(error))
     if kind is not None and damage:
@@ -241,11 +237,7 @@ def unreadable(path: str | Path, error: Exception, where: str = "") -> DataError
 
 
 def check_signature(first: bytes, path: str | Path) -> None:
-    """Refuse UTF-16, UTF-32 and compressed data whose file name does not say so.
-
-    Args:
-        first: First bytes or first line of the file.
-        path: The file.
+    """Refuse UTF-16, UTF-32, and compressed data under another name, by the first bytes.
 
     Raises:
         DataError: The first bytes show such data.

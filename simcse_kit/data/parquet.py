@@ -41,22 +41,14 @@ def parquet_schema(path: str | Path) -> Any:
 def parquet_records(
     path: str | Path,
     gate: RowGate,
-    *,
+    limit: int,
     keys: Sequence[str] | None = None,
-    max_text_bytes: int,
     on_bytes: OnBytes | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read the rows of a .parquet file as dicts, numbered from 1.
+    """Read the rows of a .parquet file, numbered from 1.
 
-    Args:
-        path: The file.
-        gate: Handling of bad rows.
-        keys: Text columns to read; None reads all columns, and checks only that texts are UTF-8.
-        max_text_bytes: Longest text accepted in the columns ``keys``.
-        on_bytes: Callback, called with the share of the file's bytes after each batch of rows.
-
-    Raises:
-        DataError: The file is damaged, or a row is bad.
+    The text columns ``keys`` are read, with texts of at most ``limit`` bytes. Without ``keys`` all
+    columns are read, and only UTF-8 is checked.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -79,7 +71,7 @@ def parquet_records(
                     number += 1
                     problem = _not_utf8(row)
                     if problem is None and keys is not None:
-                        problem = check_texts(row, max_text_bytes)
+                        problem = check_texts(row, limit)
                     if problem is None:
                         yield number, dict(zip(names, row, strict=True))
                     else:
@@ -91,16 +83,10 @@ def parquet_records(
 
 
 def check_text_types(schema: Any, columns: Iterable[tuple[str, bool]], path: str | Path) -> None:
-    """Check the types of text columns.
-
-    Args:
-        schema: The pyarrow schema.
-        columns: Names of the columns, each with whether lists of texts are allowed. Columns that
-            the schema lacks are ignored.
-        path: The file, for messages.
+    """Check that columns hold text, or lists of text where their flag in ``columns`` allows it.
 
     Raises:
-        DataError: A column has another type than text.
+        DataError: A column has another type; missing columns are ignored.
     """
     from pyarrow import types
 

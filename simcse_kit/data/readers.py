@@ -100,13 +100,15 @@ def read_texts(
         DataError: The file cannot be read or is empty, a column is missing, or a row is bad.
 
     Examples:
-        >>> path = getfixture("tmp_path") / "pairs.csv"
-        >>> _ = path.write_text("sent0,sent1\\nA cat sat.,A cat sits.\\n", encoding="utf-8")
-        >>> kind, rows = read_texts(path)
-        >>> kind, list(rows)
-        ('pairs', [('A cat sat.', 'A cat sits.')])
-        >>> read_texts(path, ReadOptions(columns=["sent0"]))[0]
-        'texts'
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "pairs.csv")
+        ...     _ = path.write_text("sent0,sent1\\nA cat sat.,A cat sits.\\n", encoding="utf-8")
+        ...     kind, rows = read_texts(path)
+        ...     print(kind, list(rows))
+        ...     print(file_kind(path, ReadOptions(columns=["sent0"])))
+        pairs [('A cat sat.', 'A cat sits.')]
+        texts
     """
     format = options.format or format_of(path)
     check_file(path)

@@ -51,9 +51,11 @@ def read_records(
         DataError: The file cannot be read or is empty, or a row is bad.
 
     Examples:
-        >>> path = getfixture("tmp_path") / "pairs.tsv"
-        >>> _ = path.write_text("4.5\\tA cat sat.\\tA cat sits.\\n", encoding="utf-8")
-        >>> list(read_records(path))
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "pairs.tsv")
+        ...     _ = path.write_text("4.5\\tA cat sat.\\tA cat sits.\\n", encoding="utf-8")
+        ...     list(read_records(path))
         [(1, ['4.5', 'A cat sat.', 'A cat sits.'])]
     """
     format = options.format or format_of(path)
@@ -61,12 +63,12 @@ def read_records(
     gate = RowGate(shown(path), options.on_bad_row, report, skip_blank=skip_blank)
     limit = options.max_line_bytes
     if format == "jsonl":
-        return json_lines(path, gate, max_line_bytes=limit, on_bytes=on_bytes)
+        return json_lines(path, gate, limit, on_bytes)
     if format == "json":
-        return json_array(path, gate, max_text_bytes=limit, on_bytes=on_bytes)
+        return json_array(path, gate, limit, on_bytes)
     if format == "parquet":
-        return parquet_records(path, gate, keys=keys, max_text_bytes=limit, on_bytes=on_bytes)
-    return delimited_rows(path, format, options, gate, on_bytes)
+        return parquet_records(path, gate, limit, keys, on_bytes)
+    return delimited_rows(path, format, gate, limit, on_bytes)
 
 
 class Records:
@@ -88,13 +90,13 @@ class Records:
         DataError: The file cannot be read or is empty, or every row is bad.
 
     Examples:
-        >>> path = getfixture("tmp_path") / "pairs.csv"
-        >>> _ = path.write_text("id,question\\n1,Where is it?\\n", encoding="utf-8")
-        >>> records = Records(path)
-        >>> records.columns
-        ('id', 'question')
-        >>> list(records)
-        [(2, {'id': '1', 'question': 'Where is it?'})]
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "pairs.csv")
+        ...     _ = path.write_text("id,question\\n1,Where is it?\\n", encoding="utf-8")
+        ...     records = Records(path)
+        ...     print(records.columns, list(records))
+        ('id', 'question') [(2, {'id': '1', 'question': 'Where is it?'})]
     """
 
     def __init__(
@@ -157,15 +159,10 @@ class Records:
 
     def fields(self, keys: Sequence[str] | None = None) -> Iterator[tuple[int, Any]]:
         """The rows below the header as :func:`read_records` gives them, of any width."""
-        if self.format == "parquet":
-            return read_records(
-                self.path,
-                self.options,
-                report=self.gate.report,
-                keys=keys,
-                on_bytes=self._on_bytes,
-            )
-        return self._rows
+        if self.format != "parquet":
+            return self._rows
+        report, on_bytes = self.gate.report, self._on_bytes
+        return read_records(self.path, self.options, report=report, keys=keys, on_bytes=on_bytes)
 
     def __iter__(self) -> Iterator[tuple[int, Record]]:
         if self.format == "txt":
@@ -184,16 +181,10 @@ class Records:
                 self.gate.reject(line, ragged_row(width, len(fields), self.format))
 
     def column(self, wanted: str | None, known: Sequence[str], *, what: str, flag: str) -> str:
-        """Find a column: ``wanted``, or else the first of the ``known`` names that is present.
-
-        Args:
-            wanted: Name given by the user.
-            known: Usual names in lower case.
-            what: Content of the column, for messages.
-            flag: Flag that names the column, for messages.
+        """Find the column ``wanted`` by the user, or the first of the ``known`` names.
 
         Raises:
-            DataError: There is no such column.
+            DataError: There is no such column; ``what`` it holds and its ``flag`` are named.
         """
         columns = shorten(",".join(self.columns), 300)
         if wanted is not None:

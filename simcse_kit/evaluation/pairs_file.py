@@ -16,7 +16,7 @@ from simcse_kit.data.read_options import DEFAULTS, ReadOptions
 from simcse_kit.data.records import read_records
 from simcse_kit.errors import DataError
 from simcse_kit.evaluation.pair_set import PairSet, observed_scale
-from simcse_kit.evaluation.tasks.files import parse_score, tidy
+from simcse_kit.evaluation.tasks.files import PairCollector
 
 __all__ = ["load_pairs_file"]
 
@@ -55,16 +55,18 @@ def load_pairs_file(
             exist, or there are fewer than 3 pairs.
 
     Examples:
-        >>> path = getfixture("tmp_path") / "dev.tsv"
-        >>> _ = path.write_text("5\\tA cat.\\tA cat.\\n1\\tA cat.\\tA dog.\\n0\\tA cat.\\tRain.\\n")
-        >>> pairs = load_pairs_file(path)
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "dev.tsv")
+        ...     _ = path.write_text("5\\tA cat\\tA cat\\n1\\tA cat\\tA dog\\n0\\tA cat\\tRain\\n")
+        ...     pairs = load_pairs_file(path)
         >>> pairs.sentences2, pairs.gold.tolist(), pairs.scale
-        (['A cat.', 'A dog.', 'Rain.'], [5.0, 1.0, 0.0], (0.0, 5.0))
+        (['A cat', 'A dog', 'Rain'], [5.0, 1.0, 0.0], (0.0, 5.0))
     """
     path = check_file(path)
     rows: Iterator[tuple[int, Sequence[str]]]
     if _is_benchmark(path):
-        pairs = _Pairs(path, dict(zip(COLUMNS, (4, 5, 6), strict=True)), least=7, exact=False)
+        pairs = _File(path, dict(zip(COLUMNS, (4, 5, 6), strict=True)), least=7, exact=False)
         rows = read_records(path, ReadOptions(format="tsv"))
     else:
         pairs, rows = _open(path)
@@ -82,19 +84,19 @@ def load_pairs_file(
 
 
 @dataclass
-class _Pairs:
-    """Columns of one file, and the pairs collected so far."""
+class _File:
+    """Columns of one file, and its rows so far."""
 
     path: Path
     columns: dict[str, int]
     least: int
     exact: bool = True
-    first: list[str] = field(default_factory=list)
-    second: list[str] = field(default_factory=list)
-    gold: list[float] = field(default_factory=list)
     ungraded: int = 0
     other_split: int = 0
     splits: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.pairs = PairCollector(self.path, "fill it or drop the row")
 
     def add(self, line: int, fields: Sequence[str], split: str | None) -> None:
         if len(fields) < self.least or (self.exact and len(fields) > self.least):
@@ -109,47 +111,38 @@ class _Pairs:
             if split is not None and here != split:
                 self.other_split += 1
                 return
-        score = fields[self.columns["score"]]
-        first, second = (tidy(fields[self.columns[name]]) for name in COLUMNS[1:])
-        if not first or not second:
-            which = "sentence1" if not first else "sentence2"
-            raise DataError(f"{which} is blank; fill it or drop the row", file=self.path, line=line)
-        if not score:
-            self.ungraded += 1
-            return
-        self.gold.append(parse_score(score, None, self.path, line))
-        self.first.append(first)
-        self.second.append(second)
+        score, first, second = (fields[self.columns[name]] for name in COLUMNS)
+        self.ungraded += not self.pairs.add(line, score, first, second)
 
     def done(self, split: str | None) -> PairSet:
+        count = len(self.pairs.gold)
         if self.ungraded:
             logger.warning("%s: skipped %d pairs without a score", self.path, self.ungraded)
         if split is not None:
             logger.info(
                 "%s: using the %d rows of split %r, leaving %d of other splits",
                 self.path,
-                len(self.gold),
+                count,
                 split,
                 self.other_split,
             )
             if split not in self.splits:
                 known = ", ".join(sorted(map(repr, self.splits))) or "none"
                 raise DataError(f"no row has split {split!r}; splits: {known}", file=self.path)
-        if len(self.gold) < 3:
+        if count < 3:
             of_split = "" if split is None else f" of split {split!r}"
             raise DataError(
-                f"{len(self.gold)} graded pairs{of_split}; a rank correlation needs at least 3",
+                f"{count} graded pairs{of_split}; a rank correlation needs at least 3",
                 file=self.path,
             )
-        gold = np.array(self.gold, dtype=np.float64)
-        scale = observed_scale(gold)
-        logger.info("%s: %d graded pairs, on a scale of %g to %g", self.path, len(gold), *scale)
+        scale = observed_scale(np.array(self.pairs.gold))
+        logger.info("%s: %d graded pairs, on a scale of %g to %g", self.path, count, *scale)
         packed = self.path.suffix.lower() in COMPRESSED
         name = Path(self.path.stem).stem if packed else self.path.stem
-        return PairSet(name, self.first, self.second, gold, scale)
+        return self.pairs.done(name, scale)
 
 
-def _open(path: Path) -> tuple[_Pairs, Iterator[tuple[int, Sequence[str]]]]:
+def _open(path: Path) -> tuple[_File, Iterator[tuple[int, Sequence[str]]]]:
     """Find the columns by the first row, which is a header or a pair."""
     format = format_of(path)
     if format not in ("txt", "csv", "tsv"):
@@ -168,7 +161,7 @@ def _open(path: Path) -> tuple[_Pairs, Iterator[tuple[int, Sequence[str]]]]:
                 line=line,
             )
         wanted = {name: names.index(name) for name in (*COLUMNS, "split") if name in names}
-        return _Pairs(path, wanted, least=len(names)), rows
+        return _File(path, wanted, least=len(names)), rows
     if len(head) != 3:
         raise DataError(
             f"{len(head)} fields {'' if len(head) < 2 else 'and no header '}in the first row; "
@@ -183,7 +176,7 @@ def _open(path: Path) -> tuple[_Pairs, Iterator[tuple[int, Sequence[str]]]]:
             file=path,
             line=line,
         )
-    pairs = _Pairs(path, {name: index for index, name in enumerate(COLUMNS)}, least=3)
+    pairs = _File(path, {name: index for index, name in enumerate(COLUMNS)}, least=3)
     return pairs, chain([(line, head)], rows)
 
 

@@ -54,9 +54,11 @@ def dedupe(
         ConfigError: An argument is not allowed.
 
     Examples:
-        >>> folder = getfixture("tmp_path")
-        >>> _ = (folder / "in.txt").write_text("A cat sat.\\na cat sat\\nIt rains.\\n")
-        >>> summary = dedupe(folder / "in.txt", folder / "out.txt")
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "in.txt")
+        ...     _ = path.write_text("A cat sat.\\na cat sat\\nIt rains.\\n", encoding="utf-8")
+        ...     summary = dedupe(path, Path(folder, "out.txt"))
         >>> summary.rows, summary.left_out
         (2, {'duplicates up to case, punctuation and spacing': 1})
     """

@@ -134,17 +134,21 @@ def mine(
         ModelError: The encoder gives vectors of a wrong shape, or that are not finite.
 
     Examples:
-        >>> import numpy as np
-        >>> class Lengths:
+        >>> from tempfile import TemporaryDirectory
+        >>> class Angles:
+        ...     degrees = {"A cat": 0, "Cats.": 10, "A dog": 60, "Dogs.": 75}
         ...     def encode(self, sentences, *, normalize, progress):
-        ...         angles = np.array([len(sentence) for sentence in sentences]) / 20
+        ...         angles = np.radians([self.degrees[sentence] for sentence in sentences])
         ...         return np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        >>> target = getfixture("tmp_path") / "triplets.tsv"
-        >>> anchors = Anchors(["A cat", "A dog barks"], ["Cats.", "Dogs bark."])
-        >>> mine(Lengths(), anchors, target, Mining()).rows
-        2
-        >>> print(target.read_text().splitlines()[1].replace("\\t", " | "))
-        A cat | Cats. | Dogs bark.
+        >>> anchors = Anchors(["A cat", "A dog"], ["Cats.", "Dogs."])
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "triplets.csv")
+        ...     summary = mine(Angles(), anchors, path, Mining())
+        ...     print(path.read_text())
+        sent0,sent1,hard_neg
+        A cat,Cats.,Dogs.
+        A dog,Dogs.,Cats.
+        <BLANKLINE>
     """
     target = check_output(output, overwrite=overwrite, columns=3)
     if mining.search == "faiss":

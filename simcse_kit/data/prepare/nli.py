@@ -132,12 +132,13 @@ def nli_triplets(
         ConfigError: An argument is not allowed.
 
     Examples:
-        >>> folder = getfixture("tmp_path")
+        >>> from tempfile import TemporaryDirectory
         >>> rows = ["premise,hypothesis,label", "A cat sat.,A cat,0", "A cat sat.,A dog,2"]
-        >>> _ = (folder / "nli.csv").write_text("\\n".join(rows))
-        >>> nli_triplets([folder / "nli.csv"], folder / "out.csv").rows
-        1
-        >>> (folder / "out.csv").read_text().splitlines()[1]
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "nli.csv")
+        ...     _ = path.write_text("\\n".join(rows))
+        ...     summary = nli_triplets([path], Path(folder, "out.csv"))
+        ...     Path(folder, "out.csv").read_text().splitlines()[1]
         'A cat sat.,A cat,A dog'
     """
     target = check_output(output, overwrite=overwrite, columns=3)

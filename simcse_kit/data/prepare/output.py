@@ -170,10 +170,12 @@ def writing(path: Path, columns: Sequence[str], *, header: bool = True) -> Itera
         ConfigError: The file cannot be written.
 
     Examples:
-        >>> path = getfixture("tmp_path") / "out.csv"
-        >>> with writing(path, ["sent0", "sent1"]) as writer:
-        ...     writer.write({"sent0": "A cat sat.", "sent1": "A cat, sitting."})
-        >>> path.read_text()
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "out.csv")
+        ...     with writing(path, ["sent0", "sent1"]) as writer:
+        ...         writer.write({"sent0": "A cat sat.", "sent1": "A cat, sitting."})
+        ...     path.read_text()
         'sent0,sent1\\nA cat sat.,"A cat, sitting."\\n'
     """
     with replacement(path) as temporary, temporary.open("wb") as raw:

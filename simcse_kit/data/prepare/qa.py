@@ -52,9 +52,11 @@ def qa_pairs(
         ConfigError: An argument is not allowed.
 
     Examples:
-        >>> folder = getfixture("tmp_path")
-        >>> _ = (folder / "in.tsv").write_text("q\\ta\\nWho?\\tMe.\\nWhen?\\t\\n")
-        >>> summary = qa_pairs(folder / "in.tsv", folder / "out.csv")
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "in.tsv")
+        ...     _ = path.write_text("question\\tanswer\\nWho?\\tMe.\\nWhen?\\t\\n")
+        ...     summary = qa_pairs(path, Path(folder, "out.csv"))
         >>> summary.rows, summary.left_out
         (1, {'rows without an answer': 1})
     """

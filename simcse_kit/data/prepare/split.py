@@ -193,11 +193,12 @@ def split(
         ConfigError: An argument is not allowed.
 
     Examples:
-        >>> folder = getfixture("tmp_path")
-        >>> _ = (folder / "a.txt").write_text("".join(f"sentence {n}\\n" for n in range(100)))
-        >>> split(folder / "a.txt", folder / "parts", dev_test="10,20").rows
-        100
-        >>> len((folder / "parts" / "test.txt").read_text().splitlines())
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "in.txt")
+        ...     _ = path.write_text("".join(f"sentence {n}\\n" for n in range(100)))
+        ...     summary = split(path, Path(folder, "parts"), dev_test="10,20")
+        ...     len(Path(folder, "parts", "test.txt").read_text().splitlines())
         20
     """
     if by not in ("anchor", "texts"):

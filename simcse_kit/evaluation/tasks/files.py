@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.records import Records
 from simcse_kit.errors import DataError
+from simcse_kit.evaluation.pair_set import PairSet
 
-__all__ = ["OPTIONS", "locate", "parse_score", "read_columns", "read_lines", "tidy"]
+__all__ = [
+    "OPTIONS",
+    "PairCollector",
+    "locate",
+    "parse_score",
+    "read_columns",
+    "read_lines",
+    "tidy",
+]
 
 OPTIONS = ReadOptions(skip_blank=True, max_line_bytes=100_000_000)
 """Options of task files, whose documents may be longer than a line of training text."""
@@ -96,6 +108,50 @@ def read_columns(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dic
                     line=line,
                 )
         yield line, texts
+
+
+@dataclass
+class PairCollector:
+    """Graded pairs of one file, as collected so far.
+
+    Args:
+        file: The file.
+        remedy: Advice about a blank sentence.
+    """
+
+    file: Path
+    remedy: str
+    first: list[str] = field(default_factory=list)
+    second: list[str] = field(default_factory=list)
+    gold: list[float] = field(default_factory=list)
+
+    def add(
+        self,
+        line: int,
+        score: str,
+        first: str,
+        second: str,
+        scale: tuple[float, float] | None = None,
+    ) -> bool:
+        """Add a pair, and tell whether it has a score; a pair without one is not added.
+
+        Raises:
+            DataError: A sentence is blank, or the score is bad or lies outside ``scale``.
+        """
+        first, second, score = tidy(first), tidy(second), score.strip()
+        if not first or not second:
+            which = "sentence1" if not first else "sentence2"
+            raise DataError(f"{which} is blank; {self.remedy}", file=self.file, line=line)
+        if score:
+            self.gold.append(parse_score(score, scale, self.file, line))
+            self.first.append(first)
+            self.second.append(second)
+        return bool(score)
+
+    def done(self, name: str, scale: tuple[float, float]) -> PairSet:
+        """Give the pairs as a set."""
+        gold = np.array(self.gold, dtype=np.float64)
+        return PairSet(name, self.first, self.second, gold, scale)
 
 
 def tidy(sentence: str) -> str:
