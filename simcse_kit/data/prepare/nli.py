@@ -35,17 +35,19 @@ _NO_LABEL = frozenset({"-", "-1", ""})
 
 @dataclass(frozen=True, slots=True)
 class NliColumns:
-    """Columns of NLI files, by name or, in files without header, by position.
+    """Columns of NLI files, by name or, in files without header, by position, and their labels.
 
     Args:
         premise: Column of the premise; None recognises it.
         hypothesis: Column of the hypothesis; None recognises it.
         label: Column of the label; None recognises it.
+        spellings: Spellings of the labels, see :func:`parse_labels`.
     """
 
     premise: str | None = None
     hypothesis: str | None = None
     label: str | None = None
+    spellings: str | None = None
 
     def find(self, records: Records) -> tuple[str, str, str]:
         """Find the three columns in a file.
@@ -58,6 +60,10 @@ class NliColumns:
             records.column(self.hypothesis, _HYPOTHESIS, what="hypothesis", flag="--hypothesis"),
             records.column(self.label, _LABEL, what="label", flag="--label"),
         )
+
+
+ANY_COLUMNS = NliColumns()
+"""Columns and labels that are recognised."""
 
 
 @dataclass(slots=True)
@@ -103,8 +109,7 @@ def nli_triplets(
     output: str | Path,
     options: ReadOptions = DEFAULTS,
     *,
-    columns: NliColumns | None = None,
-    labels: str | None = None,
+    columns: NliColumns = ANY_COLUMNS,
     one_per_premise: bool = False,
     seed: int = 0,
     overwrite: bool = False,
@@ -120,8 +125,7 @@ def nli_triplets(
         files: .csv, .tsv, .jsonl, .json or .parquet files, such as those of SNLI and MNLI.
         output: The file to write, with the columns sent0, sent1, hard_neg.
         options: Options of reading; SNLI's .txt files need ``format="tsv"``.
-        columns: Columns of premise, hypothesis and label; recognised by default.
-        labels: Spellings of the labels, see :func:`parse_labels`.
+        columns: Columns and spellings of the labels; recognised by default.
         one_per_premise: Whether one entailment of each premise is drawn; otherwise all are used.
         seed: Seed of the draws.
         overwrite: Whether an existing ``output`` may be replaced.
@@ -142,10 +146,9 @@ def nli_triplets(
         'A cat sat.,A cat,A dog'
     """
     target = check_output(output, overwrite=overwrite, columns=3)
-    spellings = parse_labels(labels)
+    spellings = parse_labels(columns.spellings)
     summary, report = Summary(str(target)), ReadReport()
-    columns = NliColumns() if columns is None else columns
-    named = [name for name in astuple(columns) if name is not None]
+    named = [name for name in astuple(columns)[:3] if name is not None]
     options = replace(options, header=options.header and not are_positions(named))
     premises: dict[str, _Hypotheses] = {}
     with reading_progress(files) as on_bytes:

@@ -62,8 +62,9 @@ def test_snli_as_it_comes(tmp_path: Path) -> None:
             "own.csv",
             "a,b,judgment\np,e,Yes\np,c,No\np,x,perhaps\n",
             {
-                "columns": NliColumns("a", "b", "judgment"),
-                "labels": "entailment=yes,contradiction=no,neutral=perhaps",
+                "columns": NliColumns(
+                    "a", "b", "judgment", "entailment=yes,contradiction=no,neutral=perhaps"
+                )
             },
         ),
         ("bare.csv", "e,p,e\ne,p,e\nc,p,c\n", {"columns": NliColumns("1", "2", "0")}),
@@ -142,9 +143,21 @@ HEAD = "premise,hypothesis,label\n"
             {"columns": NliColumns("premises")},
             "no column 'premises' .did you mean 'premise'",
         ),
-        (HEAD, {"labels": "entails=1"}, "'entails=1' must have the form CLASS=SPELLING"),
-        (HEAD, {"labels": "entailment=1"}, "does not say how contradiction is spelled"),
-        (HEAD, {"labels": "entailment=1,contradiction=1"}, "'1' stands for two classes"),
+        (
+            HEAD,
+            {"columns": NliColumns(spellings="entails=1")},
+            "'entails=1' must have the form CLASS=SPELLING",
+        ),
+        (
+            HEAD,
+            {"columns": NliColumns(spellings="entailment=1")},
+            "does not say how contradiction is spelled",
+        ),
+        (
+            HEAD,
+            {"columns": NliColumns(spellings="entailment=1,contradiction=1")},
+            "'1' stands for two classes",
+        ),
     ],
 )
 def test_bad_nli(tmp_path: Path, text: str, options: dict[str, str], message: str) -> None:
