@@ -20,7 +20,7 @@ Columns = Annotated[
     str | None,
     typer.Option(metavar="A,B,...", help="Text columns: names, or positions if no header."),
 ]
-Format = Annotated[
+InputFormat = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Format if the suffix differs, such as tsv."),
 ]
@@ -47,7 +47,7 @@ def nli_command(
         bool, typer.Option("--one-per-premise", help="Draw one entailment of each premise.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
-    format: Format = None,
+    format: InputFormat = None,
     on_bad_row: OnBadRow = "error",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -77,7 +77,7 @@ def qa_command(
     all_answers: Annotated[
         bool, typer.Option("--all-answers", help="Write a pair for each answer in a list.")
     ] = False,
-    format: Format = None,
+    format: InputFormat = None,
     on_bad_row: OnBadRow = "error",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -113,7 +113,7 @@ def dedupe_command(
         str, typer.Option(metavar="row|anchor", help="Compare all texts of a row, or the first.")
     ] = "row",
     columns: Columns = None,
-    format: Format = None,
+    format: InputFormat = None,
     on_bad_row: OnBadRow = "error",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -147,7 +147,7 @@ def split_command(
     ] = "anchor",
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
     columns: Columns = None,
-    format: Format = None,
+    format: InputFormat = None,
     on_bad_row: OnBadRow = "error",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
