@@ -23,10 +23,10 @@ import typer
 
 from simcse_kit.cli.main import app
 from simcse_kit.config import RunConfig, load_config, parse_setting
-from simcse_kit.data.readers import read_examples
 from simcse_kit.errors import DataError, SimcseError
 from simcse_kit.methods import METHODS, build_config
 from simcse_kit.training.plan import check
+from tests.reading import training_rows
 from tests.small_data import sentences
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -219,7 +219,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def failure(path: Path, **options: Any) -> str:
     with pytest.raises(DataError) as caught:
-        list(read_examples(path, **options))
+        training_rows(path, **options)
     return str(caught.value)
 
 
@@ -277,7 +277,7 @@ def test_naming_the_columns_helps(
 ) -> None:
     path = put(tmp_path / name, content)
     assert said in failure(path)
-    assert list(read_examples(path, columns=columns))
+    assert training_rows(path, columns=columns)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_renaming_helps(
 ) -> None:
     path = put(tmp_path / name, content)
     assert said in failure(path)
-    assert list(read_examples(path.rename(tmp_path / renamed)))
+    assert training_rows(path.rename(tmp_path / renamed))
 
 
 def shell(command: str, path: Path, target: Path) -> None:
@@ -323,7 +323,7 @@ def test_commands_for_converting_help(
     match = re.search(pattern, failure(path))
     assert match is not None
     shell(match[0].replace("ENCODING", fill or ""), path, tmp_path / "b.txt")
-    assert list(read_examples(tmp_path / "b.txt"))[-1].texts == ("the café",)
+    assert training_rows(tmp_path / "b.txt")[-1] == ("the café",)
 
 
 @pytest.mark.parametrize(("suffix", "make"), [(".zip", "zip"), (".tar", "tar"), (".tgz", "gztar")])
@@ -341,7 +341,7 @@ def test_commands_for_unpacking_help(
         pytest.skip(f"{command[0]} is not installed")
     monkeypatch.chdir(tmp_path)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    assert list(read_examples(tmp_path / "a.txt"))
+    assert training_rows(tmp_path / "a.txt")
 
 
 def test_a_blank_line_read_as_documents(tmp_path: Path) -> None:
@@ -355,8 +355,8 @@ def test_a_blank_line_read_as_documents(tmp_path: Path) -> None:
 def test_an_array_that_is_too_large_is_read_as_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simcse_kit.data.json_rows.MAX_ARRAY_BYTES", 100)
+    monkeypatch.setattr("simcse_kit.data.json_records.MAX_ARRAY_BYTES", 100)
     rows = [{"text": text} for text in TEXTS]
     assert "write it as .jsonl" in failure(put(tmp_path / "a.json", json.dumps(rows)))
     lines = "".join(json.dumps(row) + "\n" for row in rows)
-    assert len(list(read_examples(put(tmp_path / "a.jsonl", lines)))) == len(TEXTS)
+    assert len(training_rows(put(tmp_path / "a.jsonl", lines))) == len(TEXTS)

@@ -53,7 +53,8 @@ def targets(folder: Path) -> dict[str, Callable[[bytes], object]]:
     from simcse_kit.bulk.shard_log import Journal
     from simcse_kit.config import RunConfig, load_config, parse_setting
     from simcse_kit.data.augment.chain import Chain
-    from simcse_kit.data.readers import read_examples, read_texts
+    from simcse_kit.data.read_options import ReadOptions
+    from simcse_kit.data.readers import read_texts
     from simcse_kit.encoder.folder.recipe import read_recipe
     from simcse_kit.evaluation.pairs_file import load_pairs_file
     from simcse_kit.methods.common.objective_registry import parse_objective
@@ -68,8 +69,9 @@ def targets(folder: Path) -> dict[str, Callable[[bytes], object]]:
             path = written(name, data)
             for on_bad_row in ("error", "skip"):
                 try:
-                    for row in read_examples(path, on_bad_row=on_bad_row, max_line_bytes=2000):
-                        for text in row.texts:
+                    options = ReadOptions(on_bad_row=on_bad_row, max_line_bytes=2000)
+                    for row in read_texts(path, options)[1]:
+                        for text in row:
                             assert text
                             assert text == text.strip()
                             text.encode()
@@ -79,7 +81,9 @@ def targets(folder: Path) -> dict[str, Callable[[bytes], object]]:
         return read
 
     def documents(data: bytes) -> None:
-        for _ in read_texts(written("a.txt", data), documents=2, max_line_bytes=2000)[1]:
+        for _ in read_texts(written("a.txt", data), ReadOptions(documents=2, max_line_bytes=2000))[
+            1
+        ]:
             pass
 
     def text_of(use: Callable[[str], object]) -> Callable[[bytes], object]:

@@ -1,4 +1,4 @@
-"""`simcse data`: nli, qa, dedupe, split"""
+"""Commands `simcse data nli`, `qa`, `dedupe` and `split`."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 if TYPE_CHECKING:
-    from simcse_kit.data.prepare.summary import Summary
+    from simcse_kit.data.prepare.output import Summary
+    from simcse_kit.data.read_options import ReadOptions
 
 __all__ = ["dedupe_command", "nli_command", "qa_command", "split_command"]
 
 Output = Annotated[
-    str, typer.Option(metavar="FILE", help="To write: .csv, .tsv, .jsonl, .txt, or with .gz.")
+    str, typer.Option(metavar="FILE", help="File to write: .csv, .tsv, .jsonl, .txt, or with .gz.")
 ]
 Columns = Annotated[
     str | None,
     typer.Option(metavar="A,B,...", help="Text columns: names, or positions if no header."),
 ]
-Format = Annotated[
-    str | None, typer.Option(metavar="NAME", help="What the input is, whatever its suffix: tsv.")
+InputFormat = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Format if the suffix differs, such as tsv."),
 ]
 OnBadRow = Annotated[
     str, typer.Option(metavar="error|skip", help="Stop at a bad row, or skip and count it.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-AsJson = Annotated[bool, typer.Option("--json", help="The summary as JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 
 
 def nli_command(
@@ -34,7 +36,7 @@ def nli_command(
         list[str], typer.Argument(metavar="FILE...", help=".csv, .tsv, .jsonl, .parquet; or .gz")
     ],
     output: Output,
-    premise: Annotated[str | None, typer.Option(help="Column; a position if no header.")] = None,
+    premise: Annotated[str | None, typer.Option(help="Column; a position without header.")] = None,
     hypothesis: Annotated[str | None, typer.Option(help="Column.")] = None,
     label: Annotated[str | None, typer.Option(help="Column.")] = None,
     labels: Annotated[
@@ -42,29 +44,25 @@ def nli_command(
         typer.Option(metavar="CLASS=SPELLING,...", help="Such as entailment=yes,contradiction=no."),
     ] = None,
     one_per_premise: Annotated[
-        bool, typer.Option("--one-per-premise", help="Draw one of a premise's entailments.")
+        bool, typer.Option("--one-per-premise", help="Draw one entailment of each premise.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
-    format: Format = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    format: InputFormat = None,
     on_bad_row: OnBadRow = "error",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Turn premise, hypothesis, label into triplets: premise, entailment, contradiction."""
-    from simcse_kit.data.prepare.nli import nli_triplets
+    from simcse_kit.data.prepare.nli import NliColumns, nli_triplets
 
     _show(
         nli_triplets(
             files,
             output,
-            premise=premise,
-            hypothesis=hypothesis,
-            label=label,
-            labels=labels,
+            _options(None, format, on_bad_row),
+            columns=NliColumns(premise, hypothesis, label, labels),
             one_per_premise=one_per_premise,
             seed=seed,
-            format=format,
-            on_bad_row=cast("Any", on_bad_row),  # checked where it is used
             overwrite=overwrite,
         ),
         as_json,
@@ -74,12 +72,12 @@ def nli_command(
 def qa_command(
     file: Annotated[str, typer.Argument(help=".csv, .tsv, .jsonl or .parquet; or .gz")],
     output: Output,
-    question: Annotated[str | None, typer.Option(help="Column; a position if no header.")] = None,
+    question: Annotated[str | None, typer.Option(help="Column; a position without header.")] = None,
     answer: Annotated[str | None, typer.Option(help="Column.")] = None,
     all_answers: Annotated[
-        bool, typer.Option("--all-answers", help="A pair for each answer of a list.")
+        bool, typer.Option("--all-answers", help="Write a pair for each answer in a list.")
     ] = False,
-    format: Format = None,
+    format: InputFormat = None,
     on_bad_row: OnBadRow = "error",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -91,11 +89,10 @@ def qa_command(
         qa_pairs(
             file,
             output,
+            _options(None, format, on_bad_row),
             question=question,
             answer=answer,
             all_answers=all_answers,
-            format=format,
-            on_bad_row=cast("Any", on_bad_row),
             overwrite=overwrite,
         ),
         as_json,
@@ -107,35 +104,31 @@ def dedupe_command(
     output: Output,
     level: Annotated[
         str,
-        typer.Option(
-            metavar="exact|normal|near", help="normal: case, punctuation, spaces do not count."
-        ),
+        typer.Option(metavar="exact|normal|near", help="normal ignores case, punctuation, spaces."),
     ] = "normal",
     threshold: Annotated[
-        float, typer.Option(help="Of near: shared 4-character pieces over all, 0.5 to 1.")
+        float, typer.Option(help="For near: share of common 4-character runs, 0.5 to 1.")
     ] = 0.8,
     by: Annotated[
-        str, typer.Option(metavar="row|anchor", help="All texts must be alike, or the first.")
+        str, typer.Option(metavar="row|anchor", help="Compare all texts of a row, or the first.")
     ] = "row",
     columns: Columns = None,
-    format: Format = None,
+    format: InputFormat = None,
     on_bad_row: OnBadRow = "error",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write FILE without its duplicates; of each the first row stays."""
+    """Write FILE without duplicates, keeping the first row of each."""
     from simcse_kit.data.prepare.dedupe import dedupe
 
     _show(
         dedupe(
             file,
             output,
+            _options(columns, format, on_bad_row),
             level=cast("Any", level),
             threshold=threshold,
             by=cast("Any", by),
-            columns=None if columns is None else columns.split(","),
-            format=format,
-            on_bad_row=cast("Any", on_bad_row),
             overwrite=overwrite,
         ),
         as_json,
@@ -150,11 +143,11 @@ def split_command(
     ] = "0.1,0.1",
     by: Annotated[
         str,
-        typer.Option(metavar="anchor|texts", help="Rows that share it stay in one part."),
+        typer.Option(metavar="anchor|texts", help="Text that keeps rows in one part."),
     ] = "anchor",
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
     columns: Columns = None,
-    format: Format = None,
+    format: InputFormat = None,
     on_bad_row: OnBadRow = "error",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -166,15 +159,23 @@ def split_command(
         split(
             file,
             output,
+            _options(columns, format, on_bad_row),
             dev_test=dev_test,
             by=cast("Any", by),
             seed=seed,
-            columns=None if columns is None else columns.split(","),
-            format=format,
-            on_bad_row=cast("Any", on_bad_row),
             overwrite=overwrite,
         ),
         as_json,
+    )
+
+
+def _options(columns: str | None, format: str | None, on_bad_row: str) -> ReadOptions:
+    from simcse_kit.data.read_options import ReadOptions
+
+    return ReadOptions(
+        columns=None if columns is None else columns.split(","),
+        format=cast("Any", format),  # checked by ReadOptions
+        on_bad_row=cast("Any", on_bad_row),
     )
 
 

@@ -78,8 +78,7 @@ def encode_command(
         shard_rows=SHARD_ROWS if shard_rows is None else shard_rows,
         part=_part(shards),
     )
-    from simcse_kit.data.lines import STDIN, read_lines, shown
-    from simcse_kit.data.stream_sample import SAMPLE, Sample
+    from simcse_kit.data.lines import SAMPLE, STDIN, Sample, read_lines, shown
 
     (check_file_place if target.one_file else check_folder_place)(target.path, "--output")
     check_distinct({"INPUT": None if source == STDIN else source, "--output": output})

@@ -1,4 +1,4 @@
-"""`simcse data mine`"""
+"""Command `simcse data mine`."""
 
 from __future__ import annotations
 
@@ -14,43 +14,44 @@ __all__ = ["mine_command"]
 
 def mine_command(
     file: Annotated[
-        str, typer.Argument(help="Pairs, or single texts; negatives of triplets are replaced.")
+        str, typer.Argument(help="Pairs or single texts; hard negatives of triplets are replaced.")
     ],
     output: Annotated[
-        str, typer.Option(metavar="FILE", help="Triplets: .csv, .tsv, .jsonl, or with .gz.")
+        str, typer.Option(metavar="FILE", help="File to write: .csv, .tsv, .jsonl, or with .gz.")
     ],
-    model: Annotated[str, typer.Option(help="Embedded name, folder, or Hub name.")] = "mini",
+    model: Annotated[str, typer.Option(help="Built-in name, folder, or Hub name.")] = "mini",
     pool: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="More candidates, one a line; may be given again."),
+        typer.Option(metavar="FILE", help="Further candidates, one a line; repeatable."),
     ] = None,
-    negatives: Annotated[int, typer.Option(help="Most hard negatives of a row.")] = 1,
+    negatives: Annotated[int, typer.Option(help="Largest number of hard negatives in a row.")] = 1,
     ranks: Annotated[
-        str, typer.Option(metavar="FIRST:LAST", help="Neighbours that are looked at.")
+        str, typer.Option(metavar="FIRST:LAST", help="Ranks of the candidates.")
     ] = "1:50",
     factor: Annotated[
-        float, typer.Option(help="Most of a negative's score, as a share of the positive's.")
+        float, typer.Option(help="Highest score, as a share of the positive's score.")
     ] = 0.95,
-    margin: Annotated[float, typer.Option(help="Least distance below the positive's score.")] = 0.0,
-    min_score: Annotated[float, typer.Option(help="Least score of a hard negative.")] = -1.0,
-    max_score: Annotated[float, typer.Option(help="Most score of a hard negative.")] = 1.0,
+    margin: Annotated[float, typer.Option(help="Least difference to the positive's score.")] = 0.0,
+    min_score: Annotated[float, typer.Option(help="Lowest score of a hard negative.")] = -1.0,
+    max_score: Annotated[float, typer.Option(help="Highest score of a hard negative.")] = 1.0,
     pick: Annotated[
-        str, typer.Option(metavar="hardest|random", help="Which of those left.")
+        str, typer.Option(metavar="hardest|random", help="Which of the remaining candidates.")
     ] = "hardest",
     hard_positives: Annotated[
         bool,
-        typer.Option("--hard-positives", help="Of an anchor keep the least similar positive."),
+        typer.Option("--hard-positives", help="Keep the least similar positive of an anchor."),
     ] = False,
     positive_score: Annotated[
-        float, typer.Option(help="Of single texts' positives, which are neighbours: least score.")
+        float,
+        typer.Option(help="For single texts: lowest score of a positive, which is a neighbour."),
     ] = 0.8,
     positive_rank: Annotated[
-        int, typer.Option(help="And last rank; the farthest neighbour within both is taken.")
+        int, typer.Option(help="For single texts: last rank of a positive; the farthest is used.")
     ] = 5,
     search: Annotated[
-        str, typer.Option(metavar="exact|faiss", help="faiss: approximate; an extra.")
+        str, typer.Option(metavar="exact|faiss", help="faiss is approximate and an extra.")
     ] = "exact",
-    seed: Annotated[int, typer.Option(help="Of random picks.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of random picks.")] = 0,
     columns: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Text columns: names, or positions if no header."),
@@ -58,16 +59,19 @@ def mine_command(
     on_bad_row: Annotated[
         str, typer.Option(metavar="error|skip", help="Stop at a bad row, or skip and count it.")
     ] = "error",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing output.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Find hard negatives (and hard positives) for FILE with an encoder."""
     with collection_paused(keep=True):
         from simcse_kit.data.bad_rows import ReadReport
         from simcse_kit.data.lines import read_lines
-        from simcse_kit.data.prepare.mine import mine, read_rows
+        from simcse_kit.data.prepare.mine import mine, read_anchors
         from simcse_kit.data.prepare.negative_selection import Mining, parse_ranks
         from simcse_kit.data.prepare.output import check_output
+        from simcse_kit.data.read_options import ReadOptions
         from simcse_kit.metrics.search import require_faiss
 
     mining = Mining(
@@ -84,18 +88,14 @@ def mine_command(
         search=cast("Any", search),
         seed=seed,
     )
-    # Whatever is wrong with files is said before a model is opened.
+    # Problems with files are reported before a model is loaded.
     check_output(output, overwrite=overwrite, columns=3)
     if mining.search == "faiss":
         require_faiss()
+    skip = cast("Any", on_bad_row)  # checked by ReadOptions
+    options = ReadOptions(columns=None if columns is None else columns.split(","), on_bad_row=skip)
     report = ReadReport()
-    skip = cast("Any", on_bad_row)
-    rows = read_rows(
-        file,
-        columns=None if columns is None else columns.split(","),
-        on_bad_row=skip,
-        report=report,
-    )
+    rows = read_anchors(file, options, report=report)
     more = [text for path in pool or () for text in read_lines(path, on_bad_row=skip)]
     with collection_paused(keep=True):
         from simcse_kit.encoder.encoder import SentenceEncoder

@@ -1,4 +1,4 @@
-"""Rows to and from an Arrow IPC stream file."""
+"""Training rows in Arrow IPC stream files."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from simcse_kit.data.readers import Kind
 __all__ = ["RowWriter", "count_rows", "schema_of"]
 
 _BATCH_ROWS = 10_000
-# Long texts make smaller batches: this bounds memory, and keeps 32-bit string offsets enough.
+# Long texts make smaller batches, to bound memory and to fit 32-bit string offsets.
 _BATCH_CHARACTERS = 32_000_000
 
 
 def schema_of(kind: Kind) -> Any:
-    """The pyarrow schema: sent0; sent1 of rows with two texts; the rest by kind.
+    """Give the pyarrow schema of rows of a kind.
 
-    negatives (list) for triplets, next (list) for documents, label for labelled rows.
+    The columns are sent0; sent1 for rows with two texts; and negatives (a list) for triplets, next
+    (a list) for documents, or label (a number) for labelled rows.
     """
     import pyarrow as pa
 
@@ -35,11 +36,15 @@ def schema_of(kind: Kind) -> Any:
 
 
 class RowWriter:
-    """Writes rows to an Arrow stream by record batches; memory is that of one batch.
+    """Writer of rows to an Arrow stream, which holds one record batch in memory.
 
     Args:
-        path: the file to write.
-        kind: what the rows are.
+        path: The file to write.
+        kind: What the rows hold.
+
+    Attributes:
+        rows: Number of rows written.
+        negatives: Largest number of texts in the list column of a row.
     """
 
     def __init__(self, path: Path, kind: Kind):
@@ -52,7 +57,7 @@ class RowWriter:
         self.negatives = 0
 
     def write(self, rows: Iterable[tuple[str, ...]]) -> None:
-        """Append rows of texts: anchor, positive, hard negatives; or as the kind has them."""
+        """Append rows of texts (anchor, positive, hard negatives), or as the kind requires."""
         batch: list[tuple[str, ...]] = []
         characters = 0
         for row in rows:
@@ -90,10 +95,12 @@ class RowWriter:
 
 
 def count_rows(path: Path, kind: Kind) -> int | None:
-    """Number of rows in the Arrow stream at ``path``, once every offset and character is checked.
+    """Count the rows of an Arrow stream, and check all offsets and characters.
 
-    None if it is missing, torn, not valid or of another kind: a wrong offset would make reading a
-    row fail, or give other memory.
+    A wrong offset would make reading a row fail or return other memory.
+
+    Returns:
+        The number of rows, or None if the file is missing, truncated, invalid or of another kind.
     """
     import pyarrow as pa
 

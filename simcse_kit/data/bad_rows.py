@@ -1,4 +1,4 @@
-"""What happens to bad rows: raise with the place, or skip and count by reason."""
+"""Policy for bad rows: raise an error with file and line, or skip and count by reason."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ OnBadRow = Literal["error", "skip"]
 
 
 def shorten(text: str, limit: int = 120) -> str:
-    """``text`` as a quoted one-line literal of about ``limit`` characters, for messages."""
+    """Quote ``text`` as a one-line literal of about ``limit`` characters, for messages."""
     return repr(text if len(text) <= limit else text[:limit] + "...")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a row is bad.
+    """The reason why a row is bad.
 
     Args:
-        reason: a short fixed phrase; skipped rows are counted under it.
-        message: what is wrong with this row and what to do.
+        reason: Short fixed phrase under which skipped rows are counted.
+        message: Description of the problem in this row, and its remedy.
     """
 
     reason: str
@@ -33,12 +33,12 @@ class Problem:
 
 @dataclass
 class ReadReport:
-    """What reading met; filled while reading.
+    """Counts of good and skipped rows, filled while a file is read.
 
     Args:
-        rows: good rows.
-        skipped: reason -> number of bad rows skipped for it.
-        first_skipped: reason -> ``file:line`` of the first of them.
+        rows: Number of good rows.
+        skipped: Number of skipped rows by reason.
+        first_skipped: Place (``file:line``) of the first skipped row by reason.
     """
 
     rows: int = 0
@@ -47,11 +47,11 @@ class ReadReport:
 
     @property
     def total_skipped(self) -> int:
-        """Number of bad rows skipped, all reasons together."""
+        """Number of skipped rows over all reasons."""
         return sum(self.skipped.values())
 
     def skip(self, reason: str, place: str, count: int = 1) -> None:
-        """Count ``count`` skipped rows, the first of them at ``place`` (``file:line``)."""
+        """Count ``count`` skipped rows, the first of which is at ``place`` (``file:line``)."""
         self.skipped[reason] = self.skipped.get(reason, 0) + count
         self.first_skipped.setdefault(reason, place)
 
@@ -64,27 +64,33 @@ class ReadReport:
 
 
 class RowGate:
-    """Decides over the bad and the blank rows of one file.
+    """Handling of the bad and blank rows of one file.
 
     Args:
-        file: the file, as it is shown in messages.
-        on_bad_row: ``error`` raises at the first bad row; ``skip`` counts them in ``report``.
-        report: where skipped rows are counted; a private one by default.
+        file: Name of the file in messages.
+        on_bad_row: ``error`` raises at the first bad row; ``skip`` counts bad rows in ``report``.
+        report: Counter of skipped rows.
+        skip_blank: Whether blank lines are allowed everywhere and not only at the end.
 
     Raises:
-        ConfigError: ``on_bad_row`` is neither.
+        ConfigError: ``on_bad_row`` has another value.
     """
 
     def __init__(
-        self, file: str | Path, on_bad_row: OnBadRow = "error", report: ReadReport | None = None
+        self,
+        file: str | Path,
+        on_bad_row: OnBadRow = "error",
+        report: ReadReport | None = None,
+        *,
+        skip_blank: bool = False,
     ):
         if on_bad_row not in ("error", "skip"):
             raise ConfigError(f"on_bad_row is {on_bad_row!r}; allowed: 'error', 'skip'")
         self.file = str(file)
         self.report = ReadReport() if report is None else report
         self.blanks = 0
-        self.rows = 0
         self._skip = on_bad_row == "skip"
+        self._skip_blank = skip_blank
         self._first_blank = 0
 
     def reject(self, line: int, problem: Problem, count: int = 1) -> None:
@@ -94,15 +100,15 @@ class RowGate:
         self.report.skip(problem.reason, f"{self.file}:{line}", count)
 
     def blank(self, line: int) -> None:
-        """Note a blank line; it is a bad row only if another row follows (see :meth:`settle`)."""
+        """Note a blank line, which is a bad row only if a row follows (see :meth:`settle`)."""
         self.blanks += 1
         if self.blanks == 1:
             self._first_blank = line
 
     def settle(self) -> None:
-        """A row follows: the blank lines noted before it were not at the end of the file."""
-        if self.blanks:
-            count, self.blanks = self.blanks, 0
+        """Reject the blank lines noted so far, because a row follows them."""
+        count, self.blanks = self.blanks, 0
+        if count and not self._skip_blank:
             message = (
                 "blank line; delete it (blank lines may only end a file), or read the file as "
                 "documents with data.documents = 1 or more"
@@ -110,10 +116,10 @@ class RowGate:
             self.reject(self._first_blank, Problem("blank line", message), count)
 
     def finish(self, lines: int) -> None:
-        """The file is over after ``lines`` lines.
+        """Check the end of a file of ``lines`` lines.
 
         Raises:
-            DataError: it had no line, or blank lines only.
+            DataError: The file has no line, or only blank lines.
         """
         if lines == 0:
             raise DataError("the file is empty", file=self.file)

@@ -1,4 +1,4 @@
-"""From examples to the named tensors that methods take."""
+"""Collation of examples into the named tensors that methods take."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["Collator"]
 
 @dataclass
 class Collator:
-    """Tokenize all views of a batch in one call and pad them together.
+    """Collator that tokenizes all views of a batch in one call and pads them together.
 
     Attributes:
-        tokenize: texts to token ids, with the number of texts that were cut.
-        pad_id: id that fills up shorter rows.
-        views: which text of an example each view holds.
-        augment: changes the texts of the views; None leaves them.
-        unknown_id: the token for what the vocabulary does not have; None for none.
-        bare: the tokens of an empty sentence, which are part of every row.
-        sentences: distinct sentences of every batch so far, summed.
-        cut: those of them that were too long.
-        tokens: the tokens of all sentences so far, without those of ``bare``.
-        unknown: those of them that are unknown.
+        tokenize: Function from texts to token ids and the number of truncated texts.
+        pad_id: Token id of the padding.
+        views: Number of the text of an example that each view holds.
+        augment: Augmentation of the texts of the views, if any.
+        unknown_id: Token id for text outside the vocabulary, if any.
+        bare: Token ids of an empty sentence, which are part of every row.
+        sentences: Sum over all batches of the number of distinct sentences.
+        cut: Number of these sentences that were truncated.
+        tokens: Number of tokens in these sentences, without those of ``bare``.
+        unknown: Number of these tokens that are unknown.
     """
 
     tokenize: Callable[[Sequence[str]], tuple[list[list[int]], int]]
@@ -44,22 +44,22 @@ class Collator:
 
     @property
     def truncated(self) -> float | None:
-        """Share of the sentences that were cut; None before the first."""
+        """Share of truncated sentences; None before the first batch."""
         return self.cut / self.sentences if self.sentences else None
 
     @property
     def unknown_share(self) -> float | None:
-        """Share of the tokens that are unknown; None before the first."""
+        """Share of unknown tokens; None before the first batch."""
         return self.unknown / self.tokens if self.tokens else None
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """One batch of B examples in V views.
+        """Collate a batch of B examples in V views of L tokens.
 
         Returns:
             ``input_ids`` and ``attention_mask`` ``(B, V, L)`` int64; ``text_ids`` ``(B, V)``
-            int64, equal where the tokens are equal, those before any augmentation; ``view_mask``
-            ``(B, V)`` bool, False where an example has no such text and an empty sentence stands
-            in. With labelled examples also ``labels`` ``(B,)`` float32.
+            int64, equal for texts whose tokens before augmentation are equal; ``view_mask``
+            ``(B, V)`` bool, False for a text that an example lacks and an empty sentence replaces.
+            With labelled examples also ``labels`` ``(B,)`` float32.
         """
         shape = (len(examples), len(self.views))
         texts: list[str] = []
@@ -81,9 +81,9 @@ class Collator:
         padded = torch.tensor([row + [self.pad_id] * (longest - len(row)) for row in rows])
         lengths = torch.tensor([len(row) for row in rows])
         mask = (torch.arange(longest) < lengths[:, None]).to(torch.int64)
-        # Equal tokens, not equal text: two sentences that the cut makes alike are alike. The hash
-        # of a tuple of integers does not change from one Python process to the next. A changed
-        # text keeps the id of its source, so that copies of a sentence do not become negatives.
+        # Ids by tokens and not by text: sentences that become equal by truncation are equal. The
+        # hash of a tuple of integers is the same in every Python process. An augmented text keeps
+        # the id of its source, so that copies of a sentence do not become negatives.
         known = {text: hash(tuple(rows[row])) for text, row in distinct.items()}
         others = [text for text in dict.fromkeys(sources) if text not in known]
         if others:

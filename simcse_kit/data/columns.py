@@ -1,9 +1,9 @@
-"""Columns: which one is the anchor, the positive, the hard negatives. Nothing is guessed."""
+"""Choice of the columns of anchor, positive and hard negatives; refusal of columns of numbers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
 from simcse_kit.data.bad_rows import shorten
@@ -20,6 +20,8 @@ __all__ = [
     "choose_columns",
     "graded_remedy",
     "is_negative",
+    "is_number",
+    "without_number_columns",
 ]
 
 RECOGNISED = (
@@ -30,22 +32,25 @@ _SINGLE = (("sent0",), ("text",), ("sentence",))
 _PAIRS = (("sent0", "sent1"), ("sentence1", "sentence2"), ("anchor", "positive"))
 _WITH_NEGATIVES = (("sent0", "sent1"), ("anchor", "positive"))
 FLAG_COLUMNS = ("query", "pos", "neg")
-"""The keys of FlagEmbedding's files; ``pos`` and ``neg`` are lists, ``neg`` may be empty."""
+"""Keys of FlagEmbedding's files; ``pos`` and ``neg`` are lists, and ``neg`` may be empty."""
 FLAG_EXTRAS = frozenset({"id", "neg_id", "neg_scores", "pos_id", "pos_scores", "prompt", "type"})
-"""Further keys of FlagEmbedding's files, which are not read."""
+"""Other keys of FlagEmbedding's files, which are not read."""
 _GRADES = frozenset(
     "score scores label labels grade gold rating similarity similarity_score relatedness".split()
 )
+# Longest header in which a closest name is looked for.
 _NEAR = 1000
+# One or two numbers may be sentences; three or more in a column are not.
+_FEWEST_NUMBERS = 3
 _NEGATIVE = re.compile(r"(?:hard_neg|negative)(?:_?[0-9]+)?")
 _NEGATIVE_LISTS = frozenset({"hard_negs", "negatives"})
 
 
 def check_columns(columns: Sequence[str] | None) -> tuple[str, ...] | None:
-    """``columns`` as a tuple; None (or nothing) means: recognise the header.
+    """Check the given columns, and give them as a tuple; None recognises the header.
 
     Raises:
-        ConfigError: a column is empty or named twice, or names and positions are mixed.
+        ConfigError: A column is empty or named twice, or names and positions are mixed.
     """
     if isinstance(columns, str):
         raise ConfigError(f"columns is the text {columns!r}; give a list such as ['0', '1']")
@@ -66,10 +71,10 @@ def check_columns(columns: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def check_label(label: str | None, columns: tuple[str, ...] | None) -> str | None:
-    """The name or position of the column with the label, checked against the others.
+    """Check the column of the label against the text columns, and give it stripped.
 
     Raises:
-        ConfigError: it is empty, one of ``columns``, or a name where those are positions.
+        ConfigError: The label is empty, one of ``columns``, or a name where those are positions.
     """
     if label is None:
         return None
@@ -92,28 +97,22 @@ def check_label(label: str | None, columns: tuple[str, ...] | None) -> str | Non
 
 
 def are_positions(columns: Sequence[str] | None) -> bool:
-    """True if ``columns`` are positions, counted from 0, and the file so has no header line."""
+    """Tell whether ``columns`` are positions from 0, so that the file has no header line."""
     return bool(columns) and all(_is_position(column) for column in columns or ())
 
 
 def is_negative(name: str, *, lists: bool) -> bool:
-    """True if a column called ``name`` holds hard negatives; ``lists``: the format has lists."""
+    """Tell whether a column holds hard negatives, by its name and if the format has ``lists``."""
     return bool(_NEGATIVE.fullmatch(name)) or (lists and name in _NEGATIVE_LISTS)
 
 
 def check_names(
     header: Sequence[str], *, file: str | Path, line: int | None, blank: bool = False
 ) -> None:
-    """Refuse a header that has a name twice.
-
-    Args:
-        header: the names.
-        file: named in the message.
-        line: the line of the header.
-        blank: whether empty names count too; otherwise they may repeat.
+    """Check that no name, or no name except the empty one, occurs twice in a header.
 
     Raises:
-        DataError: it has.
+        DataError: A name occurs twice.
     """
     seen: set[str] = set()
     for name in header:
@@ -135,18 +134,18 @@ def choose_columns(
     lists: bool = False,
     label: str | None = None,
 ) -> tuple[str, ...]:
-    """The columns to read, in the order anchor, positive, hard negatives; or two texts, label.
+    """Choose the columns anchor, positive, hard negatives; or two texts and the label.
 
     Args:
-        header: the names the file has.
-        columns: the names the user wants, or None to recognise them.
-        file: named in messages.
-        line: the line of the header, named in messages.
-        lists: the format may hold a list of hard negatives in one column.
-        label: the column that holds a number, if rows are labelled.
+        header: Names of the columns of the file.
+        columns: Names that the user wants, or None to recognise them.
+        file: The file, for messages.
+        line: Line of the header, for messages.
+        lists: Whether the format can hold a list of hard negatives in one column.
+        label: Column of the number in labelled rows.
 
     Raises:
-        DataError: a name occurs twice, a wanted one is missing, or the header is not recognised.
+        DataError: A name occurs twice, a wanted one is missing, or the header is not recognised.
     """
     check_names(header, file=file, line=line)
     if label is not None:
@@ -183,18 +182,18 @@ def choose_columns(
 
 
 def graded_remedy(label: str, pair: Sequence[str] | None, threshold: str = "4") -> str:
-    """What to do with a file of graded pairs.
+    """Describe the remedy for a file of graded pairs.
 
     Args:
-        label: the column with the grades.
-        pair: the columns with the texts, if they must be named; else None.
-        threshold: the grade from which on pairs count as similar.
+        label: Column of the grades.
+        pair: Columns of the texts, if they must be named; else None.
+        threshold: Lowest grade of pairs that count as similar.
     """
     columns = "" if pair is None else f"--columns {','.join(pair)} "
     return (
         f"to train on pairs with grades, give {columns}--method margin-contrastive "
         f"--set data.label={label} --set method.one_means=similar "
-        f"--set method.threshold={threshold} (the grade from which on a pair is similar); to "
+        f"--set method.threshold={threshold} (the lowest grade of a similar pair); to "
         "choose the checkpoint by them, train on another file and give this one with --dev, with "
         "columns called sentence1, sentence2, score"
     )
@@ -206,7 +205,7 @@ def _unrecognised(header: Sequence[str], *, lists: bool) -> str:
     pair = next((names for names in _PAIRS if rest == set(names)), None)
     if len(grades) == 1 and pair is not None:
         return (
-            f"the header {_shown(header)} has grades in column {grades[0]!r}, which are no text; "
+            f"the header {_shown(header)} has grades in column {grades[0]!r}, which are not text; "
             f"{graded_remedy(grades[0], None)}"
         )
     known = RECOGNISED + (" | query,pos,neg" if lists else "")
@@ -223,3 +222,70 @@ def _shown(header: Sequence[str]) -> str:
 
 def _is_position(name: str) -> bool:
     return name.isascii() and name.isdigit()
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a text is nothing but a number such as 3, 0.5, 1,5 or nan."""
+    try:
+        float(text.replace(",", "."))
+    except ValueError:
+        return False
+    return True
+
+
+class _Numbers:
+    """Numbers of one column, which has held nothing else so far."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.first = ""
+        self.least = float("inf")
+        self.most = float("-inf")
+
+    def add(self, text: str) -> None:
+        if not self.rows:
+            self.first = text
+        self.rows += 1
+        value = float(text.replace(",", "."))
+        self.least, self.most = min(self.least, value), max(self.most, value)
+
+
+def without_number_columns(
+    rows: Iterable[tuple[str, ...]],
+    names: Sequence[str],
+    *,
+    file: str | Path,
+    texts: int | None = None,
+) -> Generator[tuple[str, ...], None, None]:
+    """Pass rows on, and refuse the file at the end if a column has numbers in every row.
+
+    Only the first ``texts`` values of a row are checked, or all; ``names`` are their columns.
+
+    Raises:
+        DataError: There is such a column, and it has at least three rows.
+    """
+    suspects: dict[int, _Numbers] | None = None
+    for row in rows:
+        if suspects is None:
+            suspects = {place: _Numbers() for place in range(len(row) if texts is None else texts)}
+        if suspects:
+            for place, column in list(suspects.items()):
+                if place >= len(row):
+                    continue
+                if is_number(row[place]):
+                    column.add(row[place])
+                else:
+                    del suspects[place]
+        yield row
+    for place, column in (suspects or {}).items():
+        if column.rows >= _FEWEST_NUMBERS:
+            raise DataError(_numbers_only(place, column, names), file=file)
+
+
+def _numbers_only(place: int, column: _Numbers, names: Sequence[str]) -> str:
+    name = names[min(place, len(names) - 1)]
+    what = f"column {name!r} holds numbers only, such as {column.first!r}, which are not text"
+    if place < 2:
+        return f"{what}; name the columns that hold text with --columns a,b,c"
+    threshold = f"{(column.least + column.most) / 2:g}"
+    return f"{what}; {graded_remedy(name, names[:2], threshold)}; otherwise leave it out"

@@ -1,4 +1,4 @@
-"""Compressed files: gzip, bzip2 and xz as streams of bytes, in bounded memory."""
+"""Decompression of gzip, bzip2 and xz files in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["DAMAGED", "NAMES", "SIGNATURES", "decompressed", "is_bzip2", "is_damage"]
 
 NAMES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}
-"""Suffix -> what the compression is called."""
+"""Name of the compression by suffix."""
 
 SIGNATURES = (
     (b"\x1f\x8b", "gzip data", "does not end in .gz; rename it"),
@@ -20,34 +20,34 @@ SIGNATURES = (
     (b"PK\x03\x04", "a zip archive", "says otherwise; unpack it first with: unzip"),
     (b"\x28\xb5\x2f\xfd", "zstd data", "says otherwise; unpack it first with: zstd -d"),
 )
-"""First bytes, what they mean, and what to do where the name of the file ``...``."""
+"""First bytes of a file, their meaning, and the end of a message about the file's name."""
 _BZIP2 = b"1AY&SY"
 
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
-"""What is raised while reading damaged data, apart from a plain OSError of bzip2."""
+"""Exceptions raised by damaged data, apart from a plain OSError of bzip2."""
 
-# An xz file says how much memory its reader needs; xz -9 asks for 65 MB.
+# An xz file states how much memory its reader needs; xz -9 needs 65 MB.
 _XZ_MEMORY = 256 << 20
 _CHUNK = 1 << 16
 
 
 def is_damage(error: OSError) -> bool:
-    """Whether an error is of the compressed data and not of the operating system."""
+    """Tell an error in the compressed data from one of the operating system."""
     return error.errno is None
 
 
 def is_bzip2(first: bytes) -> bool:
-    """Whether bytes begin like a bzip2 file; ``BZh`` alone may begin a text."""
+    """Tell whether bytes begin like a bzip2 file; ``BZh`` alone may begin a text."""
     return first.startswith(b"BZh") and first[4:10] == _BZIP2
 
 
 def decompressed(raw: io.RawIOBase, suffix: str, buffer: int) -> io.BufferedReader:
-    """A reader of the text inside a compressed file; it also closes the file.
+    """Open a buffered reader of the text in a compressed file, which also closes the file.
 
     Args:
-        raw: the compressed file.
-        suffix: a key of :data:`NAMES`.
-        buffer: bytes of text that are held.
+        raw: The compressed file.
+        suffix: A key of :data:`NAMES`.
+        buffer: Size of the buffer of text, in bytes.
     """
     inner: Any
     if suffix == ".gz":
@@ -60,7 +60,7 @@ def decompressed(raw: io.RawIOBase, suffix: str, buffer: int) -> io.BufferedRead
 
 
 class _Closing(io.BufferedReader):
-    """A buffer over a decompressor. The buffer makes readline a C call for all of them."""
+    """Buffer over a decompressor, which makes readline a C call for all of them."""
 
     def __init__(self, inner: Any, raw: io.RawIOBase, buffer: int):
         self._compressed = raw
@@ -72,7 +72,7 @@ class _Closing(io.BufferedReader):
 
 
 class _Xz(io.RawIOBase):
-    """What lzma.LZMAFile does, with a limit on the memory that a file may ask for."""
+    """Replacement for lzma.LZMAFile that limits the memory a file may ask for."""
 
     def __init__(self, raw: io.RawIOBase):
         self._raw = raw

@@ -1,42 +1,66 @@
-"""Where built corpora are kept, and under which key."""
+"""Cache of built corpora: folder, keys and manifests, protected from other users."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from simcse_kit.data.bad_rows import ReadReport
 from simcse_kit.data.files import suffix_of
-from simcse_kit.data.readers import Kind, ReadReport
-from simcse_kit.errors import DataError
+from simcse_kit.data.read_options import ReadOptions
+from simcse_kit.data.readers import Kind
+from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.utils.checksums import checksum_of, sha256_of
 
-__all__ = ["FORMAT_VERSION", "CorpusRecord", "cache_folder", "fingerprint"]
+__all__ = [
+    "FORMAT_VERSION",
+    "CorpusManifest",
+    "cache_folder",
+    "cache_key",
+    "check_private",
+    "is_own_file",
+    "make_private",
+]
 
 FORMAT_VERSION = 1
-"""Part of every key: raise it whenever the same text would be built into other rows."""
+"""Part of every key; raise it whenever the same text would give other rows."""
+
+# Windows has no owners of this kind.
+_USER = os.getuid() if hasattr(os, "getuid") else None
+_TRUSTED = (_USER, 0)
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """The folder of built corpora: ``corpora`` in ``cache_dir``, $SIMCSE_CACHE or ~/.cache."""
+    """Give the folder ``corpora`` in ``cache_dir``, $SIMCSE_CACHE or ~/.cache/simcse_kit."""
     base = cache_dir or os.environ.get("SIMCSE_CACHE") or Path.home() / ".cache" / "simcse_kit"
     return Path(base).expanduser() / "corpora"
 
 
-def fingerprint(files: Sequence[Path], settings: dict[str, Any]) -> str:
-    """The key of a corpus: 40 hex digits made from content and settings, never from times or names.
+def cache_key(files: Sequence[Path], options: ReadOptions) -> str:
+    """Make the key of a corpus: 40 hex digits from content and options, not from times or names.
 
     Args:
-        files: the files in order; content and suffix count.
-        settings: whatever else decides which rows come out; JSON values.
+        files: The files in order, of which content and suffix count.
+        options: Options of reading.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: A file cannot be read.
     """
+    settings = {
+        name: getattr(options, name)
+        for name in ("columns", "on_bad_row", "max_line_bytes", "label", "documents")
+    }
+    # Options that older keys do not have count only if they are set.
+    usual = ReadOptions(columns=options.columns)
+    for name in ("format", "header", "skip_blank"):
+        if getattr(options, name) != getattr(usual, name):
+            settings[name] = getattr(options, name)
     contents = [[suffix_of(file), _content_hash(file)] for file in files]
     parts = {"version": FORMAT_VERSION, "files": contents, "settings": settings}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]
@@ -50,18 +74,18 @@ def _content_hash(file: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class CorpusRecord:
-    """What is known of a built corpus besides its rows; kept as JSON beside the Arrow file.
+class CorpusManifest:
+    """Facts about a built corpus, kept as JSON next to the Arrow file.
 
     Args:
-        kind: what its rows are.
-        rows: number of rows.
-        negatives: most hard negatives of any row.
-        bytes: size of the Arrow file.
-        checksum: of the Arrow file.
-        skipped: reason -> number of rows skipped.
-        first_skipped: reason -> (number of the file from 0, line), so that a corpus found again
-            under other file names reports those.
+        kind: What the rows hold.
+        rows: Number of rows.
+        negatives: Largest number of hard negatives in a row.
+        bytes: Size of the Arrow file.
+        checksum: Checksum of the Arrow file.
+        skipped: Number of skipped rows by reason.
+        first_skipped: Number of the file from 0 and line of the first skipped row by reason, so
+            that a corpus found under other file names reports those names.
     """
 
     kind: Kind
@@ -75,8 +99,8 @@ class CorpusRecord:
     @classmethod
     def of(
         cls, kind: Kind, negatives: int, arrow: Path, report: ReadReport, files: Sequence[Path]
-    ) -> CorpusRecord:
-        """The record of a corpus just built from ``files`` at ``arrow``."""
+    ) -> CorpusManifest:
+        """Describe a corpus just built from ``files`` at ``arrow``."""
         names = [str(file) for file in files]
         first: dict[str, tuple[int, int]] = {}
         for reason, place in report.first_skipped.items():
@@ -86,7 +110,7 @@ class CorpusRecord:
         return cls(kind, report.rows, negatives, size, checksum, dict(report.skipped), first)
 
     def report(self, files: Sequence[Path]) -> ReadReport:
-        """The report of reading, with the places named after ``files``."""
+        """Give the report of reading, with places in ``files``."""
         first = {
             reason: f"{files[number]}:{line}"
             for reason, (number, line) in self.first_skipped.items()
@@ -94,16 +118,16 @@ class CorpusRecord:
         return ReadReport(self.rows, dict(self.skipped), first)
 
     def to_json(self) -> str:
-        """The record as JSON text, with a checksum of itself."""
+        """Give the manifest as JSON text with a checksum of itself."""
         values = {"version": FORMAT_VERSION, **asdict(self)}
         return json.dumps({**values, "record_sha256": _sum(values)}, indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> CorpusRecord:
-        """Read back what :meth:`to_json` wrote.
+    def from_json(cls, text: str) -> CorpusManifest:
+        """Read the text of :meth:`to_json`.
 
         Raises:
-            ValueError, KeyError, TypeError, AttributeError: it is not such a text.
+            ValueError, KeyError, TypeError, AttributeError: The text is not a valid manifest.
         """
         values = json.loads(text)
         if values.pop("record_sha256") != _sum(values):
@@ -118,3 +142,58 @@ class CorpusRecord:
 
 def _sum(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def make_private(folder: Path, *, remedy: str) -> None:
+    """Make a folder that only its owner can read, or check the existing one.
+
+    Args:
+        folder: The folder; missing parents are made with the usual permissions.
+        remedy: Advice for the error message.
+
+    Raises:
+        ConfigError: The folder cannot be made, or :func:`check_private` refuses it.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"the cache folder {folder} cannot be made: {reason}; {remedy}") from None
+    check_private(folder, remedy=remedy)
+
+
+def check_private(folder: Path, *, remedy: str) -> None:
+    """Check that no other user can write to an existing folder.
+
+    Raises:
+        ConfigError: The folder is a symbolic link, belongs to another user except root, or can be
+            written by every user.
+    """
+    try:
+        status = folder.lstat()
+    except OSError:
+        return
+    if stat.S_ISLNK(status.st_mode):
+        raise ConfigError(f"the cache folder {folder} is a symbolic link; {remedy}")
+    if _USER is None:
+        return
+    if status.st_uid not in _TRUSTED:
+        raise ConfigError(
+            f"the cache folder {folder} belongs to another user (number {status.st_uid}), who "
+            f"could change the training text; {remedy}"
+        )
+    if status.st_mode & stat.S_IWOTH:
+        raise ConfigError(
+            f"every user can write to the cache folder {folder}, and could change the training "
+            f"text; run chmod 700 on it, or {remedy}"
+        )
+
+
+def is_own_file(path: Path) -> bool:
+    """Tell whether ``path`` is a regular file, not a link, of this user or root."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and (_USER is None or status.st_uid in _TRUSTED)

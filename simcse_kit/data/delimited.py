@@ -5,63 +5,44 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
-from simcse_kit.data.bad_rows import OnBadRow, Problem, ReadReport, RowGate
-from simcse_kit.data.files import format_of
-from simcse_kit.data.lines import MAX_LINE_BYTES, OnBytes, scan, shown
+from simcse_kit.data.bad_rows import Problem, RowGate
+from simcse_kit.data.files import Format
+from simcse_kit.data.lines import OnBytes, scan
 from simcse_kit.errors import DataError
 
-__all__ = ["read_rows"]
+__all__ = ["delimited_rows", "ragged_row"]
 
-_Scan = Iterator[tuple[int, str, Problem | None]]
-_Row = tuple[int, list[str]]
+_Lines = Iterator[tuple[int, str, Problem | None]]
+_Fields = tuple[int, list[str]]
 
 
-def read_rows(
-    path: str | Path,
-    *,
-    on_bad_row: OnBadRow = "error",
-    report: ReadReport | None = None,
-    max_line_bytes: int = MAX_LINE_BYTES,
-    format: Literal["txt", "csv", "tsv"] | None = None,
-    on_bytes: OnBytes | None = None,
-) -> Iterator[_Row]:
-    """The rows of a text file, header row included, each field stripped of surrounding whitespace.
+def delimited_rows(
+    path: str | Path, format: Format, gate: RowGate, limit: int, on_bytes: OnBytes | None = None
+) -> Iterator[_Fields]:
+    """Read the rows of a text file, header included, with each field stripped of whitespace.
 
     A .txt row is one field. A .tsv row is split at every tab; quote characters are text. A .csv row
     follows RFC 4180: a quoted field may hold commas, doubled quotes and line ends. Blank lines at
-    the end of the file are passed over; anywhere else they are bad rows. How many fields a row has
-    is not checked here.
-
-    Args:
-        path: the file.
-        on_bad_row: what to do about a bad row: raise, or skip it and count it in ``report``.
-        report: counts the skipped rows. Its ``rows`` is left to the caller, who alone knows which
-            rows are good.
-        max_line_bytes: the longest line accepted; for .csv also the longest row.
-        format: how to split, whatever the suffix says.
-        on_bytes: told of the bytes read from the file.
-
-    Yields:
-        ``(number of the line where the row begins, fields)``.
-
-    Raises:
-        DataError: the file cannot be read or is empty, or a row is bad.
+    the end of the file are ignored; anywhere else they are bad rows. The number of fields in a row
+    is not checked here. ``limit`` is the longest line, and the longest .csv row, in bytes.
     """
-    gate = RowGate(shown(path), on_bad_row, report)
-    chosen = format or format_of(path)
-    lines = scan(path, max_line_bytes=max_line_bytes, on_bytes=on_bytes, returns=chosen == "csv")
-    if chosen == "csv":
-        return _csv_rows(lines, gate, max_line_bytes)
-    if chosen in ("txt", "tsv"):
-        return _line_rows(lines, gate, split=chosen == "tsv")
-    raise DataError(
-        f"a .{chosen} file is not read as rows of fields; use .txt, .csv or .tsv", file=path
+    lines = scan(path, max_line_bytes=limit, on_bytes=on_bytes, returns=format == "csv")
+    if format == "csv":
+        return _csv_rows(lines, gate, limit)
+    return _line_rows(lines, gate, split=format == "tsv")
+
+
+def ragged_row(expected: int, found: int, format: Format) -> Problem:
+    """Describe a row with another number of fields than the header."""
+    remedy = "quote a field that holds a comma" if format == "csv" else "check the tabs"
+    return Problem(
+        "wrong number of fields",
+        f"ragged row: expected {expected} fields, found {found}; {remedy}",
     )
 
 
-def _line_rows(lines: _Scan, gate: RowGate, *, split: bool) -> Iterator[_Row]:
+def _line_rows(lines: _Lines, gate: RowGate, *, split: bool) -> Iterator[_Fields]:
     number = 0
     for number, text, problem in lines:
         fields = [field.strip() for field in text.split("\t")] if split else [text.strip()]
@@ -79,17 +60,17 @@ def _line_rows(lines: _Scan, gate: RowGate, *, split: bool) -> Iterator[_Row]:
 
 
 class _RowTooLongError(Exception):
-    """A quoted field has run past the limit."""
+    """A quoted field exceeds the limit."""
 
 
 class _CsvFeed:
-    """Hands lines to the csv module and remembers where the row began and what was bad in it.
+    """Iterator over lines for the csv module that records where a row begins and its problem.
 
-    Bad lines are handed on too: aborting inside a quoted field would make its remaining lines look
-    like rows of their own.
+    Bad lines are passed to the csv module too: stopping inside a quoted field would make its
+    remaining lines look like rows of their own.
     """
 
-    def __init__(self, lines: _Scan, limit: int):
+    def __init__(self, lines: _Lines, limit: int):
         self._lines = lines
         self._limit = limit
         self._size = 0
@@ -98,7 +79,7 @@ class _CsvFeed:
         self.problem: Problem | None = None
 
     def begin(self) -> None:
-        """Forget the previous row."""
+        """Start a new row."""
         self.start = self._size = 0
         self.problem = None
 
@@ -119,9 +100,9 @@ class _CsvFeed:
         return text
 
 
-def _csv_rows(lines: _Scan, gate: RowGate, limit: int) -> Iterator[_Row]:
-    # The module's own limit (131,072 characters a field) is process-wide; it is only ever raised,
-    # so that readers side by side cannot disturb each other.
+def _csv_rows(lines: _Lines, gate: RowGate, limit: int) -> Iterator[_Fields]:
+    # The limit of the csv module (131,072 characters in a field) is one for the whole process. It
+    # is only ever raised, so that two open files cannot disturb each other.
     if csv.field_size_limit() < limit + 2:
         csv.field_size_limit(limit + 2)
     feed = _CsvFeed(lines, limit)

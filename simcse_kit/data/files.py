@@ -1,4 +1,4 @@
-"""Which files are read: suffixes, folders, and what a path must be."""
+"""Input files: supported suffixes, files of a folder, and checks of a path."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ logger = logging.getLogger(__name__)
 Format = Literal["txt", "csv", "tsv", "jsonl", "json", "parquet"]
 
 COMPRESSED = (".gz", ".bz2", ".xz")
-"""Suffixes of compressed files; they follow that of the format."""
+"""Suffixes of compressed files, which follow the suffix of the format."""
 
 _TEXT: tuple[Format, ...] = ("txt", "csv", "tsv", "jsonl", "json")
 _FORMATS: dict[str, Format] = {
     f".{name}{packed}": name for name in _TEXT for packed in ("", *COMPRESSED)
 } | {".parquet": "parquet"}
 SUFFIXES: tuple[str, ...] = tuple(_FORMATS)
-"""The suffixes that are read, whatever their case."""
+"""The supported suffixes, in upper or lower case."""
 SUFFIXES_IN_WORDS = (
     ".txt, .csv, .tsv, .jsonl and .json, each also with .gz, .bz2 or .xz, and .parquet"
 )
-"""The suffixes that are read, for messages."""
+"""The supported suffixes, for messages."""
 
-# What turns a file that is not read into files that are.
+# Commands that unpack archives.
 _UNPACK = {
     ".zip": "unzip {}",
     ".zst": "zstd -d {}",
@@ -50,7 +50,7 @@ _UNPACK = {
 
 
 def suffix_of(path: str | Path) -> str | None:
-    """The supported suffix of ``path`` in lower case (``.txt.gz`` counts as one), or None."""
+    """Give the supported suffix of ``path`` in lower case (``.txt.gz`` counts as one), or None."""
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     packed = bool(suffixes) and suffixes[-1] in COMPRESSED
     wanted = "".join(suffixes[-2:] if packed else suffixes[-1:])
@@ -58,10 +58,14 @@ def suffix_of(path: str | Path) -> str | None:
 
 
 def format_of(path: str | Path) -> Format:
-    """The format that the suffix of ``path`` stands for.
+    """Give the format that the suffix of ``path`` stands for.
 
     Raises:
-        DataError: the suffix is not supported; the message lists those that are.
+        DataError: The suffix is not supported; the message lists the supported ones.
+
+    Examples:
+        >>> format_of("train.csv.gz")
+        'csv'
     """
     suffix = suffix_of(path)
     if suffix is None:
@@ -85,10 +89,10 @@ def _not_supported(path: Path) -> str:
 
 
 def check_file(path: str | Path) -> Path:
-    """``path`` as a Path, once it is known to be a regular file.
+    """Check that ``path`` is a regular file, and give it as a Path.
 
     Raises:
-        DataError: it is missing, a folder, a pipe, a device, or may not be looked at.
+        DataError: The path is missing, a folder, a pipe or a device, or cannot be accessed.
     """
     path = Path(path)
     try:
@@ -107,14 +111,14 @@ def check_file(path: str | Path) -> Path:
 
 
 def find_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files that ``paths`` stand for, in the order given; a folder is replaced by its files.
+    """List the files of ``paths`` in the order given; a folder is replaced by its files.
 
-    Of a folder the files with a supported suffix are taken, sorted by name; hidden files and
-    subfolders are not. A log line says how many other files the folder has.
+    A folder stands for its files with a supported suffix, sorted by name, without hidden files and
+    subfolders. A log line counts the other files in it.
 
     Raises:
-        DataError: no path; a path is missing or not a regular file; a suffix is not supported;
-            a folder has no file with a supported suffix.
+        DataError: There is no path; a path is missing or not a regular file; a suffix is not
+            supported; a folder has no file with a supported suffix.
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     if not given:
@@ -158,7 +162,7 @@ def _in_folder(folder: Path) -> list[Path]:
     others = [entry for entry in plain if entry not in taken]
     if others:
         logger.info(
-            "%s: %d files are read; %d other entries are not, such as %s",
+            "%s: reading %d files; ignoring %d other entries, such as %s",
             folder,
             len(files),
             len(others),

@@ -1,13 +1,13 @@
-"""Raw lines: opening, decompressing, decoding, and what makes a single line bad.
+"""Raw lines of text files: opening, decompression, decoding, and problems of a single line.
 
-Memory is bounded by the line limit: of an endless line no more than the limit is ever held.
+Memory is bounded by the line limit, even for an endless line.
 """
 
 from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,14 @@ from simcse_kit.data.compression import (
     is_damage,
 )
 from simcse_kit.data.files import check_file
-from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.errors import DataError
 
 __all__ = [
     "MAX_LINE_BYTES",
+    "SAMPLE",
     "STDIN",
     "OnBytes",
+    "Sample",
     "check_signature",
     "open_bytes",
     "read_lines",
@@ -40,15 +42,18 @@ __all__ = [
 MAX_LINE_BYTES = 1_000_000
 """Longest line accepted by default, in bytes without the line end."""
 
+SAMPLE = 1024
+"""Smallest size of a :class:`Sample` of a longer stream."""
+
 STDIN = "-"
-"""The path that stands for standard input where :func:`read_lines` reads."""
+"""Path that makes :func:`read_lines` read standard input."""
 
 OnBytes = Callable[[int], None]
-"""Called with the number of bytes just read from the file, before decompression."""
+"""Callback, called with the number of bytes after each read, before decompression."""
 
 _BUFFER = 1 << 20
 _SIGNATURES = (
-    # UTF-32 first: its little-endian mark begins with that of UTF-16.
+    # UTF-32 first: its little-endian mark begins with the mark of UTF-16.
     (b"\xff\xfe\x00\x00", "UTF-32 text"),
     (b"\x00\x00\xfe\xff", "UTF-32 text"),
     (b"\xff\xfe", "UTF-16 text"),
@@ -57,7 +62,7 @@ _SIGNATURES = (
 
 
 class _CountedFile(io.FileIO):
-    """A raw file that tells how many bytes each read took."""
+    """Raw file that reports the number of bytes of each read."""
 
     def __init__(self, path: str | Path, on_bytes: OnBytes | None):
         super().__init__(path, "r")
@@ -71,7 +76,7 @@ class _CountedFile(io.FileIO):
 
 
 def shown(path: str | Path) -> str:
-    """How ``path`` is named in messages."""
+    """Give the name of ``path`` for messages."""
     return "<standard input>" if str(path) == STDIN else str(path)
 
 
@@ -82,31 +87,28 @@ def scan(
     on_bytes: OnBytes | None = None,
     returns: bool = False,
 ) -> Iterator[tuple[int, str, Problem | None]]:
-    r"""The physical lines of a text file, good or bad.
+    r"""Read the physical lines of a text file, good or bad.
 
-    A line ends at ``\n`` only; the line end (``\n`` or ``\r\n``) is kept in the text. A byte order
-    mark of UTF-8 is dropped. A file whose name ends in ``.gz``, ``.bz2`` or ``.xz`` is
-    decompressed. The rest of a line over the limit is read only when the next line is asked for.
+    A line ends at ``\n`` only; the line end (``\n`` or ``\r\n``) is kept in the text. A UTF-8 byte
+    order mark is dropped. A file whose name ends in ``.gz``, ``.bz2`` or ``.xz`` is decompressed.
+    The rest of a line over the limit is skipped when the next line is asked for.
 
     Args:
-        path: the file.
-        max_line_bytes: the longest line accepted.
-        on_bytes: told of the bytes read from the file.
-        returns: a line may have carriage returns inside, as JSON and quoted fields may. Elsewhere
-            they are line ends of another system, which would make one row of many.
+        path: The file.
+        max_line_bytes: Longest line accepted.
+        on_bytes: Callback, called with the number of bytes after each read from the file.
+        returns: Whether a line may contain carriage returns, as JSON and quoted fields may.
+            Elsewhere they are line ends of another system, which would join many rows into one.
 
     Yields:
-        ``(line number from 1, text, problem)``. Where ``problem`` is not None the text is only good
-        for finding where a quoted field ends: undecodable bytes are escaped, and it is empty for a
-        line over the limit.
+        ``(line number from 1, text, problem)``. The text of a line with a problem is only good for
+        finding the end of a quoted field: undecodable bytes are escaped, and it is empty for a line
+        over the limit.
 
     Raises:
-        DataError: the file as a whole cannot be read: missing, not a regular file, UTF-16,
-            compressed without the suffix, damaged.
-        ConfigError: ``max_line_bytes`` is below 1.
+        DataError: The file as a whole cannot be read: it is missing, not a regular file, UTF-16,
+            compressed without the suffix, or damaged.
     """
-    if max_line_bytes < 1:
-        raise ConfigError(f"max_line_bytes is {max_line_bytes}; it must be at least 1")
     number = 0
     try:
         with open_bytes(path, on_bytes) as stream:
@@ -139,26 +141,32 @@ def read_lines(
     *,
     on_bad_row: OnBadRow = "error",
     report: ReadReport | None = None,
-    max_line_bytes: int = MAX_LINE_BYTES,
     keep_blank: bool = False,
 ) -> Iterator[str]:
-    """The lines of a plain text file, stripped of surrounding whitespace.
+    """Read the lines of a plain text file, stripped of surrounding whitespace.
 
     Args:
-        path: any file name (decompressed if it ends in ``.gz``, ``.bz2`` or ``.xz``), or ``-`` for
-            standard input.
-        on_bad_row: what to do about a bad line: raise, or skip it and count it in ``report``.
-        report: counts good lines and skipped ones.
-        max_line_bytes: the longest line accepted.
-        keep_blank: give a blank line as ``""``. Otherwise blank lines are passed over at the end
-            of the file and are bad lines anywhere else.
+        path: A file of any name, decompressed if it ends in ``.gz``, ``.bz2`` or ``.xz``; ``-``
+            for standard input.
+        on_bad_row: ``error`` raises at the first bad line; ``skip`` skips and counts bad lines.
+        report: Counter of good and skipped lines.
+        keep_blank: Whether a blank line is given as ``""``. Otherwise blank lines are ignored at
+            the end of the file and are bad lines anywhere else.
 
     Raises:
-        DataError: the file cannot be read or is empty, or a line is bad.
+        DataError: The file cannot be read or is empty, or a line is bad.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "sentences.txt")
+        ...     _ = path.write_text("A cat sat.\\nIt rains.\\n", encoding="utf-8")
+        ...     list(read_lines(path))
+        ['A cat sat.', 'It rains.']
     """
     gate = RowGate(shown(path), on_bad_row, report)
     number = 0
-    for number, line, problem in scan(path, max_line_bytes=max_line_bytes):
+    for number, line, problem in scan(path):
         text = line.strip()
         if problem is None and not text and not keep_blank:
             gate.blank(number)
@@ -172,14 +180,38 @@ def read_lines(
     gate.finish(number)
 
 
+class Sample:
+    """Items of a stream at equal distances: all of up to 2,047, else 1,024 to 2,047 of them.
+
+    Args:
+        stream: Items, read to the end.
+
+    Attributes:
+        items: The sample, in the order of the stream.
+        seen: Number of items in the stream.
+    """
+
+    def __init__(self, stream: Iterable[str]):
+        self.items: list[str] = []
+        self.seen = 0
+        step = 1
+        for item in stream:
+            if self.seen % step == 0:
+                self.items.append(item)
+                if len(self.items) == 2 * SAMPLE:
+                    self.items = self.items[::2]
+                    step *= 2
+            self.seen += 1
+
+
 def open_bytes(
     path: str | Path, on_bytes: OnBytes | None = None
 ) -> AbstractContextManager[IO[bytes]]:
     """Open a file or standard input for reading bytes, decompressed by its suffix.
 
     Raises:
-        DataError: the file is missing or not a regular file.
-        OSError: it cannot be opened.
+        DataError: The file is missing or not a regular file.
+        OSError: The file cannot be opened.
     """
     if str(path) == STDIN:
         return nullcontext(sys.stdin.buffer)
@@ -191,13 +223,7 @@ def open_bytes(
 
 
 def unreadable(path: str | Path, error: Exception, where: str = "") -> DataError:
-    """The error of a file that cannot be read to its end.
-
-    Args:
-        path: the file.
-        error: one of :data:`~simcse_kit.data.compression.DAMAGED`, or an OSError.
-        where: how far it was read, for compressed data.
-    """
+    """Make the error of a file that cannot be read to its end, because of one of ``DAMAGED``."""
     kind = NAMES.get(Path(path).suffix.lower())
     damage = isinstance(error, DAMAGED) or (isinstance(error, OSError) and is_damage(error))
     if kind is not None and damage:
@@ -211,14 +237,10 @@ def unreadable(path: str | Path, error: Exception, where: str = "") -> DataError
 
 
 def check_signature(first: bytes, path: str | Path) -> None:
-    """Refuse what is no UTF-8 text by its first bytes.
-
-    Args:
-        first: the first bytes or the first line.
-        path: the file.
+    """Refuse UTF-16, UTF-32, and compressed data under another name, by the first bytes.
 
     Raises:
-        DataError: it is UTF-16, UTF-32, or compressed data whose name does not say so.
+        DataError: The first bytes show such data.
     """
     for mark, what in _SIGNATURES:
         if first.startswith(mark):

@@ -1,50 +1,46 @@
-"""Training rows from text files of any supported format.
+"""Training rows from files of any format.
 
 Formats: .txt (one sentence a line), .csv, .tsv, .jsonl and .json (one array), each also with .gz,
-.bz2 or .xz, and .parquet. Every message about bad input names the file and the line (the row, for
-.parquet).
+.bz2 or .xz, and .parquet. Every message about bad input names the file and the line, or the row of
+a .parquet file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
-from simcse_kit.data.bad_rows import OnBadRow, ReadReport, RowGate
-from simcse_kit.data.columns import are_positions, check_columns, check_label
-from simcse_kit.data.delimited import read_rows
+from simcse_kit.data.bad_rows import Problem, ReadReport, RowGate
+from simcse_kit.data.columns import are_positions, without_number_columns
 from simcse_kit.data.documents import read_documents
-from simcse_kit.data.files import SUFFIXES, check_file, find_files, format_of
-from simcse_kit.data.formats import (
-    Kind,
-    Request,
-    Rows,
-    from_json,
-    from_parquet,
-    from_table,
-    kind_of,
-)
-from simcse_kit.data.lines import MAX_LINE_BYTES, OnBytes, read_lines
+from simcse_kit.data.files import Format, check_file, format_of
+from simcse_kit.data.layouts import RecordLayout, TableLayout
+from simcse_kit.data.lines import OnBytes
+from simcse_kit.data.parquet import check_text_types
+from simcse_kit.data.read_options import DEFAULTS, ReadOptions
+from simcse_kit.data.records import Records
 from simcse_kit.errors import DataError
 
-__all__ = [
-    "MAX_LINE_BYTES",
-    "SUFFIXES",
-    "Example",
-    "Kind",
-    "OnBadRow",
-    "ReadReport",
-    "Rows",
-    "file_kind",
-    "find_files",
-    "kind_of",
-    "read_examples",
-    "read_lines",
-    "read_rows",
-    "read_texts",
-]
+__all__ = ["Example", "Kind", "TextRows", "file_kind", "kind_of", "read_texts"]
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["texts", "pairs", "triplets", "labelled", "documents"]
+"""What training rows hold."""
+
+TextRows = Generator[tuple[str, ...], None, None]
+"""Training rows of one file, each a tuple of texts."""
+
+_KINDS: tuple[Kind, ...] = ("texts", "pairs", "triplets")
+
+
+def kind_of(columns: int) -> Kind:
+    """Give the kind of rows with ``columns`` text columns: 1, 2, or more."""
+    return _KINDS[min(columns, 3) - 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +50,10 @@ class Example:
     Args:
         texts: ``(sentence,)``, ``(anchor, positive)``, or ``(anchor, positive, hard negative,
             ...)``; stripped of surrounding whitespace and never blank.
-        label: the number of a labelled row.
-        row: its number in the corpus; with ``epoch`` the key of its random augmentation, and no
-            part of what makes two examples equal.
-        epoch: the pass over the data that it was read for.
+        label: Number of a labelled row.
+        row: Number of the row in the corpus. With ``epoch`` it seeds random augmentation; neither
+            counts when examples are compared.
+        epoch: Pass over the data that the row is read for.
     """
 
     texts: tuple[str, ...]
@@ -66,102 +62,85 @@ class Example:
     epoch: int = field(default=0, compare=False)
 
 
-def read_examples(
-    path: str | Path,
-    *,
-    columns: Sequence[str] | None = None,
-    on_bad_row: OnBadRow = "error",
-    report: ReadReport | None = None,
-    max_line_bytes: int = MAX_LINE_BYTES,
-) -> Iterator[Example]:
-    """The training rows of one file, in bounded memory.
-
-    Args:
-        path: a file with one of :data:`SUFFIXES`.
-        columns: names of the anchor, positive and hard negative columns, or their positions
-            from 0 (``("0", "1")``) in a .csv or .tsv file with no header line. None: recognise the
-            header.
-        on_bad_row: what to do about a bad row: raise, or skip it and count it in ``report``.
-        report: counts good rows and skipped ones.
-        max_line_bytes: the longest line accepted.
+def file_kind(path: str | Path, options: ReadOptions = DEFAULTS) -> Kind:
+    """Find out what the rows of a file are, from its header or first rows alone.
 
     Raises:
-        DataError: the file cannot be read, is empty, has not the columns, or a row is bad.
-        ConfigError: an argument is wrong.
+        DataError: As :func:`read_texts`, for problems that the first rows show.
     """
-    report = ReadReport() if report is None else report
-    _, texts = read_texts(
-        path,
-        columns=columns,
-        on_bad_row=on_bad_row,
-        report=report,
-        max_line_bytes=max_line_bytes,
-    )
-    for row in texts:
-        report.rows += 1
-        yield Example(row)
-
-
-def file_kind(
-    path: str | Path,
-    *,
-    columns: Sequence[str] | None = None,
-    on_bad_row: OnBadRow = "error",
-    max_line_bytes: int = MAX_LINE_BYTES,
-    label: str | None = None,
-    documents: int = 0,
-) -> Kind:
-    """What the rows of a file are, from its header or first row alone.
-
-    Raises:
-        DataError: as :func:`read_examples`, as far as the first row shows it.
-    """
-    kind, texts = read_texts(
-        path,
-        columns=columns,
-        on_bad_row=on_bad_row,
-        max_line_bytes=max_line_bytes,
-        label=label,
-        documents=documents,
-    )
+    kind, texts = read_texts(path, options)
     with closing(texts):
         return kind
 
 
 def read_texts(
     path: str | Path,
+    options: ReadOptions = DEFAULTS,
     *,
-    columns: Sequence[str] | None = None,
-    on_bad_row: OnBadRow = "error",
     report: ReadReport | None = None,
-    max_line_bytes: int = MAX_LINE_BYTES,
     on_bytes: OnBytes | None = None,
-    label: str | None = None,
-    documents: int = 0,
-) -> tuple[Kind, Rows]:
-    """The kind of a file and its rows as bare tuples; see :func:`read_examples`.
+) -> tuple[Kind, TextRows]:
+    """Read the training rows of a file, in bounded memory.
 
-    The header is read at once. ``report.rows`` is left to the caller; ``on_bytes`` is called with
-    the number of bytes read from the file. With ``label``, the name or position of a column, rows
-    are labelled: two texts, and the label as it was written. With ``documents``, a .txt file holds
-    documents, and a row is a sentence and those that come next, ``documents`` of them at most. In
-    .jsonl, .json and .parquet files the positive may be a list: each of them makes a row. A text
-    column with numbers in all rows is refused when the last row is read.
+    The header is read at once, the rows when they are iterated. Labelled rows are two texts and the
+    label as it was written. A row of documents is a sentence and those that follow it. In .jsonl,
+    .json and .parquet files the positive may be a list; each item makes a row. A text column with
+    numbers in all rows is refused after the last row.
+
+    Args:
+        path: A file with one of :data:`~simcse_kit.data.files.SUFFIXES`.
+        options: Options of reading.
+        report: Counter of skipped rows; ``report.rows`` is not changed.
+        on_bytes: Callback, called with the number of bytes after each read from the file.
+
+    Returns:
+        The kind of the rows, and an iterator over them.
+
+    Raises:
+        DataError: The file cannot be read or is empty, a column is missing, or a row is bad.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "pairs.csv")
+        ...     _ = path.write_text("sent0,sent1\\nA cat sat.,A cat sits.\\n", encoding="utf-8")
+        ...     kind, rows = read_texts(path)
+        ...     print(kind, list(rows))
+        ...     print(file_kind(path, ReadOptions(columns=["sent0"])))
+        pairs [('A cat sat.', 'A cat sits.')]
+        texts
     """
-    wanted = check_columns(columns)
-    request = Request(
-        path,
-        wanted,
-        RowGate(path, on_bad_row, report),
-        on_bad_row,
-        max_line_bytes,
-        on_bytes,
-        check_label(label, wanted),
-    )
-    format = format_of(path)
+    format = options.format or format_of(path)
     check_file(path)
+    _check_supported(path, format, options)
+    if options.documents:
+        gate = RowGate(path, options.on_bad_row, report)
+        return "documents", read_documents(path, options, gate, on_bytes)
+    records = Records(path, options, report=report, on_bytes=on_bytes)
+    if format == "txt":
+        return "texts", (tuple(fields) for _, fields in records.fields())
+    layout = _layout_of(records)
+    if isinstance(layout, TableLayout):
+        columns = len(layout.indices)
+        if records.header:
+            _check_has_row(records)
+    else:
+        columns = len(layout.fixed + layout.negatives)
+        if layout.optional and not _has_negatives(records, layout):
+            columns = 2
+    labelled = options.label is not None
+    rows = without_number_columns(
+        _good_rows(records, layout), layout.names, file=path, texts=2 if labelled else None
+    )
+    return ("labelled" if labelled else kind_of(columns)), rows
+
+
+def _check_supported(path: str | Path, format: Format, options: ReadOptions) -> None:
+    """Check that the format of a file can have what the options ask for."""
+    columns, label, documents = options.columns, options.label, options.documents
+    given = ",".join(columns or ())
     if documents:
-        if label is not None or wanted is not None:
+        if label is not None or columns is not None:
             raise DataError("documents have no columns; leave out data.label, --columns", file=path)
         if format != "txt":
             raise DataError(
@@ -169,28 +148,63 @@ def read_texts(
                 f"line after each document; this is a .{format} file",
                 file=path,
             )
-        rows = read_documents(
-            path, request.gate, documents, max_line_bytes=max_line_bytes, on_bytes=on_bytes
-        )
-        return "documents", rows
-    if format == "csv" or format == "tsv":
-        return from_table(request, "comma" if format == "csv" else "tab")
-    if are_positions(wanted):
+    elif format not in ("csv", "tsv") and are_positions(columns):
         raise DataError(
-            f"positions --columns {','.join(wanted or ())} are for .csv and .tsv files; this is a "
-            f".{format} file",
+            f"positions --columns {given} are for .csv and .tsv files; this is a .{format} file",
             file=path,
         )
-    if format == "jsonl" or format == "json":
-        return from_json(request, format)
-    if format == "parquet":
-        return from_parquet(request)
-    if wanted is not None:
+    elif format == "txt" and columns is not None:
         raise DataError(
-            f"a .txt file has no columns; leave out --columns {','.join(wanted)}, or rename the "
-            "file to .tsv or .csv",
+            f"a .txt file has no columns; leave out --columns {given}, or rename the file to .tsv "
+            "or .csv",
             file=path,
         )
-    if label is not None:
+    elif format == "txt" and label is not None:
         raise DataError(f"a .txt file has no column {label!r}; leave out data.label", file=path)
-    return "texts", (tuple(fields) for _, fields in request.rows())
+
+
+def _layout_of(records: Records) -> TableLayout | RecordLayout:
+    """Choose the text columns of a file."""
+    options, path = records.options, records.path
+    if records.is_table:
+        return TableLayout.of(
+            records.columns, options, file=path, line=records.line, format=records.format
+        )
+    layout = RecordLayout.of(records.columns, options, file=path, line=records.line)
+    if records.format != "parquet":
+        return layout
+    # Only positives and hard negatives may be lists.
+    lists = options.label is None
+    names = enumerate((*layout.fixed, *layout.negatives))
+    check_text_types(records.schema, [(name, lists and place > 0) for place, name in names], path)
+    return layout.for_columns(records.columns)
+
+
+def _check_has_row(records: Records) -> None:
+    """Refuse a table that ends with its header."""
+    before = records.gate.report.total_skipped
+    if records.peek() is None and records.gate.report.total_skipped == before:
+        raise DataError(
+            "the file has a header but no row; fix the file or leave it out", file=records.path
+        )
+
+
+def _has_negatives(records: Records, layout: RecordLayout) -> bool:
+    """Read the file once more to see whether any row has a hard negative."""
+    again = Records(records.path, replace(records.options, on_bad_row="skip"))
+    return any(layout.has_negative(record) for _, record in again.fields(layout.names))
+
+
+def _good_rows(records: Records, layout: TableLayout | RecordLayout) -> TextRows:
+    extras = layout.extras if isinstance(layout, RecordLayout) else frozenset()
+    ignored: dict[str, None] = {}
+    for line, fields in records.fields(layout.names):
+        rows = layout.rows(fields)
+        if isinstance(rows, Problem):
+            records.gate.reject(line, rows)
+            continue
+        if extras:
+            ignored.update(dict.fromkeys(key for key in fields if key in extras))
+        yield from rows
+    if ignored:
+        logger.info("%s: the keys %s are not used", records.path, ", ".join(ignored))

@@ -1,160 +1,252 @@
-"""Rows with named values: which keys hold the texts."""
+"""Records of a file of any format: the one reader of training, data tools and evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.data.bad_rows import Problem, shorten
-from simcse_kit.data.columns import FLAG_COLUMNS, FLAG_EXTRAS, choose_columns, is_negative
-from simcse_kit.data.json_values import not_text
-from simcse_kit.data.row_layouts import labelled_row, row_texts
+from simcse_kit.data.bad_rows import Problem, ReadReport, RowGate, shorten
+from simcse_kit.data.columns import check_names, choose_columns
+from simcse_kit.data.delimited import delimited_rows, ragged_row
+from simcse_kit.data.files import Format, check_file, format_of
+from simcse_kit.data.json_records import json_array, json_lines
+from simcse_kit.data.lines import OnBytes, shown
+from simcse_kit.data.parquet import parquet_records, parquet_schema
+from simcse_kit.data.read_options import DEFAULTS, ReadOptions
+from simcse_kit.errors import DataError
+from simcse_kit.registry import closest
+from simcse_kit.utils.progress import progress_bar
 
-__all__ = ["ObjectLayout"]
+__all__ = ["Record", "Records", "read_records", "reading_progress"]
+
+Record = dict[str, Any]
+"""One row of a file: column name -> value."""
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectLayout:
-    """Which keys of a record hold its texts.
+def read_records(
+    path: str | Path,
+    options: ReadOptions = DEFAULTS,
+    *,
+    report: ReadReport | None = None,
+    keys: Sequence[str] | None = None,
+    on_bytes: OnBytes | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """Read a file as pairs of line number and fields.
+
+    The fields of a .txt, .csv or .tsv row are a list of stripped strings, and a header line is a
+    row like any other. The fields of a .jsonl, .json or .parquet row are a dict.
 
     Args:
-        fixed: key of the anchor and, unless the rows are single texts, of the positive.
-        negatives: keys of the hard negatives.
-        named: the user named the keys; others are then ignored and those of ``negatives`` are the
-            only ones read. Otherwise every key must be a recognised one.
-        label: key of the label of labelled rows.
-        optional: a record may have no hard negative.
-        extras: keys that are recognised and not read.
+        path: The file.
+        options: Options of reading.
+        report: Counter of skipped rows; ``report.rows`` is not changed.
+        keys: Columns to read of a .parquet file; None reads all.
+        on_bytes: Callback, called with the number of bytes after each read from the file.
+
+    Raises:
+        DataError: The file cannot be read or is empty, or a row is bad.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "pairs.tsv")
+        ...     _ = path.write_text("4.5\\tA cat sat.\\tA cat sits.\\n", encoding="utf-8")
+        ...     list(read_records(path))
+        [(1, ['4.5', 'A cat sat.', 'A cat sits.'])]
+    """
+    format = options.format or format_of(path)
+    skip_blank = options.skip_blank and format == "jsonl"
+    gate = RowGate(shown(path), options.on_bad_row, report, skip_blank=skip_blank)
+    limit = options.max_line_bytes
+    if format == "jsonl":
+        return json_lines(path, gate, limit, on_bytes)
+    if format == "json":
+        return json_array(path, gate, limit, on_bytes)
+    if format == "parquet":
+        return parquet_records(path, gate, limit, keys, on_bytes)
+    return delimited_rows(path, format, gate, limit, on_bytes)
+
+
+class Records:
+    """The records of one file as dicts; iterate once for ``(line, record)``.
+
+    Args:
+        path: The file.
+        options: Options of reading.
+        report: Counter of skipped rows; ``report.rows`` is not changed.
+        on_bytes: Callback, called with the number of bytes after each read from the file.
+
+    Attributes:
+        format: Format of the file.
+        columns: Names of the columns; of a .jsonl or .json file, those of the first record.
+        line: Line of the header or first record; None for .parquet.
+        gate: Handling of rows that are rejected after reading.
+
+    Raises:
+        DataError: The file cannot be read or is empty, or every row is bad.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "pairs.csv")
+        ...     _ = path.write_text("id,question\\n1,Where is it?\\n", encoding="utf-8")
+        ...     records = Records(path)
+        ...     print(records.columns, list(records))
+        ('id', 'question') [(2, {'id': '1', 'question': 'Where is it?'})]
     """
 
-    fixed: tuple[str, ...]
-    negatives: tuple[str, ...]
-    named: bool
-    label: str | None = None
-    optional: bool = False
-    extras: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(
-        cls,
-        keys: Sequence[str],
-        columns: Sequence[str] | None,
+    def __init__(
+        self,
+        path: str | Path,
+        options: ReadOptions = DEFAULTS,
         *,
-        file: str | Path,
-        line: int | None,
-        label: str | None = None,
-    ) -> ObjectLayout:
-        """The layout of a file whose first record has ``keys``.
+        report: ReadReport | None = None,
+        on_bytes: OnBytes | None = None,
+    ):
+        self.path = check_file(path)
+        self.options = options
+        self.format: Format = options.format or format_of(path)
+        self.header = options.header or not self.is_table
+        self.gate = RowGate(path, options.on_bad_row, report)
+        self.line: int | None = 1
+        self.columns: tuple[str, ...] = ("text",)
+        self.schema: Any = None
+        self._on_bytes = on_bytes
+        self._rows: Iterator[tuple[int, Any]] = iter(())
+        if self.format == "parquet":
+            self.line, self.schema = None, parquet_schema(path)
+            self.columns = tuple(self.schema.names)
+            return
+        self._rows = read_records(path, options, report=self.gate.report, on_bytes=on_bytes)
+        if self.format != "txt":
+            self.columns = self._first()
+
+    @property
+    def is_table(self) -> bool:
+        """Whether rows are fields separated by commas or tabs."""
+        return self.format in ("csv", "tsv")
+
+    def _first(self) -> tuple[str, ...]:
+        """Read the header or the first record."""
+        before = self._unreadable()
+        first = next(self._rows, None)
+        if self.is_table and self.header and self._unreadable() > before:
+            # Otherwise the first row after a broken header would be taken for the header.
+            next(read_records(self.path, replace(self.options, on_bad_row="error")))
+        if first is None:
+            raise DataError("every row is bad; fix the file or leave it out", file=self.path)
+        self.line, fields = first
+        if self.is_table and self.header:
+            return tuple(fields)
+        self._rows = chain((first,), self._rows)
+        return tuple(map(str, range(len(fields)))) if self.is_table else tuple(fields)
+
+    def peek(self) -> tuple[int, Any] | None:
+        """Give the next row of a text file without removing it; None at the end."""
+        row = next(self._rows, None)
+        if row is not None:
+            self._rows = chain((row,), self._rows)
+        return row
+
+    def _unreadable(self) -> int:
+        """Number of rows skipped so far, without blank lines."""
+        report = self.gate.report
+        return report.total_skipped - report.skipped.get("blank line", 0)
+
+    def fields(self, keys: Sequence[str] | None = None) -> Iterator[tuple[int, Any]]:
+        """The rows below the header as :func:`read_records` gives them, of any width."""
+        if self.format != "parquet":
+            return self._rows
+        report, on_bytes = self.gate.report, self._on_bytes
+        return read_records(self.path, self.options, report=report, keys=keys, on_bytes=on_bytes)
+
+    def __iter__(self) -> Iterator[tuple[int, Record]]:
+        if self.format == "txt":
+            return ((line, {"text": fields[0]}) for line, fields in self._rows)
+        if not self.is_table:
+            return self.fields()
+        check_names(self.columns, file=self.path, line=self.line, blank=True)
+        return self._table()
+
+    def _table(self) -> Iterator[tuple[int, Record]]:
+        width = len(self.columns)
+        for line, fields in self._rows:
+            if len(fields) == width:
+                yield line, dict(zip(self.columns, fields, strict=True))
+            else:
+                self.gate.reject(line, ragged_row(width, len(fields), self.format))
+
+    def column(self, wanted: str | None, known: Sequence[str], *, what: str, flag: str) -> str:
+        """Find the column ``wanted`` by the user, or the first of the ``known`` names.
 
         Raises:
-            DataError: a wanted key is missing, or the keys are not recognised.
+            DataError: There is no such column; ``what`` it holds and its ``flag`` are named.
         """
-        names = choose_columns(keys, columns, file=file, line=line, lists=True, label=label)
-        if label is not None:
-            return cls(names[:2], (), True, label)
-        flag = names == FLAG_COLUMNS
-        return cls(
-            names[:2],
-            names[2:],
-            columns is not None,
-            optional=flag,
-            extras=FLAG_EXTRAS if flag else frozenset(),
+        columns = shorten(",".join(self.columns), 300)
+        if wanted is not None:
+            if wanted not in self.columns:
+                near = closest(wanted, list(self.columns))
+                raise DataError(
+                    f"no column {wanted!r}{near}; the columns are {columns}", file=self.path
+                )
+            return wanted
+        by_name: dict[str, str] = {name.lower(): name for name in reversed(self.columns)}
+        for name in known:
+            if name in by_name:
+                return by_name[name]
+        raise DataError(
+            f"the columns {columns} have none for the {what} ({', '.join(known)}); name it with "
+            f"{flag}",
+            file=self.path,
         )
 
-    def of_a_table(self, columns: Collection[str]) -> ObjectLayout:
-        """The same for records that all have these keys, so that none can be unexpected."""
-        kept = tuple(key for key in self.negatives if key in columns)
-        return replace(self, negatives=kept, named=True)
+    def text_columns(self) -> tuple[str, ...]:
+        """Choose the text columns: those of the options, or those that training would read.
 
-    def read_keys(self) -> tuple[str, ...]:
-        """All keys that are read."""
-        return (*self.fixed, *self.negatives, *(() if self.label is None else (self.label,)))
-
-    def rows(self, record: Mapping[str, Any]) -> list[tuple[str, ...]] | Problem:
-        """The training rows of one record, or what is wrong with it.
-
-        A list of positives gives a row for each of them, all with the same hard negatives.
+        Raises:
+            DataError: A column is missing, or the header is not recognised.
         """
-        for key in self.fixed:
-            if key not in record:
-                return Problem("missing key", f"no key {key!r}; the keys are {_keys(record)}")
-        anchor = record[self.fixed[0]]
-        if not isinstance(anchor, str):
-            return not_text(self.fixed[0], anchor)
-        if self.label is not None:
-            return self._labelled(anchor, record)
-        found = self._found_negatives(record)
-        if isinstance(found, Problem):
-            return found
-        negatives = found if self.negatives and (any(found) or not self.optional) else None
-        if len(self.fixed) == 1:
-            row = row_texts((anchor.strip(),), negatives)
-            return row if isinstance(row, Problem) else [row]
-        value = record[self.fixed[1]]
-        positives = value if isinstance(value, list) else [value]
-        if not positives:
-            return Problem("no positive", f"{self.fixed[1]!r} is an empty list; give a positive")
-        rows: list[tuple[str, ...]] = []
-        for positive in positives:
-            if not isinstance(positive, str):
-                return not_text(self.fixed[1], positive)
-            row = row_texts((anchor.strip(), positive.strip()), negatives)
-            if isinstance(row, Problem):
-                return row
-            rows.append(row)
-        return rows
+        wanted = self.options.columns
+        if self.format == "txt":
+            if wanted:
+                raise DataError("a .txt file has no columns; leave out --columns", file=self.path)
+            return self.columns
+        return choose_columns(
+            self.columns, wanted, file=self.path, line=self.line, lists=not self.is_table
+        )
 
-    def has_negative(self, record: Mapping[str, Any]) -> bool:
-        """Whether a record has a hard negative that is no blank."""
-        found = self._found_negatives(record)
-        return not isinstance(found, Problem) and any(found)
-
-    def _labelled(self, anchor: str, record: Mapping[str, Any]) -> list[tuple[str, ...]] | Problem:
-        second = record[self.fixed[1]]
-        if not isinstance(second, str):
-            return not_text(self.fixed[1], second)
-        value = record.get(self.label or "")
-        # JSON's true is no number.
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        label = repr(value) if number or not isinstance(value, str) else value
-        row = labelled_row((anchor.strip(), second.strip()), label)
-        return row if isinstance(row, Problem) else [row]
-
-    def _found_negatives(self, record: Mapping[str, Any]) -> list[str] | Problem:
-        keys: Sequence[str] = self.negatives
-        if not self.named:
-            keys = [key for key in record if key not in self.fixed and key not in self.extras]
-            for key in keys:
-                known = key in self.negatives or is_negative(key, lists=True)
-                if not (self.negatives and known):
-                    return self._unexpected(key)
+    def texts(self, record: Record, columns: Sequence[str]) -> tuple[str, ...] | Problem:
+        """Give the texts in ``columns``, stripped; lists are flattened and null is left out."""
         found: list[str] = []
-        for key in keys:
-            problem = _add_negatives(found, key, record.get(key))
-            if problem is not None:
-                return problem
-        return found
+        for name in columns:
+            value = record.get(name)
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, str):
+                    found.append(item.strip())
+                elif item is not None:
+                    kind = type(item).__name__
+                    return Problem("value is not text", f"{name!r} is {kind}, not a string")
+        if not found or not found[0]:
+            return Problem("blank anchor", f"the text in column {columns[0]!r} is blank; fill it")
+        return tuple(found)
 
-    def _unexpected(self, key: str) -> Problem:
-        expected = ", ".join((*self.fixed, *self.negatives))
-        return Problem(
-            "unexpected key",
-            f"unexpected key {shorten(key)}; the first row has {expected}; name the keys to read "
-            f"with --columns {','.join((*self.fixed, *self.negatives))}",
-        )
-
-
-def _add_negatives(found: list[str], key: str, value: Any) -> Problem | None:
-    """Append the hard negatives in ``value``: a string, a list of strings, or nothing (null)."""
-    for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, str):
-            found.append(item.strip())
-        elif item is not None:
-            return not_text(key, item)
-    return None
+    def with_texts(self, columns: Sequence[str]) -> Iterator[tuple[int, Record, tuple[str, ...]]]:
+        """Give line, record and :meth:`texts` of every row, and reject rows without texts."""
+        for line, record in self:
+            texts = self.texts(record, columns)
+            if isinstance(texts, Problem):
+                self.gate.reject(line, texts)
+            else:
+                yield line, record, texts
 
 
-def _keys(record: Mapping[str, Any]) -> str:
-    return shorten(", ".join(record))
+@contextmanager
+def reading_progress(paths: Iterable[str | Path]) -> Iterator[OnBytes]:
+    """Show a bar over the bytes of files, and give the callback that moves it."""
+    total = sum(Path(path).stat().st_size for path in paths if Path(path).is_file())
+    with progress_bar(total, desc="reading", unit="B", unit_scale=True, delay=2) as bar:
+        yield bar.update

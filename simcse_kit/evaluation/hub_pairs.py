@@ -8,7 +8,8 @@ import numpy as np
 
 from simcse_kit.errors import DataError
 from simcse_kit.evaluation.pair_set import PairSet
-from simcse_kit.evaluation.tasks.sts_files import SENTEVAL_REMEDY, tidy
+from simcse_kit.evaluation.tasks.files import tidy
+from simcse_kit.evaluation.tasks.sts_files import SENTEVAL_REMEDY
 
 __all__ = ["fetch"]
 

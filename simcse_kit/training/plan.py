@@ -14,6 +14,7 @@ import transformers
 from simcse_kit.config import MethodSection, RunConfig
 from simcse_kit.data.augment.views import AugmentedViews
 from simcse_kit.data.corpus import Corpus
+from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.readers import Example
 from simcse_kit.encoder.unknown_text import some
 from simcse_kit.errors import ConfigError, DataError
@@ -117,10 +118,12 @@ def prepare(
     dev, augment = ready.dev, ready.augment
     corpus = Corpus.build(
         config.data.train,
-        columns=config.data.columns,
-        on_bad_row=config.data.on_bad_row,
-        label=config.data.label,
-        documents=config.data.documents,
+        ReadOptions(
+            columns=config.data.columns,
+            on_bad_row=config.data.on_bad_row,
+            label=config.data.label,
+            documents=config.data.documents,
+        ),
     )
     check_reads(method, corpus.kind)
     if corpus.kind == "labelled":

@@ -117,7 +117,7 @@ def test_more_candidates(simcse: Simcse, here: Path, tiny_encoder_dir: Path) -> 
     [
         ("nli none.csv --output t.csv", "none.csv: no such file"),
         ("nli qa.csv --output t.csv", "qa.csv: name it with --premise"),
-        ("nli nli.csv --output nli.csv", "is there already --overwrite"),
+        ("nli nli.csv --output nli.csv", "already exists --overwrite"),
         ("nli nli.csv --output t.txt", "one text a line"),
         ("qa nli.csv --output t.csv", "nli.csv: --question"),
         ("qa qa.csv --output t.csv --on-bad-row stop", "on_bad_row is 'stop'"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simcse_kit.data.stream_sample import SAMPLE, Sample
+from simcse_kit.data.lines import SAMPLE, Sample
 from simcse_kit.errors import DataError
 from simcse_kit.evaluation.evaluate import evaluate
 from tests.cli.conftest import Simcse

@@ -16,7 +16,8 @@ from simcse_kit.data import arrow as arrow_module
 from simcse_kit.data import corpus as corpus_module
 from simcse_kit.data.arrow import count_rows
 from simcse_kit.data.corpus import Corpus
-from simcse_kit.data.corpus_cache import CorpusRecord
+from simcse_kit.data.corpus_cache import CorpusManifest
+from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.readers import Example
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.utils.checksums import checksum_of
@@ -85,13 +86,13 @@ def test_files_of_different_kinds(tmp_path, cache):
 
 def test_cache_hit_gives_an_equal_corpus_and_report(tmp_path, cache, monkeypatch, caplog):
     path = put(tmp_path / "a.txt", "a\n\nb\n\nc\n")
-    first = Corpus.build([path], on_bad_row="skip", cache_dir=cache)
+    first = Corpus.build([path], ReadOptions(on_bad_row="skip"), cache_dir=cache)
     assert first.report.skipped == {"blank line": 2}
     assert f"first: {path}:2" in caplog.text
     os.utime(path, (1, 1))
     other = path.rename(tmp_path / "renamed.txt")
     monkeypatch.setattr(corpus_module, "_write", None)
-    second = Corpus.build([other], on_bad_row="skip", cache_dir=cache)
+    second = Corpus.build([other], ReadOptions(on_bad_row="skip"), cache_dir=cache)
     assert second.fingerprint == first.fingerprint
     assert list(second) == list(first)
     assert second.report.skipped == first.report.skipped
@@ -101,7 +102,7 @@ def test_cache_hit_gives_an_equal_corpus_and_report(tmp_path, cache, monkeypatch
 
 def test_fingerprint_follows_content_and_settings(tmp_path, cache):
     def key(*paths, **options):
-        return Corpus.build(paths, cache_dir=cache, **options).fingerprint
+        return Corpus.build(paths, ReadOptions(**options), cache_dir=cache).fingerprint
 
     a, b = put(tmp_path / "a.txt", "a\n"), put(tmp_path / "b.txt", "b\n")
     table = put(tmp_path / "c.csv", "x,y\n1,2\n")
@@ -116,6 +117,8 @@ def test_fingerprint_follows_content_and_settings(tmp_path, cache):
         key(table, columns=("x",)),
         key(table, columns=("0",)),
         key(table, columns=("x", "y")),
+        key(a, format="tsv", columns=("0",)),
+        key(table, columns=("x",), format="csv"),
     ]
     assert len(set(keys)) == len(keys)
     assert key(put(tmp_path / "again.txt", "a\n")) == keys[0]
@@ -151,7 +154,7 @@ def test_torn_cache_is_built_again(tmp_path, cache, damage):
 def test_nothing_left_after_skipping(tmp_path, cache):
     path = put(tmp_path / "a.csv", "sent0,sent1\na,\n")
     with pytest.raises(DataError, match=r"no row is left of .*blank positive \(first: .*:2\)"):
-        Corpus.build([path], on_bad_row="skip", cache_dir=cache)
+        Corpus.build([path], ReadOptions(on_bad_row="skip"), cache_dir=cache)
     assert list((cache / "corpora").iterdir()) == []
 
 
@@ -252,7 +255,7 @@ def test_changed_bytes_are_no_training_text(tmp_path, cache, change, caplog):
     assert corpus.path.stat().st_size == state.st_size
     again = Corpus.build([path], cache_dir=cache)
     assert [row.texts for row in again] == [("unchanged",), ("unchanged",)]
-    assert "is not the corpus that was written there; it is built again" in caplog.text
+    assert "is not the corpus that was written there; building it again" in caplog.text
 
 
 def test_offsets_are_checked_even_if_the_checksum_is_right(tmp_path, cache):
@@ -260,7 +263,7 @@ def test_offsets_are_checked_even_if_the_checksum_is_right(tmp_path, cache):
     corpus = Corpus.build([path], cache_dir=cache)
     changed_offset(corpus.path)
     record = corpus.path.with_suffix(".json")
-    known = CorpusRecord.from_json(record.read_text(encoding="utf-8"))
+    known = CorpusManifest.from_json(record.read_text(encoding="utf-8"))
     forged = dataclasses.replace(known, checksum=checksum_of(corpus.path))
     record.write_text(forged.to_json(), encoding="utf-8")
     assert count_rows(corpus.path, "texts") is None

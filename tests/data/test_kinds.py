@@ -10,6 +10,7 @@ import pytest
 
 from simcse_kit.data.collate import Collator
 from simcse_kit.data.corpus import Corpus
+from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.readers import Example
 from simcse_kit.errors import ConfigError, DataError
 
@@ -47,7 +48,7 @@ def labelled_file(folder: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
 def test_labels_of_every_format(tmp_path: Path, kind: str) -> None:
-    corpus = Corpus.build(labelled_file(tmp_path, kind), label="y")
+    corpus = Corpus.build(labelled_file(tmp_path, kind), ReadOptions(label="y"))
     assert (corpus.kind, corpus.negatives) == ("labelled", 0)
     assert list(corpus) == LABELLED
     assert corpus.labels() == [-0.5, 1.0]
@@ -56,10 +57,10 @@ def test_labels_of_every_format(tmp_path: Path, kind: str) -> None:
 def test_labels_by_position_and_from_the_cache(tmp_path: Path) -> None:
     file = write(tmp_path / "x.csv", "0,one,two\n1,three,four\n")
     for _ in range(2):
-        corpus = Corpus.build(file, columns=["1", "2"], label="0")
+        corpus = Corpus.build(file, ReadOptions(columns=["1", "2"], label="0"))
         assert list(corpus) == [Example(("one", "two"), 0.0), Example(("three", "four"), 1.0)]
     # The same file without a label is another corpus.
-    assert Corpus.build(file, columns=["1", "2"]).kind == "pairs"
+    assert Corpus.build(file, ReadOptions(columns=["1", "2"])).kind == "pairs"
 
 
 @pytest.mark.parametrize(
@@ -87,23 +88,23 @@ def test_bad_labels_are_named(
 ) -> None:
     file = write(tmp_path / "x.csv", text)
     with pytest.raises((DataError, ConfigError), match=message) as caught:
-        Corpus.build(file, **options)  # type: ignore[arg-type]
+        Corpus.build(file, ReadOptions(**options))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
 def test_bad_labels_are_skipped_and_counted(tmp_path: Path) -> None:
     file = write(tmp_path / "x.jsonl", '{"sent0":"a","sent1":"b","y":true}\n')
     with pytest.raises(DataError, match="the label is 'True'"):
-        Corpus.build(file, label="y")
+        Corpus.build(file, ReadOptions(label="y"))
     file = write(tmp_path / "y.csv", "sent0,sent1,y\na,b,high\nc,d,2\n")
-    corpus = Corpus.build(file, label="y", on_bad_row="skip")
+    corpus = Corpus.build(file, ReadOptions(label="y", on_bad_row="skip"))
     assert list(corpus) == [Example(("c", "d"), 2.0)]
     assert corpus.report.skipped == {"bad label": 1}
 
 
 def test_a_text_file_has_no_label(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no column 'y'; leave out data\.label"):
-        Corpus.build(write(tmp_path / "x.txt", "a\n"), label="y")
+        Corpus.build(write(tmp_path / "x.txt", "a\n"), ReadOptions(label="y"))
 
 
 DOCUMENTS = "\n1a\n1b\n1c\n\n\nalone\n\n2a\n2b\n"
@@ -115,10 +116,10 @@ def test_rows_of_documents_end_where_the_document_ends(tmp_path: Path, name: str
     file.write_bytes(
         gzip.compress(DOCUMENTS.encode()) if name.endswith("gz") else DOCUMENTS.encode()
     )
-    corpus = Corpus.build(file, documents=2)
+    corpus = Corpus.build(file, ReadOptions(documents=2))
     assert (corpus.kind, corpus.negatives) == ("documents", 2)
     assert [row.texts for row in corpus] == [("1a", "1b", "1c"), ("1b", "1c"), ("2a", "2b")]
-    near = Corpus.build(file, documents=1)
+    near = Corpus.build(file, ReadOptions(documents=1))
     assert [row.texts for row in near] == [("1a", "1b"), ("1b", "1c"), ("2a", "2b")]
 
 
@@ -126,8 +127,8 @@ def test_a_bad_line_ends_a_document(tmp_path: Path) -> None:
     file = tmp_path / "x.txt"
     file.write_bytes(b"a\nb\n\xff\nc\nd\n")
     with pytest.raises(DataError, match=r"x\.txt:3: not UTF-8"):
-        Corpus.build(file, documents=3)
-    corpus = Corpus.build(file, documents=3, on_bad_row="skip")
+        Corpus.build(file, ReadOptions(documents=3))
+    corpus = Corpus.build(file, ReadOptions(documents=3, on_bad_row="skip"))
     assert [row.texts for row in corpus] == [("a", "b"), ("c", "d")]
 
 
@@ -144,7 +145,7 @@ def test_what_are_no_documents(
     tmp_path: Path, name: str, text: str, options: dict[str, str], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        Corpus.build(write(tmp_path / name, text), documents=2, **options)  # type: ignore[arg-type]
+        Corpus.build(write(tmp_path / name, text), ReadOptions(documents=2, **options))  # type: ignore[arg-type]
 
 
 def test_the_collator_hands_labels_on() -> None:

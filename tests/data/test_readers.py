@@ -12,14 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from simcse_kit.data.readers import ReadReport, read_examples, read_lines, read_rows
+from simcse_kit.data.bad_rows import ReadReport
+from simcse_kit.data.lines import read_lines
+from simcse_kit.data.read_options import ReadOptions
+from simcse_kit.data.records import read_records
 from simcse_kit.errors import DataError
+from tests.reading import training_rows
 
 
 def rows(folder, name, content, **options):
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return [example.texts for example in read_examples(path, **options)]
+    return training_rows(path, **options)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +69,7 @@ def test_recognised_headers(tmp_path, header, expected):
     pq.write_table(
         pa.table({n: [v] for n, v in zip(names, values, strict=True)}), tmp_path / "x.parquet"
     )
-    assert [row.texts for row in read_examples(tmp_path / "x.parquet")] == [expected]
+    assert training_rows(tmp_path / "x.parquet") == [expected]
 
 
 def test_columns_by_name_and_by_position(tmp_path):
@@ -82,7 +86,7 @@ def test_columns_by_name_and_by_position(tmp_path):
 def test_csv_quoting_and_line_numbers(tmp_path):
     text = 'sent0,sent1\r\n"a, ""b""\nc\r\nd",e\r\nf,g\r\n'
     assert rows(tmp_path, "a.csv", text) == [('a, "b"\nc\r\nd', "e"), ("f", "g")]
-    assert [line for line, _ in read_rows(tmp_path / "a.csv")] == [1, 2, 5]
+    assert [line for line, _ in read_records(tmp_path / "a.csv")] == [1, 2, 5]
 
 
 def test_csv_field_beyond_the_limit_of_the_csv_module(tmp_path):
@@ -113,24 +117,23 @@ def test_ragged_negatives(tmp_path):
     for kind in (pa.list_(pa.string()), pa.large_list(pa.large_string())):
         path = tmp_path / "x.parquet"
         pq.write_table(pa.table({**columns, "negatives": pa.array(negatives, kind)}), path)
-        assert [row.texts for row in read_examples(path)] == wanted
+        assert training_rows(path) == wanted
 
 
 def test_parquet_dictionary_column(tmp_path):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"text": pa.array(["a", "b", "a"]).dictionary_encode()}), path)
-    assert [row.texts for row in read_examples(path)] == [("a",), ("b",), ("a",)]
+    assert training_rows(path) == [("a",), ("b",), ("a",)]
 
 
-def test_read_rows_gives_the_header_and_leaves_the_count_to_the_caller(tmp_path):
+def test_read_records_gives_the_header_and_leaves_the_count_to_the_caller(tmp_path):
     path = tmp_path / "dev.csv"
     path.write_text('4.5\ta "b\tc\n\n1\td\te\n', encoding="utf-8")
     report = ReadReport()
-    found = list(read_rows(path, format="tsv", on_bad_row="skip", report=report))
+    options = ReadOptions(format="tsv", on_bad_row="skip")
+    found = list(read_records(path, options, report=report))
     assert found == [(1, ["4.5", 'a "b', "c"]), (3, ["1", "d", "e"])]
     assert report == ReadReport(0, {"blank line": 1}, {"blank line": f"{path}:2"})
-    with pytest.raises(DataError, match=r"\.jsonl file is not read as rows"):
-        read_rows(tmp_path / "a.jsonl")
 
 
 def test_read_lines_may_keep_blank_lines(tmp_path):
@@ -150,10 +153,10 @@ def test_endless_line_is_not_held_in_memory(tmp_path):
         stream.write(b"\nb\n")
     report = ReadReport()
     tracemalloc.start()
-    found = list(read_examples(path, on_bad_row="skip", report=report, max_line_bytes=100_000))
+    found = training_rows(path, report, on_bad_row="skip", max_line_bytes=100_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert [row.texts for row in found] == [("a",), ("b",)]
+    assert found == [("a",), ("b",)]
     assert report.first_skipped == {"line too long": f"{path}:2"}
     assert peak < 8_000_000
 

@@ -15,17 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from simcse_kit.data.files import SUFFIXES_IN_WORDS, format_of
-from simcse_kit.data.readers import (
-    SUFFIXES,
-    ReadReport,
-    file_kind,
-    find_files,
-    read_examples,
-    read_lines,
-    read_rows,
-)
+from simcse_kit.data.bad_rows import ReadReport
+from simcse_kit.data.files import SUFFIXES, SUFFIXES_IN_WORDS, find_files, format_of
+from simcse_kit.data.lines import read_lines
+from simcse_kit.data.read_options import ReadOptions
+from simcse_kit.data.readers import file_kind
+from simcse_kit.data.records import read_records
 from simcse_kit.errors import ConfigError, DataError
+from tests.reading import training_rows
 
 
 def put(folder: Path, name: str, content: bytes | str) -> Path:
@@ -36,7 +33,7 @@ def put(folder: Path, name: str, content: bytes | str) -> Path:
 
 def failure(path: Path, **options) -> str:
     with pytest.raises(DataError) as caught:
-        list(read_examples(path, **options))
+        training_rows(path, **options)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -103,7 +100,7 @@ def test_bad_rows(tmp_path, name, content, line, reason, words, good, zipped):
         assert word in message
     report = ReadReport()
     options = {"on_bad_row": "skip", "report": report, "max_line_bytes": 150}
-    assert len(list(read_examples(path, **options))) == report.rows == good
+    assert len(training_rows(path, **options)) == report.rows == good
     assert set(report.skipped) == {reason}
     assert report.first_skipped == {reason: f"{path}:{line}"}
 
@@ -111,8 +108,8 @@ def test_bad_rows(tmp_path, name, content, line, reason, words, good, zipped):
 def test_every_bad_row_is_counted(tmp_path):
     path = put(tmp_path, "a.txt", b"a\n\n\nb\n\xff\nc\n\nd\n\n\n\n")
     report = ReadReport()
-    rows = list(read_examples(path, on_bad_row="skip", report=report))
-    assert [row.texts for row in rows] == [("a",), ("b",), ("c",), ("d",)]
+    rows = training_rows(path, report, on_bad_row="skip")
+    assert rows == [("a",), ("b",), ("c",), ("d",)]
     assert report.skipped == {"blank line": 3, "not UTF-8": 1}
     assert report.total_skipped == 4
     assert f"first: {path}:2" in report.summary()
@@ -198,7 +195,7 @@ def test_missing_column_lists_the_columns_and_the_closest(tmp_path):
 def test_wrong_columns(tmp_path, columns):
     path = put(tmp_path, "a.csv", "a,b\n1,2\n")
     with pytest.raises(ConfigError, match="columns"):
-        list(read_examples(path, columns=columns))
+        training_rows(path, columns=columns)
 
 
 def test_columns_that_the_format_cannot_have(tmp_path):
@@ -210,9 +207,9 @@ def test_columns_that_the_format_cannot_have(tmp_path):
 def test_other_arguments(tmp_path):
     path = put(tmp_path, "a.txt", "a\n")
     with pytest.raises(ConfigError, match="allowed: 'error', 'skip'"):
-        list(read_examples(path, on_bad_row="ignore"))
+        training_rows(path, on_bad_row="ignore")
     with pytest.raises(ConfigError, match="max_line_bytes is 0"):
-        list(read_examples(path, max_line_bytes=0))
+        training_rows(path, max_line_bytes=0)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +241,7 @@ def test_parquet_bad_rows_are_named_by_their_number(tmp_path):
     pq.write_table(pa.table({"sent0": texts, "sent1": ["x", "x", None, " ", "x", "x"]}), path)
     report = ReadReport()
     options = {"on_bad_row": "skip", "report": report, "max_line_bytes": 100}
-    assert [row.texts for row in read_examples(path, **options)] == [("ok", "x")]
+    assert training_rows(path, **options) == [("ok", "x")]
     assert report.first_skipped == {
         "not UTF-8": f"{path}:2",
         "value is not text": f"{path}:3",
@@ -279,7 +276,7 @@ def test_pipes_and_devices_are_not_opened(tmp_path):
     with pytest.raises(DataError, match="is a device or socket, not a regular file"):
         next(read_lines("/dev/zero"))
     with pytest.raises(DataError, match="is a folder"):
-        next(read_rows(tmp_path, format="tsv"))
+        next(read_records(tmp_path, ReadOptions(format="tsv")))
 
 
 def test_unreadable_file(tmp_path, monkeypatch):
@@ -311,7 +308,7 @@ def test_other_files_of_a_folder_are_counted(tmp_path, caplog):
         put(tmp_path, name, "x\n")
     with caplog.at_level("INFO"):
         find_files(tmp_path)
-    assert "1 files are read; 2 other entries are not, such as b.txt.zst" in caplog.text
+    assert "reading 1 files; ignoring 2 other entries, such as b.txt.zst" in caplog.text
 
 
 def test_standard_input(monkeypatch):

@@ -15,11 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from simcse_kit.data import json_rows
+from simcse_kit.data import json_records
+from simcse_kit.data.bad_rows import ReadReport
 from simcse_kit.data.corpus import Corpus
-from simcse_kit.data.prepare.named_rows import Records
-from simcse_kit.data.readers import ReadReport, file_kind, read_examples
+from simcse_kit.data.read_options import ReadOptions
+from simcse_kit.data.readers import file_kind
+from simcse_kit.data.records import Records
 from simcse_kit.errors import DataError
+from tests.reading import training_rows
 
 FLAG = [
     {"query": "q1", "pos": ["a", "b"], "neg": ["x", "y"], "pos_scores": [1, 2], "prompt": "p"},
@@ -50,13 +53,9 @@ def put(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def texts(path: Path, **options: Any) -> list[tuple[str, ...]]:
-    return [row.texts for row in read_examples(path, **options)]
-
-
 def failure(path: Path, **options: Any) -> str:
     with pytest.raises(DataError) as caught:
-        texts(path, **options)
+        training_rows(path, **options)
     return str(caught.value)
 
 
@@ -70,11 +69,11 @@ def test_flag_embedding(
     for name, content in (("a.jsonl", lines(FLAG)), ("a.json", json.dumps(FLAG, indent=1))):
         path = put(tmp_path / name, content)
         with caplog.at_level("INFO"):
-            assert texts(path, columns=columns) == FLAG_ROWS
-        assert file_kind(path, columns=columns) == "triplets"
+            assert training_rows(path, columns=columns) == FLAG_ROWS
+        assert file_kind(path, ReadOptions(columns=columns)) == "triplets"
     said = [text for text in caplog.messages if "are not used" in text]
     assert said[0].endswith("the keys pos_scores, prompt, type are not used")
-    corpus = Corpus.build(tmp_path / "a.jsonl", columns=columns)
+    corpus = Corpus.build(tmp_path / "a.jsonl", ReadOptions(columns=columns))
     assert (corpus.kind, corpus.negatives) == ("triplets", 2)
     assert [row.texts for row in corpus] == FLAG_ROWS
 
@@ -86,7 +85,7 @@ def test_flag_embedding_without_any_negative_is_pairs(tmp_path: Path) -> None:
     ):
         path = put(tmp_path / "a.jsonl", lines(records))
         assert file_kind(path) == "pairs"
-        assert texts(path) == [("q", "a"), ("q", "b"), ("r", "c")]
+        assert training_rows(path) == [("q", "a"), ("q", "b"), ("r", "c")]
     late = put(tmp_path / "b.jsonl", lines([{"query": "q", "pos": ["a"], "neg": []}, FLAG[0]]))
     assert file_kind(late) == "triplets"
 
@@ -96,10 +95,10 @@ def test_flag_embedding_as_parquet(tmp_path: Path) -> None:
     columns = {"query": ["q", "r"], "pos": [["a", "b"], ["c"]], "neg": [["x"], []]}
     pq.write_table(pa.table(columns | {"pos_scores": [[1, 2], [3]]}), path)
     assert file_kind(path) == "triplets"
-    assert texts(path) == [("q", "a", "x"), ("q", "b", "x"), ("r", "c")]
+    assert training_rows(path) == [("q", "a", "x"), ("q", "b", "x"), ("r", "c")]
     del columns["neg"]
     pq.write_table(pa.table(columns), path)
-    assert (file_kind(path), len(texts(path))) == ("pairs", 3)
+    assert (file_kind(path), len(training_rows(path))) == ("pairs", 3)
 
 
 @pytest.mark.parametrize(
@@ -120,14 +119,14 @@ def test_flag_embedding_with_a_bad_row(tmp_path: Path, record: Any, words: str) 
     assert message.startswith(f"{path}:2: ")
     assert words in message
     if "--columns" in words:
-        assert texts(path, columns=("query", "pos", "neg"))[2] == ("q", "a")
+        assert training_rows(path, columns=("query", "pos", "neg"))[2] == ("q", "a")
 
 
 def test_curation_reads_flag_embedding_too(tmp_path: Path) -> None:
     for name, content in (("a.jsonl", lines(FLAG)), ("a.json", json.dumps(FLAG))):
         records = Records(put(tmp_path / name, content))
-        columns = records.text_columns(None)
-        assert [row for _, row in records.good(columns)][:2] == [
+        columns = records.text_columns()
+        assert [row for _, _, row in records.with_texts(columns)][:2] == [
             ("q1", "a", "b", "x", "y"),
             ("q2", "c"),
         ]
@@ -138,10 +137,10 @@ def test_curation_reads_flag_embedding_too(tmp_path: Path) -> None:
 
 def test_arrays_of_objects_and_of_strings(tmp_path: Path) -> None:
     path = put(tmp_path / "a.json", '\ufeff [\n"a b",\n "caf\\u00e9"\n]\n ')
-    assert texts(path) == [("a b",), ("café",)]
+    assert training_rows(path) == [("a b",), ("café",)]
     rows = [{"anchor": "a", "positive": "b", "negatives": ["c"]}] * 2
     path = put(tmp_path / "b.json", json.dumps(rows, indent=2))
-    assert texts(path) == [("a", "b", "c")] * 2
+    assert training_rows(path) == [("a", "b", "c")] * 2
 
 
 def test_a_bad_item_of_an_array_has_its_line(tmp_path: Path) -> None:
@@ -150,7 +149,7 @@ def test_a_bad_item_of_an_array_has_its_line(tmp_path: Path) -> None:
     )
     assert failure(path).startswith(f"{path}:3: 'text' is a number")
     report = ReadReport()
-    assert texts(path, on_bad_row="skip", report=report) == [("a",), ("c",)]
+    assert training_rows(path, report, on_bad_row="skip") == [("a",), ("c",)]
     assert report.first_skipped == {
         "value is not text": f"{path}:3",
         "lone surrogate": f"{path}:3",
@@ -159,7 +158,7 @@ def test_a_bad_item_of_an_array_has_its_line(tmp_path: Path) -> None:
 
 
 def test_arrays_have_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_rows, "MAX_ARRAY_BYTES", 1_000_000)
+    monkeypatch.setattr(json_records, "MAX_ARRAY_BYTES", 1_000_000)
     path = tmp_path / "a.json.gz"
     with gzip.open(path, "wb") as file:
         file.write(b'["' + b"a" * 20_000_000 + b'"]')
@@ -171,10 +170,10 @@ def test_the_remedy_for_an_array_called_jsonl_is_its_suffix(tmp_path: Path) -> N
     for content in ('[{"text": "a"}]', '[\n{"text": "a"}\n]'):
         path = put(tmp_path / "a.jsonl", content)
         assert "rename it to .json" in failure(path)
-        assert texts(path.rename(tmp_path / "b.json")) == [("a",)]
+        assert training_rows(path.rename(tmp_path / "b.json")) == [("a",)]
     path = put(tmp_path / "a.json", '{"text": "a"}\n{"text": "b"}\n')
     assert "rename the file to .jsonl" in failure(path)
-    assert texts(path.rename(tmp_path / "c.jsonl")) == [("a",), ("b",)]
+    assert training_rows(path.rename(tmp_path / "c.jsonl")) == [("a",), ("b",)]
 
 
 # ------------------------------------------------------------------ compression
@@ -191,9 +190,9 @@ def test_compressed(tmp_path: Path, suffix: str, pack: Any) -> None:
     }
     for name, (content, expected) in contents.items():
         path = put(tmp_path / (name + suffix), pack(content.encode()))
-        assert texts(path) == expected
+        assert training_rows(path) == expected
     # Two streams one after the other are one text.
-    assert texts(put(path.with_name("b.txt" + suffix), pack(b"a\n") + pack(b"b\n"))) == [
+    assert training_rows(put(path.with_name("b.txt" + suffix), pack(b"a\n") + pack(b"b\n"))) == [
         ("a",),
         ("b",),
     ]
@@ -258,11 +257,11 @@ def test_a_column_of_numbers_is_no_text(tmp_path: Path, kind: str) -> None:
 
 def test_some_numbers_among_texts_are_sentences(tmp_path: Path) -> None:
     path = put(tmp_path / "a.csv", "text\n1\n2\n3\n42\nfour\n5\n")
-    assert len(texts(path)) == 6
-    assert len(texts(put(tmp_path / "a.csv", "text\n1\n2\n"))) == 2
-    assert len(texts(put(tmp_path / "a.txt", "1\n2\n3\n4\n"))) == 4  # no columns
+    assert len(training_rows(path)) == 6
+    assert len(training_rows(put(tmp_path / "a.csv", "text\n1\n2\n"))) == 2
+    assert len(training_rows(put(tmp_path / "a.txt", "1\n2\n3\n4\n"))) == 4  # no columns
     path = put(tmp_path / "b.csv", "a,b,y\nx,1,3\ny,z,4\nz,3,5\n")
-    assert len(list(Corpus.build(path, columns=["a", "b"], label="y"))) == 3
+    assert len(list(Corpus.build(path, ReadOptions(columns=["a", "b"], label="y")))) == 3
 
 
 def test_a_header_of_graded_pairs_is_explained(tmp_path: Path) -> None:
@@ -271,7 +270,7 @@ def test_a_header_of_graded_pairs_is_explained(tmp_path: Path) -> None:
         ("a.jsonl", '{"sentence1": "a", "sentence2": "b", "score": 3}\n'),
     ):
         message = failure(put(tmp_path / name, content))
-        assert "has grades in column 'score', which are no text" in message
+        assert "has grades in column 'score', which are not text" in message
         assert "--set data.label=score" in message
         assert "name the columns" not in message
     row = '{"sentence1": "a", "sentence2": "b", "score": 3}\n'
@@ -295,8 +294,8 @@ def test_comment_signs_quotes_and_separators_of_unicode_are_text(tmp_path: Path)
         "j\x85k",
         "\u200b",
     ]
-    assert texts(put(tmp_path / "a.txt", "\n".join(sentences))) == [(s,) for s in sentences]
-    assert texts(put(tmp_path / "a.tsv", "\n".join(["text", *sentences]))) == [
+    assert training_rows(put(tmp_path / "a.txt", "\n".join(sentences))) == [(s,) for s in sentences]
+    assert training_rows(put(tmp_path / "a.tsv", "\n".join(["text", *sentences]))) == [
         (s,) for s in sentences
     ]
 
@@ -316,7 +315,7 @@ def test_cells_without_a_text_are_refused(tmp_path: Path, values: list[Any]) -> 
 def test_documents_of_one_sentence_are_counted(tmp_path: Path) -> None:
     path = put(tmp_path / "a.txt", "a\nb\n\nalone\n\n\nc\nd\ne\n\nlast\n")
     for _ in range(2):  # read, and found in the cache
-        corpus = Corpus.build(path, documents=1)
+        corpus = Corpus.build(path, ReadOptions(documents=1))
         assert [row.texts for row in corpus] == [("a", "b"), ("c", "d"), ("d", "e")]
         assert corpus.report.skipped == {"document of one sentence": 2}
         assert corpus.report.first_skipped == {"document of one sentence": f"{path}:4"}
@@ -341,6 +340,6 @@ def test_many_columns_are_refused_quickly(tmp_path: Path, kind: str) -> None:
     failure(path)
     failure(path, columns=("c1", "nothing"))
     with pytest.raises(DataError):
-        Records(path).text_columns(None)
+        Records(path).text_columns()
     # Comparing each name with each other took 10 s and more.
     assert time.perf_counter() - began < 5

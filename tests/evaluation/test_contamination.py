@@ -117,7 +117,7 @@ def test_bad_input(tmp_path: Path) -> None:
         check_leaks([train], SETS, threshold=2)
     with pytest.raises(ConfigError, match="of one training file, not of 2"):
         check_leaks([train, train], SETS, clean=tmp_path / "c.txt")
-    with pytest.raises(ConfigError, match=r"is there already"):
+    with pytest.raises(ConfigError, match=r"already exists"):
         check_leaks([train], SETS, clean=train)
     with pytest.raises(DataError, match="absent"):
         check_leaks([tmp_path / "absent.txt"], SETS, matches=tmp_path / "m.tsv")

@@ -97,7 +97,7 @@ def test_only_newlines_end_a_line_and_words_are_rejoined(senteval: Path) -> None
         ("a\tb\nc\td\n", "1\n1_0\n", r"STS\.gs\.MSRpar\.txt:2: score '1_0' is not a number"),
         ("a\tb\nc\td\n", "1\n7\n", r"STS\.gs\.MSRpar\.txt:2: score '7' is outside 0 to 5"),
         ("a\tb\nc d\n", "1\n2\n", r"STS\.input\.MSRpar\.txt:2: 1 tab-separated fields"),
-        ("a\tb\nc\t \n", "1\n2\n", r"STS\.input\.MSRpar\.txt:2: a scored pair has a blank"),
+        ("a\tb\nc\t \n", "1\n2\n", r"STS\.input\.MSRpar\.txt:2: sentence2 is blank; fetch"),
     ],
 )
 def test_bad_rows_name_file_and_line(senteval: Path, inputs: str, golds: str, message: str) -> None:

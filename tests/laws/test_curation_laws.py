@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from simcse_kit.data.prepare.dedupe import dedupe
 from simcse_kit.data.prepare.minhash import jaccard
-from simcse_kit.data.prepare.named_rows import Records
 from simcse_kit.data.prepare.normalize import letters_key, normal_key
 from simcse_kit.data.prepare.output import writing
 from simcse_kit.data.prepare.split import assign, split
+from simcse_kit.data.records import Records
 from simcse_kit.errors import DataError
 
 # Few letters, so that texts repeat; with what makes csv and normal forms hard.

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simcse_kit.data.prepare.mine import Rows, mine
+from simcse_kit.data.prepare.mine import Anchors, mine
 from simcse_kit.data.prepare.negative_selection import Mining
 from simcse_kit.data.prepare.normalize import normal_key
 from simcse_kit.data.readers import read_texts
@@ -50,7 +50,7 @@ def test_the_texts_of_a_row_differ_and_no_positive_is_a_negative(
     pairs: list[tuple[str, str]], single: bool, candidates: list[str], mining: Mining
 ) -> None:
     anchors, positives = ([row[side] for row in pairs] for side in (0, 1))
-    rows = Rows(anchors, None if single else positives)
+    rows = Anchors(anchors, None if single else positives)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "t.jsonl"
         try:

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simcse_kit.data.numeric_columns import is_number
-from simcse_kit.data.readers import ReadReport, read_examples
+from simcse_kit.data.bad_rows import ReadReport
+from simcse_kit.data.columns import is_number
 from simcse_kit.errors import DataError
+from tests.reading import training_rows
 
 # A byte order mark at the start of a file is dropped by design; NUL is refused by design.
 CHARACTERS = st.characters(exclude_categories=("Cs",), exclude_characters="\0\n\r\ufeff")
@@ -36,7 +37,7 @@ def read(name: str, content: bytes, **options) -> list[tuple[str, ...]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(gzip.compress(content, 1) if name.endswith(".gz") else content)
-        return [example.texts for example in read_examples(path, **options)]
+        return training_rows(path, **options)
 
 
 def stripped(rows) -> list[tuple[str, ...]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from simcse_kit.data.corpus import Corpus
+from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.readers import Example
 from simcse_kit.training.batching.subset import RowSubset, drawn_one_by_one, rows_digest, split_rows
 
@@ -106,7 +107,7 @@ def test_documents_are_held_out_whole(
         [f"sentence {d} {s}" for s in range(4)] + ["Thank you ."] * thanks for d in range(80)
     ]
     file.write_text("\n\n".join("\n".join(lines) for lines in documents) + "\n")
-    corpus = Corpus.build(file, documents=2)
+    corpus = Corpus.build(file, ReadOptions(documents=2))
     subset, held = split_rows(corpus, 20, 3)
     assert 16 <= len(held) <= 20
 
@@ -139,7 +140,7 @@ def test_a_labelled_pair_keeps_its_texts(tmp_path: Path) -> None:
     file = tmp_path / "labelled.csv"
     lines = [f"a {n // 4},b {n},{n % 2}" for n in range(80)]
     file.write_text("first,second,label\n" + "\n".join(lines) + "\n")
-    corpus = Corpus.build(file, columns=["first", "second"], label="label")
+    corpus = Corpus.build(file, ReadOptions(columns=["first", "second"], label="label"))
     subset, held = split_rows(corpus, 8, 0)
     assert len(held) == 8
     assert not texts_of(held, slice(None)) & texts_of(training_rows(subset), slice(None))

@@ -1,4 +1,4 @@
-"""Hard negatives and hard positives, found with an encoder."""
+"""Mining of hard negatives and hard positives with an encoder."""
 
 from __future__ import annotations
 
@@ -12,37 +12,41 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from simcse_kit.data.columns import check_columns
-from simcse_kit.data.prepare.named_rows import reading
-from simcse_kit.data.prepare.nearest_keys import Ranking
-from simcse_kit.data.prepare.negative_selection import Mining, choose
+from simcse_kit.data.bad_rows import ReadReport
+from simcse_kit.data.prepare.negative_selection import Mining, Ranking, choose
 from simcse_kit.data.prepare.normalize import normal_key
-from simcse_kit.data.prepare.output import check_output, writing
-from simcse_kit.data.prepare.summary import Summary
-from simcse_kit.data.readers import OnBadRow, ReadReport, read_texts
+from simcse_kit.data.prepare.output import Summary, check_output, writing
+from simcse_kit.data.read_options import DEFAULTS, ReadOptions
+from simcse_kit.data.readers import read_texts
+from simcse_kit.data.records import reading_progress
 from simcse_kit.errors import DataError, ModelError
 from simcse_kit.metrics.search import require_faiss
 
-__all__ = ["Encoder", "Pool", "Rows", "mine", "read_rows"]
+__all__ = ["Anchors", "Pool", "UnitEncoder", "mine", "read_anchors"]
 
-# How many neighbours more than the ranks ask for are searched at first: a single text and those
-# that it is the positive of, which have no rank. Where there are more, it is searched for again.
+# Neighbours searched at first in addition to the ranks: a single text, and the texts whose positive
+# it is, have no rank. If there are more of them, the search is repeated.
 _PARTNERS = 8
 
 
-class Encoder(Protocol):
-    """What turns n texts into n unit vectors, such as a SentenceEncoder."""
+class UnitEncoder(Protocol):
+    """Encoder of n texts into n unit vectors, such as a SentenceEncoder."""
 
     def encode(self, sentences: list[str], /, *, normalize: bool, progress: bool) -> Any:
-        """Give an (n, d) array."""
+        """Encode sentences into an (n, d) array."""
         ...
 
 
 @dataclass
-class Rows:
-    """Anchors, and their positives unless they are single texts."""
+class Anchors:
+    """Texts to find negatives for, with the positives of pairs.
 
-    anchors: list[str]
+    Args:
+        texts: The anchors.
+        positives: Their positives, or None for single texts.
+    """
+
+    texts: list[str]
     positives: list[str] | None
 
 
@@ -56,59 +60,49 @@ class _Pair:
 
 
 class Pool:
-    """Distinct texts, by their normal key, that negatives are taken from."""
+    """Texts that negatives are chosen from, distinct by their normal keys."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self._number: dict[str, int] = {}
 
     def add(self, text: str) -> int:
-        """The number of ``text``; of texts with one normal key the first stands for all."""
+        """Add a text, and give its number; texts with the same normal key share one."""
         number = self._number.setdefault(normal_key(text), len(self.texts))
         if number == len(self.texts):
             self.texts.append(text)
         return number
 
     def find(self, text: str) -> int:
-        """The number of ``text``, or -1."""
+        """Give the number of a text, or -1."""
         return self._number.get(normal_key(text), -1)
 
 
-def read_rows(
-    file: str | Path,
-    *,
-    columns: Sequence[str] | None = None,
-    on_bad_row: OnBadRow = "error",
-    report: ReadReport | None = None,
-) -> Rows:
-    """The rows of a training file: texts, pairs, or triplets, whose negatives are dropped.
+def read_anchors(
+    file: str | Path, options: ReadOptions = DEFAULTS, *, report: ReadReport | None = None
+) -> Anchors:
+    """Read the rows of a training file: texts, pairs, or triplets, whose negatives are dropped.
 
     Raises:
-        DataError: as :func:`~simcse_kit.data.readers.read_texts`, or no row is left.
+        DataError: As :func:`~simcse_kit.data.readers.read_texts`, or no row is left.
     """
     report = ReadReport() if report is None else report
     anchors: list[str] = []
     positives: list[str] = []
-    with reading([file]) as on_bytes:
-        kind, texts = read_texts(
-            file,
-            columns=check_columns(columns),
-            on_bad_row=on_bad_row,
-            report=report,
-            on_bytes=on_bytes,
-        )
+    with reading_progress([file]) as on_bytes:
+        kind, texts = read_texts(file, options, report=report, on_bytes=on_bytes)
         for row in texts:
             anchors.append(row[0])
             if kind != "texts":
                 positives.append(row[1])
     if not anchors:
         raise DataError(f"no row is left; skipped {report.summary()}", file=file)
-    return Rows(anchors, None if kind == "texts" else positives)
+    return Anchors(anchors, None if kind == "texts" else positives)
 
 
 def mine(
-    encoder: Encoder,
-    rows: Rows,
+    encoder: UnitEncoder,
+    rows: Anchors,
     output: str | Path,
     mining: Mining,
     *,
@@ -118,39 +112,56 @@ def mine(
 ) -> Summary:
     """Write triplets: anchor, positive, and up to ``mining.negatives`` hard negatives.
 
-    The positive of a single text is a near neighbour. Negatives come from the positives of all
-    rows (from single texts: the texts) and from ``candidates``. A text with the normal key of the
-    anchor, or of one that it makes a pair with in any row, is none, and has no rank. So the texts
-    of a row that is written have different keys; a pair of equal texts, or a row for which no
-    negative is left, is not written. All vectors are held in memory, 4 bytes a dimension.
+    The positive of a single text is a near neighbour. Negatives are chosen among the positives of
+    all rows (or the single texts) and ``candidates``. Texts with the normal key of the anchor, or
+    of a text paired with it in any row, are not negatives and have no rank. Pairs of equal texts,
+    and rows without a negative, are not written. All vectors are held in memory, 4 bytes per
+    dimension.
 
     Args:
-        encoder: gives the vectors; best the one that is to be trained further.
-        rows: what to find negatives for.
-        output: .jsonl has a list a row, .csv and .tsv a column for each negative.
-        mining: what is taken.
-        candidates: more texts that negatives may be.
-        overwrite: an existing ``output`` may be replaced.
-        progress: bars on a terminal or in a notebook.
+        encoder: Encoder of the texts, best the one to be trained further.
+        rows: Anchors to find negatives for.
+        output: The file to write; .jsonl has a list of negatives, .csv and .tsv a column for each.
+        mining: Rules for mining.
+        candidates: Further texts that negatives are chosen from.
+        overwrite: Whether an existing ``output`` may be replaced.
+        progress: Whether to show progress bars on a terminal or in a notebook.
 
     Raises:
-        ConfigError: the output cannot be written.
-        DataError: there are fewer than two different texts, or no negative is found at all.
-        MissingExtraError: faiss is asked for and not installed.
-        ModelError: the encoder gives no finite vectors.
+        ConfigError: The output cannot be written.
+        DataError: There are fewer than two different texts, or no negative is found at all.
+        MissingExtraError: faiss is requested and not installed.
+        ModelError: The encoder gives vectors of a wrong shape, or that are not finite.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> class Angles:
+        ...     degrees = {"A cat": 0, "Cats.": 10, "A dog": 60, "Dogs.": 75}
+        ...     def encode(self, sentences, *, normalize, progress):
+        ...         angles = np.radians([self.degrees[sentence] for sentence in sentences])
+        ...         return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        >>> anchors = Anchors(["A cat", "A dog"], ["Cats.", "Dogs."])
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "triplets.csv")
+        ...     summary = mine(Angles(), anchors, path, Mining())
+        ...     print(path.read_text())
+        sent0,sent1,hard_neg
+        A cat,Cats.,Dogs.
+        A dog,Dogs.,Cats.
+        <BLANKLINE>
     """
     target = check_output(output, overwrite=overwrite, columns=3)
     if mining.search == "faiss":
         require_faiss()
     pool = Pool()
-    partners = [pool.add(text) for text in rows.positives or rows.anchors]
+    partners = [pool.add(text) for text in rows.positives or rows.texts]
     for text in candidates:
         pool.add(text)
     if len(pool.texts) < 2:
-        raise DataError("all texts are the same; there is nothing to find negatives among")
-    anchors = {text: number for number, text in enumerate(dict.fromkeys(rows.anchors))}
+        raise DataError("all texts are the same; negatives need at least two different texts")
+    anchors = {text: number for number, text in enumerate(dict.fromkeys(rows.texts))}
     vectors = _vectors(encoder, [*anchors, *pool.texts], progress)
-    summary = Summary(str(target), read=len(rows.anchors))
+    summary = Summary(str(target), read=len(rows.texts))
     ranking = Ranking(
         vectors[: len(anchors)],
         vectors[len(anchors) :],
@@ -184,9 +195,9 @@ def mine(
         scores += [(score, negative) for _, negative in negatives]
     if not chosen:
         raise DataError(
-            f"no hard negative is left for any of {len(rows.anchors)} rows "
-            f"({_counts(summary.left_out | summary.figures)}); widen --ranks, or change the filter "
-            "that passes over most"
+            f"no hard negative is left for any of {len(rows.texts)} rows "
+            f"({_counts(summary.left_out | summary.figures)}); give a wider range with --ranks, or "
+            "change the filter that rejects most neighbours"
         )
     _write(target, chosen, pool.texts, mining.negatives)
     summary.rows = len(chosen)
@@ -200,12 +211,12 @@ def mine(
 
 
 def _counts(figures: dict[str, Any]) -> str:
-    """What was left out or passed over, most first."""
+    """List the counts, largest first."""
     counted = sorted((-n, what) for what, n in figures.items() if isinstance(n, int))
     return ", ".join(f"{-n} {what}" for n, what in counted)
 
 
-def _vectors(encoder: Encoder, texts: list[str], progress: bool) -> NDArray[np.float32]:
+def _vectors(encoder: UnitEncoder, texts: list[str], progress: bool) -> NDArray[np.float32]:
     vectors = np.asarray(encoder.encode(texts, normalize=True, progress=progress), dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
         raise ModelError(
@@ -215,10 +226,10 @@ def _vectors(encoder: Encoder, texts: list[str], progress: bool) -> NDArray[np.f
     return vectors
 
 
-def _distinct(rows: Rows, partners: Sequence[int], summary: Summary) -> list[_Pair]:
-    """The pairs of the rows, each once, without those of equal texts; a single text with itself."""
+def _distinct(rows: Anchors, partners: Sequence[int], summary: Summary) -> list[_Pair]:
+    """Give the distinct pairs of different texts; a single text is paired with itself."""
     first: dict[tuple[str, int], _Pair] = {}
-    for row, (text, number) in enumerate(zip(rows.anchors, partners, strict=True)):
+    for row, (text, number) in enumerate(zip(rows.texts, partners, strict=True)):
         positive = text if rows.positives is None else rows.positives[row]
         if rows.positives is not None and normal_key(text) == normal_key(positive):
             summary.leave_out("pairs of equal texts")
@@ -237,7 +248,7 @@ def _with_neighbours(
     mining: Mining,
     summary: Summary,
 ) -> list[_Pair]:
-    """Single texts, each with the farthest of its near neighbours as positive."""
+    """Pair single texts with the farthest of their near neighbours."""
     deepest = max(mining.ranks[1], mining.positive_rank) + _PARTNERS
     ranking.search({anchors[text.anchor]: deepest for text in texts})
     pairs = []
@@ -256,7 +267,7 @@ def _with_neighbours(
 def _hardest(
     pairs: Sequence[_Pair], anchors: dict[str, int], ranking: Ranking, summary: Summary
 ) -> list[_Pair]:
-    """Of each anchor's pairs the one that is least similar."""
+    """Keep the least similar pair of each anchor."""
     hardest: dict[str, tuple[float, _Pair]] = {}
     for pair in pairs:
         score = ranking.score(anchors[pair.anchor], pair.number)
@@ -268,7 +279,7 @@ def _hardest(
 
 
 def _known(pairs: Sequence[_Pair], pool: Pool) -> dict[str, set[int]]:
-    """Normal key of a text -> itself and what it makes a pair with, either way round."""
+    """Give the numbers of each text and of the texts paired with it, by normal key."""
     known: dict[str, set[int]] = defaultdict(set)
     for pair in pairs:
         key, number = normal_key(pair.anchor), pool.find(pair.anchor)

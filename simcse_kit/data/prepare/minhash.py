@@ -1,9 +1,9 @@
-"""Near duplicates: MinHash finds candidates, exact Jaccard similarity decides.
+"""Near duplicates: candidates by MinHash, decided by exact Jaccard similarity.
 
 A text is the set of its runs of 4 characters. MinHash (Broder, On the Resemblance and Containment
-of Documents, 1997) in bands: rows that agree in all hashes of some band are compared. A pair whose
-similarity is the threshold itself is missed in one case of 1,000, a nearer one less often; no pair
-below the threshold is taken.
+of Documents, 1997) with bands: rows that agree in all hashes of a band are compared. A pair whose
+similarity equals the threshold is missed in one case of 1,000, a more similar pair less often. No
+pair below the threshold is removed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NearRows", "bands_for", "jaccard", "shingles"]
+__all__ = ["NearDuplicates", "bands_for", "jaccard", "shingles"]
 
 SHINGLE = 4
 LEAST_THRESHOLD = 0.5
-"""Below it, most rows would have to be compared with most others."""
+"""Smallest threshold; below it, most rows would have to be compared with most others."""
 
 _MISSED = 1e-3
 _HASHES = 256
@@ -27,12 +27,17 @@ _BATCH = 2000
 
 
 def shingles(text: str) -> frozenset[str]:
-    """The distinct runs of 4 characters; of a shorter text, the text itself."""
+    """Give the distinct runs of 4 characters of a text, or a shorter text itself."""
     return frozenset(text[start : start + SHINGLE] for start in range(max(len(text) - 3, 1)))
 
 
 def jaccard(first: str, second: str) -> float:
-    """Shared shingles of two texts over all their shingles, 0 to 1."""
+    """Compute the share of the shingles of two texts that both have, 0 to 1.
+
+    Examples:
+        >>> jaccard("acatsat", "acatsits")
+        0.2857142857142857
+    """
     if first == second:
         return 1.0
     one, two = shingles(first), shingles(second)
@@ -41,7 +46,7 @@ def jaccard(first: str, second: str) -> float:
 
 
 def bands_for(threshold: float) -> tuple[int, int]:
-    """Number of bands, and hashes in each: as many in each as 256 hashes allow."""
+    """Choose the number of bands, and the largest number of hashes in each that 256 allow."""
     found = (1, 1)
     for size in range(1, _HASHES + 1):
         agree = threshold**size
@@ -52,14 +57,14 @@ def bands_for(threshold: float) -> tuple[int, int]:
     return found
 
 
-class NearRows:
-    """Rows of normal keys, of which :meth:`keep` tells the ones that are unlike those before.
+class NearDuplicates:
+    """Rows of normal keys, of which :meth:`keep` finds the near duplicates.
 
     Memory: the texts, and 8 bytes for each band of each row.
 
     Args:
-        threshold: Jaccard similarity, 0.5 to 1, from which on texts are near duplicates; every
-            text of a row must be as near to its counterpart.
+        threshold: Smallest Jaccard similarity of near duplicates, 0.5 to 1. Every text of a row
+            must be that similar to its counterpart.
     """
 
     def __init__(self, threshold: float):
@@ -83,13 +88,13 @@ class NearRows:
             self._sign()
 
     def keep(self) -> NDArray[np.bool_]:
-        """``(rows,)``: False for a row that is a near duplicate of an earlier one that stays."""
+        """Give a ``(rows,)`` mask, False for near duplicates of an earlier row that is kept."""
         self._sign()
         kept = np.ones(len(self._rows), dtype=np.bool_)
         if not self._rows:
             return kept
         signed = np.concatenate(self._signed)
-        # Which row shares a band with which: only buckets of two and more rows are looked into.
+        # Only buckets of two or more rows can hold duplicates.
         shared: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for band in range(self._bands):
             _, bucket, sizes = np.unique(signed[:, band], return_inverse=True, return_counts=True)
@@ -112,7 +117,7 @@ class NearRows:
         )
 
     def _sign(self) -> None:
-        """The keys of the bands of the rows that wait."""
+        """Compute the band keys of the rows added since the last call."""
         if not self._waiting:
             return
         rows = self._rows[-self._waiting :]
@@ -127,10 +132,10 @@ class NearRows:
     def _hashed(
         self, rows: Sequence[tuple[str, ...]]
     ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """Hashes of the shingles of all rows end to end, and where each row begins.
+        """Hash the shingles of all rows, end to end, and give the place where each row begins.
 
-        The texts of a row are told apart. Where each is alike by the threshold, so is the row: its
-        similarity is a weighted mean of theirs.
+        Shingles of different columns are kept apart. If every text passes the threshold, so does
+        the row, whose similarity is a weighted mean of theirs.
         """
         # NUL occurs in no text.
         texts = [text.ljust(SHINGLE, "\0") for row in rows for text in row]
@@ -151,7 +156,7 @@ class NearRows:
 
 
 def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Every bit of the result depends on every bit of ``value`` (the finisher of splitmix64)."""
+    """Mix all bits of ``value`` (the finalizer of splitmix64)."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))

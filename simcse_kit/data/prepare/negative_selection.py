@@ -1,37 +1,49 @@
-"""Which neighbours of an anchor are its hard negatives."""
+"""Neighbours of anchors by cosine similarity, and the choice of hard negatives among them."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from simcse_kit.errors import ConfigError
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Mining", "choose", "parse_ranks"]
+from simcse_kit.errors import ConfigError
+from simcse_kit.metrics.search import Found, approximate_top_k, top_k
+
+__all__ = ["Mining", "Ranking", "choose", "parse_ranks"]
+
+# Number of queries on which the recall of an approximate search is measured.
+_RECALL_ON = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Mining:
-    """Which neighbours of an anchor are taken.
+    """Rules for mining hard negatives.
 
     Args:
-        negatives: most hard negatives of a row.
-        ranks: first and last rank that is looked at, from 1; the anchor itself and its positives
-            have no rank.
-        factor: a neighbour that scores above the positive's score times this is taken for a
-            missed positive (2407.15831 keeps 0.95).
-        margin: a neighbour must score lower than the positive by this much, too.
-        min_score: neighbours below this are no hard negatives,
-        max_score: nor are those above this, whatever the positive's score.
-        pick: the ``hardest`` of what is left, or ``random`` ones.
-        hard_positives: of an anchor with several positives keep the row with the least similar.
-        positive_score: of single texts the positive is the least similar neighbour that scores at
-            least so much;
-        positive_rank: and has at most this rank.
+        negatives: Largest number of hard negatives in a row.
+        ranks: First and last rank of candidates, from 1. The anchor itself and its positives have
+            no rank.
+        factor: Largest score of a negative as a share of the positive's score; neighbours above it
+            are likely to be unlabelled positives. Source: NV-Retriever, arXiv 2407.15831, which
+            uses 0.95.
+        margin: Smallest difference between the scores of the positive and of a negative.
+        min_score: Lowest score of a negative.
+        max_score: Highest score of a negative.
+        pick: Whether the ``hardest`` or ``random`` neighbours are chosen from those left.
+        hard_positives: Whether only the least similar positive of an anchor is kept.
+        positive_score: Lowest score of the positive of a single text. The positive is the least
+            similar neighbour with this score and rank.
+        positive_rank: Last rank of the positive of a single text.
         search: ``exact``, or ``faiss``, which is approximate.
-        seed: of random picks.
+        seed: Seed of random picks.
+
+    Raises:
+        ConfigError: A value is not allowed.
     """
 
     negatives: int = 1
@@ -66,15 +78,19 @@ class Mining:
         if last - first + 1 < self.negatives:
             raise ConfigError(
                 f"ranks {first}:{last} hold fewer than the {self.negatives} negatives of a row; "
-                "widen the window"
+                "give a wider range"
             )
 
 
 def parse_ranks(text: str) -> tuple[int, int]:
-    """``"10:50"`` as (10, 50).
+    """Parse ranks such as ``"10:50"``.
 
     Raises:
-        ConfigError: it is not written so.
+        ConfigError: The text has another form.
+
+    Examples:
+        >>> parse_ranks("10:50")
+        (10, 50)
     """
     first, colon, last = text.partition(":")
     if not (colon and first.strip().isdecimal() and last.strip().isdecimal()):
@@ -89,17 +105,25 @@ def choose(
     rng: random.Random,
     counts: dict[str, Any],
 ) -> list[tuple[int, float]]:
-    """The hard negatives among the ranked neighbours of one anchor.
+    """Choose the hard negatives among the ranked neighbours of one anchor.
 
     Args:
-        ranked: (text, score) of neighbours that are no known positives, best first.
-        positive: score of the anchor's positive.
-        mining: what is taken.
-        rng: draws random picks.
-        counts: neighbours that were passed over, by why.
+        ranked: (text number, score) of neighbours that are not known positives, best first.
+        positive: Score of the anchor's positive.
+        mining: Rules for mining.
+        rng: Random generator of random picks.
+        counts: Number of rejected neighbours by reason, which is updated.
+
+    Returns:
+        (text number, score) of at most ``mining.negatives`` neighbours, best first.
+
+    Examples:
+        >>> ranked = [(7, 0.89), (4, 0.7), (2, 0.3)]
+        >>> choose(ranked, 0.9, Mining(), random.Random(0), {})
+        [(4, 0.7)]
     """
     first, last = mining.ranks
-    # Times the factor, but towards lower scores also where the positive's is negative.
+    # The factor lowers the limit also if the positive's score is negative.
     limit = min(positive - (1 - mining.factor) * abs(positive), positive - mining.margin)
     fit = []
     for text, score in ranked[first - 1 : last]:
@@ -118,3 +142,77 @@ def choose(
     if mining.pick == "random" and len(fit) > mining.negatives:
         fit = [fit[place] for place in sorted(rng.sample(range(len(fit)), mining.negatives))]
     return fit
+
+
+class Ranking:
+    """Nearest keys of queries, searched again only where more are needed than found so far.
+
+    Args:
+        queries: ``(n, d)`` unit vectors.
+        keys: ``(m, d)`` unit vectors.
+        search: ``exact``, or ``faiss``, which is approximate.
+        figures: Dict that receives the recall of an approximate search.
+        progress: Whether to show a progress bar on a terminal.
+    """
+
+    def __init__(
+        self,
+        queries: NDArray[np.float32],
+        keys: NDArray[np.float32],
+        *,
+        search: Literal["exact", "faiss"],
+        figures: dict[str, Any],
+        progress: bool = False,
+    ):
+        self._queries = queries
+        self._keys = keys
+        self._approximate = search == "faiss"
+        self._figures = figures
+        self._progress = progress
+        self._found: dict[int, Found] = {}
+
+    def search(self, depths: Mapping[int, int]) -> None:
+        """Find the nearest keys of some queries.
+
+        Args:
+            depths: Smallest number of keys to find, by number of the query. An approximate search
+                runs once, for all queries, with the largest of these numbers.
+        """
+        most = len(self._keys)
+        short = {
+            number: min(most, depth)
+            for number, depth in depths.items()
+            if number not in self._found or len(self._found[number][1]) < min(most, depth)
+        }
+        if self._approximate:
+            if not self._found and short:
+                self._approximated(max(short.values()))
+            return
+        # A query with thousands of positives must not lengthen the lists of all others.
+        alike: dict[int, list[int]] = defaultdict(list)
+        for number, depth in short.items():
+            alike[depth.bit_length()].append(number)
+        for members in alike.values():
+            k = max(short[number] for number in members)
+            scores, places = top_k(self._queries[members], self._keys, k, progress=self._progress)
+            for at, number in enumerate(members):
+                self._found[number] = scores[at], places[at]
+
+    def best(self, number: int) -> list[tuple[int, float]]:
+        """Give (key, score) of the nearest keys of a query, nearest first."""
+        scores, places = (part.tolist() for part in self._found[number])
+        return [(key, score) for key, score in zip(places, scores, strict=True) if key >= 0]
+
+    def score(self, query: int, key: int) -> float:
+        """Compute the cosine similarity of a query and a key."""
+        return float(self._queries[query] @ self._keys[key])
+
+    def _approximated(self, k: int) -> None:
+        scores, places = approximate_top_k(self._queries, self._keys, k)
+        count = len(self._queries)
+        some = np.linspace(0, count - 1, min(_RECALL_ON, count)).astype(np.int64)
+        _, exact = top_k(self._queries[some], self._keys, k)
+        shared = [len(np.intersect1d(*each)) for each in zip(exact, places[some], strict=True)]
+        name = f"recall of the search on {len(some)} anchors"
+        self._figures[name] = float(np.mean(shared) / k)
+        self._found = {number: (scores[number], places[number]) for number in range(count)}

@@ -1,21 +1,22 @@
-"""Premises, hypotheses and labels to triplets, as supervised SimCSE (2104.08821) trains on."""
+"""Training triplets from labelled NLI pairs, as for supervised SimCSE (arXiv 2104.08821)."""
 
 from __future__ import annotations
 
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
-from simcse_kit.data.bad_rows import OnBadRow, Problem, ReadReport, shorten
-from simcse_kit.data.prepare.named_rows import Records, headed, reading
+from simcse_kit.data.bad_rows import Problem, ReadReport, shorten
+from simcse_kit.data.columns import are_positions
 from simcse_kit.data.prepare.normalize import normal_key
-from simcse_kit.data.prepare.output import check_output, writing
-from simcse_kit.data.prepare.summary import Summary
+from simcse_kit.data.prepare.output import Summary, check_output, writing
+from simcse_kit.data.read_options import DEFAULTS, ReadOptions
+from simcse_kit.data.records import Records, reading_progress
 from simcse_kit.errors import ConfigError, DataError
 
-__all__ = ["nli_triplets", "parse_labels"]
+__all__ = ["NliColumns", "nli_triplets", "parse_labels"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,17 +33,57 @@ _SPELLINGS = {
 _NO_LABEL = frozenset({"-", "-1", ""})
 
 
+@dataclass(frozen=True, slots=True)
+class NliColumns:
+    """Columns of NLI files, by name or, in files without header, by position, and their labels.
+
+    Args:
+        premise: Column of the premise; None recognises it.
+        hypothesis: Column of the hypothesis; None recognises it.
+        label: Column of the label; None recognises it.
+        spellings: Spellings of the labels, see :func:`parse_labels`.
+    """
+
+    premise: str | None = None
+    hypothesis: str | None = None
+    label: str | None = None
+    spellings: str | None = None
+
+    def find(self, records: Records) -> tuple[str, str, str]:
+        """Find the three columns in a file.
+
+        Raises:
+            DataError: A column is missing.
+        """
+        return (
+            records.column(self.premise, _PREMISE, what="premise", flag="--premise"),
+            records.column(self.hypothesis, _HYPOTHESIS, what="hypothesis", flag="--hypothesis"),
+            records.column(self.label, _LABEL, what="label", flag="--label"),
+        )
+
+
+ANY_COLUMNS = NliColumns()
+"""Columns and labels that are recognised."""
+
+
 @dataclass(slots=True)
-class _Premise:
+class _Hypotheses:
     entailed: list[str] = field(default_factory=list)
     contradicted: list[str] = field(default_factory=list)
 
 
 def parse_labels(text: str | None) -> dict[str, str]:
-    """``"entailment=yes,contradiction=no"`` as ``{spelling: class}``; without it the usual ones.
+    """Parse ``"entailment=yes,contradiction=no"`` into classes by spelling.
+
+    Args:
+        text: The spellings; None stands for the usual ones.
 
     Raises:
-        ConfigError: it is not written so, or has no entailment or no contradiction.
+        ConfigError: The text has another form, or lacks entailment or contradiction.
+
+    Examples:
+        >>> parse_labels("entailment=yes,contradiction=no")
+        {'yes': 'entailment', 'no': 'contradiction'}
     """
     if text is None:
         return dict(_SPELLINGS)
@@ -51,7 +92,7 @@ def parse_labels(text: str | None) -> dict[str, str]:
         name, equals, spelling = (piece.strip() for piece in part.partition("="))
         if name not in _CLASSES or not equals:
             raise ConfigError(
-                f"--labels {text!r}: {part!r} is not of the form CLASS=SPELLING; the classes are "
+                f"--labels {text!r}: {part!r} must have the form CLASS=SPELLING; the classes are "
                 f"{', '.join(_CLASSES)}"
             )
         if found.get(spelling.lower(), name) != name:
@@ -66,63 +107,54 @@ def parse_labels(text: str | None) -> dict[str, str]:
 def nli_triplets(
     files: Sequence[str | Path],
     output: str | Path,
+    options: ReadOptions = DEFAULTS,
     *,
-    premise: str | None = None,
-    hypothesis: str | None = None,
-    label: str | None = None,
-    labels: str | None = None,
+    columns: NliColumns = ANY_COLUMNS,
     one_per_premise: bool = False,
     seed: int = 0,
-    format: str | None = None,
-    on_bad_row: OnBadRow = "error",
     overwrite: bool = False,
 ) -> Summary:
     """Write a triplet for each entailment whose premise also has a contradiction.
 
-    A row is (premise, entailed hypothesis, contradicting hypothesis); of several contradictions
-    one is drawn, and they are used up before one is taken twice. The three texts differ by more
-    than case, punctuation and spacing. Premises are matched by their text over all files, which are
-    held in memory; rows are in the order of the premises.
+    A row is (premise, entailed hypothesis, contradicting hypothesis). Of several contradictions one
+    is drawn, and none is used twice before all are used. The three texts differ by more than case,
+    punctuation and spacing. Premises are matched by their text over all files, which are held in
+    memory; rows are in the order of the premises.
 
     Args:
-        files: .csv, .tsv, .jsonl, .parquet; those of SNLI and MNLI as they come.
-        output: the file to write, with columns sent0, sent1, hard_neg.
-        premise: column, by name or, in a file without header, by position; recognised if None.
-        hypothesis: likewise.
-        label: likewise.
-        labels: how labels are spelled, see :func:`parse_labels`.
-        one_per_premise: draw one entailment of each premise in place of taking all.
-        seed: of what is drawn.
-        format: what the files are, whatever their suffix: SNLI's .txt files are tsv.
-        on_bad_row: raise at the first bad row, or skip bad rows and count them.
-        overwrite: an existing ``output`` may be replaced.
+        files: .csv, .tsv, .jsonl, .json or .parquet files, such as those of SNLI and MNLI.
+        output: The file to write, with the columns sent0, sent1, hard_neg.
+        options: Options of reading; SNLI's .txt files need ``format="tsv"``.
+        columns: Columns and spellings of the labels; recognised by default.
+        one_per_premise: Whether one entailment of each premise is drawn; otherwise all are used.
+        seed: Seed of the draws.
+        overwrite: Whether an existing ``output`` may be replaced.
 
     Raises:
-        DataError: a file cannot be read, a column is missing, a label is unknown, or no triplet
-            comes of it.
-        ConfigError: an argument is wrong.
+        DataError: A file cannot be read, a column is missing, a label is unknown, or no triplet is
+            left.
+        ConfigError: An argument is not allowed.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> rows = ["premise,hypothesis,label", "A cat sat.,A cat,0", "A cat sat.,A dog,2"]
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "nli.csv")
+        ...     _ = path.write_text("\\n".join(rows))
+        ...     summary = nli_triplets([path], Path(folder, "out.csv"))
+        ...     Path(folder, "out.csv").read_text().splitlines()[1]
+        'A cat sat.,A cat,A dog'
     """
     target = check_output(output, overwrite=overwrite, columns=3)
-    spellings = parse_labels(labels)
+    spellings = parse_labels(columns.spellings)
     summary, report = Summary(str(target)), ReadReport()
-    premises: dict[str, _Premise] = {}
-    with reading(files) as on_bytes:
+    named = [name for name in astuple(columns)[:3] if name is not None]
+    options = replace(options, header=options.header and not are_positions(named))
+    premises: dict[str, _Hypotheses] = {}
+    with reading_progress(files) as on_bytes:
         for file in files:
-            named = [name for name in (premise, hypothesis, label) if name is not None]
-            records = Records(
-                file,
-                header=headed(named),
-                format=format,
-                on_bad_row=on_bad_row,
-                report=report,
-                on_bytes=on_bytes,
-            )
-            chosen = (
-                records.column(premise, _PREMISE, what="premise", flag="--premise"),
-                records.column(hypothesis, _HYPOTHESIS, what="hypothesis", flag="--hypothesis"),
-                records.column(label, _LABEL, what="label", flag="--label"),
-            )
-            _collect(records, chosen, spellings, premises, summary)
+            records = Records(file, options, report=report, on_bytes=on_bytes)
+            _collect(records, columns.find(records), spellings, premises, summary)
     summary.take(report)
     rng = random.Random(seed)
     with writing(target, COLUMNS) as writer:
@@ -146,14 +178,14 @@ def _collect(
     records: Records,
     columns: tuple[str, str, str],
     spellings: dict[str, str],
-    premises: dict[str, _Premise],
+    premises: dict[str, _Hypotheses],
     summary: Summary,
 ) -> None:
     first, second, third = columns
-    told = False
+    noted = False
     for line, record in records:
         value = record.get(third)
-        # "0.0" where a table program made numbers of the labels.
+        # Spreadsheets turn the label 0 into 0.0.
         spelled = "" if value is None else str(value).strip().lower().removesuffix(".0")
         kind = spellings.get(spelled)
         if kind is None:
@@ -163,16 +195,14 @@ def _collect(
                 continue
             known = ", ".join(spellings)
             message = (
-                f"unknown label {shorten(str(value))}; known: {known}, and - for none; say how "
-                "they are spelled with --labels entailment=...,contradiction=..."
+                f"unknown label {shorten(str(value))}; known: {known}, and - for none; give "
+                "the spellings with --labels entailment=...,contradiction=..."
             )
             records.gate.reject(line, Problem("unknown label", message))
             continue
-        if not told and spelled.isdigit() and spellings == _SPELLINGS:
-            told = True
-            logger.info(
-                "%s: the labels 0, 1, 2 are taken for %s", records.path, ", ".join(_CLASSES)
-            )
+        if not noted and spelled.isdigit() and spellings == _SPELLINGS:
+            noted = True
+            logger.info("%s: reading the labels 0, 1, 2 as %s", records.path, ", ".join(_CLASSES))
         texts = [record.get(first), record.get(second)]
         if not all(isinstance(text, str) and text.strip() for text in texts):
             names = f"{first!r} or {second!r}"
@@ -184,7 +214,7 @@ def _collect(
         if kind == "neutral":
             continue
         premise, hypothesis = (str(text).strip() for text in texts)
-        of = premises.setdefault(premise, _Premise())
+        of = premises.setdefault(premise, _Hypotheses())
         side = of.entailed if kind == "entailment" else of.contradicted
         if hypothesis not in side:
             side.append(hypothesis)
@@ -193,9 +223,9 @@ def _collect(
 
 
 def _drawn(
-    premise: str, of: _Premise, summary: Summary, rng: random.Random, one: bool
+    premise: str, of: _Hypotheses, summary: Summary, rng: random.Random, one: bool
 ) -> list[tuple[str, str]]:
-    """The (entailment, contradiction) of one premise: three texts with different normal keys."""
+    """Draw (entailment, contradiction) for a premise: three texts with different normal keys."""
     own = normal_key(premise)
     positives = [text for text in of.entailed if normal_key(text) != own]
     if len(positives) < len(of.entailed):
@@ -203,7 +233,7 @@ def _drawn(
         summary.leave_out("entailments that are the premise itself", equal)
     if not positives:
         return []
-    # The annotators disagreed on these.
+    # Annotators disagreed on hypotheses that are also entailed.
     disputed = {own, *map(normal_key, of.entailed)}
     negatives = [text for text in of.contradicted if normal_key(text) not in disputed]
     if not negatives:

@@ -1,8 +1,7 @@
-"""Keys under which texts are the same although they are written differently.
+"""Normal forms of texts for comparison.
 
-There are two, the second a function of the first: in :func:`normal_key`, case, punctuation and
-spacing do not count; in :func:`letters_key`, symbols do not count either. It is made of the words
-that :func:`sentence_words` gives.
+:func:`normal_key` ignores case, punctuation and spacing; :func:`letters_key`, made of the words of
+:func:`sentence_words`, ignores symbols too.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from html.entities import html5
 
 __all__ = ["letters_key", "normal_key", "sentence_words"]
 
-# Characters of category P that carry meaning of their own: "5 %" is not 5, "C#" is not C.
+# Punctuation characters that carry meaning: "5 %" is not 5, "C#" is not C.
 _SYMBOLS = frozenset("#%&@\u2030\u2031")
-# Apostrophes that Unicode calls letters or accents, and the signs of Treebank quotation marks.
+# Apostrophes, also those that Unicode classifies as letters or accents, and Treebank quotes.
 _APOSTROPHES = "`\u00b4\u02b9\u02bb\u02bc\u02bd\u2018\u2019\u201b\u2032\uff07"
-# Their category does not show that these are invisible, or (tatweel) only stretch a word.
+# Invisible characters that their category does not show, and tatweel, which stretches a word.
 _INVISIBLE = (
     *(0x034F, 0x0640, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0),
     *range(0x180B, 0x1810),
@@ -33,12 +32,12 @@ _UNSPACED = (
     *((0xA980, 0xA9DF), (0xAA00, 0xAA7F), (0x20000, 0x3FFFF)),
 )
 _GAP = " "
-# Punctuation between sentences, or between parts of a gloss, and what replaces it.
+# Punctuation between sentences or parts of a gloss, and its replacement.
 _STOPS = frozenset(".!?;:\u061b\u061f\u06d4\u0964\u0965\u2026\u203c\u2047\u2048\u2049\u3002\n")
 _STOP = "\n"
-# Stands for what separates two numbers. It is punctuation, so no key holds it otherwise.
+# Separator of two numbers. It is punctuation, so no key contains it otherwise.
 _BETWEEN = "\u00b7"
-# An entity may have been unescaped, escaped again, and taken apart by a tokenizer.
+# An entity may have been escaped several times and split by a tokenizer.
 _ENTITY = re.compile(r"& ?(#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31}) ?;")
 _ESCAPED_TIMES = 3
 _BRACKET = re.compile(r"-[lr][rsc]b-", re.IGNORECASE)
@@ -49,7 +48,7 @@ _DOT_ABOVE = "i\u0307"
 
 
 class _Before(dict[int, str | None]):
-    """What becomes of each character before compatibility forms are unified."""
+    """Translation table for the step before compatibility forms are unified."""
 
     def __missing__(self, code: int) -> str | None:
         character = chr(code)
@@ -59,7 +58,7 @@ class _Before(dict[int, str | None]):
         elif code in _INVISIBLE or unicodedata.category(character) == "Cf":
             kept = None
         elif character in "\u2122\u2120" or (
-            # Accents that stand alone would become marks on whatever is before them.
+            # Spacing accents would become marks on the character before them.
             unicodedata.category(character) == "Sk"
             and unicodedata.normalize("NFKC", character).startswith(" ")
         ):
@@ -69,13 +68,13 @@ class _Before(dict[int, str | None]):
 
 
 class _Kept(dict[int, str]):
-    """What becomes of each character in a key.
+    """Translation table from folded text to a key.
 
-    Marks are kept as letters are: without the vowel signs of Indic scripts, or the accents of many
-    languages, different words become one.
+    Marks are kept like letters: without the vowel signs of Indic scripts, or the accents of many
+    languages, different words would become equal.
 
     Args:
-        symbols: whether symbols are kept.
+        symbols: Whether symbols are kept.
     """
 
     def __init__(self, symbols: bool):
@@ -105,22 +104,28 @@ _LETTERS = _Kept(symbols=False)
 
 
 def normal_key(text: str) -> str:
-    """The letters, marks, digits and symbols of ``text``, in lower case and without spaces.
+    """Give the letters, marks, digits and symbols of ``text`` in lower case, without spaces.
 
     Compatibility forms are unified, HTML entities and Treebank brackets are resolved, and
-    characters without a shape of their own are dropped. A text of punctuation alone keeps it:
-    ``"?"`` and ``"!"`` stay different. Between two numbers a mark remains: 1.5 is not 15.
+    invisible characters are dropped. A text of punctuation alone keeps it: ``"?"`` and ``"!"``
+    differ. A mark between two numbers remains: 1.5 is not 15.
+
+    Examples:
+        >>> normal_key("A cat,  sitting!") == normal_key("a cat sitting")
+        True
+        >>> normal_key("C#") == normal_key("C")
+        False
     """
     folded = _folded(text)
     return _joined(folded.translate(_WITH_SYMBOLS).split()) or "".join(folded.split()) or text
 
 
 def letters_key(text: str, own_words: Sequence[str] | None = None) -> str:
-    """:func:`normal_key` without symbols; of a text without letters and digits, that itself.
+    """Give :func:`normal_key` without symbols, unless ``text`` has no letters and digits.
 
     Args:
-        text: any text.
-        own_words: all its :func:`sentence_words`, where they are known already.
+        text: Any text.
+        own_words: All its :func:`sentence_words`, if they are known already.
     """
     if own_words is None:
         own_words = [word for part in sentence_words(text) for word in part]
@@ -128,12 +133,16 @@ def letters_key(text: str, own_words: Sequence[str] | None = None) -> str:
 
 
 def sentence_words(text: str) -> list[list[str]]:
-    """The words of each sentence of ``text`` in lower case, without punctuation and symbols.
+    """Give the words of each sentence of ``text`` in lower case, without punctuation and symbols.
 
-    Every stop, colon or semicolon ends a sentence, also that of an abbreviation; sentences
-    without words are left out. A contraction is taken apart, whether a tokenizer has done that
-    before or not: "don't", "don 't" and "do n't" give do, n, t. In scripts without spaces every
-    character is a word.
+    Every full stop, colon or semicolon ends a sentence, even in an abbreviation; sentences without
+    words are left out. Contractions are split, whether or not a tokenizer has split them before:
+    "don't", "don 't" and "do n't" give do, n, t. In scripts without spaces every character is a
+    word.
+
+    Examples:
+        >>> sentence_words("It rains. Don't go!")
+        [['it', 'rains'], ['do', 'n', 't', 'go']]
     """
     folded = _folded(text)
     if "'t" in folded:

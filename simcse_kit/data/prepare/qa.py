@@ -1,16 +1,18 @@
-"""Questions and answers to pairs."""
+"""Training pairs from questions and answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.data.bad_rows import OnBadRow, Problem, ReadReport
-from simcse_kit.data.prepare.named_rows import Records, headed, reading
+from simcse_kit.data.bad_rows import Problem, ReadReport
+from simcse_kit.data.columns import are_positions
 from simcse_kit.data.prepare.normalize import normal_key
-from simcse_kit.data.prepare.output import check_output, writing
-from simcse_kit.data.prepare.summary import Summary
+from simcse_kit.data.prepare.output import Summary, check_output, writing
+from simcse_kit.data.read_options import DEFAULTS, ReadOptions
+from simcse_kit.data.records import Records, reading_progress
 from simcse_kit.errors import DataError
 
 __all__ = ["qa_pairs"]
@@ -23,56 +25,61 @@ _ANSWER = ("answer", "answers", "best_answer", "a", "response", "passage", "cont
 def qa_pairs(
     file: str | Path,
     output: str | Path,
+    options: ReadOptions = DEFAULTS,
     *,
     question: str | None = None,
     answer: str | None = None,
     all_answers: bool = False,
-    format: str | None = None,
-    on_bad_row: OnBadRow = "error",
     overwrite: bool = False,
 ) -> Summary:
     """Write (question, answer) as training pairs.
 
-    A row without an answer is left out and counted, and so is an answer that repeats the question,
-    and a pair that was there before. A list of answers, and the ``{"text": [...]}`` of SQuAD, gives
-    its first one, or all.
+    Rows without an answer, answers that repeat the question, and repeated pairs are left out and
+    counted. Of a list of answers, and of SQuAD's ``{"text": [...]}``, the first is used, or all.
 
     Args:
-        file: .csv, .tsv, .jsonl or .parquet.
-        output: the file to write, with columns sent0, sent1.
-        question: column, by name or, in a file without header, by position; recognised if None.
-        answer: likewise.
-        all_answers: a pair for each answer in a list.
-        format: what the file is, whatever its suffix.
-        on_bad_row: raise at the first bad row, or skip bad rows and count them.
-        overwrite: an existing ``output`` may be replaced.
+        file: A .csv, .tsv, .jsonl, .json or .parquet file.
+        output: The file to write, with the columns sent0, sent1.
+        options: Options of reading.
+        question: Column of the question by name or, in a file without header, by position; None
+            recognises it.
+        answer: Column of the answer, likewise.
+        all_answers: Whether each answer in a list gives a pair.
+        overwrite: Whether an existing ``output`` may be replaced.
 
     Raises:
-        DataError: the file cannot be read, a column is missing, or no pair comes of it.
-        ConfigError: an argument is wrong.
+        DataError: The file cannot be read, a column is missing, or no pair is left.
+        ConfigError: An argument is not allowed.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "in.tsv")
+        ...     _ = path.write_text("question\\tanswer\\nWho?\\tMe.\\nWhen?\\t\\n")
+        ...     summary = qa_pairs(path, Path(folder, "out.csv"))
+        >>> summary.rows, summary.left_out
+        (1, {'rows without an answer': 1})
     """
     target = check_output(output, overwrite=overwrite, columns=2)
     summary, report = Summary(str(target)), ReadReport()
     named = [name for name in (question, answer) if name is not None]
+    options = replace(options, header=options.header and not are_positions(named))
     seen: set[tuple[str, str]] = set()
-    with reading([file]) as on_bytes:
-        records = Records(
-            file,
-            header=headed(named),
-            format=format,
-            on_bad_row=on_bad_row,
-            report=report,
-            on_bytes=on_bytes,
-        )
+    with reading_progress([file]) as on_bytes:
+        records = Records(file, options, report=report, on_bytes=on_bytes)
         first = records.column(question, _QUESTION, what="question", flag="--question")
         second = records.column(answer, _ANSWER, what="answer", flag="--answer")
         if first == second:
-            raise DataError(f"column {first!r} is question and answer at once", file=file)
+            raise DataError(
+                f"column {first!r} would be both question and answer; name two columns with "
+                "--question, --answer",
+                file=file,
+            )
         with writing(target, COLUMNS) as writer:
             for line, record in records:
                 text = record.get(first)
                 if not isinstance(text, str) or not text.strip():
-                    message = f"the question in column {first!r} is blank or no text; fill it in"
+                    message = f"the question in column {first!r} is blank or not text; fill it in"
                     records.gate.reject(line, Problem("blank question", message))
                     continue
                 summary.read += 1
@@ -94,9 +101,8 @@ def qa_pairs(
             summary.rows = writer.rows
             if not writer.rows:
                 raise DataError(
-                    f"no row has both a question and an answer that is another text (columns "
-                    f"{first!r}, {second!r}); "
-                    "name the columns with --question, --answer",
+                    f"no row has both a question and an answer that differs from it "
+                    f"(columns {first!r}, {second!r}); name the columns with --question, --answer",
                     file=file,
                 )
     summary.take(report)

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from simcse_kit.data.bad_rows import OnBadRow, Problem, ReadReport
-from simcse_kit.data.prepare.named_rows import Records, headed, reading
+from simcse_kit.data.bad_rows import OnBadRow, ReadReport
 from simcse_kit.data.prepare.output import check_output, writing
+from simcse_kit.data.read_options import ReadOptions
+from simcse_kit.data.records import Records, reading_progress
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.contamination.index import KINDS, Hit, LeakIndex
 from simcse_kit.evaluation.pair_set import PairSet
@@ -203,34 +204,24 @@ def check_leaks(
         found_in = check_output(matches, overwrite=overwrite, columns=len(_COLUMNS))
     if clean is not None:
         check_output(clean, overwrite=overwrite)
+    options = ReadOptions(columns=columns, format=cast("Any", format), on_bad_row=on_bad_row)
     index = LeakIndex(_texts(sets), threshold)
     tally = _Tally(sets, index)
     report = ReadReport()
     rows = kept = 0
     with ExitStack() as stack:
-        on_bytes = stack.enter_context(reading(files))
+        on_bytes = stack.enter_context(reading_progress(files))
         note = stack.enter_context(writing(found_in, _COLUMNS)) if found_in is not None else None
         for file in files:
-            records = Records(
-                file,
-                header=headed(columns),
-                format=format,
-                on_bad_row=on_bad_row,
-                report=report,
-                on_bytes=on_bytes,
-            )
-            chosen = records.text_columns(columns)
+            records = Records(file, options, report=report, on_bytes=on_bytes)
+            chosen = records.text_columns()
             keeper = None
             if clean is not None:
                 target = check_output(clean, overwrite=overwrite, columns=len(records.columns))
                 keeper = stack.enter_context(
                     writing(target, records.columns, header=records.header)
                 )
-            for line, record in records:
-                texts = records.texts(record, chosen)
-                if isinstance(texts, Problem):
-                    records.gate.reject(line, texts)
-                    continue
+            for line, record, texts in records.with_texts(chosen):
                 rows += 1
                 hits = [index.find(text) for text in texts]
                 tally.add(hits)

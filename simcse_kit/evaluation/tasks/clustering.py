@@ -11,7 +11,7 @@ from simcse_kit.errors import DataError
 from simcse_kit.evaluation.embed import Embeddings, unit_rows
 from simcse_kit.evaluation.results import TaskScore
 from simcse_kit.evaluation.tasks.base import require_sklearn
-from simcse_kit.evaluation.tasks.rows import named_rows
+from simcse_kit.evaluation.tasks.files import read_columns
 
 __all__ = ["ClusteringTask", "load_clustering"]
 
@@ -61,7 +61,7 @@ def load_clustering(path: str | Path) -> ClusteringTask:
         DataError: unreadable file, a bad row (with its line), or fewer than two labels.
     """
     path = Path(path)
-    rows = [(row["text"], row["label"]) for _, row in named_rows(path, ("text", "label"))]
+    rows = [(row["text"], row["label"]) for _, row in read_columns(path, ("text", "label"))]
     labels = [label for _, label in rows]
     if len(set(labels)) < 2:
         raise DataError(f"{len(set(labels))} different labels; it takes at least 2", file=path)

@@ -10,7 +10,7 @@ import numpy as np
 from simcse_kit.errors import DataError
 from simcse_kit.evaluation.embed import Embeddings
 from simcse_kit.evaluation.results import TaskScore
-from simcse_kit.evaluation.tasks.rows import named_rows
+from simcse_kit.evaluation.tasks.files import read_columns
 from simcse_kit.metrics.correlation import paired_cosine
 
 __all__ = ["ParaphraseTask", "average_precision", "best_thresholds", "load_paraphrase"]
@@ -96,7 +96,7 @@ def load_paraphrase(path: str | Path) -> ParaphraseTask:
     """
     path = Path(path)
     splits: dict[str, list[tuple[str, str, bool]]] = {}
-    for line, row in named_rows(path, _COLUMNS):
+    for line, row in read_columns(path, _COLUMNS):
         label, first, second = (row[column] for column in _COLUMNS)
         if label not in ("0", "1"):
             raise DataError(f"label {label!r} is not 0 or 1", file=path, line=line)

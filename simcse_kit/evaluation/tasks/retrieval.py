@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from simcse_kit.data.files import check_file
+from simcse_kit.data.records import Records
 from simcse_kit.errors import DataError
 from simcse_kit.evaluation.embed import Embeddings, unit_rows
 from simcse_kit.evaluation.results import TaskScore
-from simcse_kit.evaluation.tasks.rows import json_lines
-from simcse_kit.evaluation.tasks.sts_files import read_lines
+from simcse_kit.evaluation.tasks.files import OPTIONS, read_lines
 from simcse_kit.metrics.search import top_k
 
 __all__ = ["RetrievalTask", "load_retrieval", "ranking_metrics", "search"]
@@ -160,7 +160,7 @@ def load_retrieval(folder: str | Path, split: str = "test") -> RetrievalTask:
 
 def _texts(path: Path, columns: tuple[str, ...]) -> dict[str, str]:
     texts: dict[str, str] = {}
-    for line, row in json_lines(check_file(path)):
+    for line, row in Records(path, OPTIONS):
         key = str(row.get("_id", ""))
         text = " ".join(" ".join(str(row.get(column) or "") for column in columns).split())
         if not key or not text:

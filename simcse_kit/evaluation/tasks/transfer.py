@@ -19,7 +19,7 @@ import numpy as np
 from simcse_kit.evaluation.embed import Embeddings
 from simcse_kit.evaluation.results import TaskScore
 from simcse_kit.evaluation.tasks.base import require_sklearn
-from simcse_kit.evaluation.tasks.transfer_files import SPECS, Rows
+from simcse_kit.evaluation.tasks.transfer_files import SPECS, LabelledTexts
 from simcse_kit.utils.progress import progress_bar
 
 __all__ = ["TransferTask", "best_c", "load_transfer"]
@@ -39,7 +39,7 @@ class TransferTask:
     """One of the seven tasks, loaded: its ``splits`` are "all", or some of train, dev, test."""
 
     name: str
-    splits: dict[str, Rows]
+    splits: dict[str, LabelledTexts]
     grid: tuple[float, ...]
 
     def sentences(self) -> list[str]:
@@ -76,7 +76,7 @@ def load_transfer(name: str, data: str | Path) -> TransferTask:
     return TransferTask(name, spec.load(Path(data)), tuple(2.0**power for power in spec.grid))
 
 
-def _features(rows: Rows, vectors: Embeddings) -> np.ndarray:
+def _features(rows: LabelledTexts, vectors: Embeddings) -> np.ndarray:
     """(n, d) float64 embeddings, or (n, 2d) |u - v| and u * v for pairs."""
     sides = [vectors(list(side)).astype(np.float64) for side in zip(*rows.texts, strict=True)]
     if len(sides) == 1:

@@ -1,6 +1,6 @@
-"""Readers for SentEval's seven transfer tasks, and their published counts.
+r"""Readers of SentEval's seven transfer tasks, with their published counts.
 
-Single-sentence files but SST are read as latin-1, as SentEval does; only ``\\n`` ends a line.
+As in SentEval, single-sentence files except SST are read as latin-1, and only ``\n`` ends a line.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simcse_kit.errors import DataError
+from simcse_kit.evaluation.tasks.files import locate, read_lines, tidy
 
-__all__ = ["SPECS", "Rows", "Spec", "locate_transfer"]
+__all__ = ["REMEDY", "SPECS", "LabelledTexts", "Spec"]
 
-_PREFIXES = ("", "transfer", "downstream", "data", "data/downstream", "SentEval/data/downstream")
+_PARENTS = ("", "transfer", "downstream", "data", "data/downstream", "SentEval/data/downstream")
 _TREC = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
 REMEDY = "pass --data DIR with SentEval's data/downstream (MR, CR, SUBJ, MPQA, SST, TREC, MRPC)"
 
 
 @dataclass(frozen=True)
-class Rows:
-    """One split: n texts (one or two a row) and n class numbers."""
+class LabelledTexts:
+    """One split: n rows of one or two texts, and n class numbers."""
 
     texts: list[tuple[str, ...]]
     labels: list[int]
 
-    def ordered(self) -> Rows:
-        """In SentEval's order, by number of tokens then label: the folds depend on it.
+    def ordered(self) -> LabelledTexts:
+        """Sort by number of tokens, then label, as SentEval does, since the folds depend on it.
 
-        A blank line (CR has one) is a row of no tokens; encoders are given ``.`` in its place, as
-        SentEval's own examples do.
+        A blank line (CR has one) is a row without tokens; encoders receive ``.`` instead, as in
+        SentEval's examples.
         """
 
         def key(row: tuple[tuple[str, ...], int]) -> tuple[int, ...]:
@@ -37,38 +38,11 @@ class Rows:
 
         rows = sorted(zip(self.texts, self.labels, strict=True), key=key)
         texts = [tuple(text or "." for text in texts) for texts, _ in rows]
-        return Rows(texts, [label for _, label in rows])
-
-
-def locate_transfer(data: Path, folder: str) -> Path:
-    """Find the folder of a task, such as ``SST/binary``, where SentEval copies keep it.
-
-    Raises:
-        DataError: it is in none of the places; the message names them.
-    """
-    if not data.is_dir():
-        raise DataError(f"data folder {str(data)!r} does not exist; {REMEDY}")
-    for prefix in _PREFIXES:
-        if (data / prefix / folder).is_dir():
-            return data / prefix / folder
-    tried = ", ".join(Path(prefix, folder).as_posix() for prefix in _PREFIXES)
-    raise DataError(f"no folder {folder!r} in {str(data)!r} (tried {tried}); {REMEDY}")
-
-
-def _lines(path: Path, encoding: str) -> list[str]:
-    try:
-        text = path.read_bytes().decode(encoding)
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror}); {REMEDY}", file=path) from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError("is not UTF-8; fetch the file again", file=path, line=line) from None
-    lines = text.removeprefix("\ufeff").split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+        return LabelledTexts(texts, [label for _, label in rows])
 
 
 def _tidy(text: str, path: Path, line: int) -> str:
-    text = " ".join(text.split())
+    text = tidy(text)
     if not text:
         raise DataError("has no text; fetch the file again", file=path, line=line)
     return text
@@ -84,21 +58,21 @@ def _label(text: str, allowed: tuple[str, ...], path: Path, line: int) -> int:
     return allowed.index(text)
 
 
-def _two_files(folder: Path, names: tuple[str, ...]) -> Rows:
+def _two_files(folder: Path, names: tuple[str, ...]) -> LabelledTexts:
     texts: list[tuple[str, ...]] = []
     labels: list[int] = []
     for name, label in zip(names, (1, 0), strict=True):
         path = folder / name
-        for row in _lines(path, "latin-1"):
-            texts.append((" ".join(row.split()),))
+        for row in read_lines(path, "latin-1"):
+            texts.append((tidy(row),))
             labels.append(label)
-    return Rows(texts, labels)
+    return LabelledTexts(texts, labels)
 
 
-def _sst(folder: Path, names: tuple[str, ...]) -> Rows:
+def _sst(folder: Path, names: tuple[str, ...]) -> LabelledTexts:
     path = folder / names[0]
-    rows = Rows([], [])
-    for line, row in enumerate(_lines(path, "utf-8"), start=1):
+    rows = LabelledTexts([], [])
+    for line, row in enumerate(read_lines(path, "utf-8"), start=1):
         text, tab, label = row.partition("\t")
         if not tab:
             raise DataError("has no tab; expected sentence<TAB>0 or 1", file=path, line=line)
@@ -107,20 +81,20 @@ def _sst(folder: Path, names: tuple[str, ...]) -> Rows:
     return rows
 
 
-def _trec(folder: Path, names: tuple[str, ...]) -> Rows:
+def _trec(folder: Path, names: tuple[str, ...]) -> LabelledTexts:
     path = folder / names[0]
-    rows = Rows([], [])
-    for line, row in enumerate(_lines(path, "latin-1"), start=1):
+    rows = LabelledTexts([], [])
+    for line, row in enumerate(read_lines(path, "latin-1"), start=1):
         label, _, rest = row.strip().partition(":")
         rows.labels.append(_label(label, _TREC, path, line))
         rows.texts.append((_tidy(rest.partition(" ")[2], path, line),))
     return rows
 
 
-def _mrpc(folder: Path, names: tuple[str, ...]) -> Rows:
+def _mrpc(folder: Path, names: tuple[str, ...]) -> LabelledTexts:
     path = folder / names[0]
-    rows = Rows([], [])
-    for line, row in enumerate(_lines(path, "utf-8")[1:], start=2):
+    rows = LabelledTexts([], [])
+    for line, row in enumerate(read_lines(path, "utf-8")[1:], start=2):
         fields = row.strip().split("\t")
         if len(fields) != 5:
             raise DataError(f"{len(fields)} tab-separated fields; expected 5", file=path, line=line)
@@ -131,33 +105,38 @@ def _mrpc(folder: Path, names: tuple[str, ...]) -> Rows:
 
 @dataclass(frozen=True)
 class Spec:
-    """A transfer task as data: where its files are, how to read them, and how many rows.
+    """A transfer task: its files, their reader, and the number of rows.
 
-    ``splits`` maps a split to its files and ``expected`` to its published number of rows.
-    ``grid`` holds the exponents of 2 that are tried for C.
+    Args:
+        name: Name of the task.
+        folder: Folder of the task in SentEval's data.
+        read: Reader of the files of a split.
+        splits: Files by split.
+        expected: Published number of rows by split.
+        grid: Exponents of 2 that are tried for C.
     """
 
     name: str
     folder: str
-    read: Callable[[Path, tuple[str, ...]], Rows]
+    read: Callable[[Path, tuple[str, ...]], LabelledTexts]
     splits: dict[str, tuple[str, ...]]
     expected: dict[str, int]
     grid: range
 
-    def load(self, data: Path) -> dict[str, Rows]:
-        """Every split in SentEval's order.
+    def load(self, data: Path) -> dict[str, LabelledTexts]:
+        """Load all splits in SentEval's order.
 
         Raises:
-            DataError: a folder or file is missing, a line is wrong, or the count is.
+            DataError: A folder or file is missing, a line is wrong, or the number of rows is.
         """
-        folder = locate_transfer(data, self.folder)
+        folder = locate(data, self.folder, _PARENTS, REMEDY)
         found = {split: self.read(folder, names) for split, names in self.splits.items()}
         for split, rows in found.items():
             if len(rows.labels) != self.expected[split]:
                 raise DataError(
                     f"{self.name}: {len(rows.labels)} rows ({split}) in {folder}, but "
-                    f"{self.expected[split]} are published; fetch the data again, scores on "
-                    "another set cannot be compared"
+                    f"{self.expected[split]} are published; fetch the data again, because "
+                    "scores on another set cannot be compared"
                 )
         return {split: rows.ordered() for split, rows in found.items()}
 

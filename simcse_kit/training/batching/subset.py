@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcse_kit.data.corpus import Corpus
-from simcse_kit.data.prepare.connected_rows import Keys, components, rows_of
+from simcse_kit.data.prepare.split import Keys, components, rows_of
 from simcse_kit.data.readers import Example, Kind
 from simcse_kit.utils.progress import progress_bar
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from simcse_kit.data.prepare.dedupe import dedupe
-from simcse_kit.data.prepare.minhash import NearRows, bands_for, jaccard
+from simcse_kit.data.prepare.minhash import NearDuplicates, bands_for, jaccard
 from simcse_kit.data.prepare.split import parse_parts, split
+from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.errors import ConfigError, DataError
 from tests.small_data import sentences
 
@@ -65,15 +66,19 @@ def test_near_duplicates_of_tokenised_text(tmp_path: Path) -> None:
 
 def test_rows_and_anchors_and_other_columns(tmp_path: Path) -> None:
     file = write(tmp_path / "x.csv", "id,sent0,sent1\n1,a,b\n2,A,b\n3,a,c\n")
-    options: dict[str, Any] = {"columns": ["sent0", "sent1"]}
-    dedupe(file, tmp_path / "y.csv", **options)
+    options = ReadOptions(columns=["sent0", "sent1"])
+    dedupe(file, tmp_path / "y.csv", options)
     assert (tmp_path / "y.csv").read_text() == "id,sent0,sent1\n1,a,b\n3,a,c\n"
-    dedupe(file, tmp_path / "y.csv", by="anchor", overwrite=True, **options)
+    dedupe(file, tmp_path / "y.csv", options, by="anchor", overwrite=True)
     assert (tmp_path / "y.csv").read_text() == "id,sent0,sent1\n1,a,b\n"
 
 
 def test_no_header_stays_no_header(tmp_path: Path) -> None:
-    dedupe(write(tmp_path / "x.tsv", "a\t1\na\t2\nb\t3\n"), tmp_path / "y.tsv", columns=["0"])
+    dedupe(
+        write(tmp_path / "x.tsv", "a\t1\na\t2\nb\t3\n"),
+        tmp_path / "y.tsv",
+        ReadOptions(columns=["0"]),
+    )
     assert (tmp_path / "y.tsv").read_text() == "a\t1\nb\t3\n"
 
 
@@ -84,7 +89,7 @@ def test_no_header_stays_no_header(tmp_path: Path) -> None:
 def test_nothing_left_is_an_error(tmp_path: Path, text: str, message: str) -> None:
     file = write(tmp_path / "x.csv", text)
     with pytest.raises(DataError, match=message):
-        dedupe(file, tmp_path / "y.csv", on_bad_row="skip")
+        dedupe(file, tmp_path / "y.csv", ReadOptions(on_bad_row="skip"))
     assert not (tmp_path / "y.csv").exists()
 
 
@@ -104,7 +109,7 @@ def test_near_duplicates_are_those_of_brute_force() -> None:
             for _ in range(rng.randint(0, 2)):
                 changed[rng.randrange(len(changed))] = rng.choice(words)
             texts.append(" ".join(changed))
-    near = NearRows(0.7)
+    near = NearDuplicates(0.7)
     for text in texts:
         near.add((text,))
     expected: list[str] = []
@@ -118,7 +123,7 @@ def test_near_duplicates_are_those_of_brute_force() -> None:
 
 
 def test_every_text_of_a_row_must_be_near() -> None:
-    near = NearRows(0.8)
+    near = NearDuplicates(0.8)
     long = "the quick brown fox jumps over the lazy dog again and again"
     for row in ((long, "yes"), (long, "no"), (long + "s", "yes"), (long,), ("yes", long)):
         near.add(row)
@@ -211,7 +216,7 @@ def test_only_the_parts_asked_for(tmp_path: Path) -> None:
         ({"dev_test": "100,100"}, "the train part would be empty"),
         ({"dev_test": "0.01,0.4"}, "the dev part would be empty"),
         ({"by": "row"}, "by is 'row'; allowed: anchor, texts"),
-        ({"columns": ["x"]}, "no column 'x'"),
+        ({"options": ReadOptions(columns=["x"])}, "no column 'x'"),
     ],
 )
 def test_bad_splits(tmp_path: Path, options: dict[str, Any], message: str) -> None:
@@ -227,7 +232,7 @@ def test_bad_splits(tmp_path: Path, options: dict[str, Any], message: str) -> No
         ({"level": "fuzzy"}, "level is 'fuzzy'; allowed: exact, normal, near"),
         ({"threshold": 0.4}, r"threshold is 0\.4; allowed: 0\.5 to 1"),
         ({"by": "x"}, "by is 'x'; allowed: row, anchor"),
-        ({"columns": ["0"]}, "a .txt file has no columns"),
+        ({"options": ReadOptions(columns=["0"])}, "a .txt file has no columns"),
     ],
 )
 def test_bad_dedupes(tmp_path: Path, options: dict[str, Any], message: str) -> None:
@@ -241,10 +246,10 @@ def test_bad_rows_are_skipped_the_same_way_twice(tmp_path: Path) -> None:
     file = write(tmp_path / "x.csv", "sent0,sent1\na,b\n,x\nc\nA,b\nc,d\n")
     with pytest.raises(DataError, match=r"x\.csv:3: the text in column 'sent0' is blank"):
         dedupe(file, tmp_path / "y.csv")
-    summary = dedupe(file, tmp_path / "y.csv", on_bad_row="skip")
+    summary = dedupe(file, tmp_path / "y.csv", ReadOptions(on_bad_row="skip"))
     assert (tmp_path / "y.csv").read_text() == "sent0,sent1\na,b\nc,d\n"
     assert summary.bad_rows == {"blank anchor": 1, "wrong number of fields": 1}
-    split(file, tmp_path / "p", on_bad_row="skip", dev_test="1,0")
+    split(file, tmp_path / "p", ReadOptions(on_bad_row="skip"), dev_test="1,0")
     assert parts(tmp_path / "p") == {"dev": ["c,d"], "train": ["a,b", "A,b"]}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simcse_kit.data.prepare.mine import Rows, mine, read_rows
+from simcse_kit.data.prepare.mine import Anchors, mine, read_anchors
 from simcse_kit.data.prepare.negative_selection import Mining, choose, parse_ranks
 from simcse_kit.data.readers import read_texts
 from simcse_kit.errors import ConfigError, DataError, MissingExtraError, ModelError
@@ -71,7 +71,7 @@ def test_approximate_search_finds_nearly_all() -> None:
 def test_faiss_is_an_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingExtraError, match=r"simcse-kit\[faiss\]"):
-        mine(Angles({}), Rows(["a"], ["b"]), tmp_path / "t.csv", Mining(search="faiss"))
+        mine(Angles({}), Anchors(["a"], ["b"]), tmp_path / "t.csv", Mining(search="faiss"))
 
 
 class Angles:
@@ -92,7 +92,7 @@ PLANE = Angles({"a": 0, "p": 30, "n20": 20, "n31": 31, "n40": 40, "n50": 50, "n6
 POOL = ("n20", "n31", "n40", "n50", "n60")
 
 
-def mined(tmp_path: Path, rows: Rows, **options: Any) -> tuple[list[tuple[str, ...]], Any]:
+def mined(tmp_path: Path, rows: Anchors, **options: Any) -> tuple[list[tuple[str, ...]], Any]:
     summary = mine(PLANE, rows, tmp_path / "t.jsonl", Mining(**options), candidates=POOL)
     found = list(read_texts(tmp_path / "t.jsonl")[1])
     (tmp_path / "t.jsonl").unlink()
@@ -118,13 +118,13 @@ def mined(tmp_path: Path, rows: Rows, **options: Any) -> tuple[list[tuple[str, .
 def test_which_neighbours_are_taken(
     tmp_path: Path, options: dict[str, Any], negatives: list[str]
 ) -> None:
-    rows, _ = mined(tmp_path, Rows(["a"], ["p"]), **options)
+    rows, _ = mined(tmp_path, Anchors(["a"], ["p"]), **options)
     assert rows == [("a", "p", *negatives)]
 
 
 def test_ranks_pass_over_known_positives_and_copies(tmp_path: Path) -> None:
     # n40 and n50 are positives of a as well, whatever their case.
-    rows = Rows(["a", "a", "a"], ["p", "n40", "n50"])
+    rows = Anchors(["a", "a", "a"], ["p", "n40", "n50"])
     PLANE.degrees |= {"N60!": 60}
     found, _ = mined(tmp_path, rows, ranks=(3, 3), factor=1.0)
     assert found == [("a", "p", "n60"), ("a", "n40", "n60"), ("a", "n50", "n60")]
@@ -132,7 +132,7 @@ def test_ranks_pass_over_known_positives_and_copies(tmp_path: Path) -> None:
 
 def test_pairs_count_either_way_round_and_whatever_the_case(tmp_path: Path) -> None:
     PLANE.degrees |= {"A.": 0, "P": 30}
-    rows = Rows(["a", "n40", "A."], ["p", "a", "n50"])
+    rows = Anchors(["a", "n40", "A."], ["p", "a", "n50"])
     found, _ = mined(tmp_path, rows)
     # n40 and n50 are positives of a; n40 has nothing farther than its own.
     assert found == [("a", "p", "n60"), ("A.", "n50", "n60")]
@@ -141,7 +141,7 @@ def test_pairs_count_either_way_round_and_whatever_the_case(tmp_path: Path) -> N
 def test_many_positives_of_one_anchor(tmp_path: Path) -> None:
     many = {f"m{n}": n / 100 for n in range(600)}
     encoder = Angles(PLANE.degrees | many)
-    rows = Rows(["z", *["a"] * 600], ["n50", *many])
+    rows = Anchors(["z", *["a"] * 600], ["n50", *many])
     summary = mine(encoder, rows, tmp_path / "t.csv", Mining(ranks=(1, 3)), candidates=POOL)
     negatives = {row[0]: row[2] for row in read_texts(tmp_path / "t.csv")[1]}
     assert negatives["a"] == "n20"
@@ -149,7 +149,7 @@ def test_many_positives_of_one_anchor(tmp_path: Path) -> None:
 
 
 def test_counts_and_scores(tmp_path: Path) -> None:
-    found, summary = mined(tmp_path, Rows(["a", "a", "z"], ["p", "p", "n20"]))
+    found, summary = mined(tmp_path, Anchors(["a", "a", "z"], ["p", "p", "n20"]))
     assert [row[:2] for row in found] == [("a", "p")]
     assert summary.left_out == {"rows given twice": 1, "rows without a hard negative": 1}
     figures = summary.figures
@@ -160,27 +160,27 @@ def test_counts_and_scores(tmp_path: Path) -> None:
 
 
 def test_hard_positives_are_the_least_similar(tmp_path: Path) -> None:
-    rows, summary = mined(tmp_path, Rows(["a", "a"], ["n20", "p"]), hard_positives=True)
+    rows, summary = mined(tmp_path, Anchors(["a", "a"], ["n20", "p"]), hard_positives=True)
     assert rows == [("a", "p", "n40")]
     assert summary.left_out == {"easier positives": 1}
 
 
 def test_single_texts_get_their_farthest_near_neighbour(tmp_path: Path) -> None:
-    rows, summary = mined(tmp_path, Rows(["a", "z"], None), positive_score=0.8)
+    rows, summary = mined(tmp_path, Anchors(["a", "z"], None), positive_score=0.8)
     assert rows == [("a", "n31", "n40")]
     assert list(summary.left_out) == ["texts without a neighbour near enough to be a positive"]
-    rows, _ = mined(tmp_path, Rows(["a", "z"], None), positive_rank=1)
+    rows, _ = mined(tmp_path, Anchors(["a", "z"], None), positive_rank=1)
     assert rows == [("a", "n20", "n31")]
 
 
 def test_the_positive_of_a_single_text_is_no_negative_and_has_no_rank(tmp_path: Path) -> None:
     options: dict[str, Any] = {"factor": 1.0, "positive_rank": 2, "positive_score": 0.0}
-    rows, _ = mined(tmp_path, Rows(["a"], None), **options)
+    rows, _ = mined(tmp_path, Anchors(["a"], None), **options)
     # Neighbours: n20, n31 (the positive), n40, n50, n60.
     assert rows == [("a", "n31", "n40")]
-    rows, _ = mined(tmp_path, Rows(["a"], None), ranks=(2, 2), **options)
+    rows, _ = mined(tmp_path, Anchors(["a"], None), ranks=(2, 2), **options)
     assert rows == [("a", "n31", "n40")]
-    rows, _ = mined(tmp_path, Rows(["a"], None), ranks=(4, 4), **options)
+    rows, _ = mined(tmp_path, Anchors(["a"], None), ranks=(4, 4), **options)
     assert rows == [("a", "n31", "n60")]
 
 
@@ -188,7 +188,7 @@ def test_a_text_that_has_another_as_positive_is_no_negative_of_it(tmp_path: Path
     # The nearest to x is y; that to y is w, and x comes next.
     degrees = {"x": 0.0, "y": 10.0, "w": 11.0, "far": 40.0}
     mining = Mining(positive_rank=1, positive_score=0.9, factor=1.0)
-    mine(Angles(degrees), Rows(list(degrees), None), tmp_path / "t.csv", mining)
+    mine(Angles(degrees), Anchors(list(degrees), None), tmp_path / "t.csv", mining)
     found = {row[0]: row[1:] for row in read_texts(tmp_path / "t.csv")[1]}
     assert found == {"x": ("y", "w"), "y": ("w", "far"), "w": ("y", "x")}
 
@@ -214,14 +214,14 @@ def test_ranks_hold_for_a_text_that_is_the_positive_of_many(tmp_path: Path) -> N
     # Twelve texts have the hub as positive: more than are searched for at first.
     star = Star(12, 4)
     mining = Mining(ranks=(2, 2), positive_rank=1, positive_score=0.5)
-    mine(star, Rows(star.texts, None), tmp_path / "t.csv", mining)
+    mine(star, Anchors(star.texts, None), tmp_path / "t.csv", mining)
     found = {row[0]: row[1:] for row in read_texts(tmp_path / "t.csv")[1]}
     assert found["hub"] == ("m0", "f1")
 
 
 def test_pairs_of_equal_texts_are_left_out(tmp_path: Path) -> None:
     PLANE.degrees |= {"A.": 0}
-    rows, summary = mined(tmp_path, Rows(["a", "a"], ["A.", "p"]))
+    rows, summary = mined(tmp_path, Anchors(["a", "a"], ["A.", "p"]))
     assert rows == [("a", "p", "n40")]
     assert summary.left_out == {"pairs of equal texts": 1}
 
@@ -248,7 +248,7 @@ def test_random_picks_follow_the_seed() -> None:
 def test_columns_of_tables_and_lists_of_jsonl(tmp_path: Path) -> None:
     for name in ("t.csv", "t.jsonl"):
         mining = Mining(negatives=2)
-        mine(PLANE, Rows(["a"], ["p"]), tmp_path / name, mining, candidates=POOL)
+        mine(PLANE, Anchors(["a"], ["p"]), tmp_path / name, mining, candidates=POOL)
     assert (tmp_path / "t.csv").read_text() == "sent0,sent1,hard_neg_1,hard_neg_2\na,p,n40,n50\n"
     record = json.loads((tmp_path / "t.jsonl").read_text())
     assert record == {"sent0": "a", "sent1": "p", "hard_negs": ["n40", "n50"]}
@@ -284,17 +284,17 @@ def test_ranks_are_written_with_a_colon() -> None:
 def test_what_cannot_be_mined(tmp_path: Path) -> None:
     target = tmp_path / "t.csv"
     with pytest.raises(DataError, match="all texts are the same"):
-        mine(PLANE, Rows(["a", "b"], ["p", "P."]), target, Mining())
+        mine(PLANE, Anchors(["a", "b"], ["p", "P."]), target, Mining())
     message = "left for any of 1 rows .1 neighbours too near .*, 1 rows without a hard negative"
     with pytest.raises(DataError, match=message):
-        mine(PLANE, Rows(["a"], ["p"]), target, Mining(), candidates=["n20"])
+        mine(PLANE, Anchors(["a"], ["p"]), target, Mining(), candidates=["n20"])
 
     class Broken(Angles):
         def encode(self, *args: Any, **options: Any) -> Any:
             return super().encode(*args, **options) * np.nan
 
     with pytest.raises(ModelError, match="not finite"):
-        mine(Broken(PLANE.degrees), Rows(["a"], ["p"]), target, Mining(), candidates=["n20"])
+        mine(Broken(PLANE.degrees), Anchors(["a"], ["p"]), target, Mining(), candidates=["n20"])
     assert not target.exists()
 
 
@@ -302,13 +302,13 @@ def test_recall_of_an_approximate_search_is_told(
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("faiss")
-    _, summary = mined(tmp_path, Rows(["a"], ["p"]), search="faiss")
+    _, summary = mined(tmp_path, Anchors(["a"], ["p"]), search="faiss")
     assert summary.figures["recall of the search on 1 anchors"] == 1.0
     assert search.require_faiss().__name__ == "faiss"
 
 
 def test_negatives_of_triplets_are_dropped(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("sent0,sent1,hard_neg\na,b,c\n")
-    assert read_rows(tmp_path / "x.csv") == Rows(["a"], ["b"])
+    assert read_anchors(tmp_path / "x.csv") == Anchors(["a"], ["b"])
     (tmp_path / "x.txt").write_text("a\nb\n")
-    assert read_rows(tmp_path / "x.txt") == Rows(["a", "b"], None)
+    assert read_anchors(tmp_path / "x.txt") == Anchors(["a", "b"], None)

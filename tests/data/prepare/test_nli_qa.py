@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from simcse_kit.data.prepare.nli import nli_triplets, parse_labels
+from simcse_kit.data.prepare.nli import NliColumns, nli_triplets, parse_labels
 from simcse_kit.data.prepare.qa import qa_pairs
+from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.readers import read_texts
 from simcse_kit.errors import ConfigError, DataError
 
@@ -33,7 +34,7 @@ SNLI = (
 
 def test_snli_as_it_comes(tmp_path: Path) -> None:
     file = write(tmp_path / "snli_1.0_train.txt", SNLI)
-    summary = nli_triplets([file], tmp_path / "t.csv", format="tsv")
+    summary = nli_triplets([file], tmp_path / "t.csv", ReadOptions(format="tsv"))
     assert rows(tmp_path / "t.csv") == [("p1", "e1", "c1"), ("p1", "e2", "c1")]
     assert (summary.rows, summary.read) == (2, 7)
     assert summary.left_out == {
@@ -61,13 +62,12 @@ def test_snli_as_it_comes(tmp_path: Path) -> None:
             "own.csv",
             "a,b,judgment\np,e,Yes\np,c,No\np,x,perhaps\n",
             {
-                "premise": "a",
-                "hypothesis": "b",
-                "label": "judgment",
-                "labels": "entailment=yes,contradiction=no,neutral=perhaps",
+                "columns": NliColumns(
+                    "a", "b", "judgment", "entailment=yes,contradiction=no,neutral=perhaps"
+                )
             },
         ),
-        ("bare.csv", "e,p,e\ne,p,e\nc,p,c\n", {"premise": "1", "hypothesis": "2", "label": "0"}),
+        ("bare.csv", "e,p,e\ne,p,e\nc,p,c\n", {"columns": NliColumns("1", "2", "0")}),
     ],
 )
 def test_columns_and_labels(tmp_path: Path, name: str, text: str, options: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ def test_numbers_for_labels_are_told(tmp_path: Path, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.INFO, "simcse_kit"):
         nli_triplets([file], tmp_path / "t.csv")
     assert [r.getMessage().partition(": ")[2] for r in caplog.records] == [
-        "the labels 0, 1, 2 are taken for entailment, neutral, contradiction"
+        "reading the labels 0, 1, 2 as entailment, neutral, contradiction"
     ]
 
 
@@ -138,10 +138,26 @@ HEAD = "premise,hypothesis,label\n"
         (HEAD + "p,h\n", {}, r"x\.csv:2: ragged row"),
         (HEAD + "p,e,e\n", {}, r"no premise has both .*1 entailment"),
         ("a,b,label\np,h,e\n", {}, "have none for the premise .*name it with --premise"),
-        (HEAD + "p,h,e\n", {"premise": "premises"}, "no column 'premises' .did you mean 'premise'"),
-        (HEAD, {"labels": "entails=1"}, "'entails=1' is not of the form CLASS=SPELLING"),
-        (HEAD, {"labels": "entailment=1"}, "does not say how contradiction is spelled"),
-        (HEAD, {"labels": "entailment=1,contradiction=1"}, "'1' stands for two classes"),
+        (
+            HEAD + "p,h,e\n",
+            {"columns": NliColumns("premises")},
+            "no column 'premises' .did you mean 'premise'",
+        ),
+        (
+            HEAD,
+            {"columns": NliColumns(spellings="entails=1")},
+            "'entails=1' must have the form CLASS=SPELLING",
+        ),
+        (
+            HEAD,
+            {"columns": NliColumns(spellings="entailment=1")},
+            "does not say how contradiction is spelled",
+        ),
+        (
+            HEAD,
+            {"columns": NliColumns(spellings="entailment=1,contradiction=1")},
+            "'1' stands for two classes",
+        ),
     ],
 )
 def test_bad_nli(tmp_path: Path, text: str, options: dict[str, str], message: str) -> None:
@@ -153,7 +169,8 @@ def test_bad_nli(tmp_path: Path, text: str, options: dict[str, str], message: st
 
 def test_bad_rows_are_skipped_and_counted(tmp_path: Path) -> None:
     text = HEAD + "p,e,e\np,c,c\np,h,huh\np,h\np,,e\n"
-    summary = nli_triplets([write(tmp_path / "x.csv", text)], tmp_path / "t.csv", on_bad_row="skip")
+    options = ReadOptions(on_bad_row="skip")
+    summary = nli_triplets([write(tmp_path / "x.csv", text)], tmp_path / "t.csv", options)
     assert summary.bad_rows == {"unknown label": 1, "wrong number of fields": 1, "blank text": 1}
     assert "bad rows: 1 unknown label" in summary.text()
 
@@ -180,7 +197,7 @@ def test_an_answer_that_repeats_the_question_makes_no_pair(tmp_path: Path) -> No
     assert rows(tmp_path / "p.csv") == [("Why?", "so")]
     assert summary.left_out == {"answers that repeat the question": 1}
     file = write(tmp_path / "y.jsonl", '{"question": "Why?", "answers": ["why"]}\n')
-    with pytest.raises(DataError, match="an answer that is another text"):
+    with pytest.raises(DataError, match="an answer that differs"):
         qa_pairs(file, tmp_path / "q.csv")
 
 
@@ -204,7 +221,7 @@ def test_answers_in_lists(tmp_path: Path) -> None:
         ("question,answer\nq,\n", {}, "no row has both a question and an answer"),
         ("x,y\nq,a\n", {}, "none for the question"),
         ("question,y\nq,a\n", {}, "none for the answer"),
-        ("q,y\nq,a\n", {"question": "q", "answer": "q"}, "is question and answer at once"),
+        ("q,y\nq,a\n", {"question": "q", "answer": "q"}, "would be both question and answer"),
         ("question,answer\nq,a\n", {"question": "3", "answer": "1"}, "no column '3'"),
     ],
 )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simcse_kit.data.prepare.connected_rows import Keys, components, rows_of
+from simcse_kit.data.prepare.split import Keys, components, rows_of
 
 
 def slow(rows: list[list[int]]) -> list[int]:
@@ -21,6 +21,7 @@ def slow(rows: list[list[int]]) -> list[int]:
             return groups
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=3), min_size=1, max_size=14))
 def test_groups_are_the_connected_rows(rows: list[list[int]]) -> None:
     keys = np.array([key for row in rows for key in row], dtype=np.uint64)
