@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from simcse_kit.losses.prediction import normalized_mse
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.collapse import CollapseWatch
 from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
 from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.momentum import Momentum, cosine_momentum
@@ -45,6 +44,10 @@ class BYOLConfig(DropoutConfig):
         default=256, ge=1, description="width of the vectors that are predicted"
     )
 
+    def collapse_remedy(self) -> str:
+        """Return what to try if the embeddings collapse."""
+        return "move method.momentum nearer to 1"
+
 
 class BYOL(Method):
     """No negatives: the online network predicts the target network's vector of the other view.
@@ -78,11 +81,6 @@ class BYOL(Method):
         self.predictor = relu_layers([out, hidden, out], batch_norm=True)
         self.target_encoder = Momentum(encoder)
         self.target_projector = Momentum(self.projector)
-        self.watch = CollapseWatch(
-            self.name,
-            "try a lower training.learning_rate, a method.momentum nearer to 1, or a larger "
-            "--batch-size",
-        )
 
     def layout(self, batch: Batch) -> Batch:
         """Two views for the online network, then the same two for the target: (B, 4, L)."""
@@ -92,18 +90,22 @@ class BYOL(Method):
         """(R, L) -> (R, d): views 0 and 1 by the encoder, 2 and 3 by the target's."""
         return embed_apart(input_ids, attention_mask, views > 1, self.encoder, self.target_encoder)
 
+    @property
+    def monitored_head(self) -> nn.Module:
+        """The projector, whose outputs collapse before the embeddings do."""
+        return self.projector
+
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """Normalised MSE of (B, 4, d), from each view to the other, summed.
 
-        Logs ``prediction_loss``, and how far apart the sentences lie, as
-        :class:`~simcse_kit.methods.common.collapse.CollapseWatch` says.
+        Logs ``prediction_loss``.
         """
         projections = [self.projector(embeddings[:, view]) for view in (0, 1)]
         first, second = map(self.predictor, projections)
         to_first, to_second = (self.target_projector(embeddings[:, view]) for view in (2, 3))
         loss = normalized_mse(first, to_second) + normalized_mse(second, to_first)
         logs: dict[str, float | Tensor] = {"prediction_loss": loss.detach()}
-        return MethodOutput(loss=loss, logs=logs | self.watch(embeddings[:, 0], projections[0]))
+        return MethodOutput(loss=loss, logs=logs)
 
     def after_step(self, progress: float) -> None:
         """The target follows, the more slowly the more of the training is done."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from simcse_kit.losses.prediction import negative_cosine
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.collapse import CollapseWatch
 from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
 from simcse_kit.methods.common.heads import relu_layers
 
@@ -43,6 +42,10 @@ class SimSiamConfig(DropoutConfig):
         "collapses",
     )
 
+    def collapse_remedy(self) -> str | None:
+        """Return what to try if the embeddings collapse."""
+        return None if self.stop_gradient else "set method.stop_gradient back to true"
+
 
 class SimSiam(Method):
     """No negatives: a predictor turns the projection of one view into that of the other.
@@ -73,17 +76,16 @@ class SimSiam(Method):
         self.projector = relu_layers([dim, dim, dim, out], batch_norm=True, last_norm=True)
         narrow = config.predictor_size or max(1, out // 4)
         self.predictor = relu_layers([out, narrow, out], batch_norm=True)
-        self.watch = CollapseWatch(
-            self.name,
-            "try a lower training.learning_rate or a larger --batch-size"
-            + ("" if config.stop_gradient else ", set method.stop_gradient back to true"),
-        )
+
+    @property
+    def monitored_head(self) -> nn.Module:
+        """The projector, whose outputs collapse before the embeddings do."""
+        return self.projector
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """Negative cosine of (B, 2, d), the mean of both directions; -1 at best.
 
-        Logs ``prediction_loss``, and how far apart the sentences lie, as
-        :class:`~simcse_kit.methods.common.collapse.CollapseWatch` says.
+        Logs ``prediction_loss``.
         """
         first, second = (self.projector(embeddings[:, view]) for view in (0, 1))
         stop = self.options.stop_gradient
@@ -92,4 +94,4 @@ class SimSiam(Method):
             + negative_cosine(self.predictor(second), first, stop_gradient=stop)
         ) / 2
         logs: dict[str, float | Tensor] = {"prediction_loss": loss.detach()}
-        return MethodOutput(loss=loss, logs=logs | self.watch(embeddings[:, 0], first))
+        return MethodOutput(loss=loss, logs=logs)

@@ -11,7 +11,7 @@ from simcse_kit.methods.common.batch import Batch
 from simcse_kit.training.batching.gradient_cache import GradientCache
 from simcse_kit.training.batching.subset import RowSubset
 from simcse_kit.training.callbacks import MethodState, MetricsFile, ProgressBar, StepFlow, Trace
-from simcse_kit.training.monitor.collapse import Doctor, Facts
+from simcse_kit.training.monitor.collapse import CollapseMonitor, Facts
 from simcse_kit.training.monitor.geometry_probe import Probe
 from simcse_kit.training.plan import Prepared
 from simcse_kit.training.selection import (
@@ -72,7 +72,7 @@ def assembled_trainer(
     uncounted: Collator,
     cache: GradientCache | None,
     processes: Processes,
-) -> tuple[ContrastiveTrainer, int, Doctor | None]:
+) -> tuple[ContrastiveTrainer, int, CollapseMonitor | None]:
     """The trainer, the sentences of an optimizer step, and who watches for collapse."""
     config = prepared.config
     training = config.training
@@ -98,7 +98,9 @@ def assembled_trainer(
         ln_batch=contrast.reference_loss,
         sentences_per_step=per_step,
         cache=cache,
-        trace_method=None if probe is None else lambda trained: probe.measure(trained.encoder),
+        trace_method=None
+        if probe is None
+        else lambda trained: probe.measure(trained.encoder, trained.monitored_head),
         callbacks=[
             MethodState(method),
             *([MetricsFile(prepared.folder / METRICS)] if processes.first else []),
@@ -109,7 +111,7 @@ def assembled_trainer(
     # After the metrics file, which begins empty.
     doctor = None
     if probe is not None:
-        doctor = Doctor(
+        doctor = CollapseMonitor(
             config.evaluation.on_collapse, lambda: _facts(prepared, method), trainer.go_back
         )
         trainer.add_callback(doctor)
@@ -156,4 +158,5 @@ def _facts(prepared: Prepared, method: Method) -> Facts:
         temperature=getattr(prepared.options, "temperature", None),
         learning_rate=prepared.config.training.learning_rate,
         duplicates=1 - len(set(anchors)) / len(anchors),
+        remedy=prepared.options.collapse_remedy(),
     )

@@ -89,6 +89,7 @@ class Method(nn.Module):
         self._dropout_checked = False
         # Not `config`: the trainer takes that for a transformers configuration and writes to it.
         self.options = config
+        self.register_load_state_dict_pre_hook(_drop_retired_keys)  # type: ignore[no-untyped-call]
 
     @classmethod
     def views(cls, data: DataSpec) -> tuple[int, ...]:
@@ -172,6 +173,16 @@ class Method(nn.Module):
             progress: share of the training that is done, 0 to 1.
         """
 
+    @property
+    def monitored_head(self) -> nn.Module | None:
+        """A projector that the collapse monitor measures too; None to measure embeddings alone."""
+        return None
+
     def companions(self) -> Mapping[str, SentenceEncoder]:
         """Further encoders to save, each in a folder of that name beside :attr:`encoder`."""
         return {}
+
+
+def _drop_retired_keys(_module: nn.Module, state: dict[str, Tensor], *_: object) -> None:
+    """Let checkpoints of version 0.1 load, whose BYOL and SimSiam kept what they measured first."""
+    state.pop("watch.start", None)

@@ -87,6 +87,10 @@ class MethodConfig(BaseModel):
         """
         return None
 
+    def collapse_remedy(self) -> str | None:
+        """Return what to try with this method if the embeddings collapse, as an imperative."""
+        return None
+
     def other_models(self) -> list[str]:
         """Return the names of the further models that the method opens."""
         names = (getattr(self, key, None) for key in ("guide", "generator"))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from simcse_kit.encoder.dense import Dense
 
-__all__ = ["mlp_head", "relu_layers"]
+__all__ = ["mlp_head", "project_batch", "relu_layers"]
 
 _INITIAL_STD = 0.02
 
@@ -57,3 +58,18 @@ def relu_layers(
         if number != last:
             layers.append(nn.ReLU())
     return nn.Sequential(*layers)
+
+
+@torch.no_grad()
+def project_batch(head: nn.Module, vectors: Tensor) -> Tensor:
+    """Apply a head with the BatchNorm statistics of this batch, and leave the head unchanged.
+
+    Args:
+        head: the head, in training or evaluation mode.
+        vectors: (n, d), on any device; n of 2 or more.
+
+    Returns:
+        (n, p), without gradient.
+    """
+    projections: Tensor = copy.deepcopy(head).train()(vectors.to(next(head.parameters()).device))
+    return projections
