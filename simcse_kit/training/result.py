@@ -161,7 +161,7 @@ def _summary(
     contrast = method.options.contrast(data, training.batch_size)
     skipped = ", ".join(f"{count} {reason}" for reason, count in result.skipped.items())
     rows = {
-        "Method": f"{method.name}: {method.paper.title} (arXiv {method.paper.arxiv})",
+        "Method": method.name if method.paper is None else f"{method.name}: {method.paper}",
         "Start": config.model.name,
         "Pooling": method.encoder.pooling,
         "Data": f"{len(corpus):,} {corpus.kind}" + (f", skipped: {skipped}" if skipped else ""),
