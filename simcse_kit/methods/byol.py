@@ -1,4 +1,4 @@
-"""BYOL: predict what a slowly moving copy makes of the other view (arXiv 2006.07733)."""
+"""BYOL: prediction of a momentum network's projections (arXiv 2006.07733)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["BYOL", "BYOLConfig"]
 
 
 class BYOLConfig(DropoutConfig):
-    """Options of BYOL; the defaults are those of the paper for ImageNet."""
+    """Options of BYOL, with the paper's defaults for ImageNet."""
 
     needs_negatives: ClassVar[bool] = False
 
@@ -31,8 +31,8 @@ class BYOLConfig(DropoutConfig):
         default=0.996,
         ge=0,
         le=1,
-        description="share of itself that the target keeps at the start; it rises to 1 by half a "
-        "cosine",
+        description="share of its weights that the target keeps at the start; rises to 1 along a "
+        "half cosine",
     )
     hidden_size: int | None = Field(
         default=None,
@@ -50,15 +50,19 @@ class BYOLConfig(DropoutConfig):
 
 
 class BYOL(Method):
-    """No negatives: the online network predicts the target network's vector of the other view.
+    """Prediction of a momentum network's projection of the other view, without negatives.
 
-    Online: encoder, projector, predictor. Target: a moving average of encoder and projector,
-    without gradient. Both views go through both networks, and the loss is symmetric. Projector and
-    predictor have BatchNorm and see one view of the whole batch at a time. Collapse is watched
-    for. All but the encoder is gone when it is saved.
+    The online network has encoder, projector and predictor. The target network is a moving
+    average of encoder and projector, without gradient. Both views go through both networks, and
+    the loss is symmetric (equation 2 of arXiv 2006.07733). Projector and predictor have
+    BatchNorm and process one view of the whole batch at a time. Only the encoder is saved.
 
-    Data of kind ``texts``: the views are a sentence twice, under dropout (in the target too). Of
-    ``pairs``: anchor and positive.
+    For data of kind ``texts``, the views are the sentence twice, under dropout (in the target
+    network too); for ``pairs``, anchor and positive.
+
+    Examples:
+        >>> BYOLConfig(momentum=0.99).collapse_remedy()
+        'move method.momentum nearer to 1'
     """
 
     name: ClassVar[str] = "byol"
@@ -83,11 +87,11 @@ class BYOL(Method):
         self.target_projector = Momentum(self.projector)
 
     def layout(self, batch: Batch) -> Batch:
-        """Two views for the online network, then the same two for the target: (B, 4, L)."""
+        """Return (B, 4, L): two views for the online network, and the same for the target."""
         return super().layout(batch).take_views([0, 1, 0, 1])
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
-        """(R, L) -> (R, d): views 0 and 1 by the encoder, 2 and 3 by the target's."""
+        """Embed (R, L) as (R, d): views 0 and 1 with the encoder, 2 and 3 with the target's."""
         return embed_apart(input_ids, attention_mask, views > 1, self.encoder, self.target_encoder)
 
     @property
@@ -96,7 +100,7 @@ class BYOL(Method):
         return self.projector
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """Normalised MSE of (B, 4, d), from each view to the other, summed.
+        """Compute the normalised MSE of (B, 4, d), summed over both directions.
 
         Logs ``prediction_loss``.
         """
@@ -108,7 +112,7 @@ class BYOL(Method):
         return MethodOutput(loss=loss, logs=logs)
 
     def after_step(self, progress: float) -> None:
-        """The target follows, the more slowly the more of the training is done."""
+        """Update the target network, with a momentum that rises to 1."""
         momentum = cosine_momentum(self.options.momentum, progress)
         self.target_encoder.follow(self.encoder, momentum)
         self.target_projector.follow(self.projector, momentum)

@@ -1,4 +1,4 @@
-"""SimCLR: every view against all others of the batch, through a projector (arXiv 2002.05709)."""
+"""SimCLR: contrast of all views of a batch through a projector (arXiv 2002.05709)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["SimCLR", "SimCLRConfig"]
 
 
 class SimCLRConfig(DropoutConfig):
-    """Options of SimCLR; the defaults are those of the paper for ImageNet."""
+    """Options of SimCLR, with the paper's defaults for ImageNet."""
 
     temperature: float = Field(default=0.1, gt=0, description="tau, divides the cosines")
     hidden_size: int | None = Field(
@@ -48,9 +48,15 @@ class SimCLRConfig(DropoutConfig):
 class SimCLR(Method):
     """NT-Xent over both views of all rows: 2N - 1 candidates for each of 2N vectors.
 
-    Data of kind ``texts``: the views are a sentence twice, under two dropout masks. Of ``pairs``:
-    anchor and positive, each in the part of the anchor once. The projector is gone when the
-    encoder is saved.
+    Equation 1 of arXiv 2002.05709. For data of kind ``texts``, the views are the sentence under
+    two dropout masks; for ``pairs``, anchor and positive, each used as the anchor once. The
+    projector is dropped when the encoder is saved. The BatchNorm of ``batch_norm`` is that of
+    ``projection_head`` in
+    https://github.com/google-research/simclr/blob/244e7128004c5fd3c7805cf3135c79baa6c3bb96/model_util.py
+
+    Examples:
+        >>> str(SimCLRConfig().contrast(DataSpec("texts"), 64))
+        '126 negatives per anchor'
     """
 
     name: ClassVar[str] = "simclr"
@@ -74,12 +80,12 @@ class SimCLR(Method):
         )
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """NT-Xent of the projections of (B, 2, d).
+        """Compute NT-Xent of the projections of (B, 2, d).
 
         Logs ``contrastive_loss`` and ``positive_cosine``, the mean cosine of the projected views.
 
         Raises:
-            ConfigError: a batch of one row.
+            ConfigError: the batch has one row.
         """
         projections = self.projector(embeddings.flatten(0, 1)).view(*batch.shape, -1)
         first, second = projections.unbind(1)

@@ -1,4 +1,4 @@
-"""SimSiam: a predictor and a stop-gradient, and neither negatives nor momentum (2011.10566)."""
+"""SimSiam: a predictor and a stop-gradient, without negatives (arXiv 2011.10566)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["SimSiam", "SimSiamConfig"]
 
 
 class SimSiamConfig(DropoutConfig):
-    """Options of SimSiam; the defaults are those of the paper for ImageNet."""
+    """Options of SimSiam, with the paper's defaults for ImageNet."""
 
     needs_negatives: ClassVar[bool] = False
 
@@ -38,8 +38,8 @@ class SimSiamConfig(DropoutConfig):
     )
     stop_gradient: bool = Field(
         default=True,
-        description="no gradient to what is predicted; false is the paper's ablation, which "
-        "collapses",
+        description="no gradient through the predicted projections; false is the paper's ablation, "
+        "which collapses",
     )
 
     def collapse_remedy(self) -> str | None:
@@ -48,15 +48,21 @@ class SimSiamConfig(DropoutConfig):
 
 
 class SimSiam(Method):
-    """No negatives: a predictor turns the projection of one view into that of the other.
+    """Prediction of the projection of the other view, without negatives or momentum.
 
-    The projector has three layers with BatchNorm after each, the last without scale and shift; the
-    predictor two, with BatchNorm in its hidden layer. Both see one view of the whole batch at a
-    time, and are gone when the encoder is saved. Collapse is watched for.
+    The gradient is stopped at the predicted projection (equation 4 of arXiv 2011.10566). The
+    projector has three layers with BatchNorm after each, the last without scale and shift; the
+    predictor has two, with BatchNorm in its hidden layer. Both process one view of the whole batch
+    at a time, and are dropped when the encoder is saved:
+    https://github.com/facebookresearch/simsiam/blob/39ac33e618948b88cbe43a65e31f142537073e55/simsiam/builder.py#L21-L37
 
-    Data of kind ``texts``: the views are a sentence twice, under two dropout masks. Of ``pairs``:
-    anchor and positive. The paper keeps the predictor's learning rate constant; here it follows
-    the schedule of all weights.
+    For data of kind ``texts``, the views are the sentence under two dropout masks; for ``pairs``,
+    anchor and positive. Deviation: the predictor's learning rate follows the schedule, while the
+    paper keeps it constant.
+
+    Examples:
+        >>> SimSiamConfig(stop_gradient=False).collapse_remedy()
+        'set method.stop_gradient back to true'
     """
 
     name: ClassVar[str] = "simsiam"
@@ -83,7 +89,7 @@ class SimSiam(Method):
         return self.projector
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """Negative cosine of (B, 2, d), the mean of both directions; -1 at best.
+        """Compute the negative cosine of (B, 2, d), the mean of both directions; at least -1.
 
         Logs ``prediction_loss``.
         """

@@ -481,7 +481,7 @@ def test_methods_without_negatives_say_so(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["simclr", "moco"])
 def test_one_row_leaves_nothing_to_tell_apart(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"batch_size is 1, which leaves texts no negatives"):
+    with pytest.raises(ConfigError, match=r"batch_size is 1, which leaves no negatives for texts"):
         check_batch(METHODS.resolve(name), build_config(name, {}), DataSpec("texts"), 1)
 
 
@@ -490,7 +490,7 @@ def test_a_queue_smaller_than_a_batch_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         check_batch(MoCo, options, DataSpec("texts"), 64)
     assert str(caught.value) == (
-        "method.queue_size is 63, less than a batch of 64 brings; use --set method.queue_size=64 "
+        "method.queue_size is 63, less than a batch of 64; use --set method.queue_size=64 "
         "or more, or a smaller --batch-size"
     )
     check_batch(MoCo, options, DataSpec("texts"), 63)

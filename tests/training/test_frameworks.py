@@ -133,7 +133,7 @@ def test_collapse_in_training_is_warned_of_once(
     [
         (of("moco", queue_size=7), 8, "method.queue_size is 7, less than a batch of 8"),
         (of("byol"), 1, "training.batch_size is 1, but method 'byol'"),
-        (of("moco"), 1, "leaves texts no negatives"),
+        (of("moco"), 1, "leaves no negatives for texts"),
         (of("dual_encoder"), 8, "'dual_encoder' cannot read 'texts' data"),
     ],
 )

@@ -81,9 +81,10 @@ class MethodConfig(BaseModel):
         return []
 
     def chunking_obstacle(self) -> str | None:
-        """Return why batches cannot be embedded in chunks, a clause after "because"; else None.
+        """Return why batches cannot be embedded in chunks; None if they can.
 
-        Chunks need a loss that is a function of the embeddings alone.
+        Chunks need a loss that is a function of the embeddings alone. The answer completes a
+        sentence after "because".
         """
         return None
 
