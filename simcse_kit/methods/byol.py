@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -10,13 +10,12 @@ from torch import Tensor, nn
 from simcse_kit.losses.prediction import normalized_mse
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.config import DropoutConfig
 from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.momentum import Momentum, cosine_momentum
 from simcse_kit.methods.common.two_towers import embed_apart
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["BYOL", "BYOLConfig"]
@@ -25,7 +24,7 @@ __all__ = ["BYOL", "BYOLConfig"]
 class BYOLConfig(DropoutConfig):
     """Options of BYOL, with the paper's defaults for ImageNet."""
 
-    needs_negatives: ClassVar[bool] = False
+    needs_negatives = False
 
     momentum: float = Field(
         default=0.996,
@@ -65,15 +64,13 @@ class BYOL(Method):
         'move method.momentum nearer to 1'
     """
 
-    name: ClassVar[str] = "byol"
-    paper: ClassVar[Paper] = Paper(
-        title="Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning",
-        arxiv="2006.07733",
-        year=2020,
+    name = "byol"
+    paper = Paper(
+        "Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning", "2006.07733", 2020
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
-    collapse_is_lowest: ClassVar[bool] = True
-    Config: ClassVar[type[MethodConfig]] = BYOLConfig
+    reads = ("texts", "pairs")
+    collapse_is_lowest = True
+    Config = BYOLConfig
 
     options: BYOLConfig
 

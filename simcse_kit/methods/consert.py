@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 from torch import Tensor
@@ -14,7 +14,7 @@ from simcse_kit.losses.nt_xent import nt_xent
 from simcse_kit.losses.similarity import unit_rows
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.config import DropoutConfig
 from simcse_kit.methods.common.contrast import Contrast, DataSpec
 from simcse_kit.methods.common.perturbation import (
     add_noise,
@@ -27,7 +27,6 @@ from simcse_kit.registry import closest
 from simcse_kit.utils.spec import bound, parse_chain
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["ConSERT", "ConSERTConfig", "Perturbation", "perturbation"]
@@ -168,15 +167,14 @@ class ConSERT(Method):
         0.0
     """
 
-    name: ClassVar[str] = "consert"
-    paper: ClassVar[Paper] = Paper(
-        title="ConSERT: A Contrastive Framework for Self-Supervised Sentence Representation "
-        "Transfer",
-        arxiv="2105.11741",
-        year=2021,
+    name = "consert"
+    paper = Paper(
+        "ConSERT: A Contrastive Framework for Self-Supervised Sentence Representation Transfer",
+        "2105.11741",
+        2021,
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
-    Config: ClassVar[type[MethodConfig]] = ConSERTConfig
+    reads = ("texts", "pairs")
+    Config = ConSERTConfig
 
     options: ConSERTConfig
 

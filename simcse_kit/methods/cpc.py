@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from simcse_kit.losses.cpc import predictive_nce
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.config import DropoutConfig
 from simcse_kit.methods.common.contrast import DataSpec
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["CPC", "CPCConfig"]
@@ -56,14 +55,10 @@ class CPC(Method):
         []
     """
 
-    name: ClassVar[str] = "cpc"
-    paper: ClassVar[Paper] = Paper(
-        title="Representation Learning with Contrastive Predictive Coding",
-        arxiv="1807.03748",
-        year=2018,
-    )
-    reads: ClassVar[tuple[Kind, ...]] = ("documents",)
-    Config: ClassVar[type[MethodConfig]] = CPCConfig
+    name = "cpc"
+    paper = Paper("Representation Learning with Contrastive Predictive Coding", "1807.03748", 2018)
+    reads = ("documents",)
+    Config = CPCConfig
 
     options: CPCConfig
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -17,13 +17,10 @@ from simcse_kit.losses.info_nce import info_nce_terms
 from simcse_kit.losses.replaced_token import replaced_token_loss
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
+from simcse_kit.methods.common.config import DropoutConfig, inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import mlp_head, relu_layers
 from simcse_kit.methods.common.masking import mask_tokens
-
-if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
 
 __all__ = ["DiffCSE", "DiffCSEConfig"]
 
@@ -91,14 +88,12 @@ class DiffCSE(Method):
         True
     """
 
-    name: ClassVar[str] = "diffcse"
-    paper: ClassVar[Paper] = Paper(
-        title="DiffCSE: Difference-based Contrastive Learning for Sentence Embeddings",
-        arxiv="2204.10298",
-        year=2022,
+    name = "diffcse"
+    paper = Paper(
+        "DiffCSE: Difference-based Contrastive Learning for Sentence Embeddings", "2204.10298", 2022
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts",)
-    Config: ClassVar[type[MethodConfig]] = DiffCSEConfig
+    reads = ("texts",)
+    Config = DiffCSEConfig
 
     options: DiffCSEConfig
 

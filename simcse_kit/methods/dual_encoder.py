@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.config import DropoutConfig
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.objective import (
     ObjectiveConfig,
@@ -21,7 +21,6 @@ from simcse_kit.methods.common.objective import (
 from simcse_kit.methods.common.two_towers import embed_apart
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["DualEncoder", "DualEncoderConfig"]
@@ -59,14 +58,10 @@ class DualEncoder(Method):
         '31 negatives per anchor'
     """
 
-    name: ClassVar[str] = "dual_encoder"
-    paper: ClassVar[Paper] = Paper(
-        title="Dense Passage Retrieval for Open-Domain Question Answering",
-        arxiv="2004.04906",
-        year=2020,
-    )
-    reads: ClassVar[tuple[Kind, ...]] = ("pairs", "triplets")
-    Config: ClassVar[type[MethodConfig]] = DualEncoderConfig
+    name = "dual_encoder"
+    paper = Paper("Dense Passage Retrieval for Open-Domain Question Answering", "2004.04906", 2020)
+    reads = ("pairs", "triplets")
+    Config = DualEncoderConfig
 
     options: DualEncoderConfig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from simcse_kit.encoder.inference import evaluation_mode
 from simcse_kit.losses.info_nce_queue import queued_info_nce
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
+from simcse_kit.methods.common.config import DropoutConfig, inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import mlp_head
 from simcse_kit.methods.common.momentum import Momentum
@@ -25,7 +25,6 @@ from simcse_kit.methods.common.queue import KeyQueue
 from simcse_kit.methods.common.two_towers import embed_apart
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["ESimCSE", "ESimCSEConfig", "repeat_tokens"]
@@ -82,15 +81,15 @@ class ESimCSE(Method):
         '63 negatives per anchor, up to 160 from the queue'
     """
 
-    name: ClassVar[str] = "esimcse"
-    paper: ClassVar[Paper] = Paper(
-        title="ESimCSE: Enhanced Sample Building Method for Contrastive Learning of Unsupervised "
+    name = "esimcse"
+    paper = Paper(
+        "ESimCSE: Enhanced Sample Building Method for Contrastive Learning of Unsupervised "
         "Sentence Embedding",
-        arxiv="2109.04380",
-        year=2021,
+        "2109.04380",
+        2021,
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts",)
-    Config: ClassVar[type[MethodConfig]] = ESimCSEConfig
+    reads = ("texts",)
+    Config = ESimCSEConfig
 
     options: ESimCSEConfig
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -14,10 +14,9 @@ from simcse_kit.losses.matryoshka import check_prefixes, prefix_losses
 from simcse_kit.losses.pair_margin import margin_contrastive, pair_distance
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.config import DropoutConfig
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["MarginContrastive", "MarginContrastiveConfig"]
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 class MarginContrastiveConfig(DropoutConfig):
     """Options of the margin contrastive loss of Hadsell et al. 2006."""
 
-    needs_negatives: ClassVar[bool] = False
+    needs_negatives = False
 
     margin: float = Field(
         default=1.0,
@@ -100,15 +99,15 @@ class MarginContrastive(Method):
         1.0
     """
 
-    name: ClassVar[str] = "margin_contrastive"
-    paper: ClassVar[Paper] = Paper(
-        title="Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks; the loss is that of "
+    name = "margin_contrastive"
+    paper = Paper(
+        "Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks; the loss is that of "
         "Hadsell, Chopra & LeCun 2006, Dimensionality Reduction by Learning an Invariant Mapping",
-        arxiv="1908.10084",
-        year=2019,
+        "1908.10084",
+        2019,
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("labelled",)
-    Config: ClassVar[type[MethodConfig]] = MarginContrastiveConfig
+    reads = ("labelled",)
+    Config = MarginContrastiveConfig
 
     options: MarginContrastiveConfig
 

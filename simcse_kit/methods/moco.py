@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
@@ -13,7 +13,7 @@ from simcse_kit.losses.info_nce_queue import queued_info_nce
 from simcse_kit.losses.moco import momentum_contrast
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
+from simcse_kit.methods.common.config import DropoutConfig, inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.momentum import Momentum
@@ -21,7 +21,6 @@ from simcse_kit.methods.common.queue import KeyQueue
 from simcse_kit.methods.common.two_towers import embed_apart
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["MoCo", "MoCoConfig"]
@@ -89,14 +88,12 @@ class MoCo(Method):
         '63 negatives per anchor, up to 4096 from the queue'
     """
 
-    name: ClassVar[str] = "moco"
-    paper: ClassVar[Paper] = Paper(
-        title="Momentum Contrast for Unsupervised Visual Representation Learning",
-        arxiv="1911.05722",
-        year=2019,
+    name = "moco"
+    paper = Paper(
+        "Momentum Contrast for Unsupervised Visual Representation Learning", "1911.05722", 2019
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
-    Config: ClassVar[type[MethodConfig]] = MoCoConfig
+    reads = ("texts", "pairs")
+    Config = MoCoConfig
 
     options: MoCoConfig
 

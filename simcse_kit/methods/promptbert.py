@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -20,7 +20,6 @@ from simcse_kit.methods.common.config import MethodConfig
 from simcse_kit.methods.common.heads import mlp_head
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["PromptBERT", "PromptBERTConfig", "exchange"]
@@ -79,14 +78,10 @@ class PromptBERT(Method):
         True
     """
 
-    name: ClassVar[str] = "promptbert"
-    paper: ClassVar[Paper] = Paper(
-        title="PromptBERT: Improving BERT Sentence Embeddings with Prompts",
-        arxiv="2201.04337",
-        year=2022,
-    )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs", "triplets")
-    Config: ClassVar[type[MethodConfig]] = PromptBERTConfig
+    name = "promptbert"
+    paper = Paper("PromptBERT: Improving BERT Sentence Embeddings with Prompts", "2201.04337", 2022)
+    reads = ("texts", "pairs", "triplets")
+    Config = PromptBERTConfig
 
     options: PromptBERTConfig
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -16,14 +16,13 @@ from simcse_kit.losses.prototypes import proto_nce
 from simcse_kit.losses.similarity import cosine_matrix, unit_rows
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.config import DropoutConfig
 from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.momentum import Momentum
 from simcse_kit.methods.common.queue import KeyQueue
 from simcse_kit.methods.common.two_towers import embed_apart
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["PrototypicalConfig", "PrototypicalContrast", "one_cluster_a_text"]
@@ -129,14 +128,12 @@ class PrototypicalContrast(Method):
         'masked'
     """
 
-    name: ClassVar[str] = "prototypical"
-    paper: ClassVar[Paper] = Paper(
-        title="Prototypical Contrastive Learning of Unsupervised Representations",
-        arxiv="2005.04966",
-        year=2020,
+    name = "prototypical"
+    paper = Paper(
+        "Prototypical Contrastive Learning of Unsupervised Representations", "2005.04966", 2020
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
-    Config: ClassVar[type[MethodConfig]] = PrototypicalConfig
+    reads = ("texts", "pairs")
+    Config = PrototypicalConfig
 
     options: PrototypicalConfig
     steps: Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 from torch import Tensor
@@ -11,12 +11,11 @@ from torch.nn.functional import cosine_similarity
 from simcse_kit.losses.nt_xent import nt_xent
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.config import DropoutConfig
 from simcse_kit.methods.common.contrast import Contrast, DataSpec
 from simcse_kit.methods.common.heads import relu_layers
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["SimCLR", "SimCLRConfig"]
@@ -59,14 +58,12 @@ class SimCLR(Method):
         '126 negatives per anchor'
     """
 
-    name: ClassVar[str] = "simclr"
-    paper: ClassVar[Paper] = Paper(
-        title="A Simple Framework for Contrastive Learning of Visual Representations",
-        arxiv="2002.05709",
-        year=2020,
+    name = "simclr"
+    paper = Paper(
+        "A Simple Framework for Contrastive Learning of Visual Representations", "2002.05709", 2020
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
-    Config: ClassVar[type[MethodConfig]] = SimCLRConfig
+    reads = ("texts", "pairs")
+    Config = SimCLRConfig
 
     options: SimCLRConfig
 

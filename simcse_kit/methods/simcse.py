@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import Dropout, MethodConfig, inert
+from simcse_kit.methods.common.config import Dropout, inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import mlp_head
 from simcse_kit.methods.common.masking import mask_tokens, masked_lm_loss
@@ -22,7 +22,6 @@ from simcse_kit.methods.common.objective import (
 )
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["SimCSE", "SimCSEConfig"]
@@ -102,14 +101,10 @@ class SimCSE(Method):
         '127 negatives per anchor'
     """
 
-    name: ClassVar[str] = "simcse"
-    paper: ClassVar[Paper] = Paper(
-        title="SimCSE: Simple Contrastive Learning of Sentence Embeddings",
-        arxiv="2104.08821",
-        year=2021,
-    )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs", "triplets")
-    Config: ClassVar[type[MethodConfig]] = SimCSEConfig
+    name = "simcse"
+    paper = Paper("SimCSE: Simple Contrastive Learning of Sentence Embeddings", "2104.08821", 2021)
+    reads = ("texts", "pairs", "triplets")
+    Config = SimCSEConfig
 
     options: SimCSEConfig
 

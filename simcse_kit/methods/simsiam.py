@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from simcse_kit.losses.prediction import negative_cosine
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.config import DropoutConfig
 from simcse_kit.methods.common.heads import relu_layers
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["SimSiam", "SimSiamConfig"]
@@ -23,7 +22,7 @@ __all__ = ["SimSiam", "SimSiamConfig"]
 class SimSiamConfig(DropoutConfig):
     """Options of SimSiam, with the paper's defaults for ImageNet."""
 
-    needs_negatives: ClassVar[bool] = False
+    needs_negatives = False
 
     projection_size: int | None = Field(
         default=None,
@@ -65,13 +64,11 @@ class SimSiam(Method):
         'set method.stop_gradient back to true'
     """
 
-    name: ClassVar[str] = "simsiam"
-    paper: ClassVar[Paper] = Paper(
-        title="Exploring Simple Siamese Representation Learning", arxiv="2011.10566", year=2020
-    )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
-    collapse_is_lowest: ClassVar[bool] = True
-    Config: ClassVar[type[MethodConfig]] = SimSiamConfig
+    name = "simsiam"
+    paper = Paper("Exploring Simple Siamese Representation Learning", "2011.10566", 2020)
+    reads = ("texts", "pairs")
+    collapse_is_lowest = True
+    Config = SimSiamConfig
 
     options: SimSiamConfig
 

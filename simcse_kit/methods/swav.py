@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from pydantic import Field
@@ -13,13 +13,12 @@ from simcse_kit.losses.prototypes import swapped_prediction
 from simcse_kit.losses.similarity import cosine_matrix, full_precision, unit_rows
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
+from simcse_kit.methods.common.config import DropoutConfig, inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.queue import KeyQueue
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["SwAV", "SwAVConfig"]
@@ -28,7 +27,7 @@ __all__ = ["SwAV", "SwAVConfig"]
 class SwAVConfig(DropoutConfig):
     """Options of SwAV, with the paper's defaults."""
 
-    needs_negatives: ClassVar[bool] = False
+    needs_negatives = False
 
     prototypes: int = Field(default=3000, ge=2, description="K, number of clusters")
     temperature: float = Field(default=0.1, gt=0, description="tau of the prediction")
@@ -86,14 +85,14 @@ class SwAV(Method):
         ['method.queue_start = 0.5 has no effect, because method.queue_size is 0']
     """
 
-    name: ClassVar[str] = "swav"
-    paper: ClassVar[Paper] = Paper(
-        title="Unsupervised Learning of Visual Features by Contrasting Cluster Assignments",
-        arxiv="2006.09882",
-        year=2020,
+    name = "swav"
+    paper = Paper(
+        "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments",
+        "2006.09882",
+        2020,
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
-    Config: ClassVar[type[MethodConfig]] = SwAVConfig
+    reads = ("texts", "pairs")
+    Config = SwAVConfig
 
     options: SwAVConfig
     progress: Tensor
