@@ -7,15 +7,16 @@ named flags. Unknown keys are refused. The resolved configuration is written bef
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticUndefined
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.registry import closest
+from simcse_kit.registry import closest, is_outside, is_within
 from simcse_kit.utils.sizes import parse_bytes
 
 __all__ = [
@@ -57,7 +58,15 @@ class MethodSection(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str = Field("simcse", description="one of `simcse methods`")
+    name: str = Field(
+        "simcse", description="one of `simcse methods`, or package.module:Class of your own"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _with_underscores(cls, value: str) -> str:
+        """Spell ``margin-contrastive``, as earlier versions wrote it, with an underscore."""
+        return value if is_outside(value) else value.replace("-", "_")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -212,6 +221,7 @@ def load_config(
     preset: str | None = None,
     file: str | Path | None = None,
     overrides: Iterable[Mapping[str, Any]] = (),
+    allow_call: Collection[str] = (),
 ) -> RunConfig:
     """Resolve a run's configuration.
 
@@ -219,10 +229,11 @@ def load_config(
         preset: name of a packaged preset.
         file: a TOML file, over the preset.
         overrides: nested tables, over both, the last one on top.
+        allow_call: modules and packages whose methods the file may name.
 
     Raises:
         ConfigError: a file is missing or no TOML, a key is unknown, a value is not allowed, or
-            the file alone would let code of a model run.
+            the file alone would let code of a model or of another package run.
     """
     layers: list[tuple[str, Mapping[str, Any]]] = []
     overrides = list(overrides)
@@ -230,7 +241,7 @@ def load_config(
         layers.append((f"preset {preset}", read_toml(preset_path(preset))))
     if file is not None:
         layers.append((str(file), read_toml(Path(file))))
-        _check_no_grant(layers[-1][1], str(file), overrides)
+        _check_no_grant(layers[-1][1], str(file), overrides, allow_call)
     layers += [("command line", table) for table in overrides]
     merged: dict[str, Any] = {}
     for where, table in layers:
@@ -242,13 +253,27 @@ def load_config(
 
 
 def _check_no_grant(
-    table: Mapping[str, Any], file: str, overrides: Iterable[Mapping[str, Any]]
+    table: Mapping[str, Any],
+    file: str,
+    overrides: Iterable[Mapping[str, Any]],
+    allow_call: Collection[str],
 ) -> None:
-    """Refuse a file that lets a model's own code run, unless the command line does so too."""
+    """Refuse a file that lets code outside this package run, unless the command line does too."""
+
+    def value(layer: Mapping[str, Any], section: str, key: str) -> Any:
+        content = layer.get(section)
+        return content.get(key) if isinstance(content, Mapping) else None
+
+    method = value(table, "method", "name")
+    outside = isinstance(method, str) and is_outside(method) and not is_within(method, allow_call)
+    if outside and all(value(layer, "method", "name") is None for layer in overrides):
+        raise ConfigError(
+            f"{file}: method.name = {method!r} imports code, which a file cannot allow; if you "
+            f"trust that code, add --method {method}"
+        )
 
     def grants(layer: Mapping[str, Any]) -> bool:
-        model = layer.get("model")
-        return isinstance(model, Mapping) and bool(model.get("trust_remote_code"))
+        return bool(value(layer, "model", "trust_remote_code"))
 
     if grants(table) and not any(map(grants, overrides)):
         raise ConfigError(
@@ -286,34 +311,47 @@ def parse_setting(text: str) -> dict[str, Any]:
     return dict(value)
 
 
-def validated(model: type[Any], values: Mapping[str, Any], *, where: str, prefix: str = "") -> Any:
-    """Make a configuration object, with pydantic's findings said in one line.
+def validated(
+    model: type[Any], values: Mapping[str, Any], *, where: str = "", prefix: str = ""
+) -> Any:
+    """Make a configuration object, with all problems that pydantic finds in one line.
 
     Args:
         model: the pydantic class.
-        values: what was given.
-        where: the source to name in the message.
-        prefix: table that the keys belong to, such as ``"method"``.
+        values: the given keys and values.
+        where: the source to name in the message, such as a file.
+        prefix: the table that the keys belong to, such as ``"method"``.
 
     Raises:
-        ConfigError: the first thing that is wrong: key, value, what is allowed.
+        ConfigError: an unknown key, or a value that is not allowed.
     """
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        parts = [str(part) for part in first["loc"]]
-        key = ".".join([prefix, *parts] if prefix else parts)
-        if first["type"] == "extra_forbidden":
-            known = _known_keys(model, parts[:-1])
-            hint = closest(parts[-1], known)
-            message = f"unknown key {key!r}{hint}; known: {', '.join(known)}"
-        elif first["type"] == "model_type":
-            message = f"{key} is {first['input']!r}: it must be a table, [{key}]"
-        else:
-            reason = first["msg"].removeprefix("Value error, ")
-            message = f"{key} is {first['input']!r}: {reason[0].lower()}{reason[1:]}"
-        raise ConfigError(f"{where}: {message}") from None
+        problems = [_problem(model, problem, prefix) for problem in error.errors(include_url=False)]
+        raise ConfigError((f"{where}: " if where else "") + " | ".join(problems)) from None
+
+
+def _problem(model: type[BaseModel], problem: Mapping[str, Any], prefix: str) -> str:
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join([prefix, *path] if prefix else path)
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(model, path[:-1])
+        return f"unknown key {key!r}{closest(path[-1], known)}; known: {', '.join(known)}"
+    if problem["type"] == "model_type":
+        return f"{key} is {problem['input']!r}: it must be a table, [{key}]"
+    rule = problem["msg"].removeprefix("Value error, ")
+    return f"{key} is {problem['input']!r}: {rule[0].lower()}{rule[1:]}{_default(model, path)}"
+
+
+def _default(model: type[BaseModel], path: list[str]) -> str:
+    field = model.model_fields.get(path[0])
+    if len(path) > 1 and field is not None and isinstance(field.annotation, type):
+        inner = field.annotation
+        return _default(inner, path[1:]) if issubclass(inner, BaseModel) else ""
+    if field is None or field.default in (PydanticUndefined, None):
+        return ""
+    return f" (default {field.default!r})"
 
 
 def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -35,7 +35,7 @@ def train_command(
         str | None, typer.Option(help="Embedded name, folder, or Hub name. [default: mini]")
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="See `simcse methods`. [default: simcse]")
+        str | None, typer.Option(help="See `simcse methods`, or package.module:Class. [simcse]")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="See `simcse presets`.")] = None,
     config: Annotated[
@@ -94,7 +94,7 @@ def train_command(
         typer.Option(
             "--allow-call",
             metavar="MODULE",
-            help="Augmentations may call functions of it; a configuration file cannot say so.",
+            help="Augmentations and --config may use its code; a file cannot allow that.",
         ),
     ] = None,
     resume: Annotated[
@@ -134,7 +134,10 @@ def train_command(
     ]
     named = [{table: {key: value}} for table, key, value in flags if value is not None]
     resolved = load_config(
-        preset=preset, file=config, overrides=[*map(parse_setting, settings or []), *named]
+        preset=preset,
+        file=config,
+        overrides=[*map(parse_setting, settings or []), *named],
+        allow_call=allow_call or (),
     )
     from simcse_kit.encoder.token_counts import percent
     from simcse_kit.training.run import train

@@ -53,7 +53,10 @@ def verify_resume_command(
         if value is not None
     ]
     resolved = load_config(
-        preset=preset, file=config, overrides=[*map(parse_setting, settings or []), *named]
+        preset=preset,
+        file=config,
+        overrides=[*map(parse_setting, settings or []), *named],
+        allow_call=allow_call or (),
     )
     from simcse_kit.training.verify_resume import verify_resume
 

@@ -8,11 +8,10 @@ from simcse_kit.data.collate import Collator
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.checks import negatives_text
 from simcse_kit.training.batching.gradient_cache import GradientCache
 from simcse_kit.training.batching.subset import RowSubset
 from simcse_kit.training.callbacks import MethodState, MetricsFile, ProgressBar, StepFlow, Trace
-from simcse_kit.training.monitor.collapse import Doctor, Facts
+from simcse_kit.training.monitor.collapse import CollapseMonitor, Facts
 from simcse_kit.training.monitor.geometry_probe import Probe
 from simcse_kit.training.plan import Prepared
 from simcse_kit.training.selection import (
@@ -73,9 +72,9 @@ def assembled_trainer(
     uncounted: Collator,
     cache: GradientCache | None,
     processes: Processes,
-) -> tuple[ContrastiveTrainer, int, Doctor | None]:
+) -> tuple[ContrastiveTrainer, int, CollapseMonitor | None]:
     """The trainer, the sentences of an optimizer step, and who watches for collapse."""
-    config, corpus = prepared.config, prepared.corpus
+    config = prepared.config
     training = config.training
     scorers = []
     if prepared.dev is not None:
@@ -86,11 +85,8 @@ def assembled_trainer(
     if prepared.score_name in (SHAPE, BOTH):
         scorers.append(shape_scorer(_held_out_probe(prepared, method)))
     scorer = joined(scorers) if scorers else None
-    ln_batch = method.loss_reference(training.batch_size, corpus.kind, corpus.negatives)
-    negatives = negatives_text(
-        prepared.method, prepared.options, training.batch_size, corpus.kind, corpus.negatives
-    )
-    views = len(method.views(corpus.kind, corpus.negatives))
+    contrast = prepared.contrast
+    views = len(method.views(prepared.data))
     per_step = training.batch_size * views * prepared.accumulation
     probe = _probe(prepared, method) if config.evaluation.trace_every else None
     trainer = ContrastiveTrainer(
@@ -99,21 +95,23 @@ def assembled_trainer(
         rows=prepared.rows,
         collator=collator,
         evaluate_method=scorer,
-        ln_batch=ln_batch,
+        ln_batch=contrast.reference_loss,
         sentences_per_step=per_step,
         cache=cache,
-        trace_method=None if probe is None else lambda trained: probe.measure(trained.encoder),
+        trace_method=None
+        if probe is None
+        else lambda trained: probe.measure(trained.encoder, trained.monitored_head),
         callbacks=[
             MethodState(method),
             *([MetricsFile(prepared.folder / METRICS)] if processes.first else []),
-            *([ProgressBar(per_step, negatives)] if processes.first else []),
+            *([ProgressBar(per_step, str(contrast))] if processes.first else []),
         ],
         processes=processes,
     )
     # After the metrics file, which begins empty.
     doctor = None
     if probe is not None:
-        doctor = Doctor(
+        doctor = CollapseMonitor(
             config.evaluation.on_collapse, lambda: _facts(prepared, method), trainer.go_back
         )
         trainer.add_callback(doctor)
@@ -150,14 +148,15 @@ def _held_out_probe(prepared: Prepared, method: Method) -> Probe:
 
 
 def _facts(prepared: Prepared, method: Method) -> Facts:
-    corpus, training = prepared.corpus, prepared.config.training
+    contrast = prepared.contrast
     rows = prepared.rows.__getitems__(range(min(len(prepared.rows), _FOR_DUPLICATES)))
     anchors = [row.texts[0] for row in rows]
     return Facts(
         views_are_equal=method.views_are_equal,
-        negatives=method.negatives_per_anchor(training.batch_size, corpus.kind, corpus.negatives),
-        needs_negatives=method.needs_negatives,
+        negatives=contrast.in_batch,
+        needs_negatives=contrast.needed,
         temperature=getattr(prepared.options, "temperature", None),
-        learning_rate=training.learning_rate,
+        learning_rate=prepared.config.training.learning_rate,
         duplicates=1 - len(set(anchors)) / len(anchors),
+        remedy=prepared.options.collapse_remedy(),
     )

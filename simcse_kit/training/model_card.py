@@ -15,6 +15,11 @@ def training_card(method: Method, summary: Mapping[str, str]) -> str:
     """README.md of the saved folder: how to use it, how it was made, what to cite."""
     facts = "\n".join(f"| {escaped(name)} | {escaped(value)} |" for name, value in summary.items())
     paper = method.paper
+    source = (
+        f"Method `{method.name}`"
+        if paper is None
+        else f"Method: *{paper.title}* ({paper.year}), <https://arxiv.org/abs/{paper.arxiv}>"
+    )
     return f"""{default_card(method.encoder)}
 ## Training
 
@@ -24,5 +29,5 @@ def training_card(method: Method, summary: Mapping[str, str]) -> str:
 
 The whole configuration is in `run.toml`, the curves are in `training.html`.
 
-Method: *{paper.title}* ({paper.year}), <https://arxiv.org/abs/{paper.arxiv}>
+{source}
 """

@@ -19,10 +19,11 @@ from simcse_kit.data.readers import Example
 from simcse_kit.encoder.unknown_text import some
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.evaluation.dev_set import DevSet
-from simcse_kit.methods import METHODS, build_config
+from simcse_kit.methods import build_config, find_method
 from simcse_kit.methods.common.base import Method
-from simcse_kit.methods.common.checks import check_batch, check_reads, negatives_text
+from simcse_kit.methods.common.checks import check_batch, check_reads
 from simcse_kit.methods.common.config import MethodConfig
+from simcse_kit.methods.common.contrast import Contrast, DataSpec
 from simcse_kit.training.arguments import training_arguments
 from simcse_kit.training.batching.subset import RowSubset, drawn_one_by_one, rows_digest, split_rows
 from simcse_kit.training.preflight import preflight
@@ -59,6 +60,16 @@ class Prepared:
     accumulation: int
     views: tuple[int, ...]
     augment: AugmentedViews | None
+
+    @property
+    def data(self) -> DataSpec:
+        """The form of the training data."""
+        return DataSpec(self.corpus.kind, self.corpus.negatives)
+
+    @property
+    def contrast(self) -> Contrast:
+        """What the method compares an anchor with in one batch."""
+        return self.options.contrast(self.data, self.config.training.batch_size)
 
 
 def check(config: RunConfig, *, allow_call: Collection[str] = ()) -> None:
@@ -99,7 +110,7 @@ def prepare(
         DataError: the training text or the dev set is wrong.
     """
     training = config.training
-    method: type[Method] = METHODS.resolve(config.method.name)
+    method = find_method(config.method.name)
     options = build_config(config.method.name, config.method.options)
     # The method's defaults too, so that run.toml tells all and repeats the run later on.
     section = MethodSection.model_validate({"name": config.method.name, **options.model_dump()})
@@ -127,8 +138,9 @@ def prepare(
     )
     check_reads(method, corpus.kind)
     if corpus.kind == "labelled":
-        method.check_labels(options, torch.tensor(corpus.labels()))
-    _check_batch(method, options, corpus, training.batch_size, accumulation)
+        options.check_labels(torch.tensor(corpus.labels()))
+    data = DataSpec(corpus.kind, corpus.negatives)
+    _check_batch(method, options, data, corpus, training.batch_size, accumulation)
     _check_texts(method, corpus, training.batch_size)
     select = config.evaluation.select
     labels = dev is not None and select in (None, "dev")
@@ -168,9 +180,9 @@ def prepare(
     steps_of_epoch = math.ceil(len(rows) // training.batch_size / accumulation)
     steps = training.max_steps or max(1, math.ceil(steps_of_epoch * training.epochs))
     arguments = training_arguments(config, ready.place, steps, name)
-    for sentence in unused_settings(config, method, options, corpus, steps, augment):
+    for sentence in unused_settings(config, options, data, steps, augment):
         logger.warning("%s", sentence)
-    views = method.views(corpus.kind, corpus.negatives)
+    views = method.views(data)
     if augment is not None:
         views = augment.lay_out(corpus.kind, views)
         if augment.needs_model and arguments.dataloader_num_workers:
@@ -203,7 +215,12 @@ def _check_texts(method: type[Method], corpus: Corpus, batch_size: int) -> None:
 
 
 def _check_batch(
-    method: type[Method], options: MethodConfig, corpus: Corpus, size: int, accumulation: int
+    method: type[Method],
+    options: MethodConfig,
+    data: DataSpec,
+    corpus: Corpus,
+    size: int,
+    accumulation: int,
 ) -> None:
     if len(corpus) < 2:
         raise DataError("the data has only 1 row, and training needs at least 2; give more data")
@@ -212,13 +229,14 @@ def _check_batch(
             f"training.batch_size is {size} but the data has only "
             f"{len(corpus)} rows; use --batch-size {len(corpus)} or less, or more data"
         )
-    check_batch(method, options, size, corpus.kind, corpus.negatives)
+    check_batch(method, options, data, size)
+    contrast = options.contrast(data, size)
     logger.info(
         "%d %s, %s%s",
         len(corpus),
         corpus.kind,
-        negatives_text(method, options, size, corpus.kind, corpus.negatives),
+        contrast,
         " (gradient accumulation adds none; a larger --batch-size with --memory-budget does)"
-        if accumulation > 1 and method.needs_negatives
+        if accumulation > 1 and contrast.needed
         else "",
     )

@@ -72,7 +72,7 @@ def preflight(
     if model.pooling is not None:
         check_pooling(model.pooling)
     read_recipe(resolve_model(model.name, trust_remote_code=model.trust_remote_code))
-    for name in method.other_models(options):
+    for name in options.other_models():
         read_recipe(resolve_model(name))
     dev = None if config.evaluation.dev is None else DevSet.load(config.evaluation.dev)
     return Preflight(place, dev, augment)

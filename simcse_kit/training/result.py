@@ -14,7 +14,7 @@ from simcse_kit.data.corpus import Corpus
 from simcse_kit.encoder.token_counts import percent
 from simcse_kit.evaluation.report.page import write_training_report
 from simcse_kit.methods.common.base import Method
-from simcse_kit.methods.common.checks import negatives_text
+from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.training.model_card import training_card
 from simcse_kit.training.selection import LOSS, SPEARMAN, UNDEFINED
 from simcse_kit.training.state.output_dir import RESULT
@@ -157,16 +157,15 @@ def _summary(
     config: RunConfig, method: Method, corpus: Corpus, dev_name: str | None, result: TrainResult
 ) -> Mapping[str, str]:
     training = config.training
-    negatives = negatives_text(
-        type(method), method.options, training.batch_size, corpus.kind, corpus.negatives
-    )
+    data = DataSpec(corpus.kind, corpus.negatives)
+    contrast = method.options.contrast(data, training.batch_size)
     skipped = ", ".join(f"{count} {reason}" for reason, count in result.skipped.items())
     rows = {
-        "Method": f"{method.name}: {method.paper.title} (arXiv {method.paper.arxiv})",
+        "Method": method.name if method.paper is None else f"{method.name}: {method.paper}",
         "Start": config.model.name,
         "Pooling": method.encoder.pooling,
         "Data": f"{len(corpus):,} {corpus.kind}" + (f", skipped: {skipped}" if skipped else ""),
-        "Batch": f"{training.batch_size} rows, {negatives}",
+        "Batch": f"{training.batch_size} rows, {contrast}",
         "Learning rate": f"{training.learning_rate:g}, {training.schedule}",
         "Steps": f"{result.steps:,} in {result.seconds:.0f} s "
         f"({result.sentences_per_second:.0f} sentences/s)",

@@ -126,7 +126,7 @@ def _check_batches(
     role = ("anchor", "positive")[place] if len(rows[0]) > 1 else what
     said = f"{100 * share:.0f} % of {sampled} have the same {role}{_named(item)}"
     others = batch_size * (1 - share)
-    if method.needs_negatives and not has_negatives and others < 1:
+    if method.Config.needs_negatives and not has_negatives and others < 1:
         raise DataError(
             f"{said}, so that a batch of {batch_size} has less than one other to tell it from; "
             "remove the repetitions with: simcse data dedupe FILE --by anchor --output OTHER-FILE, "

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from simcse_kit.config import EvaluationSection, RunConfig
 from simcse_kit.data.augment.views import AugmentedViews
-from simcse_kit.data.corpus import Corpus
-from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.config import MethodConfig
+from simcse_kit.methods.common.contrast import DataSpec
 
 __all__ = ["unused_settings"]
 
 
 def unused_settings(
     config: RunConfig,
-    method: type[Method],
     options: MethodConfig,
-    corpus: Corpus,
+    data: DataSpec,
     steps: int,
     augment: AugmentedViews | None,
 ) -> list[str]:
@@ -23,13 +21,12 @@ def unused_settings(
 
     Args:
         config: the run.
-        method: its method.
-        options: the method's options.
-        corpus: the training text.
+        options: the options of its method.
+        data: the form of the training data.
         steps: optimizer steps of the run.
         augment: what ``data.augment`` says.
     """
-    found = method.unused(options, corpus.kind, corpus.negatives)
+    found = options.unused(data)
     evaluation, fields = config.evaluation, EvaluationSection.model_fields
     by_dev = evaluation.dev is not None and evaluation.select in (None, "dev")
     if by_dev and evaluation.held_out not in (0, fields["held_out"].default):

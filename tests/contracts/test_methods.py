@@ -22,9 +22,11 @@ from simcse_kit.errors import ConfigError
 from simcse_kit.methods import METHODS, build_config
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.checks import check_reads
+from simcse_kit.methods.common.checks import check_reads, chunking_obstacle
 from simcse_kit.methods.common.config import MethodConfig, parse_config
+from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.training.batching.gradient_cache import GradientCache
+from tests.contracts import own_method
 
 SENTENCES = [
     "the cat sat on the mat .",
@@ -49,9 +51,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 # Options without the noise that `embed` draws beside dropout, and so chunk by chunk.
 QUIET: dict[str, dict[str, Any]] = {"consert": {"views": ["none", "none"]}}
+# The last one is of no file of the package, as a user's own.
+NAMES = [*METHODS, own_method.NAME]
 CASES = [
-    pytest.param(name, kind, id=f"{name}-{kind}")
-    for name in METHODS
+    pytest.param(name, kind, id=f"{name.rpartition(':')[2]}-{kind}")
+    for name in NAMES
     for kind in METHODS.resolve(name).reads
 ]
 Tensors = dict[str, Tensor]
@@ -70,7 +74,7 @@ def make_batch(method: type[Method], encoder: SentenceEncoder, kind: str) -> Ten
         for i in range(count)
     ]
     several = kind in ("triplets", "documents")
-    layout = method.views(kind, HARD_NEGATIVES if several else 0)  # type: ignore[arg-type]
+    layout = method.views(DataSpec(kind, HARD_NEGATIVES if several else 0))  # type: ignore[arg-type]
     texts = [[row[column] for column in layout] for row in rows]
     # By the encoder, as the collator does it: it may put sentences into a template.
     tokens, _ = encoder.tokenize([text for row in texts for text in row])
@@ -225,7 +229,7 @@ def test_forward_leaves_inputs_and_modes_as_they_are(make: Make, name: str, kind
         assert torch.equal(value, copies[key]), key
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_building_a_method_keeps_the_mode_of_the_encoder(tiny_encoder_dir: Path, name: str) -> None:
     for training in (True, False):
         encoder = SentenceEncoder.load(tiny_encoder_dir).train(training)
@@ -272,7 +276,7 @@ def test_absent_negatives_do_not_count(make: Make, name: str) -> None:
     torch.testing.assert_close(method(**batch).loss, expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_wrong_kind_of_data_is_refused_before_weights_are_loaded(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -284,7 +288,9 @@ def test_wrong_kind_of_data_is_refused_before_weights_are_loaded(
     for kind in method.reads:
         check_reads(method, kind)
     for kind in set(get_args(Kind)) - set(method.reads):
-        with pytest.raises(ConfigError, match=f"'{name}' cannot read '{kind}' data") as caught:
+        with pytest.raises(
+            ConfigError, match=f"'{method.name}' cannot read '{kind}' data"
+        ) as caught:
             check_reads(method, kind)
         assert all(known in str(caught.value) for known in method.reads)
         assert "\n" not in str(caught.value)
@@ -311,13 +317,14 @@ def test_reference_loss_is_the_loss_of_a_collapsed_encoder(
 ) -> None:
     method = make(name)
     negatives = HARD_NEGATIVES if kind == "triplets" else 0
-    if not method.needs_negatives:
-        assert method.loss_reference(8, kind, negatives) is None  # type: ignore[arg-type]
+    contrast = method.options.contrast(DataSpec(kind, negatives), 8)  # type: ignore[arg-type]
+    assert contrast.needed is type(method.options).needs_negatives
+    reference = contrast.reference_loss
+    if reference is None:
+        assert (contrast.in_batch, contrast.needed) == (0, False)
         return
-    count = method.negatives_per_anchor(8, kind, negatives)  # type: ignore[arg-type]
-    assert count >= 7
-    reference = method.loss_reference(8, kind, negatives)  # type: ignore[arg-type]
-    assert reference == pytest.approx(math.log(count + 1))
+    assert contrast.in_batch >= 7
+    assert reference == pytest.approx(math.log(contrast.in_batch + 1))
     batch = make_batch(type(method), method.encoder, kind)
     batch["view_mask"][:] = True
     batch["text_ids"] = torch.arange(batch["text_ids"].numel()).view_as(batch["text_ids"])
@@ -327,12 +334,12 @@ def test_reference_loss_is_the_loss_of_a_collapsed_encoder(
     assert loss.item() == pytest.approx(reference, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_unknown_key_is_refused_with_the_closest_name(name: str) -> None:
     key = next(iter(METHODS.resolve(name).Config.model_fields))
     with pytest.raises(ConfigError) as caught:
         build_config(name, {key[:-1]: 1})
-    assert f"unknown key method.{key[:-1]} (did you mean '{key}'?)" in str(caught.value)
+    assert f"unknown key 'method.{key[:-1]}' (did you mean '{key}'?)" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -351,13 +358,9 @@ def test_a_number_must_not_be_true_or_false() -> None:
         rate: float | None = Field(default=None)
         flag: bool | None = Field(default=None)
 
-    class Fake(Method):
-        name = "fake"
-        Config = Options
-
-    assert parse_config(Fake, {"rate": 1, "flag": True}) == Options(rate=1.0, flag=True)
-    with pytest.raises(ConfigError, match=r"method\.rate = True is not allowed: must not be true"):
-        parse_config(Fake, {"rate": True})
+    assert parse_config(Options, {"rate": 1, "flag": True}) == Options(rate=1.0, flag=True)
+    with pytest.raises(ConfigError, match=r"method\.rate is True: must not be true or false"):
+        parse_config(Options, {"rate": True})
 
 
 def test_refusal_explains_every_kind_there_is() -> None:
@@ -383,5 +386,5 @@ def test_a_loss_that_is_none_of_embeddings_is_known_as_such() -> None:
         def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
             raise NotImplementedError
 
-    assert Whole.beyond_embeddings(MethodConfig()) is not None
-    assert Parts.beyond_embeddings(MethodConfig()) is None
+    assert chunking_obstacle(Whole, MethodConfig()) is not None
+    assert chunking_obstacle(Parts, MethodConfig()) is None

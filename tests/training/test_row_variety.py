@@ -31,7 +31,7 @@ def test_different_rows_are_good(caplog: pytest.LogCaptureFixture) -> None:
     check_distinct([(*pair, "z") for pair in pairs], "triplets", SIMCSE, 8)
     # Some hard negatives, the same for all rows or none.
     check_distinct([*pairs[:32], *((*p, "z") for p in pairs[32:])], "triplets", SIMCSE, 8)
-    check_distinct(pairs, "labelled", METHODS.resolve("margin-contrastive"), 8)
+    check_distinct(pairs, "labelled", METHODS.resolve("margin_contrastive"), 8)
     check_distinct([("a", "b"), ("a", "c")] * 9, "documents", METHODS.resolve("cpc"), 8)
     assert caplog.records == []
 

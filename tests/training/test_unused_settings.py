@@ -9,6 +9,7 @@ import pytest
 
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.methods import METHODS, build_config
+from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.training.plan import check, prepare
 from tests.training.conftest import MakeConfig
 
@@ -70,10 +71,9 @@ def test_nothing_is_said_of_defaults(
 
 
 def test_distances_beyond_the_rows_are_said() -> None:
-    method = METHODS.resolve("cpc")
     options = build_config("cpc", {"distances": 3})
-    assert method.unused(options, "documents", 3) == []
-    (said,) = method.unused(options, "documents", 2)
+    assert options.unused(DataSpec("documents", 3)) == []
+    (said,) = options.unused(DataSpec("documents", 2))
     assert "method.distances = 3 predicts no further than the 2 next sentences" in said
 
 

@@ -1,17 +1,17 @@
-"""What a training method is: an encoder, a loss, and the state they need, in one module."""
+"""Base class of training methods: an encoder, a loss and their state in one module."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.config import MethodConfig
+from simcse_kit.methods.common.contrast import DataSpec
 
 if TYPE_CHECKING:
     from simcse_kit.data.readers import Kind
@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class MethodOutput:
-    """One training step's result.
+    """Result of one training step.
 
     Args:
-        loss: the scalar to minimise.
-        logs: name -> number to report; tensors are detached scalars.
+        loss: scalar to minimise.
+        logs: name -> number to log; tensors are detached scalars.
     """
 
     loss: Tensor
@@ -37,100 +37,92 @@ class MethodOutput:
 
 @dataclass(frozen=True)
 class Paper:
-    """Where a method comes from."""
+    """Title, arXiv id and year of the paper that introduced a method."""
 
     title: str
     arxiv: str
     year: int
 
+    def __str__(self) -> str:
+        return f"{self.title} (arXiv {self.arxiv})"
+
 
 class Method(nn.Module):
-    """A training method. The method is the model: heads and state are submodules and buffers.
+    """A training method. Heads and state are submodules and buffers of the method.
 
-    So the optimizer, the device, distributed training and the checkpoint hold all of it.
-    Subclasses set the class attributes and write :meth:`loss`, and where they need to
-    :meth:`layout` and :meth:`embed`. One training step is :meth:`layout`, :meth:`embed` of all
-    rows, :meth:`loss`: either in one piece, which is :meth:`forward`, or with the rows in chunks
-    (gradient caching). So that both are the same:
+    The optimizer, the device, distributed training and the checkpoints therefore cover all of it.
+    A subclass sets the class attributes, writes :meth:`loss` and, if necessary, overrides
+    :meth:`layout` and :meth:`embed`. One training step calls :meth:`layout`, :meth:`embed` for
+    all rows, and :meth:`loss`: either at once, in :meth:`forward`, or with the rows in chunks
+    (gradient caching). Both give the same result under these conditions:
 
-    - :meth:`embed` treats every row by itself and changes no state. It runs up to twice for a
-      row. What depends on other rows, such as a BatchNorm head, belongs in :meth:`loss`.
-    - :meth:`layout` and :meth:`loss` run once for a batch. State, such as a queue of keys, is
-      collected in :meth:`loss` and moved on in :meth:`after_step`.
-    - A method whose loss is not a function of the embeddings says so in
-      :meth:`beyond_embeddings`.
+    - :meth:`embed` treats every row independently and changes no state; it runs up to twice for a
+      row. Computations over several rows, such as a BatchNorm head, belong in :meth:`loss`.
+    - :meth:`layout` and :meth:`loss` run once per batch. State, such as a queue of keys, is
+      collected in :meth:`loss` and updated in :meth:`after_step`.
+    - If the loss is not a function of the embeddings alone,
+      :meth:`~simcse_kit.methods.common.config.MethodConfig.chunking_obstacle` returns why.
 
     Args:
-        encoder: the encoder to train; it is what gets saved at the end.
-        config: an instance of the class's ``Config``; kept as ``options``.
+        encoder: the encoder to train; it is saved at the end.
+        config: the options, an instance of ``Config``; available as ``options``.
 
     Attributes:
-        views_are_equal: whether :meth:`two_views` found no dropout to tell the views apart.
+        views_are_equal: whether :meth:`layout` found both views of a sentence to be equal.
+
+    Examples:
+        >>> class Squared(Method):
+        ...     def loss(self, embeddings, batch):
+        ...         return MethodOutput((embeddings[:, 0] - embeddings[:, 1]).square().mean())
+        >>> Squared.name, Squared.reads
+        ('Squared', ('texts',))
     """
 
     name: ClassVar[str]
-    """Key in the table of methods."""
-    paper: ClassVar[Paper]
-    reads: ClassVar[tuple[Kind, ...]]
-    """The kinds of training data it can read."""
-    needs_negatives: ClassVar[bool] = True
-    """Whether an anchor without negatives has nothing to learn from."""
+    """Name in messages; by default that of the class."""
+    paper: ClassVar[Paper | None] = None
+    reads: ClassVar[tuple[Kind, ...]] = ("texts",)
+    """Kinds of training data that the method can read."""
     collapse_is_lowest: ClassVar[bool] = False
-    """Whether its loss is lowest where all vectors are alike, so that it chooses no checkpoint."""
+    """Whether the loss is lowest when all vectors are equal, so that it cannot choose a checkpoint.
+    """
     Config: ClassVar[type[MethodConfig]] = MethodConfig
 
     encoder: SentenceEncoder
 
+    def __init_subclass__(cls, **keywords: Any):
+        super().__init_subclass__(**keywords)
+        if "name" not in cls.__dict__:
+            cls.name = cls.__name__
+
     def __init__(self, encoder: SentenceEncoder, config: MethodConfig):
         super().__init__()
         self.encoder = encoder
-        if isinstance(config, DropoutConfig) and config.dropout is not None:
-            encoder.set_dropout(config.dropout)
+        dropout: float | None = getattr(config, "dropout", None)
+        if dropout is not None:
+            encoder.set_dropout(dropout)
         self.views_are_equal = False
         self._dropout_checked = False
-        # Not `config`: the trainer takes that for a transformers configuration and writes to it.
+        # TRAP: not `config`, which the trainer takes for a transformers configuration and modifies.
         self.options = config
+        self.register_load_state_dict_pre_hook(_drop_retired_keys)  # type: ignore[no-untyped-call]
 
     @classmethod
-    def views(cls, kind: Kind, negatives: int = 0) -> tuple[int, ...]:
-        """How the collator lays out a row: view v holds text ``views[v]`` of the example.
+    def views(cls, data: DataSpec) -> tuple[int, ...]:
+        """Return which text of a row each view holds; by default every text once, in order.
 
-        Texts ``(0,)``, pairs and labelled ``(0, 1)``, triplets ``(0, 1, 2, …)``; documents
-        ``(0, 1, …)``, a sentence and those that come next. A method that wants two separately
-        prepared copies of a sentence answers ``(0, 0)``.
-
-        Args:
-            kind: the kind of the data.
-            negatives: the most hard negatives a row has, or next sentences of documents; 0 for
-                other kinds. A row with fewer is filled with a dummy sentence and marked in
-                ``view_mask``.
+        A method that needs two separately prepared copies of a sentence returns ``(0, 0)``. A row
+        with fewer hard negatives than the others is filled with a dummy sentence, which
+        ``view_mask`` marks.
         """
-        more = max(negatives, 1)
-        counts = {"texts": 1, "pairs": 2, "labelled": 2, "triplets": 2 + more}
-        return tuple(range(counts.get(kind, 1 + more)))
-
-    @classmethod
-    def beyond_embeddings(cls, options: MethodConfig) -> str | None:  # noqa: ARG003
-        """Why the loss is no function of the embeddings alone; None where it is one.
-
-        Such a method cannot be trained in chunks. The answer follows "because".
-
-        Args:
-            options: the method's options; no weights are needed.
-        """
-        if cls.loss is Method.loss:
-            return "its loss is not written as a function of the embeddings"
-        return None
+        return data.columns
 
     def layout(self, batch: Batch) -> Batch:
-        """The views to embed, made of those that the collator gave; by default the same."""
-        return batch
+        """Return the views to embed: by default a single view is taken twice.
 
-    def two_views(self, batch: Batch) -> Batch:
-        """A single view, of kind ``texts``, taken twice: (B, 1, L) -> (B, 2, L).
-
-        More views stay as they are. Twins under dropout differ, since it is drawn for each
-        element; that there is none is said once.
+        (B, 1, L) becomes (B, 2, L); two or more views stay as they are. The twins differ by
+        dropout, which is drawn for every element. If the encoder has no dropout, that is logged
+        once.
         """
         if batch.shape[1] > 1:
             return batch
@@ -145,14 +137,13 @@ class Method(nn.Module):
                 )
         return batch.repeat_views(2)
 
-    def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:  # noqa: ARG002
-        """Embeddings as the loss sees them: one encoder forward, then the heads of the method.
+    def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
+        """Embed rows with one forward pass of the encoder, then with the heads of the method.
 
         Args:
             input_ids: (R, L) int64.
             attention_mask: (R, L), 0 at padding.
-            views: (R,) int64, which view of its example each row is; for methods that treat them
-                differently, such as those with a momentum encoder.
+            views: (R,) int64, the number of each row's view; used by methods with two encoders.
 
         Returns:
             (R, d), not normalised.
@@ -161,11 +152,11 @@ class Method(nn.Module):
         return embeddings
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """The loss of the embeddings of one batch.
+        """Compute the loss of one batch.
 
         Args:
-            embeddings: (B, V, d), as :meth:`embed` gives them.
-            batch: the (B, V) views that were embedded, as :meth:`layout` gave them.
+            embeddings: (B, V, d), from :meth:`embed`.
+            batch: (B, V) views, from :meth:`layout`.
         """
         raise NotImplementedError
 
@@ -177,101 +168,31 @@ class Method(nn.Module):
         view_mask: Tensor,
         labels: Tensor | None = None,
     ) -> MethodOutput:
-        """The loss of one batch, with all rows in one forward pass of the encoder.
+        """Compute the loss of one batch, with all rows in one forward pass of the encoder.
 
-        Args:
-            input_ids: (B, V, L) int64; this and the others as in :class:`Batch`.
-            attention_mask: (B, V, L).
-            text_ids: (B, V) int64.
-            view_mask: (B, V) bool.
-            labels: (B,) float32, or None.
+        The arguments are the fields of :class:`~simcse_kit.methods.common.batch.Batch`.
         """
         batch = self.layout(Batch(input_ids, attention_mask, text_ids, view_mask, labels))
         embeddings = self.embed(*batch.rows(), batch.view_numbers())
         return self.loss(embeddings.view(*batch.shape, -1), batch)
 
     def after_step(self, progress: float) -> None:
-        """Called after every optimizer step.
+        """Update the state after an optimizer step.
 
         Args:
-            progress: share of the training that is done, 0 to 1.
+            progress: completed share of the training, from 0 to 1.
         """
 
-    @classmethod
-    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:
-        """Negatives one anchor meets, for the line logged at the start.
-
-        Args:
-            batch_size: rows in one forward pass.
-            kind: the kind of the data.
-            negatives: the most hard negatives a row has.
-        """
-        raise NotImplementedError
-
-    @classmethod
-    def check_data(cls, options: MethodConfig, kind: Kind) -> None:
-        """Refuse a kind of data that the method reads, but not with these options.
-
-        Args:
-            options: the method's options; no weights are needed.
-            kind: the kind of the data.
-
-        Raises:
-            ConfigError: as subclasses say.
-        """
-
-    @classmethod
-    def check_labels(cls, options: MethodConfig, labels: Tensor) -> None:
-        """Refuse labels that the method cannot learn from with these options.
-
-        Args:
-            options: the method's options; no weights are needed.
-            labels: (n,) float, of some rows or of all.
-
-        Raises:
-            DataError: as subclasses say.
-        """
-
-    @classmethod
-    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
-        """What was given and changes nothing with these options and this data; a sentence each.
-
-        Args:
-            options: the method's options; no weights are needed.
-            kind: the kind of the data.
-            negatives: the most hard negatives or next sentences of a row.
-        """
-        return []
-
-    @classmethod
-    def other_models(cls, options: MethodConfig) -> list[str]:
-        """Names of further models that the method opens."""
-        names = (getattr(options, key, None) for key in ("guide", "generator"))
-        return [name for name in names if name is not None]
-
-    @classmethod
-    def queue_size(cls, options: MethodConfig) -> int:  # noqa: ARG003
-        """Keys of earlier batches that an anchor may meet besides; 0 without a queue.
-
-        Args:
-            options: the method's options; no weights are needed.
-        """
-        return 0
-
-    @classmethod
-    def loss_reference(
-        cls, batch_size: int, kind: Kind = "texts", negatives: int = 0
-    ) -> float | None:
-        """The loss of an encoder that gives all sentences one vector: ln of the candidates.
-
-        A loss that stays there has learnt nothing. None where there are no candidates to tell
-        apart. A method whose candidates become more, such as one with a queue, logs ``ln_batch``
-        itself. Arguments as in :meth:`negatives_per_anchor`.
-        """
-        if not cls.needs_negatives:
-            return None
-        return math.log(1 + cls.negatives_per_anchor(batch_size, kind, negatives))
+    @property
+    def monitored_head(self) -> nn.Module | None:
+        """A projector that the collapse monitor measures too; None to measure embeddings alone."""
+        return None
 
     def companions(self) -> Mapping[str, SentenceEncoder]:
-        """Further encoders to save, each in a folder of that name beside :attr:`encoder`."""
+        """Return further encoders to save, by the name of the subfolder for each."""
         return {}
+
+
+def _drop_retired_keys(_module: nn.Module, state: dict[str, Tensor], *_: object) -> None:
+    """Let checkpoints of version 0.1 load, in which BYOL and SimSiam kept first statistics."""
+    state.pop("watch.start", None)
