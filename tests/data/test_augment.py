@@ -268,7 +268,7 @@ def test_functions_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             with pytest.raises(DataError, match=f"my_translation:{name} got 1 .*{what}"):
                 preview(f"call('my_translation:{name}')", ["a"], **allowed)
         for name, what in [
-            ("my_translation:constant", "is no function but int"),
+            ("my_translation:constant", "is of type int; name a function"),
             ("my_translation:other", "cannot be imported: .*no attribute 'other'"),
             ("no_such_module:f", "cannot be imported: No module named"),
             ("my_translation", "must be written 'package.module:function'"),

@@ -87,7 +87,7 @@ def _imported(name: str) -> Callable[[list[str]], Any]:
             raise ValueError(f"{name!r}: {part!r} is another module; name that one")
     found: Any = import_outside(name, what="function")
     if not callable(found):
-        raise ValueError(f"{name!r} is a {type(found).__name__}; name a function")
+        raise ValueError(f"{name!r} is of type {type(found).__name__}; name a function")
     home = getattr(found, "__module__", None) or module
     if (isroutine(found) or isclass(found)) and not is_within(home, [module.partition(".")[0]]):
         raise ValueError(f"{name!r} is a function of {home}; write '{home}:{found.__qualname__}'")
