@@ -81,7 +81,7 @@ def _parts(name: str) -> tuple[str, str]:
 def _imported(name: str) -> Callable[[list[str]], Any]:
     module, attribute = _parts(name)
     # A check on one module must not allow the code of another one.
-    for depth in range(1, attribute.count(".") + 1):
+    for depth in range(1, attribute.count(".") + 2):
         part = ".".join(attribute.split(".")[:depth])
         if ismodule(import_outside(f"{module}:{part}", what="function")):
             raise ValueError(f"{name!r}: {part!r} is another module; name that one")
