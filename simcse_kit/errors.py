@@ -1,8 +1,7 @@
-"""The errors a user can meet.
+"""Errors that users can fix.
 
-Every message is one line that says what is wrong, where, the value that was given, what is allowed,
-and what to do about it. The command line prints the message and exits with code 2; any other
-exception is a defect of ours and keeps its traceback.
+Each message is one line: what is wrong, where, the value given, what is allowed, and a remedy. The
+command line prints it and exits with code 2. Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ __all__ = ["ConfigError", "DataError", "MissingExtraError", "ModelError", "Simcs
 
 
 class SimcseError(Exception):
-    """Base of all errors that the user can mend."""
+    """Base class of all errors that the user can fix."""
 
 
 class ConfigError(SimcseError):
@@ -21,16 +20,16 @@ class ConfigError(SimcseError):
 
 
 class ModelError(SimcseError):
-    """A model folder or name cannot be opened, or does not hold what its recipe needs."""
+    """A model folder or name cannot be opened, or lacks a part that its recipe needs."""
 
 
 class DataError(SimcseError):
     """An input file is wrong.
 
     Args:
-        message: what is wrong and what to do.
-        file: the file, put in front of the message.
-        line: the line in it, counted from 1.
+        message: what is wrong and what to do about it.
+        file: the file, which precedes the message.
+        line: the line in the file, counted from 1.
     """
 
     def __init__(self, message: str, *, file: str | Path | None = None, line: int | None = None):
@@ -44,8 +43,8 @@ class MissingExtraError(SimcseError):
     """A feature needs an optional package.
 
     Args:
-        feature: what the user asked for.
-        extra: the extra of simcse-kit that brings it.
+        feature: the feature that the user asked for.
+        extra: the extra of simcse-kit that installs the package.
     """
 
     def __init__(self, feature: str, extra: str):

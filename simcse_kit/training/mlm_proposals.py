@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from simcse_kit.data.augment.base import part_of
+from simcse_kit.data.augment.base import random_count
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ModelError
 
@@ -92,7 +92,7 @@ class Proposals:
         ]
         for text, row, places, rng in zip(texts, ids.tolist(), spans, rngs, strict=True):
             ordinary = self._ordinary(text, row, places)
-            chosen.append(sorted(rng.sample(ordinary, part_of(rate, len(ordinary), rng))))
+            chosen.append(sorted(rng.sample(ordinary, random_count(rate, len(ordinary), rng))))
         cells = [(row, at) for row, places in enumerate(chosen) for at in places]
         if not cells:
             return texts

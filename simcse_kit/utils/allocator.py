@@ -1,4 +1,4 @@
-"""Memory that libraries keep for later: the C library what was freed, oneDNN its kernels."""
+"""Memory that the C library and oneDNN keep for later use."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["give_back", "keep_few_kernels"]
 
 
 def give_back() -> None:
-    """Hand freed memory back to the system, where the C library can (glibc); elsewhere nothing.
+    """Return freed memory to the system with glibc's malloc_trim; do nothing elsewhere.
 
-    Tensors of ever new sizes, made and freed by several threads, leave holes in the heap that
-    glibc neither fills nor gives back by itself: in hours a process grows by hundreds of megabytes.
-    Takes milliseconds, and some more until the memory is there again.
+    Tensors of varying sizes, allocated and freed by several threads, fragment the heap, and glibc
+    does not return the holes: a process can grow by hundreds of megabytes within hours. A call
+    takes milliseconds.
     """
     trim = _trim()
     if trim is not None:
@@ -24,11 +24,11 @@ def give_back() -> None:
 
 
 def keep_few_kernels() -> None:
-    """Let oneDNN keep the kernels of the latest shapes of batches, not of the latest thousand.
+    """Limit oneDNN's cache to the kernels of the latest batch shapes.
 
-    For programs that make many large passes: few shapes are needed again and again, and to make
-    the kernels of one anew is quick beside a large pass. Acts before oneDNN's first kernel only,
-    and not where the user has set the number. Torch itself has no such setting.
+    This suits programs with many large forward passes, where compiling the kernels of a shape
+    again costs little. The limit takes effect only before oneDNN's first kernel, and a number set
+    by the user is kept. Torch has no setting for it.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 

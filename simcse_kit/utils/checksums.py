@@ -1,4 +1,4 @@
-"""What tells whether a file is the one it was."""
+"""Checksums of files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ __all__ = ["checksum_of", "sha256_of"]
 
 
 def checksum_of(path: Path) -> str:
-    """Checksum (XXH3, 128 bits) of the content of a file, in hexadecimal.
+    """Return the checksum of a file (XXH3, 128 bits) in hexadecimal.
 
-    It is many times as fast as SHA-256 and finds every accidental change. It proves nothing about
-    who wrote the file.
+    It is much faster than SHA-256 and detects accidental changes, but not deliberate ones.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is empty.
+        OSError: the file cannot be read.
+        ValueError: the file is empty.
     """
     from xxhash import xxh3_128
 
@@ -29,10 +28,10 @@ def checksum_of(path: Path) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of the content of a file, in hexadecimal.
+    """Return the SHA-256 of a file in hexadecimal.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""Several processes that work on one thing: torch.distributed, started by torchrun or its kin.
+"""Groups of processes with torch.distributed, started by torchrun or a similar launcher.
 
-The launcher tells each process its rank by environment variables. They are taken out of the
-environment once the processes have met, so that no library shares out the work a second time.
+The launcher sets the rank in environment variables. They are removed while the group exists, so
+that no library distributes the work a second time.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ __all__ = ["ALONE", "Processes", "launched"]
 
 T = TypeVar("T")
 
-_TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK")
-# Gradients go in pieces of this size: one copy of them, never two of all.
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK")
+# Number of gradient values per all-reduce, so that only one piece is copied at a time.
 _BUCKET = 16_000_000
-# Seconds for the threads of gloo to drop what they have summed.
+# Seconds for gloo's threads to release their tensors.
 _LEAVE = 0.1
 
 
 def launched() -> tuple[int, int]:
-    """Rank of this process and the number of processes, as the launcher tells; ``(0, 1)`` alone.
+    """Return the rank and the number of processes from the environment; ``(0, 1)`` if there is one.
 
     Raises:
-        ConfigError: the environment names the one without the other, or no numbers.
+        ConfigError: a variable is missing or is not a number.
     """
     names = ("RANK", "WORLD_SIZE")
     given = [os.environ.get(name) for name in names]
@@ -46,17 +46,17 @@ def launched() -> tuple[int, int]:
         rank, size = -1, 0
     if not 0 <= rank < size:
         shown = ", ".join(f"{name}={value}" for name, value in zip(names, given, strict=True))
-        raise ConfigError(f"the environment says {shown}; start several processes with torchrun")
+        raise ConfigError(f"the environment has {shown}; start several processes with torchrun")
     return rank, size
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that it works with.
+    """The group of processes of a run, as seen by one of them.
 
     Args:
-        rank: its number, from 0.
-        size: how many there are.
+        rank: rank of this process, from 0.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -64,23 +64,22 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether it is the one that writes and speaks."""
+        """Whether this process has rank 0, which writes files and logs."""
         return self.rank == 0
 
     @classmethod
     @contextmanager
     def met(cls, *, patience: timedelta) -> Iterator[Processes]:
-        """Meet the others inside; alone without a launcher.
+        """Join the process group inside the block; without a launcher, give a group of one.
 
-        On GPUs, each process sees one: that of its local rank. (Untested: no GPU was at hand.)
+        Each process sees one GPU, that of its local rank. (Several GPUs are not tested.)
 
         Args:
-            patience: how long one waits for the others where they are silent. A process that has
-                died is noticed at once, by its connection.
+            patience: timeout of collective operations. A process that ended is noticed at once.
 
         Raises:
-            ConfigError: the environment is odd.
-            SimcseError: the others cannot be reached.
+            ConfigError: the launcher's variables are incomplete.
+            SimcseError: the other processes cannot be reached.
         """
         rank, size = launched()
         if size == 1:
@@ -88,7 +87,7 @@ class Processes:
             return
         local = os.environ.get("LOCAL_RANK", "0")
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        # Before torch looks at the GPUs.
+        # Must be set before torch initializes CUDA.
         if visible == [""]:
             os.environ["CUDA_VISIBLE_DEVICES"] = local
         elif int(local) < len(visible):
@@ -101,23 +100,23 @@ class Processes:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with group._listening():
             distributed.init_process_group(backend, timeout=patience, rank=rank, world_size=size)
-        kept = {name: os.environ.pop(name) for name in _TOLD if name in os.environ}
+        kept = {name: os.environ.pop(name) for name in _VARIABLES if name in os.environ}
         last = None
         try:
             yield group
-            # One that leaves while another still listens to it can take that one down.
+            # A process that leaves early can make one that still waits for it fail.
             last = group.total(torch.zeros(1))
         finally:
             os.environ.update(kept)
-            # TRAP: torch (seen with 2.7) waits for gloo's threads without letting go of the
-            # interpreter, which such a thread needs if it is the last to drop a tensor: both would
-            # wait for good. So the last tensor is kept, and threads late with others get a turn.
+            # TRAP: torch (seen with 2.7) waits for gloo's threads while it holds the GIL, which
+            # a thread needs to release a tensor: a deadlock. So the last tensor is kept here, and
+            # the threads get time to release the others.
             time.sleep(_LEAVE)
             distributed.destroy_process_group()
             del last
 
     def total(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
+        """Sum a tensor over all processes, in place."""
         if self.size > 1:
             from torch import distributed
 
@@ -126,29 +125,29 @@ class Processes:
         return tensor
 
     def agree(self, make: Callable[[], T]) -> T:
-        """What the first process makes, on all of them; where it fails, all end.
+        """Return on every process the result of a function that only the first one calls.
 
         Args:
-            make: called by the first process alone; what it gives can be pickled.
+            make: the function; its result must be picklable. If it raises, all processes end.
         """
         if self.size == 1:
             return make()
         from torch import distributed
 
-        told: list[T | None] = [make() if self.first else None]
+        result: list[T | None] = [make() if self.first else None]
         with self._listening():
-            distributed.broadcast_object_list(told, src=0)
-        return told[0]  # type: ignore[return-value]
+            distributed.broadcast_object_list(result, src=0)
+        return result[0]  # type: ignore[return-value]
 
     def meet(self) -> None:
-        """Wait until all have come here."""
+        """Wait until all processes have called this method."""
         if self.size > 1:
             import torch
 
             self.total(torch.zeros(1))
 
     def share_weights(self, module: nn.Module) -> None:
-        """Parameters and buffers of the first process, on all of them."""
+        """Copy parameters and buffers of the first process to all processes."""
         if self.size > 1:
             from torch import distributed
 
@@ -157,10 +156,10 @@ class Processes:
                     distributed.broadcast(tensor.data, src=0)
 
     def average_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """The mean gradient over all processes, in place.
+        """Average the gradients over all processes, in place.
 
-        A parameter that no process has a gradient of keeps none, so that the optimizer passes over
-        it as it does for a process alone.
+        A parameter without a gradient on any process keeps none, so that the optimizer skips it as
+        in a run with one process.
         """
         if self.size == 1:
             return
@@ -186,13 +185,13 @@ class Processes:
             reason = " ".join(str(error).split())[:160]
             raise SimcseError(
                 f"process {self.rank} of {self.size} has lost the others: one of them has ended or "
-                f"cannot be reached, and its own message says why ({reason}); start all of them "
-                "again, training with --resume"
+                f"cannot be reached, see its own message ({reason}); start all of them again, and "
+                "add --resume to train"
             ) from error
 
 
 def _buckets(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """The parameters in order, so many at a time, each lot of one kind of number."""
+    """Split parameters into buckets of limited size and of one dtype each, in their order."""
     bucket: list[Tensor] = []
     count = 0
     for weight in parameters:
@@ -206,4 +205,4 @@ def _buckets(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 ALONE = Processes()
-"""A process by itself."""
+"""The group of a single process."""

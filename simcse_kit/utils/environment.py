@@ -1,4 +1,4 @@
-"""Where and with what a number was made: versions, processor, threads, commit."""
+"""Environment of a measurement: versions, processor, threads, commit."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _PACKAGES = ("simcse-kit", "torch", "transformers", "tokenizers", "numpy", "scip
 
 
 def environment() -> dict[str, str]:
-    """What a result depends on besides data, model and settings, by name.
+    """Return the environment that a result depends on, by name.
 
-    ``python`` and the versions of the packages, ``cpu``, ``threads`` (of torch), ``system``, and
-    ``commit`` of the repository that the current folder is in, with a ``+`` where its files have
-    changed since; the last is left out where there is none.
+    The keys are ``python``, the package names (with versions), ``cpu``, ``threads`` (of torch),
+    ``system``, ``gpu`` if there is one, and, inside a git repository, ``commit``, with a ``+``
+    appended if tracked files have changed.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Atomic writes: files that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -28,27 +28,26 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 @contextmanager
 def replacement(target: Path, *, remedy: str = "give another place") -> Iterator[Path]:
-    """A path beside ``target`` to write to; what is there takes its place at the end.
+    """Give a temporary path next to ``target``, which replaces ``target`` at the end of the block.
 
-    Where the block raises, ``target`` stays as it was and nothing is left beside it. Make the file
-    with ``open``, so that it gets the permissions that the user's umask asks for.
+    If the block raises, ``target`` is unchanged and the temporary file is removed. Create the file
+    with ``open``, so that it gets the permissions of the user's umask.
 
     Args:
-        target: the file to replace or to make; its folder must exist.
-        remedy: what the error advises.
+        target: the file to write; its folder must exist.
+        remedy: advice for the error message.
 
     Raises:
-        ConfigError: the target is a folder, a device or a pipe, or writing failed; any OSError of
-            the block is taken for that.
+        ConfigError: the target is a folder, a device or a pipe, or the block raised an OSError.
     """
     if target.exists() and not target.is_file():
-        # The rename below would put a file in the place of a device such as /dev/null.
-        raise ConfigError(f"{target} cannot be written: it is no regular file; {remedy}")
-    # A short name of its own: the target's may be as long as names can be.
+        # Otherwise the rename would replace a device such as /dev/null by a file.
+        raise ConfigError(f"{target} cannot be written: it is not a regular file; {remedy}")
+    # A short name, because the target's name may have the greatest length allowed.
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         yield temporary
-        # Else a crash soon after the rename can leave an empty file under the final name.
+        # Without it, a crash after the rename can leave an empty file under the final name.
         _sync(temporary)
         temporary.replace(target)
         _sync(target.parent)
@@ -61,10 +60,10 @@ def replacement(target: Path, *, remedy: str = "give another place") -> Iterator
 
 
 def move(path: Path, target: Path, *, remedy: str = "give another place") -> None:
-    """Put a finished file in the place of ``target``, on the same disk.
+    """Replace ``target`` by a finished file on the same disk.
 
     Raises:
-        ConfigError: it cannot be done.
+        ConfigError: the file cannot be moved.
     """
     try:
         path.replace(target)
@@ -75,21 +74,22 @@ def move(path: Path, target: Path, *, remedy: str = "give another place") -> Non
 
 
 def write_whole(target: Path, content: str | bytes, *, remedy: str = "give another place") -> None:
-    """Write a file, text as UTF-8, whole or not at all.
+    """Write a file atomically, text as UTF-8.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: the file cannot be written.
     """
     with replacement(target, remedy=remedy) as path:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def remove_leftovers(folder: Path, *, at_work: bool = False) -> None:
-    """Remove what killed processes were writing into ``folder``.
+    """Remove the temporary files of killed processes from a folder.
 
     Args:
-        folder: the folder; nothing below it is looked at.
-        at_work: others may be writing into it now, so that only what is a day old goes.
+        folder: the folder; its subfolders are not searched.
+        at_work: whether other processes may be writing into the folder; then only files older than
+            a day are removed.
     """
     for path in folder.glob(".*.tmp"):
         with suppress(OSError):
@@ -100,13 +100,13 @@ def remove_leftovers(folder: Path, *, at_work: bool = False) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the disk hold every file below ``folder``, and their names, before what comes next."""
+    """Flush every file below ``folder``, and their names, to the disk."""
     for path in (*folder.rglob("*"), folder):
         _sync(path)
 
 
 def free_bytes(place: Path) -> int:
-    """Room on the disk of ``place``, or of the nearest folder above it that exists."""
+    """Return the free bytes on the disk of ``place``, which need not exist."""
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free

@@ -1,4 +1,4 @@
-"""Results as JSON takes them."""
+"""Values that JSON can represent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["plain"]
 
 
 def plain(value: Any) -> Any:
-    """Dicts, lists and numbers, with None for NaN and infinity."""
+    """Copy nested dicts and lists, with None for NaN and infinity."""
     if isinstance(value, dict):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

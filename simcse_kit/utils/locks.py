@@ -1,8 +1,8 @@
-"""Locks between processes, by files that the system lets go of when their holder ends or is killed.
+"""Locks between processes by files, released by the system when their holder ends or is killed.
 
-They hold between processes of one machine on any disk, and between machines where the disk passes
-`flock` on: NFS 4 and Lustre (mounted with `flock`) do. Where the disk knows no locks the log says
-so, and nothing is locked. On Windows nothing is locked.
+They work between processes of one machine, and between machines on file systems that forward
+`flock`, such as NFS 4 and Lustre (mounted with `flock`). On a file system without locks a warning
+is logged and nothing is locked. On Windows nothing is locked.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _PAUSE, _TRIES = 0.1, 3
 
 @contextmanager
 def locked(path: Path, *, busy: str, wait: bool = False) -> Iterator[None]:
-    """Hold the lock ``path`` inside. The file holds the number of the process, and goes away.
+    """Hold a lock inside the block. The lock file has the process id, and is removed at the end.
 
     Args:
-        path: of the lock file; its folder must exist.
-        busy: the error where another process holds the lock, put behind its number.
-        wait: wait for the other process.
+        path: path of the lock file; its folder must exist.
+        busy: error message if another process holds the lock; its process id precedes it.
+        wait: whether to wait for the other process instead.
 
     Raises:
         ConfigError: another process holds the lock.
-        OSError: the file cannot be made.
+        OSError: the file cannot be created.
     """
     if sys.platform == "win32":
         yield
@@ -57,19 +57,19 @@ def locked(path: Path, *, busy: str, wait: bool = False) -> Iterator[None]:
 
 @contextmanager
 def output_locked(folder: Path, purpose: str, *, busy: str) -> Iterator[None]:
-    """Hold the output folder ``folder``, which need not exist, for a purpose.
+    """Lock an output folder inside the block.
 
-    The lock file is next to the folder, or inside where nothing can be written next to it (a
-    mounted volume).
+    The lock file is next to the folder, or inside it if its parent cannot be written to (a mounted
+    volume).
 
     Args:
-        folder: of the output; the folder above it is made.
-        purpose: a word; each purpose has a lock of its own.
-        busy: as for :func:`locked`.
+        folder: the output folder, which need not exist; its parent is created.
+        purpose: a word; each purpose has its own lock.
+        busy: error message if another process holds the lock; its process id precedes it.
 
     Raises:
-        ConfigError: another process holds it.
-        OSError: the file cannot be made.
+        ConfigError: another process holds the lock.
+        OSError: the file cannot be created.
     """
     absolute = folder.absolute()
     path = absolute.with_name(f".{absolute.name}.{purpose}.lock")
@@ -85,7 +85,7 @@ def output_locked(folder: Path, purpose: str, *, busy: str) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock ``path``."""
+    """Whether a process holds the lock of a file."""
     if sys.platform == "win32":
         return False
     try:
@@ -112,7 +112,7 @@ def _acquire(path: Path, busy: str, wait: bool) -> int:
         except BlockingIOError:
             holder = _holder(descriptor)
             os.close(descriptor)
-            # Whoever asks whether it is held does so for a moment.
+            # A process in is_locked holds the lock for a short time.
             tries += 1
             if not wait and tries > _TRIES:
                 raise ConfigError(f"{holder} {busy}") from None
@@ -123,12 +123,12 @@ def _acquire(path: Path, busy: str, wait: bool) -> int:
                 os.close(descriptor)
                 raise
             logger.warning(
-                "%s: the disk knows no locks (%s); do not start the same command twice at a time",
+                "%s: the file system has no locks (%s); do not run the same command twice at once",
                 path.parent,
                 error.strerror,
             )
             return descriptor
-        # The last holder may have removed the file in the meantime.
+        # The previous holder may have removed the file in the meantime.
         if _is_file(descriptor, path):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())
@@ -143,7 +143,7 @@ def _holder(descriptor: int) -> str:
 
 
 def _is_file(descriptor: int, path: Path) -> bool:
-    """Whether the open file is the one that has the name now."""
+    """Whether the open file is still the file at the path."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:

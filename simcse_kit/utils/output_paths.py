@@ -1,4 +1,4 @@
-"""Places for files and folders, checked before the work whose results go there."""
+"""Checks of output paths, made before the work whose results go there."""
 
 from __future__ import annotations
 
@@ -12,40 +12,44 @@ __all__ = ["check_distinct", "check_file_place", "check_folder_place", "check_re
 
 
 def check_file_place(path: str | Path, option: str) -> Path:
-    """``path`` as a Path, once it is known that a file can be written there.
+    """Check that a file can be written, and return its path.
 
     Args:
-        path: of a file that may exist.
-        option: what the user named it with, for messages.
+        path: path of the file, which may exist.
+        option: name of the option that gave the path, for messages.
 
     Raises:
-        ConfigError: it is a folder, a device or a pipe, its folder is missing, or nothing can be
-            written into that.
+        ConfigError: the path is a folder, a device or a pipe, its folder is missing, or the folder
+            cannot be written to.
     """
     path = Path(path)
     try:
         if path.is_dir():
             raise ConfigError(f"{option} {path} is a folder; give the name of a file")
         if path.exists() and not path.is_file():
-            raise ConfigError(f"{option} {path} is no regular file; give the name of a file")
-        path.lstat()  # a name too long for the disk shows here
+            raise ConfigError(f"{option} {path} is not a regular file; give the name of a file")
+        path.lstat()  # raises if the name is too long for the disk
     except FileNotFoundError:
         pass
     except OSError as error:
         raise _refusal(path, option, error) from None
     if not path.parent.is_dir():
-        raise ConfigError(f"{option} {path}: there is no folder {path.parent}; make it first")
+        raise ConfigError(
+            f"{option} {path}: the folder {path.parent} does not exist; create it first"
+        )
     _try_to_write(path.parent, path, option)
     return path
 
 
 def check_folder_place(path: str | Path, option: str) -> Path:
-    """``path`` as a Path, once it is known that a folder with files can be made or filled there.
+    """Check that a folder can be created or written to, and return its path.
 
-    Args: as for :func:`check_file_place`.
+    Args:
+        path: path of the folder, which need not exist.
+        option: name of the option that gave the path, for messages.
 
     Raises:
-        ConfigError: it or a folder above it is something else, or nothing can be written there.
+        ConfigError: the path or a part of it is not a folder, or it cannot be written to.
     """
     path = Path(path)
     try:
@@ -65,13 +69,13 @@ def check_folder_place(path: str | Path, option: str) -> Path:
 
 
 def check_distinct(places: Mapping[str, str | Path | None]) -> None:
-    """Refuse two places that are one file.
+    """Refuse two options that name the same file.
 
     Args:
-        places: by the option that names each; None where it is not given.
+        places: path of each option, by its name; None if the option is not given.
 
     Raises:
-        ConfigError: two are the same.
+        ConfigError: two paths are the same file.
     """
     seen: dict[str, str] = {}
     for option, path in places.items():
@@ -80,7 +84,7 @@ def check_distinct(places: Mapping[str, str | Path | None]) -> None:
         real = os.path.realpath(path)
         if real in seen:
             raise ConfigError(
-                f"{seen[real]} and {option} are the same file {path}; give each a name of its own"
+                f"{seen[real]} and {option} are the same file {path}; give them different names"
             )
         seen[real] = option
 
@@ -88,15 +92,18 @@ def check_distinct(places: Mapping[str, str | Path | None]) -> None:
 def check_result_places(
     json_file: str | None, report: str | None, pages: Sequence[str]
 ) -> tuple[Path | None, Path | None]:
-    """The places of ``--json`` and ``--report``, checked.
+    """Check the paths of ``--json`` and ``--report``.
 
     Args:
-        json_file: a file; None for none, and ``-`` for standard output.
-        report: a folder; None for none.
-        pages: names of the files in that folder.
+        json_file: the JSON file; ``-`` is standard output, None means no file.
+        report: the report folder; None means no report.
+        pages: names of the files of the report.
+
+    Returns:
+        The JSON file and the report folder; None for one that is not written.
 
     Raises:
-        ConfigError: one of them cannot be written, or both would write one file.
+        ConfigError: a path cannot be written, or both options would write the same file.
     """
     scores = None if json_file in (None, "-") else check_file_place(str(json_file), "--json")
     page = None if report is None else check_folder_place(report, "--report")
@@ -106,8 +113,8 @@ def check_result_places(
 
 
 def _try_to_write(folder: Path, path: Path, option: str) -> None:
-    """Permissions and kinds of disk say too little; a file is made, without a name."""
-    import tempfile  # most commands do without it, and `--help` is quick
+    # Permissions alone are not enough to know; a nameless file is created.
+    import tempfile  # slow to import, and most commands do not need it
 
     try:
         with tempfile.TemporaryFile(dir=folder):

@@ -1,8 +1,7 @@
-"""Text of files, models and servers, made safe to show on a terminal.
+"""Text from files, models and servers, escaped for display on a terminal.
 
-Control characters can change a terminal's title, clear its screen or overwrite lines; bidirectional
-controls can show text in another order than it has. Both are replaced by their escapes, as Python
-writes them in a string, so that the reader sees what is there.
+Control characters can change a terminal's title, clear its screen or overwrite lines, and
+bidirectional controls can display text in another order. Both are replaced by Python's escapes.
 """
 
 from __future__ import annotations
@@ -11,16 +10,16 @@ import unicodedata
 
 __all__ = ["one_line", "visible"]
 
-# Joiners shape emoji and Indic and Persian words; they move nothing.
+# Joiners are needed for emoji and for Indic and Persian words, and do not move text.
 _JOINERS = "\u200c\u200d"
 
 
 def visible(text: str, *, kept: str = "\n\t") -> str:
-    """``text`` with escapes in the place of control, format and unassigned characters.
+    """Escape control, format and unassigned characters.
 
     Args:
-        text: any string, lone surrogates included.
-        kept: control characters that stay.
+        text: any string, including lone surrogates.
+        kept: control characters that are not escaped.
     """
     if text.isprintable():
         return text
@@ -28,7 +27,7 @@ def visible(text: str, *, kept: str = "\n\t") -> str:
 
 
 def one_line(text: str) -> str:
-    """As :func:`visible`, with tabs and line ends escaped too: a name cannot pass for a line."""
+    """Escape like :func:`visible`, including tabs and line ends."""
     return visible(text, kept="")
 
 

@@ -1,4 +1,4 @@
-"""What makes a start quick: no search for garbage where there is none."""
+"""Garbage collection during imports."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["collection_paused"]
 
 @contextmanager
 def collection_paused(*, keep: bool = False) -> Iterator[None]:
-    """No cyclic garbage collection inside.
+    """Pause cyclic garbage collection inside the block.
 
-    Importing torch and transformers makes millions of objects, nearly all of which stay; looking
-    through them again and again takes about a fifth of the time.
+    Importing torch and transformers creates millions of long-lived objects, and scanning them
+    repeatedly takes about a fifth of the time.
 
     Args:
-        keep: never look through what is there at the end of the block. For programs only, whose
-            modules and models stay: in a library, cycles among these objects would leak.
+        keep: exclude all objects that exist at the end of the block from later collections. This
+            is for programs only; in a library, cycles among these objects would leak.
     """
     if not gc.isenabled():
         yield

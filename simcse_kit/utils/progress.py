@@ -1,4 +1,4 @@
-"""Progress bars, wherever somebody can see them: on a terminal and in a notebook."""
+"""Progress bars on terminals and in notebooks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["bar_kind", "in_notebook", "progress_bar"]
 
 
 def in_notebook() -> bool:
-    """Whether this is a Jupyter kernel, whose stderr is shown although it is no terminal."""
+    """Whether the process is a Jupyter kernel, whose stderr is shown in the notebook."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in getattr(shell, "config", {})
 
 
 def bar_kind() -> str | None:
-    """``"text"`` on a terminal, ``"widget"`` or ``"text"`` in a notebook, None elsewhere."""
+    """Return ``"text"`` on a terminal, ``"widget"`` or ``"text"`` in a notebook, else None."""
     if sys.stderr is not None and sys.stderr.isatty():
         return "text"
     if not in_notebook():
@@ -26,15 +26,12 @@ def bar_kind() -> str | None:
 
 
 def progress_bar(total: int | None, *, shown: bool = True, **options: Any) -> Any:
-    """A bar on stderr or in the notebook, with the time left if ``total`` is known.
+    """Return a ``tqdm`` bar on stderr or in the notebook; close it, or use it in ``with``.
 
     Args:
-        total: number of units.
-        shown: False for none.
-        options: others of ``tqdm``, such as ``desc`` and ``unit``.
-
-    Returns:
-        A ``tqdm`` bar, to be used as a context manager or to be closed.
+        total: number of units; None if unknown, and then the bar has no time left.
+        shown: whether to show the bar.
+        options: further options of ``tqdm``, such as ``desc`` and ``unit``.
     """
     kind = bar_kind() if shown else None
     if kind == "widget":

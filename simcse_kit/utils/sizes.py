@@ -1,4 +1,4 @@
-"""Sizes in bytes, as people write them."""
+"""Sizes in bytes, written with units."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ _UNITS = {
 
 
 def parse_bytes(size: str | int) -> int:
-    """A size in bytes: ``"4GB"`` is 4·10⁹, ``"2GiB"`` is 2·2³⁰, a number alone is bytes.
+    """Parse a size into bytes; a number without a unit is bytes.
 
     Raises:
-        ValueError: this is no size above 0.
+        ValueError: the text is not a size above 0.
+
+    Examples:
+        >>> parse_bytes("4GB"), parse_bytes("2GiB"), parse_bytes(100)
+        (4000000000, 2147483648, 100)
     """
     text = str(size).lower() if isinstance(size, (str, int)) else ""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text)

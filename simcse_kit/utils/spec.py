@@ -1,4 +1,4 @@
-"""Options written as calls: ``"delete(0.1)|reorder(2)"``, ``"triplet(margin=0.5)"``."""
+"""Parser of options written as calls: ``"delete(0.1)|reorder(2)"``, ``"triplet(margin=0.5)"``."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from simcse_kit.errors import ConfigError
 __all__ = ["Call", "bound", "parse_chain", "parse_list"]
 
 
-# Brackets and commas inside quotes, as those of an objective, end nothing.
+# Brackets and commas inside quotes are part of the argument.
 _QUOTED = r"""'[^']*'|"[^"]*\""""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A name with arguments; the arguments are Python literals.
+    """A name with arguments, which are Python literals.
 
     Attributes:
         name: the name.
-        args: arguments by place.
-        kwargs: arguments by name.
+        args: positional arguments.
+        kwargs: keyword arguments.
     """
 
     name: str
@@ -34,14 +34,18 @@ class Call:
 
 
 def parse_chain(text: str, *, what: str) -> list[Call]:
-    """Split ``"a|b(0.1)|c(x=2)"`` into its calls, in their order.
+    """Parse ``"a|b(0.1)|c(x=2)"`` into its calls, in their order.
 
     Args:
-        text: names, each with arguments in brackets or without, joined by ``|``.
-        what: the setting that the text belongs to, for messages.
+        text: names with or without arguments in brackets, joined by ``|``.
+        what: name of the setting, for messages.
 
     Raises:
-        ConfigError: the text is not of that form, or an argument is no literal.
+        ConfigError: the text has another form, or an argument is not a literal.
+
+    Examples:
+        >>> [call.name for call in parse_chain("delete(0.1)|reorder(2)", what="data.augment")]
+        ['delete', 'reorder']
     """
     example = "write names with numbers in brackets, joined by |, such as delete(0.1)|reorder(2)"
     try:
@@ -89,18 +93,18 @@ def _call(node: ast.expr) -> Call:
         raise ValueError("neither a name nor a call")
     named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
     if None in named:
-        raise ValueError("** is no argument")
+        raise ValueError("** is not an argument")
     args = tuple(ast.literal_eval(argument) for argument in node.args)
     return Call(node.func.id, args, tuple((str(name), value) for name, value in named.items()))
 
 
 def bound(call: Call, make: Callable[..., Any], *, what: str) -> Any:
-    """Call ``make`` with the arguments of ``call``.
+    """Call ``make`` with the arguments of a parsed call.
 
     Args:
-        call: the call.
-        make: what it stands for; it may refuse a value with ValueError.
-        what: the setting that the call belongs to, for messages.
+        call: the parsed call.
+        make: function or class to call; it may refuse a value with ValueError.
+        what: name of the setting, for messages.
 
     Raises:
         ConfigError: the arguments do not fit, or ``make`` refuses their values.

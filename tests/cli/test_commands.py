@@ -512,7 +512,7 @@ def test_eval_refuses_before_a_model_is_opened(
     refused(simcse("eval", "mini", "--tasks", bad), f"{bad}:2")
     refused(simcse("eval", "mini", "--tasks", "STS99"), "STS99", "STS1")
     refused(simcse("eval", "mini", "--data", tmp_path / "absent"), "absent")
-    refused(simcse(*good, "--json", tmp_path / "no" / "s.json"), "there is no folder")
+    refused(simcse(*good, "--json", tmp_path / "no" / "s.json"), "does not exist; create it first")
     refused(simcse(*good, "--json", tmp_path), "is a folder")
     refused(simcse(*good, "--report", bad), "is a file")
     refused(simcse(*good, "--geometry-on", "STSX"), "STSX")

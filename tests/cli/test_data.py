@@ -128,7 +128,7 @@ def test_more_candidates(simcse: Simcse, here: Path, tiny_encoder_dir: Path) -> 
         ("mine none.csv --output t.csv", "none.csv: no such file"),
         ("mine qa.csv --output t.csv", "qa.csv:1: --columns"),
         ("mine pairs.jsonl --output t.csv --ranks 5", "ranks '5': 10:50"),
-        ("mine pairs.jsonl --output no/t.csv", "there is no folder no"),
+        ("mine pairs.jsonl --output no/t.csv", "the folder no does not exist"),
         ("mine pairs.jsonl --output t.csv --pool none.txt", "none.txt: no such file"),
         ("mine pairs.jsonl --output t.csv --factor 2", "factor is 2.0"),
     ],

@@ -245,10 +245,10 @@ def test_places_are_checked_before_any_model_is_opened(
     os.mkfifo(tmp_path / "pipe")
     cases: dict[tuple[str | Path, ...], str] = {
         ("--json", "/proc/scores.json"): "--json /proc/scores.json cannot be written",
-        ("--json", "/dev/null"): "no regular file",
-        ("--json", tmp_path / "pipe"): "no regular file",
+        ("--json", "/dev/null"): "not a regular file",
+        ("--json", tmp_path / "pipe"): "not a regular file",
         ("--json", tmp_path): "is a folder",
-        ("--json", tmp_path / "no" / "s.json"): "there is no folder",
+        ("--json", tmp_path / "no" / "s.json"): "does not exist; create it first",
         ("--json", tmp_path / ("x" * 300)): "File name too long",
         ("--report", "/proc/page"): "--report /proc/page cannot be written",
         ("--report", tmp_path / "file"): "is a file",

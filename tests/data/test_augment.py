@@ -12,11 +12,17 @@ from typing import Any
 
 import pytest
 
-from simcse_kit.data.augment import AUGMENTATIONS, AugmentedViews, Chain, preview
-from simcse_kit.data.augment.base import join_words, part_of, split_words
+from simcse_kit.data.augment import (
+    AUGMENTATIONS,
+    AugmentedViews,
+    Chain,
+    preview,
+    register_augmentation,
+)
+from simcse_kit.data.augment.base import join_words, random_count, split_words
 from simcse_kit.data.augment.chain import random_of
-from simcse_kit.data.augment.delete import place_spans
-from simcse_kit.data.augment.synonyms import _lemmas_beside
+from simcse_kit.data.augment.synonyms import other_lemmas
+from simcse_kit.data.augment.words import place_spans
 from simcse_kit.data.readers import Example, Kind
 from simcse_kit.errors import ConfigError, DataError, MissingExtraError
 
@@ -69,13 +75,13 @@ def test_words() -> None:
     assert draws("delete(0)", "a  b\tc") == Counter({"a  b\tc": 400})
 
 
-def test_part_of_is_exact_in_the_mean() -> None:
+def test_random_count_is_exact_in_the_mean() -> None:
     rng = Random(0)
-    counts = Counter(part_of(0.1, 5, rng) for _ in range(4000))
+    counts = Counter(random_count(0.1, 5, rng) for _ in range(4000))
     assert set(counts) == {0, 1}
     assert abs(counts[1] / 4000 - 0.5) < 0.03
-    assert {part_of(0.5, 4, rng) for _ in range(50)} == {2}
-    assert part_of(1.0, 7, rng) == 7
+    assert {random_count(0.5, 4, rng) for _ in range(50)} == {2}
+    assert random_count(1.0, 7, rng) == 7
 
 
 def test_spans_are_placed_alike() -> None:
@@ -175,7 +181,7 @@ def test_synonyms_of_wordnet(monkeypatch: pytest.MonkeyPatch) -> None:
     module.wordnet = Reader()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "nltk.corpus", module)
     monkeypatch.setitem(sys.modules, "nltk", ModuleType("nltk"))
-    _lemmas_beside.cache_clear()
+    other_lemmas.cache_clear()
     found = {f"He {other} dogs" for other in ("Domestic dog", "Frump", "Cad", "Hound")}
     assert set(draws("substitute(1.0)", "He Dog dogs")) == found - {"He Cad dogs", "He Hound dogs"}
 
@@ -183,20 +189,20 @@ def test_synonyms_of_wordnet(monkeypatch: pytest.MonkeyPatch) -> None:
         raise LookupError("a long text\nof many lines")
 
     monkeypatch.setattr(module.wordnet, "ensure_loaded", missing)
-    with pytest.raises(ConfigError, match="not the data of WordNet; run ") as e:
+    with pytest.raises(ConfigError, match="the data of WordNet is not installed; run ") as e:
         Chain.parse("substitute(0.1)")
     assert "\n" not in str(e.value)
     monkeypatch.setitem(sys.modules, "nltk.corpus", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'simcse-kit\[wordnet\]'"):
         Chain.parse("substitute(0.1)")
-    _lemmas_beside.cache_clear()
+    other_lemmas.cache_clear()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a\tb\nalone\n", "synonyms.tsv:2: must hold a word and at least one synonym"),
-        ("a\tA\n", "synonyms.tsv:1: must hold"),
+        ("a\tb\nalone\n", "synonyms.tsv:2: the line must have a word and at least one synonym"),
+        ("a\tA\n", "synonyms.tsv:1: the line must"),
         ("\n\n", "synonyms"),
         (None, "synonyms.tsv"),
     ],
@@ -257,18 +263,18 @@ def test_functions_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         for name, what in [
             ("lose", "has 0 texts"),
             ("number", "holds 1"),
-            ("nothing", "is no list"),
+            ("nothing", "is not a list"),
         ]:
-            with pytest.raises(DataError, match=f"my_translation:{name} was given 1 .*{what}"):
+            with pytest.raises(DataError, match=f"my_translation:{name} got 1 .*{what}"):
                 preview(f"call('my_translation:{name}')", ["a"], **allowed)
         for name, what in [
-            ("my_translation:constant", "is no function but int"),
+            ("my_translation:constant", "is of type int; name a function"),
             ("my_translation:other", "cannot be imported: .*no attribute 'other'"),
             ("no_such_module:f", "cannot be imported: No module named"),
             ("my_translation", "must be written 'package.module:function'"),
             ("my_translation:subprocess", "'subprocess' is another module; name that one"),
             ("my_translation:subprocess.getoutput", "'subprocess' is another module"),
-            ("my_translation:getoutput", "is a function of subprocess; name it there"),
+            ("my_translation:getoutput", "is a function of subprocess; write 'subprocess:getoutput'"),
         ]:
             with pytest.raises(ConfigError, match=what):
                 Chain.parse(f"call({name!r})", **allowed)
@@ -290,7 +296,7 @@ def test_functions_run_only_where_their_module_is_allowed(
     ]:
         for chain in (f"call({name!r})", f"delete(0.1)|back_translate({name!r})"):
             module = name.partition(":")[0]
-            message = rf"needs leave: .*add --allow-call {module} \(in Python: allow_call="
+            message = rf"needs permission: .*add --allow-call {module} \(in Python: allow_call="
             with pytest.raises(ConfigError, match=message):
                 AugmentedViews(chain, 0, allow_call=allowed)
     # Of a package, its modules.
@@ -327,11 +333,11 @@ def test_nothing_is_ever_blank() -> None:
         ("delete(True)", "rate is True; it must be"),
         ("delete('a')", "rate is 'a'; it must be"),
         ("delete(0.1, mark=' ')", "mark is ' '; it must be a word"),
-        ("delete_span(0.1, 0)", "spans is 0; it must be a whole number from 1"),
-        ("reorder(0)", "pairs is 0; it must be a whole number from 1"),
+        ("delete_span(0.1, 0)", "spans is 0; it must be a whole number of at least 1"),
+        ("reorder(0)", "pairs is 0; it must be a whole number of at least 1"),
         ("reorder(1.5)", "pairs is 1.5; it must be"),
         ("reorder(1, span=2)", "span is 2; it must be"),
-        ("crop(0)", "keep is 0, which leaves nothing"),
+        ("crop(0)", "keep is 0, which keeps no word"),
         ("repeat(2)", "rate is 2; it must be"),
         ("mlm(0.1, top=0)", "top is 0; it must be"),
         ("substitute(0.1, synonyms=3)", "synonyms is 3; it must be the name of a .tsv file"),
@@ -412,3 +418,26 @@ def test_a_chain_for_each_view(count: int, kind: Kind, views: int) -> None:
     augment = AugmentedViews(["identity"] * count, seed=0)
     with pytest.raises(ConfigError, match=rf"data.augment has {count} chains, and {kind} take \d"):
         augment.lay_out(kind, tuple(range(views)))
+
+
+def test_an_augmentation_of_ones_own_is_registered(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "loud_words.py").write_text(
+        "from simcse_kit.data.augment import WordAugmentation\n"
+        "class Loud(WordAugmentation):\n"
+        "    def __init__(self, mark='!'):\n"
+        "        self.mark = mark\n"
+        "    def change(self, words, rng):\n"
+        "        return [word.upper() + self.mark for word in words]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    register_augmentation("loud", "loud_words:Loud")
+    chain = Chain.parse("crop(0.2)|loud(mark='?')")
+    assert chain(["one"], [Random(0)]) == ["ONE?"]
+    assert pickle.loads(pickle.dumps(chain))(["one"], [Random(0)]) == ["ONE?"]
+    with pytest.raises(ConfigError, match=r"unknown augmentation 'louds' .did you mean 'loud'"):
+        Chain.parse("louds")
+    with pytest.raises(ConfigError, match="the augmentation 'crop' exists already"):
+        register_augmentation("crop", "loud_words:Loud")
+    register_augmentation("not_one", "pathlib:Path")
+    with pytest.raises(ConfigError, match="refers to Path, which is not a subclass of"):
+        Chain.parse("not_one(1)")

@@ -113,7 +113,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
         ("a.parquet", r"written as \.txt, \.csv"),
         ("a", r"written as \.txt, \.csv"),
         ("a.txt", "holds one text a line"),
-        ("no/a.csv", "there is no folder"),
+        ("no/a.csv", "does not exist; create it first"),
         ("folder.csv", "is a folder"),
         ("there.csv", "already exists; give another name, or --overwrite"),
     ],

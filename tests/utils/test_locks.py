@@ -94,5 +94,5 @@ def test_a_disk_without_locks_is_said(
 
     monkeypatch.setattr("fcntl.flock", unknown)
     with locked(tmp_path / "lock", busy=""):
-        assert "knows no locks" in caplog.text
+        assert "the file system has no locks" in caplog.text
     assert not is_locked(tmp_path / "lock")

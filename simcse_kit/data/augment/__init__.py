@@ -1,6 +1,15 @@
-"""Text augmentation: one file a family, chains of them, and which view gets which chain."""
+"""Text augmentations, chains of them, and the chains of each view."""
 
-from simcse_kit.data.augment.chain import AUGMENTATIONS, Chain, preview
+from simcse_kit.data.augment.base import Augmentation, WordAugmentation
+from simcse_kit.data.augment.chain import AUGMENTATIONS, Chain, preview, register_augmentation
 from simcse_kit.data.augment.views import AugmentedViews
 
-__all__ = ["AUGMENTATIONS", "AugmentedViews", "Chain", "preview"]
+__all__ = [
+    "AUGMENTATIONS",
+    "Augmentation",
+    "AugmentedViews",
+    "Chain",
+    "WordAugmentation",
+    "preview",
+    "register_augmentation",
+]

@@ -1,4 +1,4 @@
-"""Where synonyms come from: WordNet, or a file."""
+"""Synonyms from WordNet or from a file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, Protocol
 from simcse_kit.data.lines import read_lines
 from simcse_kit.errors import ConfigError, DataError, MissingExtraError
 
-__all__ = ["Synonyms", "WordNet", "read_synonyms"]
+__all__ = ["Synonyms", "WordNet", "other_lemmas", "read_synonyms"]
 
 
-# WordNet has nouns and units that are spelled as these: "he" is helium, "a" the angstrom.
+# WordNet has nouns with the same spelling: "he" is helium, "a" the angstrom.
 _FUNCTION_WORDS = frozenset(
     "a about above after against all am an and any are as at be because been before being below "
     "between but by can could did do does doing down during each either every few for from had "
@@ -29,15 +29,15 @@ class Synonyms(Protocol):
     """A thesaurus."""
 
     def of(self, word: str) -> Sequence[str]:
-        """Synonyms of a word in lower case, in a fixed order; none where it is not known."""
+        """Return the synonyms of a lower-case word in a fixed order; none for an unknown word."""
 
 
 class WordNet:
-    """English WordNet, as nltk reads it. The data is opened at the first word in each process.
+    """The English WordNet of nltk.
 
     Raises:
         MissingExtraError: nltk is not installed.
-        ConfigError: nltk has not the data.
+        ConfigError: the data of WordNet is not installed.
     """
 
     def __init__(self) -> None:
@@ -45,19 +45,22 @@ class WordNet:
             _wordnet().ensure_loaded()
         except (LookupError, OSError):  # no data, or not all of its files
             raise ConfigError(
-                "augmentation substitute: nltk is installed but not the data of WordNet; run "
+                "augmentation substitute: the data of WordNet is not installed; run "
                 "`python -m nltk.downloader wordnet`, or give substitute(rate, "
                 "synonyms='file.tsv')"
             ) from None
 
     def of(self, word: str) -> Sequence[str]:
-        """The other lemmas of all senses; none for function words, nor for inflected forms, which
-        their lemmas do not fit."""
-        return () if word in _FUNCTION_WORDS else _lemmas_beside(word)
+        """Return the other lemmas of all senses.
+
+        Function words have none, nor do inflected forms, whose lemmas would not fit the sentence.
+        """
+        return () if word in _FUNCTION_WORDS else other_lemmas(word)
 
 
 @cache
-def _lemmas_beside(word: str) -> tuple[str, ...]:
+def other_lemmas(word: str) -> tuple[str, ...]:
+    """Return the lemmas that share a sense with a lower-case lemma, without itself."""
     found: dict[str, None] = {}
     for synset in _wordnet().synsets(word):
         names = [name.replace("_", " ") for name in synset.lemma_names()]
@@ -85,9 +88,9 @@ class _Listed:
 
 
 def read_synonyms(path: Path) -> Synonyms:
-    """Read a thesaurus: on each line a word and its synonyms, with tabs between them.
+    """Read a thesaurus: each line has a word and its synonyms, separated by tabs.
 
-    A word on two lines has the synonyms of both. Capitals do not matter to the word looked up.
+    A word on two lines has the synonyms of both. The lookup ignores case.
 
     Raises:
         DataError: the file cannot be read, or a line has no synonym.
@@ -100,11 +103,13 @@ def read_synonyms(path: Path) -> Synonyms:
         known = {other: None for other in others if other and other.lower() != word.lower()}
         if not word or not known:
             raise DataError(
-                "must hold a word and at least one synonym, with tabs between them",
+                "the line must have a word and at least one synonym, separated by tabs",
                 file=path,
                 line=number,
             )
         table.setdefault(word.lower(), {}).update(known)
     if not table:
-        raise DataError("holds no synonyms; each line is a word, a tab, its synonyms", file=path)
+        raise DataError(
+            "the file has no synonyms; write a word, a tab and its synonyms on each line", file=path
+        )
     return _Listed({word: tuple(others) for word, others in table.items()})

@@ -1,4 +1,4 @@
-"""Which augmentations each view of a training row gets."""
+"""The augmentation chains of the views of a training row."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["AugmentedViews"]
 
 
 class AugmentedViews:
-    """What ``data.augment`` says: one chain for each view, or one chain.
+    """The setting ``data.augment``: one chain for all views, or one chain per view.
 
-    One chain is for the positive where a row is one sentence, whose anchor stays as it is; rows of
-    several texts have it on every text. With a list each view has its own; the last one serves for
+    A single chain changes the positive if a row is one sentence, whose anchor stays unchanged, and
+    every text if a row has several. In a list each view has its own chain; the last one also serves
     all further hard negatives and next sentences.
 
-    What a text becomes is a function of seed, epoch, row and view. Held-out rows are always changed
-    as in epoch 0, so that their loss is of the task that is trained and can be compared.
+    The change of a text is a function of seed, epoch, row and view. Held-out rows are always
+    changed as in epoch 0, so that their losses can be compared between epochs.
 
     Args:
-        setting: ``data.augment``.
-        seed: of the run.
+        setting: the value of ``data.augment``.
+        seed: seed of the run.
         allow_call: modules whose functions ``call`` may import and run.
 
     Raises:
-        ConfigError: a chain cannot be read, names what there is not, has wrong arguments, or a
+        ConfigError: a chain cannot be parsed, has an unknown name or wrong arguments, or calls a
             function of a module that is not allowed.
         MissingExtraError: an optional package is missing.
     """
@@ -44,7 +44,7 @@ class AugmentedViews:
 
     @property
     def changes(self) -> bool:
-        """Whether any chain is more than ``identity``."""
+        """Whether any chain has a step that is not ``identity``."""
         return any(chain.changes for chain in self._given)
 
     @property
@@ -58,17 +58,17 @@ class AugmentedViews:
             chain.use(model)
 
     def lay_out(self, kind: Kind, views: tuple[int, ...]) -> tuple[int, ...]:
-        """Fit the chains to the views of a method.
+        """Assign the chains to the views of a method.
 
         Args:
-            kind: the kind of the data.
-            views: as the method lays a row out.
+            kind: kind of the data.
+            views: layout of a row, from the method.
 
         Returns:
-            The views that the collator is to make: a single one, of kind ``texts``, twice.
+            The views for the collator; the single view of kind ``texts`` becomes two.
 
         Raises:
-            ConfigError: there are not as many chains as views.
+            ConfigError: the number of chains differs from the number of views.
         """
         single = len(views) == 1
         views = views * 2 if single else views
@@ -76,7 +76,7 @@ class AugmentedViews:
         if not self._each:
             first = Chain([]) if kind == "texts" else chains[0]
             chains = [first] + [chains[0]] * (len(views) - 1)
-        # Hard negatives and next sentences: as many as the longest row has, so no one counts them.
+        # Rows have different numbers of hard negatives and next sentences.
         elif 2 < len(chains) < len(views) or (kind == "documents" and len(chains) == 2):
             chains += [chains[-1]] * (len(views) - len(chains))
         if len(chains) != len(views):
@@ -84,8 +84,8 @@ class AugmentedViews:
                 kind, "2 (anchor, positive)"
             )
             raise ConfigError(
-                f"data.augment has {len(chains)} chains, and {kind} take {least}; give one for "
-                "each view, or a single one outside of a list"
+                f"data.augment has {len(chains)} chains, and {kind} take {least}; give one per "
+                "view, or a single one outside a list"
             )
         self._chains = chains
         return views
@@ -93,12 +93,12 @@ class AugmentedViews:
     def __call__(
         self, texts: Sequence[str], examples: Sequence[Example], present: Sequence[bool]
     ) -> list[str]:
-        """The texts of a batch, changed.
+        """Return the changed texts of a batch.
 
         Args:
             texts: B·V texts, row by row.
-            examples: the B rows that they are of.
-            present: which of the texts there are.
+            examples: the B rows of these texts.
+            present: whether the row has each of the texts; missing ones are not changed.
         """
         changed = list(texts)
         views = len(self._chains)
