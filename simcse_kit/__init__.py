@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from simcse_kit.startup import collection_paused
+from simcse_kit.utils.process import collection_paused
 
 __version__ = "0.1.0"
 

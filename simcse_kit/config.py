@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.registry import closest
-from simcse_kit.sizes import parse_bytes
+from simcse_kit.utils.sizes import parse_bytes
 
 __all__ = [
     "DataSection",

@@ -22,7 +22,7 @@ from simcse_kit.config import (
 )
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods import build_config
-from simcse_kit.sizes import parse_bytes
+from simcse_kit.utils.sizes import parse_bytes
 
 
 def put(path: Path, text: str) -> Path:

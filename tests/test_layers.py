@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 import time
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,20 +18,12 @@ FILES = {
     path.relative_to(ROOT).with_suffix("").as_posix(): path.read_text(encoding="utf-8")
     for path in sorted(ROOT.rglob("*.py"))
 }
-# A part imports itself and parts before it; those on one line do not know each other.
-LAYERS = "allocator digests errors progress sizes startup environment visible".split("|")
-LAYERS += ["atomic locks places processes registry"]
-LAYERS += "calls|config|functional".split("|")
-LAYERS += ["encoder text"]
-LAYERS += "methods curation encoding|evaluation|training|cli".split("|")
+# A part imports itself and the parts before it; the parts on one line do not know each other.
+LAYERS = "errors|registry|utils|config|losses|metrics|encoder data".split("|")
+LAYERS += "methods bulk|evaluation|training|cli".split("|")
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer.split()}
-# One file a paper, one file a command: they do not know each other, but for these.
-METHOD_PARTS = "apart base batch checks collapse guide heads masking momentum objective_table"
-METHOD_PARTS += " objectives options queue"
-SHARED = {
-    "methods": [*METHOD_PARTS.split(), "__init__"],
-    "cli": ["__init__", "streams"],
-}
+# One file a paper, one file a command: they know only these.
+SHARED = {"methods": ["common", "__init__"], "cli": ["__init__", "streams"]}
 TABLES = ["methods/__init__", "cli/main"]
 
 
@@ -45,7 +38,7 @@ def imported(source: str) -> set[str]:
 
 
 def allowed(name: str, target: str) -> bool:
-    """Whether the module ``name``, such as ``text/collate``, may import ``target``."""
+    """Whether the module ``name``, such as ``data/collate``, may import ``target``."""
     part, _, file = name.partition("/")
     package, other, *rest = [*target.split("."), ""]
     if package == "transformers" and (other == "Trainer" or other.startswith("AutoModel")):
@@ -67,20 +60,48 @@ def test_imports_only_point_down(name: str) -> None:
     ("name", "source"),
     [
         ("config", "from simcse_kit.methods import METHODS"),
-        ("text/collate", "def f():\n    from simcse_kit.encoder.encoder import SentenceEncoder"),
-        ("encoder/encoder", "import simcse_kit.text.lines"),
-        ("evaluation/dev", "from simcse_kit.training import run"),
+        ("data/collate", "def f():\n    from simcse_kit.encoder.encoder import SentenceEncoder"),
+        ("encoder/encoder", "import simcse_kit.data.lines"),
+        ("evaluation/dev_set", "from simcse_kit.training import run"),
         ("methods/another", "from simcse_kit.methods.simcse import SimCSE"),
         ("methods/another", "from simcse_kit.methods import simcse"),
         ("cli/train", "from simcse_kit.cli import info"),
         ("training/run", "from simcse_kit.cli.main import app"),
         ("training/run", "import transformers\nx = transformers.Trainer"),
         ("methods/simcse", "from transformers import AutoModelForMaskedLM"),
-        ("text/lines", "from .rows import x"),
+        ("data/lines", "from .rows import x"),
     ],
 )
 def test_the_rules_bite(name: str, source: str) -> None:
     assert not all(allowed(name, target) for target in imported(source))
+
+
+def modules_imported_by(source: str) -> set[str]:
+    """Our modules that a module imports, lazily and for typing too."""
+    names = set()
+    for target in imported(source):
+        path = target.removeprefix("simcse_kit.").replace(".", "/")
+        names |= {path, path.rpartition("/")[0]} & FILES.keys()
+    return names
+
+
+def cycle_of(graph: dict[str, set[str]]) -> list[str]:
+    """The modules that cannot be put into an order in which each imports only earlier ones."""
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+@pytest.mark.xfail(reason="SentenceEncoder and its functions know each other", strict=True)
+def test_no_module_imports_itself_through_others() -> None:
+    assert cycle_of({name: modules_imported_by(source) for name, source in FILES.items()}) == []
+
+
+def test_cycles_are_found() -> None:
+    assert cycle_of({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert set(cycle_of({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
 
 
 def test_a_start_is_light() -> None:

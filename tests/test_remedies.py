@@ -23,16 +23,16 @@ import typer
 
 from simcse_kit.cli.main import app
 from simcse_kit.config import RunConfig, load_config, parse_setting
+from simcse_kit.data.readers import read_examples
 from simcse_kit.errors import DataError, SimcseError
 from simcse_kit.methods import METHODS, build_config
-from simcse_kit.text.readers import read_examples
-from simcse_kit.training.prepare import check
+from simcse_kit.training.plan import check
 from tests.small_data import sentences
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "simcse_kit"
 # Their strings are module names, style sheets, and options of git.
-NO_MESSAGES = ("__init__.py", "evaluation/report/svg.py", "environment.py")
+NO_MESSAGES = ("__init__.py", "evaluation/report/svg.py", "utils/environment.py")
 # Options of other programs that messages name.
 FOREIGN = {"--nproc-per-node"}
 # "training.html" and the like are files.
@@ -355,7 +355,7 @@ def test_a_blank_line_read_as_documents(tmp_path: Path) -> None:
 def test_an_array_that_is_too_large_is_read_as_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simcse_kit.text.json_rows.MAX_ARRAY_BYTES", 100)
+    monkeypatch.setattr("simcse_kit.data.json_rows.MAX_ARRAY_BYTES", 100)
     rows = [{"text": text} for text in TEXTS]
     assert "write it as .jsonl" in failure(put(tmp_path / "a.json", json.dumps(rows)))
     lines = "".join(json.dumps(row) + "\n" for row in rows)

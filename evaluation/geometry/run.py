@@ -16,7 +16,7 @@ import time
 import numpy as np
 
 from simcse_kit.evaluation.geometry import geometry
-from simcse_kit.evaluation.pairset import PairSet
+from simcse_kit.evaluation.pair_set import PairSet
 
 DIM = 384
 

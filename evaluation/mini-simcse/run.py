@@ -69,7 +69,7 @@ def sentence_transformers(arm: str, seed: int, shared: Path, work: Path) -> str:
     from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
 
     import simcse_kit
-    from simcse_kit.evaluation.dev import DevSet
+    from simcse_kit.evaluation.dev_set import DevSet
 
     setting = UNSUP if arm == "st-unsup" else SUP
     if arm == "st-unsup":
@@ -136,7 +136,7 @@ def main() -> None:
     options = parser.parse_args()
 
     from simcse_kit import SentenceEncoder, evaluate
-    from simcse_kit.evaluation.dev import DevSet
+    from simcse_kit.evaluation.dev_set import DevSet
 
     began = time.perf_counter()
     name = f"{options.arm}{options.variant}-{options.seed}"

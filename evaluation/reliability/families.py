@@ -20,7 +20,7 @@ import transformers
 from torch import Tensor
 
 from simcse_kit import SentenceEncoder
-from simcse_kit.encoder.batching import pad_batch
+from simcse_kit.encoder.batch_plan import pad_batch
 from simcse_kit.errors import SimcseError
 
 TOKENIZER = SentenceEncoder.load("mini").tokenizer

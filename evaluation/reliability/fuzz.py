@@ -48,13 +48,13 @@ SEEDS: dict[str, list[bytes]] = {
 
 def targets(folder: Path) -> dict[str, Callable[[bytes], object]]:
     """What each target does with its bytes."""
+    from simcse_kit.bulk.shard_log import Journal
     from simcse_kit.config import RunConfig, load_config, parse_setting
-    from simcse_kit.encoder.recipe import read_recipe
-    from simcse_kit.encoding.journal import Journal
+    from simcse_kit.data.augment.chain import Chain
+    from simcse_kit.data.readers import read_examples, read_texts
+    from simcse_kit.encoder.folder.recipe import read_recipe
     from simcse_kit.evaluation.pairs_file import load_pairs_file
-    from simcse_kit.methods.objective_table import parse_objective
-    from simcse_kit.text.augment.chain import Chain
-    from simcse_kit.text.readers import read_examples, read_texts
+    from simcse_kit.methods.common.objective_registry import parse_objective
 
     def written(name: str, data: bytes) -> Path:
         path = folder / name

@@ -30,8 +30,8 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from simcse_kit.training.checkpoints import checkpoint_steps  # noqa: E402
-from simcse_kit.training.verify import differences  # noqa: E402
+from simcse_kit.training.state.checkpoints import checkpoint_steps  # noqa: E402
+from simcse_kit.training.verify_resume import differences  # noqa: E402
 
 TEXTS, TRIPLETS = str(REPOSITORY / "data/sentences.txt"), str(REPOSITORY / "data/nli.csv")
 DEV = str(REPOSITORY / "data/sts.tsv")

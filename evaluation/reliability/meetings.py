@@ -23,7 +23,7 @@ def meet(rank: int, ports: list[int]) -> None:
     """Meet the other one at each port; a meeting that does not end ends the process."""
     import torch
 
-    from simcse_kit.processes import Processes
+    from simcse_kit.utils.distributed import Processes
 
     os.environ |= {"MASTER_ADDR": "127.0.0.1"}
     for port in ports:

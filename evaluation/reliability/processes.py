@@ -73,9 +73,9 @@ STEPS = 3
 
 def batches(method: Any, case: Case) -> list[Any]:
     """The batches of a case, the same in every process."""
-    from simcse_kit.methods.batch import Batch
-    from simcse_kit.text.collate import Collator
-    from simcse_kit.text.readers import Example
+    from simcse_kit.data.collate import Collator
+    from simcse_kit.data.readers import Example
+    from simcse_kit.methods.common.batch import Batch
 
     words = (
         "the a cat dog man woman sat ran plays reads on in under park house river red old".split()
@@ -108,7 +108,7 @@ def steps(case: Case, model: str, dtype: Any, processes: Any, *, plain: bool) ->
 
     from simcse_kit.encoder.encoder import SentenceEncoder
     from simcse_kit.methods import METHODS, build_config
-    from simcse_kit.training.gradient_cache import GradientCache
+    from simcse_kit.training.batching.gradient_cache import GradientCache
 
     torch.manual_seed(0)
     encoder = SentenceEncoder.load(model, pooling="mean")
@@ -140,7 +140,7 @@ def work(model: str, dtype_name: str, output: str, names: list[str], plain: bool
 
     import torch
 
-    from simcse_kit.processes import Processes
+    from simcse_kit.utils.distributed import Processes
 
     logging.getLogger("simcse_kit").setLevel(logging.ERROR)
     dtype = getattr(torch, dtype_name)

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from simcse_kit import SentenceEncoder
-from simcse_kit.allocator import give_back
 from simcse_kit.encoder.inference import vectors_of_rows
+from simcse_kit.utils.allocator import give_back
 
 FIELDS = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
 

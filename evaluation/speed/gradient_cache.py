@@ -97,12 +97,12 @@ def overhead(options: argparse.Namespace, batch_size: int) -> dict[str, Any]:
     import torch
 
     from simcse_kit import SentenceEncoder
-    from simcse_kit.methods.base import MethodOutput
-    from simcse_kit.methods.batch import Batch
+    from simcse_kit.data.collate import Collator
+    from simcse_kit.data.readers import Example
+    from simcse_kit.methods.common.base import MethodOutput
+    from simcse_kit.methods.common.batch import Batch
     from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
-    from simcse_kit.text.collate import Collator
-    from simcse_kit.text.readers import Example
-    from simcse_kit.training.gradient_cache import GradientCache, chunks_of
+    from simcse_kit.training.batching.gradient_cache import GradientCache, chunks_of
 
     encoder = SentenceEncoder.load(options.model)
     method = SimCSE(encoder, SimCSEConfig()).train()

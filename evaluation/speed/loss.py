@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from simcse_kit.functional import contrastive
-from simcse_kit.functional.contrastive import info_nce
-from simcse_kit.functional.similarity import cosine_matrix
-from simcse_kit.functional.tiled import strip_width
+from simcse_kit.losses import info_nce as info_nce_module
+from simcse_kit.losses.info_nce import info_nce
+from simcse_kit.losses.info_nce_chunked import strip_width
+from simcse_kit.losses.similarity import cosine_matrix
 
 HERE = Path(__file__).resolve().parent
 TAU = 0.05
@@ -52,17 +52,17 @@ def products(anchors: Tensor, positives: Tensor) -> Tensor:
 
 
 def whole(anchors: Tensor, positives: Tensor) -> Tensor:
-    contrastive.TILES_FROM = sys.maxsize
+    info_nce_module.TILES_FROM = sys.maxsize
     return info_nce(anchors, positives, temperature=TAU)
 
 
 def strips(anchors: Tensor, positives: Tensor) -> Tensor:
-    contrastive.TILES_FROM = 0
+    info_nce_module.TILES_FROM = 0
     return info_nce(anchors, positives, temperature=TAU)
 
 
 def symmetric(anchors: Tensor, positives: Tensor) -> Tensor:
-    contrastive.TILES_FROM = 0
+    info_nce_module.TILES_FROM = 0
     return info_nce(anchors, positives, temperature=TAU, symmetric=True)
 
 

@@ -20,10 +20,10 @@ from gradient_cache import TEXTS, default_model
 from torch.profiler import ProfilerActivity, profile
 
 from simcse_kit import SentenceEncoder
-from simcse_kit.methods.batch import Batch
+from simcse_kit.data.collate import Collator
+from simcse_kit.data.readers import Example
+from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
-from simcse_kit.text.collate import Collator
-from simcse_kit.text.readers import Example
 
 HERE = Path(__file__).resolve().parent
 BATCH, LENGTH, SENTENCES, REPEATS = 64, 32, 1000, 4

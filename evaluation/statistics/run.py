@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from simcse_kit.evaluation.scores import spearman
 from simcse_kit.evaluation.statistics.bootstrap import Bootstrap, Sample
 from simcse_kit.evaluation.statistics.distribution import Distribution
+from simcse_kit.metrics.correlation import spearman
 
 # Pairs of the seven tasks, and of their subsets.
 TASKS = {

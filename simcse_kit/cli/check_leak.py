@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from simcse_kit.places import check_distinct
+from simcse_kit.utils.output_paths import check_distinct
 
 __all__ = ["check_leak_command"]
 
@@ -59,12 +59,12 @@ def check_leak_command(
 ) -> None:
     """Look for sentences of evaluation sets in training files."""
     from simcse_kit.errors import ConfigError
+    from simcse_kit.evaluation.contamination.check import check_leaks, check_pairs
+    from simcse_kit.evaluation.contamination.scores import clean_scores, render_clean_scores
     from simcse_kit.evaluation.evaluate import evaluate, load_tasks
-    from simcse_kit.evaluation.leaks.check import check_leaks, check_pairs
-    from simcse_kit.evaluation.leaks.scores import clean_scores, render_clean_scores
-    from simcse_kit.evaluation.opening import check_model, open_encoder
-    from simcse_kit.evaluation.statistics.plain import plain
-    from simcse_kit.evaluation.sts import TASKS
+    from simcse_kit.evaluation.models import check_model, open_encoder
+    from simcse_kit.evaluation.tasks.sts import TASKS
+    from simcse_kit.utils.json import plain
 
     check_distinct({"--matches": matches, "--remove": remove})
     for name in model or ():

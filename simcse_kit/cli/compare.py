@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from simcse_kit.atomic import write_whole
 from simcse_kit.errors import ConfigError
-from simcse_kit.places import check_result_places
+from simcse_kit.utils.files import write_whole
+from simcse_kit.utils.output_paths import check_result_places
 
 __all__ = ["compare_command"]
 
@@ -49,7 +49,7 @@ def compare_command(
 ) -> None:
     """Tell whether encoders differ: intervals, paired tests, and where the difference lies."""
     from simcse_kit.evaluation.evaluate import DEFAULT_GEOMETRY, evaluate, load_tasks
-    from simcse_kit.evaluation.opening import check_model, open_encoder
+    from simcse_kit.evaluation.models import check_model, open_encoder
     from simcse_kit.evaluation.results import REPORT_FILES
     from simcse_kit.evaluation.statistics.bootstrap import check_settings
     from simcse_kit.evaluation.statistics.seeds import check_seeds, compare_systems
@@ -113,7 +113,7 @@ def compare_command(
         if scores is not None:
             write_whole(scores, text, remedy="give --json another file")
         if page is not None:
-            from simcse_kit.evaluation.leaks.recorded import recorded_leaks
+            from simcse_kit.evaluation.contamination.recorded import recorded_leaks
             from simcse_kit.evaluation.report.page import write_report
 
             write_report(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 if TYPE_CHECKING:
-    from simcse_kit.curation.summary import Summary
+    from simcse_kit.data.prepare.summary import Summary
 
 __all__ = ["dedupe_command", "nli_command", "qa_command", "split_command"]
 
@@ -51,7 +51,7 @@ def nli_command(
     as_json: AsJson = False,
 ) -> None:
     """Turn premise, hypothesis, label into triplets: premise, entailment, contradiction."""
-    from simcse_kit.curation.nli import nli_triplets
+    from simcse_kit.data.prepare.nli import nli_triplets
 
     _show(
         nli_triplets(
@@ -85,7 +85,7 @@ def qa_command(
     as_json: AsJson = False,
 ) -> None:
     """Turn questions and answers into pairs."""
-    from simcse_kit.curation.qa import qa_pairs
+    from simcse_kit.data.prepare.qa import qa_pairs
 
     _show(
         qa_pairs(
@@ -124,7 +124,7 @@ def dedupe_command(
     as_json: AsJson = False,
 ) -> None:
     """Write FILE without its duplicates; of each the first row stays."""
-    from simcse_kit.curation.dedupe import dedupe
+    from simcse_kit.data.prepare.dedupe import dedupe
 
     _show(
         dedupe(
@@ -160,7 +160,7 @@ def split_command(
     as_json: AsJson = False,
 ) -> None:
     """Split FILE into train, dev and test parts that share no anchor."""
-    from simcse_kit.curation.split import split
+    from simcse_kit.data.prepare.split import split
 
     _show(
         split(

@@ -12,10 +12,10 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from simcse_kit.allocator import keep_few_kernels
 from simcse_kit.errors import ConfigError
-from simcse_kit.places import check_distinct, check_file_place, check_folder_place
-from simcse_kit.startup import collection_paused
+from simcse_kit.utils.allocator import keep_few_kernels
+from simcse_kit.utils.output_paths import check_distinct, check_file_place, check_folder_place
+from simcse_kit.utils.process import collection_paused
 
 __all__ = ["encode_command"]
 
@@ -70,7 +70,7 @@ def encode_command(
     computed twice, and the output is verified at the end. Under torchrun several processes share
     the work.
     """
-    from simcse_kit.encoding.target import SHARD_ROWS, Target
+    from simcse_kit.bulk.output import SHARD_ROWS, Target
 
     target = Target.of(
         output,
@@ -78,8 +78,8 @@ def encode_command(
         shard_rows=SHARD_ROWS if shard_rows is None else shard_rows,
         part=_part(shards),
     )
-    from simcse_kit.text.lines import STDIN, read_lines, shown
-    from simcse_kit.text.sample import SAMPLE, Sample
+    from simcse_kit.data.lines import STDIN, read_lines, shown
+    from simcse_kit.data.stream_sample import SAMPLE, Sample
 
     (check_file_place if target.one_file else check_folder_place)(target.path, "--output")
     check_distinct({"INPUT": None if source == STDIN else source, "--output": output})
@@ -96,9 +96,9 @@ def encode_command(
     keep_few_kernels()
     with collection_paused(keep=True):
         from simcse_kit import SentenceEncoder
-        from simcse_kit.encoder.coverage import check_known
-        from simcse_kit.encoding.job import Settings, encode_to
-        from simcse_kit.processes import Processes
+        from simcse_kit.bulk.job import Settings, encode_to
+        from simcse_kit.encoder.unknown_text import check_known
+        from simcse_kit.utils.distributed import Processes
 
     with Processes.met(patience=_PATIENCE) as processes:
         if processes.size > 1 and source == STDIN:

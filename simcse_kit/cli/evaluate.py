@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simcse_kit.atomic import write_whole
 from simcse_kit.errors import ConfigError
-from simcse_kit.places import check_result_places
-from simcse_kit.visible import one_line
+from simcse_kit.utils.files import write_whole
+from simcse_kit.utils.output_paths import check_result_places
+from simcse_kit.utils.printable import one_line
 
 if TYPE_CHECKING:
     from simcse_kit.evaluation.embed import Encoder
@@ -79,7 +79,7 @@ def eval_command(
         load_all_tasks,
         load_tasks,
     )
-    from simcse_kit.evaluation.opening import check_model, open_encoder
+    from simcse_kit.evaluation.models import check_model, open_encoder
     from simcse_kit.evaluation.postprocess import parse_postprocesses, read_fit_texts, tried
     from simcse_kit.evaluation.results import REPORT_FILES, SCHEMA
     from simcse_kit.evaluation.statistics.bootstrap import LEVEL, check_settings
@@ -142,7 +142,7 @@ def eval_command(
         if scores is not None:
             write_whole(scores, document, remedy="give --json another file")
         if page is not None:
-            from simcse_kit.evaluation.leaks.recorded import recorded_leaks
+            from simcse_kit.evaluation.contamination.recorded import recorded_leaks
             from simcse_kit.evaluation.report.page import write_report
             from simcse_kit.evaluation.run_records import read_history
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.places import check_folder_place
+from simcse_kit.utils.output_paths import check_folder_place
 
 if TYPE_CHECKING:
-    from simcse_kit.encoder.engines.export import Exported
+    from simcse_kit.encoder.export.export import Exported
 
 __all__ = ["export_command"]
 
@@ -43,16 +43,16 @@ def export_command(
         raise ConfigError(
             "--int8 needs --calibration FILE: sentences like those to be encoded, one a line"
         )
+    from simcse_kit.data.lines import read_lines
     from simcse_kit.encoder.encoder import SentenceEncoder
-    from simcse_kit.encoder.engines.base import FORMATS
-    from simcse_kit.encoder.engines.export import export_encoder
-    from simcse_kit.text.lines import read_lines
+    from simcse_kit.encoder.export.base import FORMATS
+    from simcse_kit.encoder.export.export import export_encoder
 
     FORMATS.resolve(format)
     check_folder_place(output, "--output")
     pairs = None
     if dev is not None:
-        from simcse_kit.evaluation.dev import DevSet
+        from simcse_kit.evaluation.dev_set import DevSet
 
         pairs = DevSet.load(dev)
     scored = pairs  # for the closure: it does not change any more

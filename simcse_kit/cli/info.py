@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simcse_kit.visible import one_line
+from simcse_kit.utils.printable import one_line
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -27,12 +27,12 @@ def info_command(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """What a model is: pooling, head, dimensions, length, dropout, files, fingerprint."""
-    from simcse_kit.text.readers import read_texts
+    from simcse_kit.data.readers import read_texts
 
     # Whatever is wrong with the file is said before the model is opened.
     texts = [] if on is None else [text for row in read_texts(on)[1] for text in row]
     from simcse_kit import SentenceEncoder
-    from simcse_kit.encoder.fingerprint import fingerprint, model_files
+    from simcse_kit.encoder.folder.fingerprint import fingerprint, model_files
     from simcse_kit.encoder.pooling import POOLINGS
 
     encoder = SentenceEncoder.load(model, pooling=pooling)
@@ -80,8 +80,8 @@ def info_command(
 
 def _text_facts(encoder: SentenceEncoder, texts: list[str]) -> dict[str, Any]:
     """Counts over the distinct sentences of a text, and examples."""
-    from simcse_kit.encoder.coverage import coverage, some
     from simcse_kit.encoder.token_counts import count_tokens
+    from simcse_kit.encoder.unknown_text import coverage, some
 
     counts = count_tokens(encoder, texts)
     kept = coverage(encoder, some(list(dict.fromkeys(texts))))

@@ -31,7 +31,7 @@ from simcse_kit.cli import (
 )
 from simcse_kit.cli.streams import OutputError, guarded
 from simcse_kit.errors import SimcseError
-from simcse_kit.visible import one_line
+from simcse_kit.utils.printable import one_line
 
 __all__ = ["app", "main"]
 

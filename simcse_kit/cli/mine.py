@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from simcse_kit.startup import collection_paused
+from simcse_kit.utils.process import collection_paused
 
 __all__ = ["mine_command"]
 
@@ -63,12 +63,12 @@ def mine_command(
 ) -> None:
     """Find hard negatives (and hard positives) for FILE with an encoder."""
     with collection_paused(keep=True):
-        from simcse_kit.curation.choice import Mining, parse_ranks
-        from simcse_kit.curation.mine import mine, read_rows
-        from simcse_kit.curation.output import check_output
-        from simcse_kit.curation.search import require_faiss
-        from simcse_kit.text.lines import read_lines
-        from simcse_kit.text.report import ReadReport
+        from simcse_kit.data.bad_rows import ReadReport
+        from simcse_kit.data.lines import read_lines
+        from simcse_kit.data.prepare.mine import mine, read_rows
+        from simcse_kit.data.prepare.negative_selection import Mining, parse_ranks
+        from simcse_kit.data.prepare.output import check_output
+        from simcse_kit.metrics.search import require_faiss
 
     mining = Mining(
         negatives=negatives,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.places import check_folder_place
+from simcse_kit.utils.output_paths import check_folder_place
 
 __all__ = ["postprocess_command"]
 

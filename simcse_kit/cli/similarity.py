@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from simcse_kit.startup import collection_paused
+from simcse_kit.utils.process import collection_paused
 
 __all__ = ["similarity_command"]
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from simcse_kit.errors import SimcseError
-from simcse_kit.visible import visible
+from simcse_kit.utils.printable import visible
 
 __all__ = ["OutputError", "guarded"]
 

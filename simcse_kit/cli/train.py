@@ -137,8 +137,8 @@ def train_command(
         preset=preset, file=config, overrides=[*map(parse_setting, settings or []), *named]
     )
     from simcse_kit.encoder.token_counts import percent
-    from simcse_kit.processes import launched
     from simcse_kit.training.run import train
+    from simcse_kit.utils.distributed import launched
 
     try:
         result = train(

@@ -55,7 +55,7 @@ def verify_resume_command(
     resolved = load_config(
         preset=preset, file=config, overrides=[*map(parse_setting, settings or []), *named]
     )
-    from simcse_kit.training.verify import verify_resume
+    from simcse_kit.training.verify_resume import verify_resume
 
     with TemporaryDirectory(prefix="simcse-verify-") as folder:
         found = verify_resume(

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from simcse_kit.encoder.reading import check_finite, read_object, shard_map
+from simcse_kit.encoder.folder.safe_io import check_finite, read_object, shard_map
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.startup import collection_paused
+from simcse_kit.utils.process import collection_paused
 
 __all__ = [
     "check_length",

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize as unit_length
 
 from simcse_kit.encoder import backbone as hf
-from simcse_kit.encoder.adapters import transformer_folder
-from simcse_kit.encoder.alter import Alter
-from simcse_kit.encoder.batch_forward import find_batching_once, pooled_batch, require_padding
 from simcse_kit.encoder.dense import Dense, check_stage
-from simcse_kit.encoder.engines.base import Engine
+from simcse_kit.encoder.export.base import Engine
+from simcse_kit.encoder.folder.adapters import transformer_folder
+from simcse_kit.encoder.folder.load import DEFAULT_POOLING, load_parts
+from simcse_kit.encoder.forward_batches import find_batching_once, pooled_batch, require_padding
 from simcse_kit.encoder.inference import compute_vectors, token_ids
+from simcse_kit.encoder.input_hook import Alter
 from simcse_kit.encoder.inputs import (
     check_sizes,
     check_switches,
@@ -28,11 +29,10 @@ from simcse_kit.encoder.inputs import (
     texts_one_by_one,
     whole_number,
 )
-from simcse_kit.encoder.loading import DEFAULT_POOLING, load_parts
-from simcse_kit.encoder.packing.batching import Batching
-from simcse_kit.encoder.packing.families import Block
+from simcse_kit.encoder.packing.layers import Block
 from simcse_kit.encoder.packing.layout import Layout
-from simcse_kit.encoder.packing.model import packed_states
+from simcse_kit.encoder.packing.row_groups import Batching
+from simcse_kit.encoder.packing.run import packed_states
 from simcse_kit.encoder.pooling import (
     FIRST_TOKEN_POOLINGS,
     HEAD_POOLINGS,
@@ -40,7 +40,7 @@ from simcse_kit.encoder.pooling import (
     check_pooling,
     pool_packed,
 )
-from simcse_kit.encoder.precision.lower import Precision, check_precision
+from simcse_kit.encoder.quantization.layer_cache import Precision, check_precision
 from simcse_kit.encoder.similarity import Side, similarity
 from simcse_kit.encoder.stream import CHUNK, stream_vectors
 from simcse_kit.encoder.template import Template
@@ -167,7 +167,7 @@ class SentenceEncoder(nn.Module):
             ConfigError: the folder is no path.
             ModelError: the folder cannot be written.
         """
-        from simcse_kit.encoder.persistence import save_encoder
+        from simcse_kit.encoder.folder.save import save_encoder
 
         save_encoder(self, Path(path_text(folder, "folder")), card)
 
@@ -273,7 +273,8 @@ class SentenceEncoder(nn.Module):
         Args:
             input_ids: ``(n, L)`` int64, padded on the right.
             attention_mask: ``(n, L)``, 1 for tokens, 0 for padding.
-            alter: changes what the first layer gets, see :data:`simcse_kit.encoder.alter.Alter`.
+            alter: changes what the first layer gets, see
+                :data:`simcse_kit.encoder.input_hook.Alter`.
 
         Returns:
             ``(n, embedding_dim)``.

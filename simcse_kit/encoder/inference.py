@@ -11,18 +11,18 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from simcse_kit.encoder.batch_forward import stop_packing
-from simcse_kit.encoder.batching import length_sorted_batches, pad_batch
-from simcse_kit.encoder.forks import PREPARING, TOKENIZING, require_usable, torch_threads
-from simcse_kit.encoder.packing.batching import UnpackableError
+from simcse_kit.encoder.batch_plan import length_sorted_batches, pad_batch
+from simcse_kit.encoder.forked_processes import PREPARING, TOKENIZING, require_usable, torch_threads
+from simcse_kit.encoder.forward_batches import stop_packing
 from simcse_kit.encoder.packing.layout import MULTIPLE, pack_rows
-from simcse_kit.encoder.packing.model import prepared_blocks
+from simcse_kit.encoder.packing.row_groups import UnpackableError
+from simcse_kit.encoder.packing.run import prepared_blocks
 from simcse_kit.encoder.pooling import FIRST_TOKEN_POOLINGS
-from simcse_kit.encoder.precision.lower import Precision, lower_blocks
-from simcse_kit.encoder.state import usual_state
+from simcse_kit.encoder.quantization.layer_cache import Precision, lower_blocks
 from simcse_kit.encoder.threads import shared_out
 from simcse_kit.encoder.token_counts import count_rows
-from simcse_kit.progress import progress_bar
+from simcse_kit.encoder.torch_state import usual_state
+from simcse_kit.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder

@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize as unit_length
 
-from simcse_kit.allocator import give_back
-from simcse_kit.encoder.batching import grouped
-from simcse_kit.encoder.forks import require_same_process
+from simcse_kit.encoder.batch_plan import grouped
+from simcse_kit.encoder.forked_processes import require_same_process
 from simcse_kit.encoder.inference import ENCODE_BAR, vectors_of_rows
 from simcse_kit.encoder.inputs import check_sizes, check_switches, texts_one_by_one, whole_number
-from simcse_kit.encoder.precision.lower import Precision, check_precision
+from simcse_kit.encoder.quantization.layer_cache import Precision, check_precision
 from simcse_kit.encoder.token_counts import TokenCounts, count_rows
 from simcse_kit.errors import ConfigError
-from simcse_kit.progress import progress_bar
+from simcse_kit.utils.allocator import give_back
+from simcse_kit.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder

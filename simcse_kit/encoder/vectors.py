@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from simcse_kit.encoder.inputs import shown, whole_number
-from simcse_kit.encoder.state import usual_state
+from simcse_kit.encoder.torch_state import usual_state
 from simcse_kit.errors import ConfigError, DataError
 
 __all__ = ["cosines", "given_vectors", "known_device", "put_on"]

@@ -12,24 +12,24 @@ from typing import TypeAlias
 
 import numpy as np
 
-from simcse_kit.encoder.coverage import check_known
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.inputs import path_text
 from simcse_kit.encoder.token_counts import collected
-from simcse_kit.environment import environment
+from simcse_kit.encoder.unknown_text import check_known
 from simcse_kit.errors import ConfigError
-from simcse_kit.evaluation.beyond_sts.base import BeyondTask
-from simcse_kit.evaluation.beyond_sts.load import load_beyond, split_entries
 from simcse_kit.evaluation.embed import Embeddings, Encoder, embed
-from simcse_kit.evaluation.exhibit import exhibit
 from simcse_kit.evaluation.geometry import geometry, positives
+from simcse_kit.evaluation.pair_set import PairSet, concatenate
 from simcse_kit.evaluation.pairs_file import load_pairs_file
-from simcse_kit.evaluation.pairset import PairSet, concatenate
+from simcse_kit.evaluation.report.details import exhibit
 from simcse_kit.evaluation.results import STANDARD_TASKS, Geometry, Report, SubsetScore, TaskResult
-from simcse_kit.evaluation.scores import paired_cosine, pearson, spearman
 from simcse_kit.evaluation.statistics.bootstrap import LEVEL, check_settings
 from simcse_kit.evaluation.statistics.comparison import score_intervals
-from simcse_kit.evaluation.sts import find_task, load_task
+from simcse_kit.evaluation.tasks.base import BeyondTask
+from simcse_kit.evaluation.tasks.load import load_beyond, split_entries
+from simcse_kit.evaluation.tasks.sts import find_task, load_task
+from simcse_kit.metrics.correlation import paired_cosine, pearson, spearman
+from simcse_kit.utils.environment import environment
 
 __all__ = ["Task", "evaluate", "load_all_tasks", "load_tasks"]
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from simcse_kit.evaluation.neighbours import NEIGHBOURS, hubness, nearest, share_found
-from simcse_kit.evaluation.pairset import PairSet
+from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.results import Geometry
-from simcse_kit.functional import hypersphere
-from simcse_kit.functional.similarity import unit_rows
-from simcse_kit.functional.spectrum import iso_score, variance_spectrum
+from simcse_kit.losses.similarity import unit_rows
+from simcse_kit.metrics import geometry as hypersphere
+from simcse_kit.metrics.spectrum import iso_score, variance_spectrum
 
 __all__ = ["MOST_SENTENCES", "alignment_uniformity", "geometry", "positives"]
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import skew
 
-from simcse_kit.curation.search import top_k
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.embed import unit_rows
+from simcse_kit.metrics.search import top_k
 
 __all__ = ["NEIGHBOURS", "hubness", "nearest", "share_found"]
 

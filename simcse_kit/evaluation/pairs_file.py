@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from simcse_kit.data.files import COMPRESSED, check_file
+from simcse_kit.data.readers import read_rows
 from simcse_kit.errors import DataError
-from simcse_kit.evaluation.pairset import PairSet, observed_scale
-from simcse_kit.evaluation.sts_files import parse_score, read_lines, tidy
-from simcse_kit.text.files import COMPRESSED, check_file
-from simcse_kit.text.readers import read_rows
+from simcse_kit.evaluation.pair_set import PairSet, observed_scale
+from simcse_kit.evaluation.tasks.sts_files import parse_score, read_lines, tidy
 
 __all__ = ["load_pairs_file"]
 
@@ -37,7 +37,7 @@ def load_pairs_file(
     ``split``; (3) that of STSBenchmark's ``sts-*.csv``, tab separated without header, recognised
     by a first line of 7 or more fields whose fifth is a number. A row without a score is skipped,
     and the log says how many were. The scale is inferred, see
-    :func:`~simcse_kit.evaluation.pairset.observed_scale`.
+    :func:`~simcse_kit.evaluation.pair_set.observed_scale`.
 
     Args:
         path: the file.

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simcse_kit.calls import Call, bound, parse_list
+from simcse_kit.data.readers import read_texts
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.embed import Encoder
-from simcse_kit.functional import postprocess as maps
-from simcse_kit.text.readers import read_texts
+from simcse_kit.metrics import whitening as maps
+from simcse_kit.utils.spec import Call, bound, parse_list
 
 __all__ = [
     "POSTPROCESSES",
@@ -33,7 +33,7 @@ POSTPROCESSES: dict[str, Callable[..., maps.Affine]] = {
     "whitening": maps.whitening,
     "abtt": maps.all_but_the_top,
 }
-"""What a post-processing goes by; see :mod:`simcse_kit.functional.postprocess`."""
+"""What a post-processing goes by; see :mod:`simcse_kit.metrics.whitening`."""
 
 _CHUNK = 10_000
 

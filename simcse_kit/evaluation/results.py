@@ -16,7 +16,7 @@ from simcse_kit.evaluation.statistics.bootstrap import Interval
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.token_counts import TokenCounts
-    from simcse_kit.evaluation.exhibit import Exhibit
+    from simcse_kit.evaluation.report.details import Exhibit
 
 __all__ = [
     "AVERAGE",
@@ -101,9 +101,9 @@ class Geometry:
     """The shape of the embedding cloud; ``source`` says which pairs and sentences it was taken on.
 
     ``alignment`` is taken over ``positives`` pairs (NaN where there is none), the rest over
-    ``sentences`` distinct sentences. See :mod:`simcse_kit.functional.hypersphere`.
+    ``sentences`` distinct sentences. See :mod:`simcse_kit.metrics.geometry`.
     ``iso_score`` and ``spectrum`` (shares of the variance along the principal axes, largest first):
-    :mod:`simcse_kit.functional.spectrum`. ``tolerance`` is the mean cosine of the positive pairs
+    :mod:`simcse_kit.metrics.spectrum`. ``tolerance`` is the mean cosine of the positive pairs
     (Wang and Liu 2021, arXiv 2012.09740, equation 14, with graded positives for its classes).
     ``hubness`` and ``neighbours_found`` (of the positives, among the 10 nearest):
     :mod:`simcse_kit.evaluation.neighbours`.

@@ -19,9 +19,9 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from numpy.typing import NDArray
 
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.evaluation.answers import AnswerError, most_bytes, read_vectors
-from simcse_kit.progress import progress_bar
-from simcse_kit.visible import one_line
+from simcse_kit.evaluation.server_answers import AnswerError, most_bytes, read_vectors
+from simcse_kit.utils.printable import one_line
+from simcse_kit.utils.progress import progress_bar
 
 __all__ = ["KEY", "URL", "EmbeddingServer"]
 

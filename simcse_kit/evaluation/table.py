@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from simcse_kit.evaluation.results import AVERAGE
-from simcse_kit.visible import one_line
+from simcse_kit.utils.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from simcse_kit.registry import Registry
 
 if TYPE_CHECKING:
-    from simcse_kit.methods.options import MethodConfig
+    from simcse_kit.methods.common.config import MethodConfig
 
 __all__ = ["METHODS", "build_config"]
 
@@ -28,7 +28,7 @@ METHODS = Registry(
         "cpc": "simcse_kit.methods.cpc:CPC",
         "prototypical": "simcse_kit.methods.prototypical:PrototypicalContrast",
         "swav": "simcse_kit.methods.swav:SwAV",
-        "margin-contrastive": "simcse_kit.methods.contrastive_margin:MarginContrastive",
+        "margin-contrastive": "simcse_kit.methods.margin_contrastive:MarginContrastive",
     },
 )
 
@@ -44,6 +44,6 @@ def build_config(name: str, options: Mapping[str, Any]) -> MethodConfig:
         ConfigError: an unknown method, an unknown key, or a value that is not allowed.
     """
     method = METHODS.resolve(name)
-    from simcse_kit.methods.options import parse_config
+    from simcse_kit.methods.common.config import parse_config
 
     return parse_config(method, options)

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from simcse_kit.functional.prediction import normalized_mse
-from simcse_kit.methods.apart import embed_apart
-from simcse_kit.methods.base import Method, MethodOutput, Paper
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.collapse import CollapseWatch
-from simcse_kit.methods.heads import relu_layers
-from simcse_kit.methods.momentum import Momentum, cosine_momentum
-from simcse_kit.methods.options import DropoutConfig, MethodConfig
+from simcse_kit.losses.prediction import normalized_mse
+from simcse_kit.methods.common.base import Method, MethodOutput, Paper
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.collapse import CollapseWatch
+from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.heads import relu_layers
+from simcse_kit.methods.common.momentum import Momentum, cosine_momentum
+from simcse_kit.methods.common.two_towers import embed_apart
 
 if TYPE_CHECKING:
+    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
-    from simcse_kit.text.readers import Kind
 
 __all__ = ["BYOL", "BYOLConfig"]
 
@@ -100,7 +100,7 @@ class BYOL(Method):
         """Normalised MSE of (B, 4, d), from each view to the other, summed.
 
         Logs ``prediction_loss``, and how far apart the sentences lie, as
-        :class:`~simcse_kit.methods.collapse.CollapseWatch` says.
+        :class:`~simcse_kit.methods.common.collapse.CollapseWatch` says.
         """
         projections = [self.projector(embeddings[:, view]) for view in (0, 1)]
         first, second = map(self.predictor, projections)

@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from simcse_kit.calls import bound, parse_chain
 from simcse_kit.errors import ConfigError
-from simcse_kit.functional.batch import negatives_per_anchor
-from simcse_kit.functional.nt_xent import nt_xent
-from simcse_kit.functional.perturbation import (
+from simcse_kit.losses.contrast import negatives_per_anchor
+from simcse_kit.losses.nt_xent import nt_xent
+from simcse_kit.losses.similarity import unit_rows
+from simcse_kit.methods.common.base import Method, MethodOutput, Paper
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.perturbation import (
     add_noise,
     cut_elements,
     cut_features,
     cut_tokens,
     shuffle_tokens,
 )
-from simcse_kit.functional.similarity import unit_rows
-from simcse_kit.methods.base import Method, MethodOutput, Paper
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.options import DropoutConfig, MethodConfig
 from simcse_kit.registry import closest
+from simcse_kit.utils.spec import bound, parse_chain
 
 if TYPE_CHECKING:
+    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
-    from simcse_kit.text.readers import Kind
 
 __all__ = ["ConSERT", "ConSERTConfig", "Perturbation", "perturbation"]
 

@@ -8,15 +8,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from simcse_kit.functional.batch import negatives_per_anchor
-from simcse_kit.functional.predictive import predictive_nce
-from simcse_kit.methods.base import Method, MethodOutput, Paper
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.options import DropoutConfig, MethodConfig
+from simcse_kit.losses.contrast import negatives_per_anchor
+from simcse_kit.losses.cpc import predictive_nce
+from simcse_kit.methods.common.base import Method, MethodOutput, Paper
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
 
 if TYPE_CHECKING:
+    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
-    from simcse_kit.text.readers import Kind
 
 __all__ = ["CPC", "CPCConfig"]
 

@@ -9,20 +9,20 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from simcse_kit.encoder.batch_forward import require_padding
 from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.forward_batches import require_padding
 from simcse_kit.encoder.inference import evaluation_mode
 from simcse_kit.errors import ModelError
-from simcse_kit.functional.contrastive import info_nce_terms, negatives_per_anchor
-from simcse_kit.functional.detection import replaced_token_loss
-from simcse_kit.methods.base import Method, MethodOutput, Paper
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.heads import mlp_head, relu_layers
-from simcse_kit.methods.masking import mask_tokens
-from simcse_kit.methods.options import DropoutConfig, MethodConfig, inert
+from simcse_kit.losses.info_nce import info_nce_terms, negatives_per_anchor
+from simcse_kit.losses.replaced_token import replaced_token_loss
+from simcse_kit.methods.common.base import Method, MethodOutput, Paper
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
+from simcse_kit.methods.common.heads import mlp_head, relu_layers
+from simcse_kit.methods.common.masking import mask_tokens
 
 if TYPE_CHECKING:
-    from simcse_kit.text.readers import Kind
+    from simcse_kit.data.readers import Kind
 
 __all__ = ["DiffCSE", "DiffCSEConfig"]
 

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from simcse_kit.functional.contrastive import negatives_per_anchor
-from simcse_kit.methods.apart import embed_apart
-from simcse_kit.methods.base import Method, MethodOutput, Paper
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.objectives import (
+from simcse_kit.losses.info_nce import negatives_per_anchor
+from simcse_kit.methods.common.base import Method, MethodOutput, Paper
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.objective import (
     ObjectiveConfig,
     ObjectiveLoss,
     check_objective_data,
     unused_in_objective,
 )
-from simcse_kit.methods.options import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.two_towers import embed_apart
 
 if TYPE_CHECKING:
+    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
-    from simcse_kit.text.readers import Kind
 
 __all__ = ["DualEncoder", "DualEncoderConfig"]
 

@@ -9,20 +9,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from simcse_kit.functional.contrastive import negatives_per_anchor
-from simcse_kit.functional.moco import momentum_contrast
-from simcse_kit.functional.queued import queued_info_nce
-from simcse_kit.methods.apart import embed_apart
-from simcse_kit.methods.base import Method, MethodOutput, Paper
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.heads import relu_layers
-from simcse_kit.methods.momentum import Momentum
-from simcse_kit.methods.options import DropoutConfig, MethodConfig, inert
-from simcse_kit.methods.queue import KeyQueue
+from simcse_kit.losses.info_nce import negatives_per_anchor
+from simcse_kit.losses.info_nce_queue import queued_info_nce
+from simcse_kit.losses.moco import momentum_contrast
+from simcse_kit.methods.common.base import Method, MethodOutput, Paper
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
+from simcse_kit.methods.common.heads import relu_layers
+from simcse_kit.methods.common.momentum import Momentum
+from simcse_kit.methods.common.queue import KeyQueue
+from simcse_kit.methods.common.two_towers import embed_apart
 
 if TYPE_CHECKING:
+    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
-    from simcse_kit.text.readers import Kind
 
 __all__ = ["MoCo", "MoCoConfig"]
 

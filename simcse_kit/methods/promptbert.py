@@ -10,18 +10,18 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from simcse_kit.encoder.backbone import position_limit
-from simcse_kit.encoder.batch_forward import require_padding
+from simcse_kit.encoder.forward_batches import require_padding
 from simcse_kit.encoder.template import Template, check_template
 from simcse_kit.errors import ConfigError
-from simcse_kit.functional.contrastive import info_nce_terms, negatives_per_anchor
-from simcse_kit.methods.base import Method, MethodOutput, Paper
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.heads import mlp_head
-from simcse_kit.methods.options import MethodConfig
+from simcse_kit.losses.info_nce import info_nce_terms, negatives_per_anchor
+from simcse_kit.methods.common.base import Method, MethodOutput, Paper
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.config import MethodConfig
+from simcse_kit.methods.common.heads import mlp_head
 
 if TYPE_CHECKING:
+    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
-    from simcse_kit.text.readers import Kind
 
 __all__ = ["PromptBERT", "PromptBERTConfig", "exchange"]
 

@@ -10,22 +10,22 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from simcse_kit.encoder.inference import evaluation_mode
-from simcse_kit.functional.batch import negatives_per_anchor
-from simcse_kit.functional.clustering import concentrations, spherical_kmeans
-from simcse_kit.functional.prototypes import proto_nce
-from simcse_kit.functional.queued import queued_info_nce
-from simcse_kit.functional.similarity import cosine_matrix, unit_rows
-from simcse_kit.methods.apart import embed_apart
-from simcse_kit.methods.base import Method, MethodOutput, Paper
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.heads import relu_layers
-from simcse_kit.methods.momentum import Momentum
-from simcse_kit.methods.options import DropoutConfig, MethodConfig
-from simcse_kit.methods.queue import KeyQueue
+from simcse_kit.losses.clustering import concentrations, spherical_kmeans
+from simcse_kit.losses.contrast import negatives_per_anchor
+from simcse_kit.losses.info_nce_queue import queued_info_nce
+from simcse_kit.losses.prototypes import proto_nce
+from simcse_kit.losses.similarity import cosine_matrix, unit_rows
+from simcse_kit.methods.common.base import Method, MethodOutput, Paper
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.heads import relu_layers
+from simcse_kit.methods.common.momentum import Momentum
+from simcse_kit.methods.common.queue import KeyQueue
+from simcse_kit.methods.common.two_towers import embed_apart
 
 if TYPE_CHECKING:
+    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
-    from simcse_kit.text.readers import Kind
 
 __all__ = ["PrototypicalConfig", "PrototypicalContrast", "one_cluster_a_text"]
 

@@ -8,15 +8,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from simcse_kit.functional.nt_xent import nt_xent
-from simcse_kit.methods.base import Method, MethodOutput, Paper
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.heads import relu_layers
-from simcse_kit.methods.options import DropoutConfig, MethodConfig
+from simcse_kit.losses.nt_xent import nt_xent
+from simcse_kit.methods.common.base import Method, MethodOutput, Paper
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.heads import relu_layers
 
 if TYPE_CHECKING:
+    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
-    from simcse_kit.text.readers import Kind
 
 __all__ = ["SimCLR", "SimCLRConfig"]
 

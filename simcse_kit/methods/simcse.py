@@ -8,22 +8,22 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.functional.batch import negatives_per_anchor
-from simcse_kit.methods.base import Method, MethodOutput, Paper
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.heads import mlp_head
-from simcse_kit.methods.masking import mask_tokens, masked_lm_loss
-from simcse_kit.methods.objectives import (
+from simcse_kit.losses.contrast import negatives_per_anchor
+from simcse_kit.methods.common.base import Method, MethodOutput, Paper
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.config import MethodConfig, inert
+from simcse_kit.methods.common.heads import mlp_head
+from simcse_kit.methods.common.masking import mask_tokens, masked_lm_loss
+from simcse_kit.methods.common.objective import (
     ObjectiveConfig,
     ObjectiveLoss,
     check_objective_data,
     unused_in_objective,
 )
-from simcse_kit.methods.options import MethodConfig, inert
 
 if TYPE_CHECKING:
+    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
-    from simcse_kit.text.readers import Kind
 
 __all__ = ["SimCSE", "SimCSEConfig"]
 
@@ -156,7 +156,7 @@ class SimCSE(Method):
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """The objective of (B, V, d): anchors, positives, hard negatives; and MLM, with its weight.
 
-        Logs what :class:`~simcse_kit.methods.objectives.ObjectiveLoss` does, and with
+        Logs what :class:`~simcse_kit.methods.common.objective.ObjectiveLoss` does, and with
         ``mlm_weight`` ``mlm_loss`` before its weight.
 
         Raises:

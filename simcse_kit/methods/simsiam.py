@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from simcse_kit.functional.prediction import negative_cosine
-from simcse_kit.methods.base import Method, MethodOutput, Paper
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.collapse import CollapseWatch
-from simcse_kit.methods.heads import relu_layers
-from simcse_kit.methods.options import DropoutConfig, MethodConfig
+from simcse_kit.losses.prediction import negative_cosine
+from simcse_kit.methods.common.base import Method, MethodOutput, Paper
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.collapse import CollapseWatch
+from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.heads import relu_layers
 
 if TYPE_CHECKING:
+    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
-    from simcse_kit.text.readers import Kind
 
 __all__ = ["SimSiam", "SimSiamConfig"]
 
@@ -91,7 +91,7 @@ class SimSiam(Method):
         """Negative cosine of (B, 2, d), the mean of both directions; -1 at best.
 
         Logs ``prediction_loss``, and how far apart the sentences lie, as
-        :class:`~simcse_kit.methods.collapse.CollapseWatch` says.
+        :class:`~simcse_kit.methods.common.collapse.CollapseWatch` says.
         """
         first, second = (self.projector(embeddings[:, view]) for view in (0, 1))
         stop = self.options.stop_gradient

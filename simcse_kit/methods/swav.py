@@ -8,18 +8,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from simcse_kit.functional.clustering import sinkhorn
-from simcse_kit.functional.prototypes import swapped_prediction
-from simcse_kit.functional.similarity import cosine_matrix, full_precision, unit_rows
-from simcse_kit.methods.base import Method, MethodOutput, Paper
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.heads import relu_layers
-from simcse_kit.methods.options import DropoutConfig, MethodConfig, inert
-from simcse_kit.methods.queue import KeyQueue
+from simcse_kit.losses.clustering import sinkhorn
+from simcse_kit.losses.prototypes import swapped_prediction
+from simcse_kit.losses.similarity import cosine_matrix, full_precision, unit_rows
+from simcse_kit.methods.common.base import Method, MethodOutput, Paper
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
+from simcse_kit.methods.common.heads import relu_layers
+from simcse_kit.methods.common.queue import KeyQueue
 
 if TYPE_CHECKING:
+    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
-    from simcse_kit.text.readers import Kind
 
 __all__ = ["SwAV", "SwAVConfig"]
 

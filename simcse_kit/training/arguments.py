@@ -18,9 +18,9 @@ from transformers.integrations.integration_utils import (
 from simcse_kit.config import RunConfig
 from simcse_kit.errors import ConfigError, MissingExtraError
 from simcse_kit.registry import closest
-from simcse_kit.training.folder import CHECKPOINTS
-from simcse_kit.training.scoring import SPEARMAN
-from simcse_kit.training.trainer_keys import check_trainer_keys, for_trainer
+from simcse_kit.training.selection import SPEARMAN
+from simcse_kit.training.state.output_dir import CHECKPOINTS
+from simcse_kit.training.trainer_fields import check_trainer_keys, for_trainer
 
 __all__ = ["check_reporting", "training_arguments"]
 

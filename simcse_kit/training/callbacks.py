@@ -9,9 +9,9 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerState
 
-from simcse_kit.atomic import write_whole
-from simcse_kit.methods.base import Method
-from simcse_kit.progress import progress_bar
+from simcse_kit.methods.common.base import Method
+from simcse_kit.utils.files import write_whole
+from simcse_kit.utils.progress import progress_bar
 
 __all__ = ["MethodState", "MetricsFile", "ProgressBar", "StepFlow", "Trace", "history_rows"]
 

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simcse_kit.config import RunConfig
+from simcse_kit.data.augment.views import AugmentedViews
+from simcse_kit.encoder.folder.recipe import read_recipe
+from simcse_kit.encoder.folder.resolve import resolve_model
 from simcse_kit.encoder.pooling import check_pooling
-from simcse_kit.encoder.recipe import read_recipe
-from simcse_kit.encoder.sources import resolve_model
 from simcse_kit.errors import ConfigError
-from simcse_kit.evaluation.dev import DevSet
-from simcse_kit.methods.base import Method
-from simcse_kit.methods.options import MethodConfig
-from simcse_kit.text.augment.views import AugmentedViews
+from simcse_kit.evaluation.dev_set import DevSet
+from simcse_kit.methods.common.base import Method
+from simcse_kit.methods.common.config import MethodConfig
 from simcse_kit.training.arguments import check_reporting
-from simcse_kit.training.chunking import check_chunking
-from simcse_kit.training.folder import check_output
-from simcse_kit.training.trainer_keys import check_trainer_keys
+from simcse_kit.training.batching.chunking import check_chunking
+from simcse_kit.training.state.output_dir import check_output
+from simcse_kit.training.trainer_fields import check_trainer_keys
 
 __all__ = ["Preflight", "preflight"]
 
@@ -28,7 +28,8 @@ class Preflight:
     """What is good of a run, its text aside.
 
     Attributes:
-        place: the folder to write into, see :func:`~simcse_kit.training.folder.check_output`.
+        place: the folder to write into, see
+            :func:`~simcse_kit.training.state.output_dir.check_output`.
         dev: the dev set, if there is one.
         augment: what changes the texts, if anything does.
     """

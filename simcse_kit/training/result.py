@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.atomic import write_whole
 from simcse_kit.config import RunConfig
+from simcse_kit.data.corpus import Corpus
 from simcse_kit.encoder.token_counts import percent
 from simcse_kit.evaluation.report.page import write_training_report
-from simcse_kit.methods.base import Method
-from simcse_kit.methods.checks import negatives_text
-from simcse_kit.text.corpus import Corpus
-from simcse_kit.training.card import training_card
-from simcse_kit.training.folder import RESULT
-from simcse_kit.training.scoring import LOSS, SPEARMAN, UNDEFINED
+from simcse_kit.methods.common.base import Method
+from simcse_kit.methods.common.checks import negatives_text
+from simcse_kit.training.model_card import training_card
+from simcse_kit.training.selection import LOSS, SPEARMAN, UNDEFINED
+from simcse_kit.training.state.output_dir import RESULT
+from simcse_kit.utils.files import write_whole
 
 __all__ = ["TrainResult", "save_results"]
 

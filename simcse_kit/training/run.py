@@ -16,29 +16,29 @@ import transformers
 
 from simcse_kit.config import RunConfig
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.fingerprint import fingerprint
-from simcse_kit.environment import environment
+from simcse_kit.encoder.folder.fingerprint import fingerprint
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.locks import output_locked
-from simcse_kit.methods.base import Method
-from simcse_kit.processes import Processes
-from simcse_kit.training.assemble import assembled_trainer, collator_of, longest, sample
+from simcse_kit.methods.common.base import Method
+from simcse_kit.training.batching.chunking import gradient_cache, memory_plan
+from simcse_kit.training.batching.recompute import recompute_activations, wants_recompute
+from simcse_kit.training.build import assembled_trainer, collator_of, longest, sample
 from simcse_kit.training.callbacks import history_rows
-from simcse_kit.training.checkpoints import (
+from simcse_kit.training.mlm_proposals import Proposals
+from simcse_kit.training.plan import Prepared, prepare
+from simcse_kit.training.result import TrainResult, save_results
+from simcse_kit.training.state.checkpoints import (
     newest_checkpoint,
     remove_torn_best,
     remove_unfinished,
     step_of,
 )
-from simcse_kit.training.chunking import gradient_cache, memory_plan
-from simcse_kit.training.folder import CHECKPOINTS, claim_folder
-from simcse_kit.training.prepare import Prepared, prepare
-from simcse_kit.training.proposals import Proposals
-from simcse_kit.training.recompute import recompute_activations, wants_recompute
-from simcse_kit.training.replace import put_in_place
-from simcse_kit.training.result import TrainResult, save_results
-from simcse_kit.training.room import check_room
-from simcse_kit.training.vocabulary import check_vocabulary
+from simcse_kit.training.state.disk_space import check_room
+from simcse_kit.training.state.output_dir import CHECKPOINTS, claim_folder
+from simcse_kit.training.state.replacement import put_in_place
+from simcse_kit.training.unknown_text import check_vocabulary
+from simcse_kit.utils.distributed import Processes
+from simcse_kit.utils.environment import environment
+from simcse_kit.utils.locks import output_locked
 
 __all__ = ["TrainResult", "train"]
 

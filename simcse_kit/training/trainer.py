@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from transformers.trainer_utils import rotate_checkpoints
 
 from simcse_kit.errors import ModelError
-from simcse_kit.methods.base import Method
-from simcse_kit.methods.batch import Batch
-from simcse_kit.processes import ALONE, Processes
-from simcse_kit.training.checkpoints import checkpoint_steps, written_whole
-from simcse_kit.training.divergence import check_finite
-from simcse_kit.training.gradient_cache import GradientCache
-from simcse_kit.training.order import ShuffledOrder
-from simcse_kit.training.rows import RowSubset
-from simcse_kit.training.scoring import UNDEFINED
+from simcse_kit.methods.common.base import Method
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.training.batching.gradient_cache import GradientCache
+from simcse_kit.training.batching.order import ShuffledOrder
+from simcse_kit.training.batching.subset import RowSubset
+from simcse_kit.training.monitor.divergence import check_finite
+from simcse_kit.training.selection import UNDEFINED
+from simcse_kit.training.state.checkpoints import checkpoint_steps, written_whole
+from simcse_kit.utils.distributed import ALONE, Processes
 
 __all__ = ["ContrastiveTrainer"]
 

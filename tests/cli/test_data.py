@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from simcse_kit.data.readers import read_texts
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.text.readers import read_texts
 from tests.cli.conftest import Done, Simcse
 from tests.small_data import write_corpus
 

@@ -16,8 +16,8 @@ import pytest
 
 from simcse_kit.cli.main import app, main
 from simcse_kit.cli.streams import OutputError, guarded
-from simcse_kit.locks import output_locked
-from simcse_kit.visible import one_line, visible
+from simcse_kit.utils.locks import output_locked
+from simcse_kit.utils.printable import one_line, visible
 from tests.cli.conftest import Done, Simcse
 from tests.small_data import sentences
 

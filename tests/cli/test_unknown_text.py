@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from simcse_kit.data.stream_sample import SAMPLE, Sample
 from simcse_kit.errors import DataError
 from simcse_kit.evaluation.evaluate import evaluate
-from simcse_kit.text.sample import SAMPLE, Sample
 from tests.cli.conftest import Simcse
 from tests.cli.test_commands import refused
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.methods import METHODS, build_config
-from simcse_kit.methods.base import Method
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.objective_table import OBJECTIVES, parse_objective
+from simcse_kit.methods.common.base import Method
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.objective_registry import OBJECTIVES, parse_objective
 from tests.contracts.test_methods import HARD_NEGATIVES, make_batch
 
 ROWS = 6

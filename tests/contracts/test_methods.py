@@ -15,16 +15,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from simcse_kit.encoder.batching import pad_batch
+from simcse_kit.data.readers import Kind
+from simcse_kit.encoder.batch_plan import pad_batch
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods import METHODS, build_config
-from simcse_kit.methods.base import Method, MethodOutput, Paper
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.checks import check_reads
-from simcse_kit.methods.options import MethodConfig, parse_config
-from simcse_kit.text.readers import Kind
-from simcse_kit.training.gradient_cache import GradientCache
+from simcse_kit.methods.common.base import Method, MethodOutput, Paper
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.checks import check_reads
+from simcse_kit.methods.common.config import MethodConfig, parse_config
+from simcse_kit.training.batching.gradient_cache import GradientCache
 
 SENTENCES = [
     "the cat sat on the mat .",

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.fingerprint import fingerprint
+from simcse_kit.encoder.folder.fingerprint import fingerprint
 from simcse_kit.errors import MissingExtraError, ModelError, SimcseError
 from tests.encoder.conftest import SENTENCES, edit_json, naive
 

@@ -15,13 +15,13 @@ import torch
 import transformers
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from simcse_kit.encoder.batching import pad_batch
+from simcse_kit.encoder.batch_plan import pad_batch
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.engines.export import export_encoder
-from simcse_kit.encoder.packing import interface
-from simcse_kit.encoder.packing.batching import Batching, UnpackableError, Unpacked
+from simcse_kit.encoder.export.export import export_encoder
+from simcse_kit.encoder.packing import hf_attention
 from simcse_kit.encoder.packing.probe import find_batching
-from simcse_kit.encoder.state import usual_state
+from simcse_kit.encoder.packing.row_groups import Batching, UnpackableError, Unpacked
+from simcse_kit.encoder.torch_state import usual_state
 from simcse_kit.errors import ModelError
 from simcse_kit.methods import METHODS, build_config
 from simcse_kit.methods.diffcse import _Discriminator
@@ -129,7 +129,7 @@ def test_a_refused_attempt_changes_nothing(
     def refuse(_: torch.Tensor) -> None:
         raise UnpackableError("attends elsewhere")
 
-    monkeypatch.setattr(interface, "_reach_of", refuse)
+    monkeypatch.setattr(hf_attention, "_reach_of", refuse)
     encoder = SentenceEncoder.load(made("llama"))
     with caplog.at_level(logging.INFO):
         assert not encoder.packs
@@ -153,10 +153,10 @@ def test_options_of_attention(options: dict[str, Any], text: str) -> None:
 
     query = torch.randn(1, 2, 7, 4)
     with (
-        interface.packed_rows(layout_of([4, 3], torch.device("cpu"))),
+        hf_attention.packed_rows(layout_of([4, 3], torch.device("cpu"))),
         pytest.raises(UnpackableError, match=text),
     ):
-        interface._attention(torch.nn.Module(), query, query, query, None, **options)
+        hf_attention._attention(torch.nn.Module(), query, query, query, None, **options)
 
 
 def test_packing_stops_where_it_is_not_possible(
@@ -170,7 +170,7 @@ def test_packing_stops_where_it_is_not_possible(
     def refuse(_: torch.Tensor) -> None:
         raise UnpackableError("attends elsewhere")
 
-    monkeypatch.setattr(interface, "_reach_of", refuse)
+    monkeypatch.setattr(hf_attention, "_reach_of", refuse)
     with caplog.at_level(logging.INFO):
         np.testing.assert_allclose(encoder.encode(SENTENCES), expected, atol=1e-6)
     assert "llama attends elsewhere: batches are padded" in caplog.text
@@ -200,14 +200,14 @@ def test_options_that_sdpa_drops_mean_eager_attention(
     folder = made("gemma2")
     edit_json(folder / "config.json", attn_logit_softcapping=0.5)
     expected = SentenceEncoder.load(folder).encode(SENTENCES)
-    own = interface.sdpa_attention_forward
+    own = hf_attention.sdpa_attention_forward
 
     def dropping(*arguments: Any, **options: Any) -> Any:
         options.pop("softcap", None)
         return own(*arguments, **options)
 
     monkeypatch.setattr(transformers.Gemma2Model, "_supports_sdpa", True)
-    monkeypatch.setattr(interface, "sdpa_attention_forward", dropping)
+    monkeypatch.setattr(hf_attention, "sdpa_attention_forward", dropping)
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", dropping)
     encoder = SentenceEncoder.load(folder)
     assert encoder.backbone.config._attn_implementation == "sdpa"
@@ -219,12 +219,12 @@ def test_options_that_sdpa_drops_mean_eager_attention(
 
 def test_masks_that_are_no_window() -> None:
     seen = torch.ones(6, 6, dtype=torch.bool).tril()
-    assert interface._reach_of(seen) == interface._Reach(None, 0)
-    assert interface._reach_of(seen.triu(-2)) == interface._Reach(2, 0)
+    assert hf_attention._reach_of(seen) == hf_attention._Reach(None, 0)
+    assert hf_attention._reach_of(seen.triu(-2)) == hf_attention._Reach(2, 0)
     chunks = torch.block_diag(torch.ones(3, 3), torch.ones(3, 3)).bool()
     for mask in (chunks, chunks & seen, seen.clone().fill_diagonal_(False)):
         with pytest.raises(UnpackableError, match="not a window"):
-            interface._reach_of(mask)
+            hf_attention._reach_of(mask)
 
 
 def test_several_threads_try_a_model_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from simcse_kit.encoder import inference
-from simcse_kit.encoder.batching import length_sorted_batches, pad_batch
+from simcse_kit.encoder.batch_plan import length_sorted_batches, pad_batch
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.packing.layout import Layout
 from simcse_kit.errors import ConfigError, DataError

@@ -15,10 +15,10 @@ from torch import nn
 
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.engines import export as export_module
-from simcse_kit.encoder.engines import folder as folder_module
-from simcse_kit.encoder.engines.base import FORMATS
-from simcse_kit.encoder.engines.export import export_encoder
+from simcse_kit.encoder.export import bundle as folder_module
+from simcse_kit.encoder.export import export as export_module
+from simcse_kit.encoder.export.base import FORMATS
+from simcse_kit.encoder.export.export import export_encoder
 from simcse_kit.errors import ConfigError, DataError, MissingExtraError, ModelError
 from simcse_kit.registry import Registry
 from tests.encoder.conftest import edit_json, in_fork
@@ -163,7 +163,7 @@ def test_smoothing_changes_nothing_in_exact_arithmetic(
     pytest.importorskip("onnxruntime", reason="the extra simcse-kit[onnx] is not installed")
     from onnx import TensorProto, helper, numpy_helper
 
-    from simcse_kit.encoder.engines.smoothing import smooth
+    from simcse_kit.encoder.export.smoothing import smooth
 
     rng = np.random.default_rng(0)
     weights = [rng.normal(size=(6, 4)).astype(np.float32) for _ in range(2)]

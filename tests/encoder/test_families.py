@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
-from simcse_kit.encoder.batching import pad_batch
+from simcse_kit.encoder.batch_plan import pad_batch
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.packing.batching import Batching, Unpacked
+from simcse_kit.encoder.packing.row_groups import Batching, Unpacked
 from simcse_kit.errors import ModelError
 from tests.encoder.conftest import SENTENCES, _copy_tokenizer
 from tests.encoder.family_models import auto_class, build, why_no_text_encoder

@@ -14,8 +14,8 @@ from torch import nn
 
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.engines.graph import SentenceGraph
-from simcse_kit.encoder.foreign import MODULES, SETTINGS, Inside, Only, Rule, Use
+from simcse_kit.encoder.export.padded_module import SentenceGraph
+from simcse_kit.encoder.folder.foreign_settings import MODULES, SETTINGS, Inside, Only, Rule, Use
 from simcse_kit.errors import ConfigError, ModelError
 from tests.encoder.conftest import SENTENCES, edit_json
 

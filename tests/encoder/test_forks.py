@@ -21,10 +21,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from simcse_kit.encoder import forks, inference
+from simcse_kit.encoder import forked_processes, inference
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.inference import evaluation_mode
-from simcse_kit.encoder.precision import lower
+from simcse_kit.encoder.quantization import layer_cache
 from simcse_kit.errors import ConfigError
 from tests.encoder.conftest import in_fork
 
@@ -174,7 +174,7 @@ def test_fork_while_another_thread_tokenizes(bert: SentenceEncoder, expected: np
     has_lock, release = threading.Event(), threading.Event()
 
     def holder() -> None:
-        with forks.PREPARING, forks.TOKENIZING:
+        with forked_processes.PREPARING, forked_processes.TOKENIZING:
             has_lock.set()
             release.wait(LIMIT)
 
@@ -232,9 +232,9 @@ def test_pools_and_data_loaders(
 
 def test_cuda_in_a_forked_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
-    forks.require_usable(torch.device("cpu"))
+    forked_processes.require_usable(torch.device("cpu"))
     with pytest.raises(ConfigError, match="CUDA cannot be used in a forked process"):
-        forks.require_usable(torch.device("cuda"))
+        forked_processes.require_usable(torch.device("cuda"))
 
 
 # ---------------------------------------------------------------- threads
@@ -275,14 +275,14 @@ def test_threads_calibrate_once(bert: SentenceEncoder, monkeypatch: pytest.Monke
         calls.append((rows, first_only))
         return [len(calls)]
 
-    monkeypatch.setattr(lower, "calibrated_blocks", slow)
-    lower._kept.pop(bert, None)
+    monkeypatch.setattr(layer_cache, "calibrated_blocks", slow)
+    layer_cache._kept.pop(bert, None)
     with ThreadPoolExecutor(4) as pool:
         jobs = [
-            pool.submit(lower.lower_blocks, bert, "int8", [[number]], first_only=False)
+            pool.submit(layer_cache.lower_blocks, bert, "int8", [[number]], first_only=False)
             for number in range(4)
         ]
-    lower._kept.pop(bert)
+    layer_cache._kept.pop(bert)
     assert [job.result() for job in jobs] == [[1]] * 4
     assert len(calls) == 1
 

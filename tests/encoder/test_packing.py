@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from simcse_kit.encoder.packing.attention import block_attention
-from simcse_kit.encoder.packing.cuda import kernel_attention, kernel_serves
-from simcse_kit.encoder.packing.families import blocks_of
+from simcse_kit.encoder.packing.dropout import Noise, add_dropped
+from simcse_kit.encoder.packing.flash_attention import kernel_attention, kernel_serves
+from simcse_kit.encoder.packing.layers import blocks_of
 from simcse_kit.encoder.packing.layout import layout_of, pack, pack_rows
 from simcse_kit.encoder.packing.linear import live, prepared
-from simcse_kit.encoder.packing.model import packed_states, prepared_blocks
-from simcse_kit.encoder.packing.noise import Noise, add_dropped
 from simcse_kit.encoder.packing.probe import find_batching
-from simcse_kit.encoder.packing.shared import Shares
+from simcse_kit.encoder.packing.run import packed_states, prepared_blocks
+from simcse_kit.encoder.packing.threaded import Shares
 from simcse_kit.encoder.pooling import (
     FIRST_TOKEN_POOLINGS,
     LAYER_POOLINGS,
@@ -167,7 +167,7 @@ def test_other_families_are_tried(
 ) -> None:
     assert can_pack(backbone_of("llama"))
     monkeypatch.setattr(
-        "simcse_kit.encoder.packing.interface.block_attention",
+        "simcse_kit.encoder.packing.hf_attention.block_attention",
         lambda query, *_, **__: torch.zeros_like(query),
     )
     backbone = backbone_of("llama")
@@ -515,7 +515,7 @@ def test_shared_training(pooling: str, frozen: bool, monkeypatch: pytest.MonkeyP
     backbone = backbone_of("bert")
     if frozen:
         backbone.encoder.layer[0].requires_grad_(False)
-    monkeypatch.setattr("simcse_kit.encoder.packing.model.SHARED_FROM", 1)
+    monkeypatch.setattr("simcse_kit.encoder.packing.run.SHARED_FROM", 1)
     weight = torch.randn(len(LENGTHS), 32)
     found, before = [], torch.get_num_threads()
     try:
@@ -538,7 +538,7 @@ def test_shared_training(pooling: str, frozen: bool, monkeypatch: pytest.MonkeyP
 
 def test_shared_training_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = backbone_of("bert").train()
-    monkeypatch.setattr("simcse_kit.encoder.packing.model.SHARED_FROM", 1)
+    monkeypatch.setattr("simcse_kit.encoder.packing.run.SHARED_FROM", 1)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

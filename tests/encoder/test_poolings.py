@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.packing.model import packed_states
+from simcse_kit.encoder.packing.run import packed_states
 from simcse_kit.encoder.pooling import LAYER_POOLINGS, POOLINGS, check_pooling, pool
 from simcse_kit.errors import ConfigError
 from tests.encoder.conftest import SENTENCES, naive

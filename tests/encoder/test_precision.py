@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.precision import bf16, lower
-from simcse_kit.encoder.precision.lower import Precision
+from simcse_kit.encoder.quantization import bf16, layer_cache
+from simcse_kit.encoder.quantization.layer_cache import Precision
 from simcse_kit.errors import ConfigError
 from tests.encoder.conftest import SENTENCES
 
@@ -31,9 +31,9 @@ both = pytest.mark.parametrize(
 
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    lower._kept.clear()
+    layer_cache._kept.clear()
     # Whether it pays depends on the machine; what it gives does not.
-    monkeypatch.setattr(lower, "bf16_pays", lambda *_: True)
+    monkeypatch.setattr(layer_cache, "bf16_pays", lambda *_: True)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_log_tells_the_cost(mini: SentenceEncoder, caplog: pytest.LogCaptureFixt
     mini.encode(TEXTS, precision="int8")
     assert "calibrated on 40 sentences; cosine" in caplog.text
     assert "over 20 others: mean 0.99" in caplog.text
-    lower._kept.clear()
+    layer_cache._kept.clear()
     mini.encode(TEXTS[0], precision="int8")
     assert "few were given" in caplog.text
 
@@ -147,7 +147,7 @@ def test_training_mode_stays_and_dropout_is_off(
     bert: SentenceEncoder, precision: Precision
 ) -> None:
     expected = bert.encode(SENTENCES, precision=precision)
-    lower._kept.clear()
+    layer_cache._kept.clear()
     bert.train()
     try:
         np.testing.assert_array_equal(bert.encode(SENTENCES, precision=precision), expected)
@@ -169,7 +169,7 @@ def test_streams_copies_and_nothing(bert: SentenceEncoder, precision: Precision)
 def test_bf16_where_it_does_not_pay(
     bert: SentenceEncoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(lower, "bf16_pays", bf16.bf16_pays)
+    monkeypatch.setattr(layer_cache, "bf16_pays", bf16.bf16_pays)
     monkeypatch.setattr(bf16, "_LEAST_GAIN", 1e9)
     bf16.bf16_pays.cache_clear()
     try:
@@ -216,7 +216,7 @@ def test_unknown_precision(bert: SentenceEncoder, method: str) -> None:
 def test_machine_without_int8(
     bert: SentenceEncoder, monkeypatch: pytest.MonkeyPatch, target: str, value: Any, message: str
 ) -> None:
-    monkeypatch.setattr(lower, target, value)
+    monkeypatch.setattr(layer_cache, target, value)
     with pytest.raises(ConfigError, match=f"'int8'.*{message}.*take 'fp32' or 'bf16'"):
         bert.encode("a cat", precision="int8")
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from simcse_kit.encoder.precision import int8
-from simcse_kit.encoder.precision.int8 import Quantizer, Scale, Split, quantize, split_units
-from simcse_kit.encoder.precision.observer import Observer
+from simcse_kit.encoder.quantization import int8
+from simcse_kit.encoder.quantization.activation_stats import Observer
+from simcse_kit.encoder.quantization.int8 import Quantizer, Scale, Split, quantize, split_units
 
 needs_int8 = pytest.mark.skipif(
     not torch.cpu._is_vnni_supported(), reason="this CPU has no int8 instructions"

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from simcse_kit.encoder import persistence
 from simcse_kit.encoder.dense import ACTIVATIONS, Dense
 from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.folder import save
 from simcse_kit.encoder.pooling import POOLINGS
 from simcse_kit.errors import ConfigError, ModelError
 from tests.encoder.conftest import SENTENCES, edit_json, naive
@@ -266,7 +266,7 @@ def test_failing_while_writing(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(persistence, "default_card", fail)  # the last thing written
+    monkeypatch.setattr(save, "default_card", fail)  # the last thing written
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ModelError
     with pytest.raises(expected):
         encoder.save(folder)
@@ -281,7 +281,7 @@ def test_two_that_save_at_once_do_not_mix(family: Family, tmp_path: Path, exists
     folder = tmp_path / "out"
     if exists:
         encoder.save(folder)
-    with persistence.staged_folder(folder) as staging:
+    with save.staged_folder(folder) as staging:
         for name in ("modules.json", "config.json"):
             (staging / name).write_text("{}")
         with pytest.raises(ConfigError, match=r"writes .*out at this time; wait"):

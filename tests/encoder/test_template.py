@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.packing.batching import Batching
+from simcse_kit.encoder.packing.row_groups import Batching
 from simcse_kit.encoder.template import Template, check_template
 from simcse_kit.errors import ConfigError, ModelError
 from tests.encoder.conftest import SENTENCES
@@ -137,7 +137,7 @@ def test_settings_that_contradict_each_other(tiny_encoder_dir: Path) -> None:
 
 def test_an_exported_encoder_keeps_its_template(tiny_encoder_dir: Path, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    from simcse_kit.encoder.engines.export import export_encoder
+    from simcse_kit.encoder.export.export import export_encoder
 
     encoder = SentenceEncoder.load(tiny_encoder_dir, template=TEMPLATE)
     export_encoder(encoder, tmp_path / "exported", format="openvino")

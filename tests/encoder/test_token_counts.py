@@ -11,9 +11,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from simcse_kit.encoder.coverage import check_known, coverage, some
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.token_counts import TokenCounts, collected, count_tokens, percent
+from simcse_kit.encoder.unknown_text import check_known, coverage, some
 from simcse_kit.errors import DataError
 from tests.encoder.test_encode import SlowTokenizer
 

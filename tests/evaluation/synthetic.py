@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simcse_kit.evaluation import sts
+from simcse_kit.evaluation.tasks import sts
 
 VOCABULARY = (
     "a the man woman dog cat plays eats runs reads guitar bread park book slowly quickly red old "

@@ -11,7 +11,7 @@ import pytest
 
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.evaluation.evaluate import evaluate, load_tasks
-from simcse_kit.evaluation.pairset import PairSet
+from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.results import AVERAGE, Report
 from simcse_kit.evaluation.statistics.comparison import compare_reports
 from simcse_kit.evaluation.statistics.seeds import compare_systems

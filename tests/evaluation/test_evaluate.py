@@ -13,11 +13,11 @@ import torch
 from scipy.stats import spearmanr
 
 from simcse_kit.errors import ConfigError, DataError, ModelError
-from simcse_kit.evaluation.dev import DevSet
+from simcse_kit.evaluation.dev_set import DevSet
 from simcse_kit.evaluation.evaluate import evaluate, load_tasks
-from simcse_kit.evaluation.pairset import PairSet
+from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.results import STANDARD_TASKS, Geometry, Report, TaskResult
-from simcse_kit.evaluation.sts import load_task
+from simcse_kit.evaluation.tasks.sts import load_task
 from tests.evaluation.synthetic import PER_FILE, BagOfWords
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from simcse_kit import SentenceEncoder
+from simcse_kit.evaluation.contamination.recorded import recorded_leaks
 from simcse_kit.evaluation.embed import Embeddings
 from simcse_kit.evaluation.evaluate import evaluate, load_tasks
-from simcse_kit.evaluation.exhibit import sentence_map, worst_pairs
-from simcse_kit.evaluation.leaks.recorded import recorded_leaks
+from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.pairs_file import load_pairs_file
-from simcse_kit.evaluation.pairset import PairSet
 from simcse_kit.evaluation.report.data import leak_table
+from simcse_kit.evaluation.report.details import sentence_map, worst_pairs
 from simcse_kit.evaluation.report.markdown import escaped, markdown
 from simcse_kit.evaluation.report.numbers import Cell
 from simcse_kit.evaluation.report.page import write_report

@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.distance import pdist
 
 from simcse_kit.evaluation.geometry import alignment_uniformity, geometry, positives
-from simcse_kit.evaluation.pairset import PairSet
+from simcse_kit.evaluation.pair_set import PairSet
 from tests.evaluation.synthetic import BagOfWords
 
 PAIRS = PairSet(

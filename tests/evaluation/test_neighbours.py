@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.evaluate import evaluate
 from simcse_kit.evaluation.neighbours import hubness, nearest, share_found
-from simcse_kit.functional.spectrum import iso_score, variance_spectrum
+from simcse_kit.metrics.spectrum import iso_score, variance_spectrum
 from tests.evaluation.synthetic import BagOfWords
 
 

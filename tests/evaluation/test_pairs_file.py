@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from simcse_kit.errors import DataError
+from simcse_kit.evaluation.pair_set import observed_scale
 from simcse_kit.evaluation.pairs_file import load_pairs_file
-from simcse_kit.evaluation.pairset import observed_scale
 
 PLAIN = "1.0\ta b\tc d\n2.5\te\tf\n4.5\tg\th\n"
 

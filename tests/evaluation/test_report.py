@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from simcse_kit.errors import ConfigError, DataError
-from simcse_kit.evaluation.report.beyond_sts import beyond_tables
 from simcse_kit.evaluation.report.page import write_report, write_training_report
 from simcse_kit.evaluation.report.sections import spectrum_section
+from simcse_kit.evaluation.report.tasks import beyond_tables
 from simcse_kit.evaluation.results import (
     AVERAGE,
     TRANSFER_TASKS,
@@ -23,7 +23,7 @@ from simcse_kit.evaluation.results import (
 )
 from simcse_kit.evaluation.statistics.bootstrap import Interval
 from simcse_kit.evaluation.table import render_side_by_side
-from simcse_kit.visible import one_line
+from simcse_kit.utils.printable import one_line
 from tests.evaluation.report_inputs import HISTORY, Page, geometry, report, task
 
 BEFORE = report("org/base", 53.84, geometry=geometry(0.11, -0.92))

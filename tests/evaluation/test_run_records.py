@@ -16,8 +16,8 @@ import pytest
 
 from simcse_kit.errors import DataError
 from simcse_kit.evaluation import run_records
-from simcse_kit.evaluation.leaks.recorded import recorded_leaks
-from simcse_kit.evaluation.pairset import PairSet
+from simcse_kit.evaluation.contamination.recorded import recorded_leaks
+from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.report.curves import series, training_curves
 from simcse_kit.evaluation.run_records import read_history, read_training_files
 
@@ -199,7 +199,7 @@ def test_a_file_or_a_folder_of_files_is_named(tmp_path: Path) -> None:
 
 def test_weights_that_are_pipes_are_not_waited_for(tmp_path: Path, tiny_encoder_dir: Path) -> None:
     from simcse_kit.encoder.encoder import SentenceEncoder
-    from simcse_kit.evaluation.exhibit import _weights
+    from simcse_kit.evaluation.report.details import _weights
 
     home = tmp_path / "model"
     shutil.copytree(tiny_encoder_dir, home)

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.evaluation.answers import AnswerError, most_bytes, read_vectors
 from simcse_kit.evaluation.server import EmbeddingServer, _seconds
+from simcse_kit.evaluation.server_answers import AnswerError, most_bytes, read_vectors
 
 KEY = "sk-verysecret-0123456789"
 TEXTS = ["one", "two"]

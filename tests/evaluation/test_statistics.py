@@ -17,7 +17,7 @@ from simcse_kit.evaluation.statistics.bootstrap import Bootstrap, Sample, check_
 from simcse_kit.evaluation.statistics.distribution import Distribution, least_resamples
 from simcse_kit.evaluation.statistics.jackknife import leave_one_out
 from simcse_kit.evaluation.statistics.significance import holm, paired_seeds, steiger, williams
-from simcse_kit.evaluation.statistics.weighted import WeightedRanks
+from simcse_kit.evaluation.statistics.weighted_spearman import WeightedRanks
 
 
 def normal_pairs(rng: np.random.Generator, pairs: int, rho: float, models: int = 1) -> Sample:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from simcse_kit.errors import ConfigError, DataError
-from simcse_kit.evaluation import sts
 from simcse_kit.evaluation.results import STANDARD_TASKS
-from simcse_kit.evaluation.sts import TASKS, load_task
+from simcse_kit.evaluation.tasks import sts
+from simcse_kit.evaluation.tasks.sts import TASKS, load_task
 from tests.evaluation.synthetic import PER_FILE, write_semeval
 
 MSRPAR = "STS/STS12-en-test/STS.{}.MSRpar.txt"

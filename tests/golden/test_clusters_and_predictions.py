@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.functional.clustering import concentrations, sinkhorn, spherical_kmeans
-from simcse_kit.functional.predictive import predictive_nce
-from simcse_kit.functional.prototypes import proto_nce, swapped_prediction
+from simcse_kit.losses.clustering import concentrations, sinkhorn, spherical_kmeans
+from simcse_kit.losses.cpc import predictive_nce
+from simcse_kit.losses.prototypes import proto_nce, swapped_prediction
 
 Array = NDArray[np.float64]
 GRID = list(itertools.product([(1, 2), (5, 3), (4, 9)], [0.05, 0.3, 1.0]))

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.functional import nt_xent as strips
-from simcse_kit.functional.moco import momentum_contrast
-from simcse_kit.functional.nt_xent import nt_xent
-from simcse_kit.functional.prediction import negative_cosine, normalized_mse
-from simcse_kit.functional.queued import queued_info_nce
+from simcse_kit.losses import nt_xent as strips
+from simcse_kit.losses.info_nce_queue import queued_info_nce
+from simcse_kit.losses.moco import momentum_contrast
+from simcse_kit.losses.nt_xent import nt_xent
+from simcse_kit.losses.prediction import negative_cosine, normalized_mse
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

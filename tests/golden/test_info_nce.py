@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.functional.batch import ContrastiveBatch
-from simcse_kit.functional.contrastive import info_nce, negatives_per_anchor
-from simcse_kit.functional.logits import candidate_logits
-from simcse_kit.functional.similarity import cosine_matrix
+from simcse_kit.losses.contrast import ContrastiveBatch
+from simcse_kit.losses.info_nce import info_nce, negatives_per_anchor
+from simcse_kit.losses.logits import candidate_logits
+from simcse_kit.losses.similarity import cosine_matrix
 
 DIM = 3
 

@@ -16,15 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simcse_kit.functional.batch import ContrastiveBatch
-from simcse_kit.functional.contrastive import contrastive_terms, info_nce
-from simcse_kit.functional.decoupled import decoupled_info_nce
-from simcse_kit.functional.guide import Guide
-from simcse_kit.functional.hypersphere import align_uniform
-from simcse_kit.functional.margin import ranking, simple, triplet
-from simcse_kit.functional.matryoshka import prefix_losses
-from simcse_kit.functional.nt_xent import nt_xent
-from simcse_kit.functional.siamese import margin_contrastive, pair_distance
+from simcse_kit.losses.contrast import ContrastiveBatch
+from simcse_kit.losses.decoupled import decoupled_info_nce
+from simcse_kit.losses.false_negatives import Guide
+from simcse_kit.losses.info_nce import contrastive_terms, info_nce
+from simcse_kit.losses.margin import ranking, simple, triplet
+from simcse_kit.losses.matryoshka import prefix_losses
+from simcse_kit.losses.nt_xent import nt_xent
+from simcse_kit.losses.pair_margin import margin_contrastive, pair_distance
+from simcse_kit.metrics.geometry import align_uniform
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.functional.contrastive import info_nce
-from simcse_kit.functional.detection import replaced_token_loss
-from simcse_kit.functional.queued import queued_info_nce
+from simcse_kit.losses.info_nce import info_nce
+from simcse_kit.losses.info_nce_queue import queued_info_nce
+from simcse_kit.losses.replaced_token import replaced_token_loss
 
 Array = NDArray[np.float64]
 

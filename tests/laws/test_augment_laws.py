@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simcse_kit.text.augment import AugmentedViews, Chain
-from simcse_kit.text.augment.base import join_words, split_words
-from simcse_kit.text.augment.chain import random_of
-from simcse_kit.text.collate import Collator
-from simcse_kit.text.readers import Example
+from simcse_kit.data.augment import AugmentedViews, Chain
+from simcse_kit.data.augment.base import join_words, split_words
+from simcse_kit.data.augment.chain import random_of
+from simcse_kit.data.collate import Collator
+from simcse_kit.data.readers import Example
 
 WORD = st.text("abc.,'ü日本", min_size=1, max_size=4)
 TEXT = st.lists(WORD, min_size=1, max_size=14).map(" ".join)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from simcse_kit.functional.clustering import sinkhorn, spherical_kmeans
-from simcse_kit.functional.similarity import unit_rows
+from simcse_kit.losses.clustering import sinkhorn, spherical_kmeans
+from simcse_kit.losses.similarity import unit_rows
 
 SIZES = st.tuples(st.integers(1, 12), st.integers(1, 8))
 SEEDS = st.integers(0, 2**31)

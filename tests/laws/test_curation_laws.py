@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simcse_kit.curation.dedupe import dedupe
-from simcse_kit.curation.near import jaccard
-from simcse_kit.curation.normal import letters_key, normal_key
-from simcse_kit.curation.output import writing
-from simcse_kit.curation.records import Records
-from simcse_kit.curation.split import assign, split
+from simcse_kit.data.prepare.dedupe import dedupe
+from simcse_kit.data.prepare.minhash import jaccard
+from simcse_kit.data.prepare.named_rows import Records
+from simcse_kit.data.prepare.normalize import letters_key, normal_key
+from simcse_kit.data.prepare.output import writing
+from simcse_kit.data.prepare.split import assign, split
 from simcse_kit.errors import DataError
 
 # Few letters, so that texts repeat; with what makes csv and normal forms hard.

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simcse_kit.encoder.batching import length_sorted_batches, pad_batch
+from simcse_kit.encoder.batch_plan import length_sorted_batches, pad_batch
 from simcse_kit.encoder.encoder import SentenceEncoder
 
 law = settings(max_examples=15, deadline=None)

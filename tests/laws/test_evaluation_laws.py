@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from simcse_kit.evaluation.scores import paired_cosine, pearson, spearman
+from simcse_kit.metrics.correlation import paired_cosine, pearson, spearman
 
 grades = arrays(np.float64, st.shared(st.integers(3, 30), key="n"), elements=st.integers(-50, 50))
 embeddings = arrays(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from simcse_kit.functional.contrastive import info_nce
+from simcse_kit.losses.info_nce import info_nce
 
 settings.register_profile("law", max_examples=40, deadline=None)
 law = settings(settings.get_profile("law"))

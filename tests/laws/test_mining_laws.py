@@ -10,11 +10,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simcse_kit.curation.choice import Mining
-from simcse_kit.curation.mine import Rows, mine
-from simcse_kit.curation.normal import normal_key
+from simcse_kit.data.prepare.mine import Rows, mine
+from simcse_kit.data.prepare.negative_selection import Mining
+from simcse_kit.data.prepare.normalize import normal_key
+from simcse_kit.data.readers import read_texts
 from simcse_kit.errors import DataError
-from simcse_kit.text.readers import read_texts
 
 # Few texts, some of them equal but for case and punctuation.
 TEXTS = st.sampled_from([f"{letter}{end}" for letter in "abcdefAB" for end in ("", "!", " c")])

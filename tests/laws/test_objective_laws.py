@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from simcse_kit.functional.batch import ContrastiveBatch
-from simcse_kit.functional.contrastive import contrastive_terms
-from simcse_kit.functional.decoupled import decoupled_info_nce
-from simcse_kit.functional.guide import Guide
-from simcse_kit.functional.margin import ranking, simple, triplet
-from simcse_kit.functional.siamese import margin_contrastive, pair_distance
+from simcse_kit.losses.contrast import ContrastiveBatch
+from simcse_kit.losses.decoupled import decoupled_info_nce
+from simcse_kit.losses.false_negatives import Guide
+from simcse_kit.losses.info_nce import contrastive_terms
+from simcse_kit.losses.margin import ranking, simple, triplet
+from simcse_kit.losses.pair_margin import margin_contrastive, pair_distance
 
 law = settings(max_examples=15, deadline=None)
 Loss = Callable[[ContrastiveBatch], Tensor]

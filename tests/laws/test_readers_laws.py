@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simcse_kit.data.numeric_columns import is_number
+from simcse_kit.data.readers import ReadReport, read_examples
 from simcse_kit.errors import DataError
-from simcse_kit.text.numbers import is_number
-from simcse_kit.text.readers import ReadReport, read_examples
 
 # A byte order mark at the start of a file is dropped by design; NUL is refused by design.
 CHARACTERS = st.characters(exclude_categories=("Cs",), exclude_characters="\0\n\r\ufeff")

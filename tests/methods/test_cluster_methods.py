@@ -12,12 +12,12 @@ from torch import Tensor
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
-from simcse_kit.functional.clustering import sinkhorn
-from simcse_kit.functional.prototypes import swapped_prediction
-from simcse_kit.functional.queued import queued_info_nce
+from simcse_kit.losses.clustering import sinkhorn
+from simcse_kit.losses.info_nce_queue import queued_info_nce
+from simcse_kit.losses.prototypes import swapped_prediction
 from simcse_kit.methods import METHODS, build_config
-from simcse_kit.methods.base import Method
-from simcse_kit.methods.batch import Batch
+from simcse_kit.methods.common.base import Method
+from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.prototypical import PrototypicalContrast, one_cluster_a_text
 from simcse_kit.methods.swav import SwAV
 from tests.small_data import sentences

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
-from simcse_kit.functional.nt_xent import nt_xent
+from simcse_kit.losses.nt_xent import nt_xent
 from simcse_kit.methods import build_config
-from simcse_kit.methods.batch import Batch
+from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.consert import ConSERT, perturbation
-from simcse_kit.training.gradient_cache import GradientCache
+from simcse_kit.training.batching.gradient_cache import GradientCache
 from tests.methods.test_cluster_methods import batch_of, build
 from tests.small_data import sentences
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.functional.predictive import predictive_nce
-from simcse_kit.methods.batch import Batch
+from simcse_kit.losses.cpc import predictive_nce
+from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.cpc import CPC
 from tests.methods.test_cluster_methods import build
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ModelError
-from simcse_kit.functional.contrastive import info_nce
-from simcse_kit.functional.detection import replaced_token_loss
-from simcse_kit.methods.batch import Batch
+from simcse_kit.losses.info_nce import info_nce
+from simcse_kit.losses.replaced_token import replaced_token_loss
+from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.diffcse import DiffCSE, DiffCSEConfig, _Discriminator
 from tests.encoder.conftest import family  # noqa: F401 - a fixture
 from tests.methods.test_simcse import ANCHORS, POSITIVES, batch_of
@@ -93,7 +93,7 @@ def test_the_generator_fills_in_what_the_masked_lm_finds_likeliest(tiny_encoder_
     method = build(tiny_encoder_dir, masking_ratio=1.0)
     ids, mask = rows_of(method)
     lm = SentenceEncoder.load(tiny_encoder_dir).masked_lm().eval()
-    from simcse_kit.methods.masking import mask_tokens
+    from simcse_kit.methods.common.masking import mask_tokens
 
     tokenizer = method.encoder.tokenizer
     torch.manual_seed(2)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
-from simcse_kit.functional.contrastive import info_nce
+from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.methods import build_config
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.checks import check_batch
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.checks import check_batch
 from simcse_kit.methods.esimcse import ESimCSE, ESimCSEConfig, repeat_tokens
-from simcse_kit.training.gradient_cache import GradientCache
+from simcse_kit.training.batching.gradient_cache import GradientCache
 from tests.methods.test_simcse import ANCHORS, POSITIVES, batch_of
 
 PAD, CLS, SEP = 0, 2, 3

@@ -12,20 +12,20 @@ from torch import Tensor
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.functional.batch import ContrastiveBatch
-from simcse_kit.functional.contrastive import info_nce
-from simcse_kit.functional.decoupled import decoupled_info_nce
-from simcse_kit.functional.guide import Guide
-from simcse_kit.functional.hypersphere import align_uniform
-from simcse_kit.functional.margin import ranking, simple, triplet
-from simcse_kit.functional.nt_xent import nt_xent
+from simcse_kit.losses.contrast import ContrastiveBatch
+from simcse_kit.losses.decoupled import decoupled_info_nce
+from simcse_kit.losses.false_negatives import Guide
+from simcse_kit.losses.info_nce import info_nce
+from simcse_kit.losses.margin import ranking, simple, triplet
+from simcse_kit.losses.nt_xent import nt_xent
 from simcse_kit.methods import build_config
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.checks import check_batch
-from simcse_kit.methods.objective_table import OBJECTIVES, parse_objective
-from simcse_kit.methods.objectives import ObjectiveConfig, ObjectiveLoss
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.checks import check_batch
+from simcse_kit.methods.common.objective import ObjectiveConfig, ObjectiveLoss
+from simcse_kit.methods.common.objective_registry import OBJECTIVES, parse_objective
 from simcse_kit.methods.simcse import SimCSE
-from simcse_kit.training.gradient_cache import GradientCache
+from simcse_kit.metrics.geometry import align_uniform
+from simcse_kit.training.batching.gradient_cache import GradientCache
 
 TEXTS = [
     ("the cat sat on the mat .", "a cat sat", "the dog sat"),

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from simcse_kit.encoder.batching import pad_batch
+from simcse_kit.encoder.batch_plan import pad_batch
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.template import Template
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.functional.contrastive import info_nce
+from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.methods import build_config
-from simcse_kit.methods.batch import Batch
-from simcse_kit.methods.heads import mlp_head
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.heads import mlp_head
 from simcse_kit.methods.promptbert import PromptBERT, PromptBERTConfig, exchange
 from tests.encoder.conftest import family  # noqa: F401 - a fixture
 from tests.methods.test_simcse import ANCHORS, NEGATIVES, POSITIVES

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.packing.layout import MULTIPLE, pack
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.functional.contrastive import info_nce
+from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.methods import build_config
-from simcse_kit.methods.heads import mlp_head
-from simcse_kit.methods.masking import mask_tokens, masked_lm_loss
+from simcse_kit.methods.common.heads import mlp_head
+from simcse_kit.methods.common.masking import mask_tokens, masked_lm_loss
 from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
 
 ANCHORS = ["the cat sat on the mat .", "a man is playing guitar", "dog ran", "old red house"]

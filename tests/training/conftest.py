@@ -10,7 +10,7 @@ import pytest
 
 from simcse_kit.config import RunConfig
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.methods.base import Method
+from simcse_kit.methods.common.base import Method
 from simcse_kit.training import run
 from tests.small_data import run_config, write_corpus, write_pairs
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from simcse_kit.cli.main import app
+from simcse_kit.data.augment import AugmentedViews
+from simcse_kit.data.collate import Collator
+from simcse_kit.data.readers import Example
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, MissingExtraError, ModelError
 from simcse_kit.methods import METHODS, build_config
-from simcse_kit.methods.batch import Batch
-from simcse_kit.text.augment import AugmentedViews
-from simcse_kit.text.collate import Collator
-from simcse_kit.text.readers import Example
-from simcse_kit.training.proposals import Proposals
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.training.mlm_proposals import Proposals
 from simcse_kit.training.run import TrainResult, train
 from tests.small_data import WORDS, sentences
 from tests.training.conftest import MakeConfig

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.training.checkpoints import (
+from simcse_kit.training.run import train
+from simcse_kit.training.state.checkpoints import (
     checkpoint_steps,
     flaw_of,
     newest_checkpoint,
@@ -18,7 +19,6 @@ from simcse_kit.training.checkpoints import (
     remove_unfinished,
     written_whole,
 )
-from simcse_kit.training.run import train
 from tests.training.conftest import MakeConfig
 from tests.training.test_resume import interrupt, timeless
 from tests.training.test_run import same_weights

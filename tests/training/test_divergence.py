@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.methods.base import MethodOutput
+from simcse_kit.methods.common.base import MethodOutput
 from simcse_kit.methods.simcse import SimCSE
-from simcse_kit.training import room
-from simcse_kit.training.checkpoints import checkpoint_steps, flaw_of
 from simcse_kit.training.run import train
+from simcse_kit.training.state import disk_space
+from simcse_kit.training.state.checkpoints import checkpoint_steps, flaw_of
 from tests.small_data import ROWS, sentences
 from tests.training.conftest import MakeConfig
 
@@ -56,7 +56,7 @@ def test_too_little_room_is_refused_before_anything_is_written(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config()
-    monkeypatch.setattr(room, "free_bytes", lambda _: 20_100_000)
+    monkeypatch.setattr(disk_space, "free_bytes", lambda _: 20_100_000)
     with pytest.raises(ConfigError, match=r"3 checkpoints of .* has room for 20 MB; make room"):
         train(config)
     assert not Path(config.training.output).exists()
@@ -66,13 +66,13 @@ def test_what_is_estimated_is_what_is_written(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[int] = []
-    size = room.checkpoint_bytes
+    size = disk_space.checkpoint_bytes
 
     def spy(method: Any) -> int:
         told.append(size(method))
         return told[-1]
 
-    monkeypatch.setattr(room, "checkpoint_bytes", spy)
+    monkeypatch.setattr(disk_space, "checkpoint_bytes", spy)
     result = train(make_config())
     newest = list(checkpoint_steps(result.output / "checkpoints").values())[-1]
     written = sum(path.stat().st_size for path in newest.iterdir())

@@ -13,7 +13,7 @@ from simcse_kit.config import RunConfig
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods import METHODS
-from simcse_kit.methods.base import Method
+from simcse_kit.methods.common.base import Method
 from simcse_kit.training.run import train
 from simcse_kit.training.trainer import ContrastiveTrainer
 from tests.training.conftest import MakeConfig

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from simcse_kit.data.collate import Collator
+from simcse_kit.data.readers import Example
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.packing import model
-from simcse_kit.methods.base import MethodOutput
-from simcse_kit.methods.batch import Batch
+from simcse_kit.encoder.packing import run
+from simcse_kit.methods.common.base import MethodOutput
+from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
-from simcse_kit.text.collate import Collator
-from simcse_kit.text.readers import Example
-from simcse_kit.training.gradient_cache import GradientCache, chunks_of, shares_of
+from simcse_kit.training.batching.gradient_cache import GradientCache, chunks_of, shares_of
 from tests.small_data import sentences
 
 VIEWS = {"texts": 1, "pairs": 2, "triplets": 3}
@@ -236,15 +236,15 @@ def test_masks_are_replayed_where_several_threads_share_a_chunk(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dropout is drawn for each share of the rows: with and without a graph, in the same way."""
-    monkeypatch.setattr(model, "SHARED_FROM", 8)
+    monkeypatch.setattr(run, "SHARED_FROM", 8)
     shared: list[bool] = []
-    real = model.run_shared
+    real = run.run_shared
 
     def watched(*arguments: Any) -> list[Tensor]:
         shared.append(torch.is_grad_enabled())
         return real(*arguments)
 
-    monkeypatch.setattr(model, "run_shared", watched)
+    monkeypatch.setattr(run, "run_shared", watched)
     method = make()
     batch = batch_of(method, "pairs")
     rows = (*batch.rows(), batch.view_numbers())

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from simcse_kit.text.corpus import Corpus
-from simcse_kit.text.readers import Example
-from simcse_kit.training.rows import RowSubset, drawn_one_by_one, rows_digest, split_rows
+from simcse_kit.data.corpus import Corpus
+from simcse_kit.data.readers import Example
+from simcse_kit.training.batching.subset import RowSubset, drawn_one_by_one, rows_digest, split_rows
 
 
 def corpus_of(path: Path, rows: list[dict[str, object]]) -> Corpus:

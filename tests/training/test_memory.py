@@ -10,15 +10,20 @@ from typing import Any
 import pytest
 import torch
 
+from simcse_kit.data.collate import Collator
+from simcse_kit.data.readers import Example
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
-from simcse_kit.methods.base import Method
-from simcse_kit.methods.batch import Batch
+from simcse_kit.methods.common.base import Method
+from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
-from simcse_kit.text.collate import Collator
-from simcse_kit.text.readers import Example
-from simcse_kit.training import chunking, memory
-from simcse_kit.training.memory import MemoryPlan, bytes_in_use, measure_activations, plan_memory
+from simcse_kit.training.batching import chunking, memory
+from simcse_kit.training.batching.memory import (
+    MemoryPlan,
+    bytes_in_use,
+    measure_activations,
+    plan_memory,
+)
 from simcse_kit.training.run import train
 from tests.small_data import sentences
 from tests.training.conftest import MakeConfig

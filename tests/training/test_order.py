@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simcse_kit.training.order import ShuffledOrder
+from simcse_kit.training.batching.order import ShuffledOrder
 
 
 @given(rows=st.integers(1, 400), seed=st.integers(0, 10**6), epoch=st.integers(0, 50))

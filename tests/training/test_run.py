@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from simcse_kit.config import load_config
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, DataError, MissingExtraError, ModelError, SimcseError
-from simcse_kit.methods.base import Method
+from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.simcse import SimCSE
-from simcse_kit.training import assemble
-from simcse_kit.training.order import ShuffledOrder
-from simcse_kit.training.rows import RowSubset
+from simcse_kit.training import build
+from simcse_kit.training.batching.order import ShuffledOrder
+from simcse_kit.training.batching.subset import RowSubset
 from simcse_kit.training.run import train
 from tests.small_data import sentences
 from tests.training.conftest import MakeConfig
@@ -107,7 +107,7 @@ def test_the_best_checkpoint_is_kept_not_the_last(
 
         return score
 
-    monkeypatch.setattr(assemble, "dev_scorer", scorer)
+    monkeypatch.setattr(build, "dev_scorer", scorer)
     result = train(make_config({"evaluation": {"dev": str(dev_file)}}))
     assert (result.score_name, result.start_score) == ("dev_spearman", 10)
     assert (result.best_score, result.best_step) == (90, 8)
@@ -172,7 +172,7 @@ def test_the_resolved_configuration_is_written_before_the_first_step(
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(assemble.ContrastiveTrainer, "train", stop)
+    monkeypatch.setattr(build.ContrastiveTrainer, "train", stop)
     with pytest.raises(KeyboardInterrupt):
         train(config)
     written = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ import pytest
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods import METHODS
-from simcse_kit.methods.base import Method
+from simcse_kit.methods.common.base import Method
 from simcse_kit.training.run import train
 from tests.small_data import sentences
 from tests.training.conftest import MakeConfig

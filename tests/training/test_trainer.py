@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerControl, TrainerState
 
+from simcse_kit.data.collate import Collator
+from simcse_kit.data.readers import Example
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ModelError
-from simcse_kit.methods.base import Method, MethodOutput
-from simcse_kit.methods.batch import Batch
+from simcse_kit.methods.common.base import Method, MethodOutput
+from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
-from simcse_kit.text.collate import Collator
-from simcse_kit.text.readers import Example
 from simcse_kit.training.callbacks import MethodState, MetricsFile, ProgressBar, history_rows
-from simcse_kit.training.scoring import batches_of, dev_scorer, held_out_loss, loss_scorer
+from simcse_kit.training.selection import batches_of, dev_scorer, held_out_loss, loss_scorer
 from simcse_kit.training.trainer import ContrastiveTrainer
 from tests.small_data import sentences
 

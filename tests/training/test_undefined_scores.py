@@ -10,12 +10,12 @@ from typing import Any, cast
 import pytest
 
 from simcse_kit.errors import DataError
-from simcse_kit.evaluation import dev
+from simcse_kit.evaluation import dev_set
+from simcse_kit.training.monitor.geometry_probe import Probe
 from simcse_kit.training.run import train
-from simcse_kit.training.scoring import SHAPE, shape_scorer
+from simcse_kit.training.selection import SHAPE, shape_scorer
 from simcse_kit.training.study.runs import RunRecord
 from simcse_kit.training.study.table import rows_of, text_table
-from simcse_kit.training.trace import Probe
 from tests.training.conftest import MakeConfig
 
 
@@ -56,14 +56,14 @@ def test_equal_cosines_are_no_score(
     always: bool,
 ) -> None:
     calls = 0
-    score = dev.spearman
+    score = dev_set.spearman
 
     def spearman(cosines: Any, gold: Any) -> float:
         nonlocal calls
         calls += 1
         return float("nan") if always or calls in (1, 3) else score(cosines, gold)
 
-    monkeypatch.setattr(dev, "spearman", spearman)
+    monkeypatch.setattr(dev_set, "spearman", spearman)
     result = train(
         make_config({"training": {"max_steps": 8}, "evaluation": {"dev": str(dev_file)}})
     )

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from simcse_kit.evaluation.contamination.index import KINDS, LeakIndex
 from simcse_kit.evaluation.evaluate import load_tasks
-from simcse_kit.evaluation.leaks.index import KINDS, LeakIndex
 
 SAMPLE = 2000
 THRESHOLDS = (0.8, 0.7, 0.6, 0.5)
@@ -167,7 +167,7 @@ class BruteForce:
 
 def shingles(text: str) -> set[tuple[str, ...]]:
     # Imported late: the check as it was before these functions existed is measured, too.
-    from simcse_kit.curation.normal import sentence_words
+    from simcse_kit.data.prepare.normalize import sentence_words
 
     words = [word for part in sentence_words(text) for word in part]
     return set(pairwise(words)) or {(word,) for word in words}
@@ -175,7 +175,7 @@ def shingles(text: str) -> set[tuple[str, ...]]:
 
 def similarities(one: str, test: str) -> tuple[float, float, float]:
     """Jaccard, containment and edit similarity of a changed text and its test sentence."""
-    from simcse_kit.curation.normal import letters_key
+    from simcse_kit.data.prepare.normalize import letters_key
 
     own, theirs = shingles(one), shingles(test)
     shared = len(own & theirs)

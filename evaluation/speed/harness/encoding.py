@@ -92,7 +92,7 @@ def _graded(bench: Bench) -> dict[str, Any]:
 
 
 def _spearman(graded: dict[str, Any], vectors: Any) -> float:
-    from simcse_kit.evaluation.scores import paired_cosine, spearman
+    from simcse_kit.metrics.correlation import paired_cosine, spearman
 
     left, right = (vectors[side] for side in graded["sides"])
     return float(spearman(paired_cosine(left, right), graded["gold"]))

@@ -11,7 +11,7 @@ mpl.use("svg")
 mpl.rcParams |= {"svg.hashsalt": "bench", "svg.fonttype": "none"}
 from matplotlib import pyplot as plt  # noqa: E402 - after the backend is chosen
 
-from simcse_kit.atomic import replacement  # noqa: E402
+from simcse_kit.utils.files import replacement  # noqa: E402
 
 OURS, PEER = "#1f6fb4", "#b9bec5"
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.atomic import write_whole
+from simcse_kit.utils.files import write_whole
 
 SPEED = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- rendered from results.json -->", "<!-- end of what is rendered -->"

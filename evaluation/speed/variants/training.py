@@ -21,7 +21,7 @@ from variants.threads import pin
 
 def batches(params: dict[str, Any], seed: int) -> list[list[list[str]]]:
     """The rows of every step, in the order in which this kit's trainer takes them."""
-    from simcse_kit.training.order import ShuffledOrder
+    from simcse_kit.training.batching.order import ShuffledOrder
 
     rows = _rows(params)
     order = ShuffledOrder(len(rows), seed)

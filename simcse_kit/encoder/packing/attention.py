@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simcse_kit.encoder.packing.cuda import kernel_attention, kernel_serves
+from simcse_kit.encoder.packing.dropout import Noise, cheap
+from simcse_kit.encoder.packing.flash_attention import kernel_attention, kernel_serves
 from simcse_kit.encoder.packing.layout import Layout
-from simcse_kit.encoder.packing.noise import Noise, cheap
 
 __all__ = ["block_attention", "masks_of"]
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from simcse_kit.encoder.packing.attention import block_attention
-from simcse_kit.encoder.packing.families import Block
+from simcse_kit.encoder.packing.dropout import Noise, add_dropped
+from simcse_kit.encoder.packing.layers import Block
 from simcse_kit.encoder.packing.layout import Layout
-from simcse_kit.encoder.packing.noise import Noise, add_dropped
 
 __all__ = ["embed_tokens", "relative_bias", "run_blocks"]
 

@@ -17,18 +17,18 @@ from transformers import PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from simcse_kit.encoder.backbone import position_limit
-from simcse_kit.encoder.batching import pad_batch
-from simcse_kit.encoder.packing.batching import (
+from simcse_kit.encoder.batch_plan import pad_batch
+from simcse_kit.encoder.packing.layers import blocks_of
+from simcse_kit.encoder.packing.layout import Layout, pack_rows
+from simcse_kit.encoder.packing.linear import live
+from simcse_kit.encoder.packing.row_groups import (
     AttentionOptionsError,
     Batching,
     UnpackableError,
     Unpacked,
 )
-from simcse_kit.encoder.packing.families import blocks_of
-from simcse_kit.encoder.packing.layout import Layout, pack_rows
-from simcse_kit.encoder.packing.linear import live
-from simcse_kit.encoder.packing.model import packed_states
-from simcse_kit.encoder.state import usual_state
+from simcse_kit.encoder.packing.run import packed_states
+from simcse_kit.encoder.torch_state import usual_state
 from simcse_kit.errors import ModelError
 
 __all__ = ["find_batching"]
@@ -44,7 +44,7 @@ _LONG, _SHORT = 24, 2
 def find_batching(backbone: Any, pad_id: int) -> Batching:
     """The fastest way to run batches that gives every row the states that it has alone.
 
-    The families of :func:`~simcse_kit.encoder.packing.families.blocks_of` are known. Any other
+    The families of :func:`~simcse_kit.encoder.packing.layers.blocks_of` are known. Any other
     model is tried on two rows: alone, packed, padded. Where packing is not possible, a log line
     says why, and what the attempt changed is restored.
 
@@ -195,7 +195,7 @@ def _why_not_packed(
     # Unpacked batches go on with the attention that the model had, and ours knows one.
     if backbone.config._attn_implementation != "sdpa":
         return f"runs with {backbone.config._attn_implementation!r} attention only"
-    from simcse_kit.encoder.packing.interface import IMPLEMENTATION
+    from simcse_kit.encoder.packing.hf_attention import IMPLEMENTATION
 
     ignored = False
     before = [(config, config._attn_implementation_internal) for config in _configs(backbone)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simcse_kit.encoder.token_counts import TokenCounts, percent
-from simcse_kit.evaluation.leaks.check import LeakReport
+from simcse_kit.evaluation.contamination.check import LeakReport
 from simcse_kit.evaluation.report.numbers import DASH, Cell, counted
 from simcse_kit.evaluation.report.tables import Row, Table, roles
 from simcse_kit.evaluation.results import Report

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from simcse_kit.evaluation.report.numbers import DASH
 from simcse_kit.evaluation.report.tables import Table
-from simcse_kit.visible import one_line
+from simcse_kit.utils.printable import one_line
 
 __all__ = ["escaped", "markdown"]
 

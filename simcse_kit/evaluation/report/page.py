@@ -21,17 +21,17 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from simcse_kit.atomic import write_whole
 from simcse_kit.errors import ConfigError
-from simcse_kit.evaluation.leaks.check import LeakReport
-from simcse_kit.evaluation.report import curves, data, exhibits, sections, tables, verdicts
-from simcse_kit.evaluation.report.beyond_sts import beyond_tables
+from simcse_kit.evaluation.contamination.check import LeakReport
+from simcse_kit.evaluation.report import curves, data, detail_sections, sections, tables, verdicts
 from simcse_kit.evaluation.report.intervals import interval_table
 from simcse_kit.evaluation.report.markdown import markdown
 from simcse_kit.evaluation.report.numbers import counted
+from simcse_kit.evaluation.report.tasks import beyond_tables
 from simcse_kit.evaluation.results import SCHEMA, Report
 from simcse_kit.evaluation.statistics.comparison import Comparison
-from simcse_kit.visible import one_line
+from simcse_kit.utils.files import write_whole
+from simcse_kit.utils.printable import one_line
 
 __all__ = ["write_report", "write_training_report"]
 
@@ -87,7 +87,10 @@ def write_report(
     beyond_sts, details = beyond_tables(reports), tables.detail_tables(reports)
     judged = [] if comparison is None else verdicts.verdict_tables(comparison)
     kinds = [] if comparison is None else verdicts.slice_tables(comparison)
-    neighbours, misses = exhibits.neighbour_tables(reports), exhibits.miss_tables(reports)
+    neighbours, misses = (
+        detail_sections.neighbour_tables(reports),
+        detail_sections.miss_tables(reports),
+    )
     audit = data.audit_table(reports)
     leaked = data.leak_table(reports, leaks, tables.task_names(reports))
     models = list(zip(tables.roles(reports), reports, strict=True))
@@ -106,7 +109,7 @@ def write_report(
         plane=sections.plane_section(reports, rows),
         spectrum=sections.spectrum_section(reports),
         geometry=geometry,
-        maps=exhibits.drawings(reports),
+        maps=detail_sections.drawings(reports),
         neighbours=neighbours,
         misses=misses,
         curves=curves.training_curves(rows),

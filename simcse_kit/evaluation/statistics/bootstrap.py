@@ -11,8 +11,8 @@ import numpy as np
 
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.evaluation.statistics.distribution import Distribution, least_resamples
-from simcse_kit.evaluation.statistics.weighted import Floats, WeightedRanks
-from simcse_kit.progress import progress_bar
+from simcse_kit.evaluation.statistics.weighted_spearman import Floats, WeightedRanks
+from simcse_kit.utils.progress import progress_bar
 
 __all__ = ["LEVEL", "RESAMPLES", "Bootstrap", "Interval", "Sample", "check_settings"]
 

@@ -10,9 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from simcse_kit.errors import ConfigError, DataError
-from simcse_kit.evaluation.pairset import PairSet, concatenate
+from simcse_kit.evaluation.pair_set import PairSet, concatenate
 from simcse_kit.evaluation.results import AVERAGE, STANDARD_TASKS, Intervals, Report, TaskResult
-from simcse_kit.evaluation.scores import spearman
 from simcse_kit.evaluation.statistics.bootstrap import (
     LEVEL,
     RESAMPLES,
@@ -20,15 +19,16 @@ from simcse_kit.evaluation.statistics.bootstrap import (
     Interval,
     check_settings,
 )
-from simcse_kit.evaluation.statistics.plain import plain
-from simcse_kit.evaluation.statistics.significance import holm, steiger, williams
-from simcse_kit.evaluation.statistics.where import (
+from simcse_kit.evaluation.statistics.error_analysis import (
     Flip,
     SliceScore,
     flips_of,
     sample_of,
     slice_scores,
 )
+from simcse_kit.evaluation.statistics.significance import holm, steiger, williams
+from simcse_kit.metrics.correlation import spearman
+from simcse_kit.utils.json import plain
 
 __all__ = [
     "Comparison",

@@ -11,8 +11,8 @@ from simcse_kit.errors import DataError
 from simcse_kit.evaluation.results import AVERAGE, Report
 from simcse_kit.evaluation.statistics.bootstrap import LEVEL
 from simcse_kit.evaluation.statistics.comparison import Verdict, verdict
-from simcse_kit.evaluation.statistics.plain import plain
 from simcse_kit.evaluation.statistics.significance import PairedSeeds, holm, paired_seeds
+from simcse_kit.utils.json import plain
 
 __all__ = ["SeedDifference", "Systems", "check_seeds", "compare_systems"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from simcse_kit.evaluation.pairset import PairSet
+from simcse_kit.evaluation.pair_set import PairSet
 
 __all__ = ["SLICES", "slices"]
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from simcse_kit.evaluation.statistics.bootstrap import Interval
 from simcse_kit.evaluation.statistics.comparison import Comparison, Difference
+from simcse_kit.evaluation.statistics.error_analysis import Flip
 from simcse_kit.evaluation.statistics.seeds import Systems
-from simcse_kit.evaluation.statistics.where import Flip
-from simcse_kit.visible import one_line
+from simcse_kit.utils.printable import one_line
 
 __all__ = ["render_comparison", "render_systems"]
 

@@ -12,8 +12,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from simcse_kit.atomic import write_whole
 from simcse_kit.training.study.table import Row
+from simcse_kit.utils.files import write_whole
 
 __all__ = ["write_plot"]
 

@@ -15,15 +15,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.atomic import write_whole
 from simcse_kit.config import RunConfig
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.evaluation.dev import DevSet
+from simcse_kit.evaluation.dev_set import DevSet
 from simcse_kit.evaluation.embed import embed
 from simcse_kit.evaluation.geometry import geometry
-from simcse_kit.evaluation.scores import paired_cosine, spearman
-from simcse_kit.training.folder import METRICS, RUN_FILE
-from simcse_kit.training.grants import grant_flags
+from simcse_kit.metrics.correlation import paired_cosine, spearman
+from simcse_kit.training.allowed_calls import grant_flags
+from simcse_kit.training.state.output_dir import METRICS, RUN_FILE
+from simcse_kit.utils.files import write_whole
 
 __all__ = ["FIGURES", "RunRecord", "finished_run", "measured", "run_inside", "run_once"]
 

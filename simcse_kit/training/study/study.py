@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.atomic import write_whole
-from simcse_kit.calls import Call, parse_list
 from simcse_kit.config import RunConfig, merge, validated
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
-from simcse_kit.evaluation.dev import DevSet
-from simcse_kit.progress import progress_bar
-from simcse_kit.training.prepare import check
+from simcse_kit.evaluation.dev_set import DevSet
+from simcse_kit.training.plan import check
 from simcse_kit.training.study.figures import write_plot
 from simcse_kit.training.study.runs import RunRecord, finished_run, measured, run_inside, run_once
 from simcse_kit.training.study.table import Row, rows_of, text_table
+from simcse_kit.utils.files import write_whole
+from simcse_kit.utils.progress import progress_bar
+from simcse_kit.utils.spec import Call, parse_list
 
 __all__ = ["Study", "compare_methods", "variants"]
 

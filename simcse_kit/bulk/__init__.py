@@ -1,0 +1,1 @@
+"""Resumable encoding of large files."""

@@ -1,1 +1,0 @@
-"""From raw files to training files: triplets, pairs, hard negatives, duplicates, splits."""

@@ -1,0 +1,1 @@
+"""Text files as examples for training and evaluation."""

@@ -1,0 +1,225 @@
+"""Columns: which one is the anchor, the positive, the hard negatives. Nothing is guessed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from simcse_kit.data.bad_rows import shorten
+from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.registry import closest
+
+__all__ = [
+    "FLAG_COLUMNS",
+    "FLAG_EXTRAS",
+    "are_positions",
+    "check_columns",
+    "check_label",
+    "check_names",
+    "choose_columns",
+    "graded_remedy",
+    "is_negative",
+]
+
+RECOGNISED = (
+    "sent0[,sent1[,hard_neg...]] | text | sentence | sentence1,sentence2 | "
+    "anchor,positive[,negative...]"
+)
+_SINGLE = (("sent0",), ("text",), ("sentence",))
+_PAIRS = (("sent0", "sent1"), ("sentence1", "sentence2"), ("anchor", "positive"))
+_WITH_NEGATIVES = (("sent0", "sent1"), ("anchor", "positive"))
+FLAG_COLUMNS = ("query", "pos", "neg")
+"""The keys of FlagEmbedding's files; ``pos`` and ``neg`` are lists, ``neg`` may be empty."""
+FLAG_EXTRAS = frozenset({"id", "neg_id", "neg_scores", "pos_id", "pos_scores", "prompt", "type"})
+"""Further keys of FlagEmbedding's files, which are not read."""
+_GRADES = frozenset(
+    "score scores label labels grade gold rating similarity similarity_score relatedness".split()
+)
+_NEAR = 1000
+_NEGATIVE = re.compile(r"(?:hard_neg|negative)(?:_?[0-9]+)?")
+_NEGATIVE_LISTS = frozenset({"hard_negs", "negatives"})
+
+
+def check_columns(columns: Sequence[str] | None) -> tuple[str, ...] | None:
+    """``columns`` as a tuple; None (or nothing) means: recognise the header.
+
+    Raises:
+        ConfigError: a column is empty or named twice, or names and positions are mixed.
+    """
+    if isinstance(columns, str):
+        raise ConfigError(f"columns is the text {columns!r}; give a list such as ['0', '1']")
+    if not columns:
+        return None
+    names = tuple(column.strip() for column in columns)
+    given = ",".join(names)
+    if not all(names):
+        raise ConfigError(f"columns {given!r} has an empty name; give a,b,c or 0,1")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"columns {given!r} names a column twice; name each once")
+    if len({_is_position(name) for name in names}) > 1:
+        raise ConfigError(
+            f"columns {given!r} mixes names and positions; give names (a,b,c), or positions (0,1) "
+            "for a file with no header line"
+        )
+    return names
+
+
+def check_label(label: str | None, columns: tuple[str, ...] | None) -> str | None:
+    """The name or position of the column with the label, checked against the others.
+
+    Raises:
+        ConfigError: it is empty, one of ``columns``, or a name where those are positions.
+    """
+    if label is None:
+        return None
+    name = label.strip()
+    if not name:
+        raise ConfigError("data.label is empty; give the name of the column, such as label")
+    if columns is not None:
+        given = ",".join(columns)
+        if name in columns:
+            raise ConfigError(f"data.label {name!r} is among the texts, --columns {given}")
+        if are_positions(columns) != _is_position(name):
+            raise ConfigError(
+                f"data.label {name!r} and --columns {given}: give names for both, or positions"
+            )
+        if len(columns) != 2:
+            raise ConfigError(
+                f"labelled rows have two texts, but --columns {given} names {len(columns)}"
+            )
+    return name
+
+
+def are_positions(columns: Sequence[str] | None) -> bool:
+    """True if ``columns`` are positions, counted from 0, and the file so has no header line."""
+    return bool(columns) and all(_is_position(column) for column in columns or ())
+
+
+def is_negative(name: str, *, lists: bool) -> bool:
+    """True if a column called ``name`` holds hard negatives; ``lists``: the format has lists."""
+    return bool(_NEGATIVE.fullmatch(name)) or (lists and name in _NEGATIVE_LISTS)
+
+
+def check_names(
+    header: Sequence[str], *, file: str | Path, line: int | None, blank: bool = False
+) -> None:
+    """Refuse a header that has a name twice.
+
+    Args:
+        header: the names.
+        file: named in the message.
+        line: the line of the header.
+        blank: whether empty names count too; otherwise they may repeat.
+
+    Raises:
+        DataError: it has.
+    """
+    seen: set[str] = set()
+    for name in header:
+        if (name or blank) and name in seen:
+            raise DataError(
+                f"column {shorten(name)} occurs twice in the header; rename one",
+                file=file,
+                line=line,
+            )
+        seen.add(name)
+
+
+def choose_columns(
+    header: Sequence[str],
+    columns: Sequence[str] | None,
+    *,
+    file: str | Path,
+    line: int | None,
+    lists: bool = False,
+    label: str | None = None,
+) -> tuple[str, ...]:
+    """The columns to read, in the order anchor, positive, hard negatives; or two texts, label.
+
+    Args:
+        header: the names the file has.
+        columns: the names the user wants, or None to recognise them.
+        file: named in messages.
+        line: the line of the header, named in messages.
+        lists: the format may hold a list of hard negatives in one column.
+        label: the column that holds a number, if rows are labelled.
+
+    Raises:
+        DataError: a name occurs twice, a wanted one is missing, or the header is not recognised.
+    """
+    check_names(header, file=file, line=line)
+    if label is not None:
+        texts = [name for name in header if name != label] if columns is None else columns
+        names = choose_columns(texts, None, file=file, line=line) if columns is None else columns
+        if len(names) != 2:
+            raise DataError(
+                f"labelled rows have two texts and a label, but {','.join(names)} are "
+                f"{len(names)} texts; name two with --columns a,b",
+                file=file,
+                line=line,
+            )
+        columns = (*names, label)
+    present = set(header)
+    if columns is not None:
+        optional = lists and tuple(columns) == FLAG_COLUMNS
+        for name in columns[:2] if optional else columns:
+            if name not in present:
+                raise DataError(
+                    f"no column {name!r}{closest(name, list(header[:_NEAR]))}; "
+                    f"the columns are {_shown(header)}",
+                    file=file,
+                    line=line,
+                )
+        return tuple(columns)
+    if lists and set(FLAG_COLUMNS[:2]) <= present <= {*FLAG_COLUMNS, *FLAG_EXTRAS}:
+        return FLAG_COLUMNS
+    negatives = [name for name in header if is_negative(name, lists=lists)]
+    fixed = present.difference(negatives)
+    for names in _WITH_NEGATIVES if negatives else _SINGLE + _PAIRS:
+        if fixed == set(names) and "" not in present:
+            return (*names, *negatives)
+    raise DataError(_unrecognised(header, lists=lists), file=file, line=line)
+
+
+def graded_remedy(label: str, pair: Sequence[str] | None, threshold: str = "4") -> str:
+    """What to do with a file of graded pairs.
+
+    Args:
+        label: the column with the grades.
+        pair: the columns with the texts, if they must be named; else None.
+        threshold: the grade from which on pairs count as similar.
+    """
+    columns = "" if pair is None else f"--columns {','.join(pair)} "
+    return (
+        f"to train on pairs with grades, give {columns}--method margin-contrastive "
+        f"--set data.label={label} --set method.one_means=similar "
+        f"--set method.threshold={threshold} (the grade from which on a pair is similar); to "
+        "choose the checkpoint by them, train on another file and give this one with --dev, with "
+        "columns called sentence1, sentence2, score"
+    )
+
+
+def _unrecognised(header: Sequence[str], *, lists: bool) -> str:
+    grades = [name for name in header if name.lower() in _GRADES]
+    rest = {name for name in header if name not in grades}
+    pair = next((names for names in _PAIRS if rest == set(names)), None)
+    if len(grades) == 1 and pair is not None:
+        return (
+            f"the header {_shown(header)} has grades in column {grades[0]!r}, which are no text; "
+            f"{graded_remedy(grades[0], None)}"
+        )
+    known = RECOGNISED + (" | query,pos,neg" if lists else "")
+    return (
+        f"the header {_shown(header)} is not one of: {known}; name the columns that hold text "
+        "with --columns a,b,c"
+        + ("" if lists else ", or give positions --columns 0,1 for a file with no header line")
+    )
+
+
+def _shown(header: Sequence[str]) -> str:
+    return shorten(",".join(header), 300)
+
+
+def _is_position(name: str) -> bool:
+    return name.isascii() and name.isdigit()

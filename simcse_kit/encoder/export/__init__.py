@@ -1,0 +1,1 @@
+"""Export to ONNX and OpenVINO, and running what was exported."""

@@ -1,0 +1,1 @@
+"""Folders of encoders: finding, reading, writing and identifying them."""

@@ -1,0 +1,160 @@
+"""LoRA adapters: folders with changes of another model's weights, merged when they are opened."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from simcse_kit.encoder.folder.recipe import ADAPTER_FILE, read_recipe
+from simcse_kit.encoder.folder.resolve import resolve_model
+from simcse_kit.encoder.folder.safe_io import check_finite, read_object
+from simcse_kit.errors import MissingExtraError, ModelError, SimcseError
+
+__all__ = ["Adapter", "find_adapter", "merge_adapter", "tokenizer_folder", "transformer_folder"]
+
+_WEIGHTS = "adapter_model.safetensors"
+# Before the names of all weights in the file.
+_PREFIX = "base_model.model."
+# Parts of a model that no pooling of token states uses.
+_UNUSED = ("pooler.", "classifier.", "score.", "lm_head.", "cls.")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter on disk.
+
+    Attributes:
+        folder: where it is.
+        base: folder of the model that it changes.
+    """
+
+    folder: Path
+    base: Path
+
+
+def find_adapter(folder: Path, *, trust_remote_code: bool = False) -> Adapter | None:
+    """The adapter in a folder, with its base model found or fetched; None where there is none.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+        ModelError: it is of a kind that cannot be merged, its weights are missing or pickled, or
+            its base model cannot be found.
+    """
+    path = folder / ADAPTER_FILE
+    if not path.exists():
+        return None
+    config = read_object(path)
+    kind, name = config.get("peft_type"), config.get("base_model_name_or_path")
+    if kind != "LORA":
+        raise ModelError(
+            f"{path}: peft_type is {kind!r:.60}; supported: 'LORA'. Merge the adapter into its "
+            "model with the program that made it, and open that"
+        )
+    if not isinstance(name, str) or not name:
+        raise ModelError(
+            f"{path}: base_model_name_or_path is {name!r:.60}; write the name or the folder of the "
+            "model there that the adapter was trained on"
+        )
+    if not (folder / _WEIGHTS).is_file():
+        raise ModelError(
+            f"{folder} has no {_WEIGHTS}; adapters with pickled weights are not opened, save it "
+            "again with safetensors"
+        )
+    if find_spec("peft") is None:
+        raise MissingExtraError(f"{folder}, a PEFT adapter,", "peft")
+    revision = config.get("revision")
+    if revision is not None and not isinstance(revision, str):
+        raise ModelError(f"{path}: revision is {revision!r:.60}, not text")
+    try:
+        base = resolve_model(name, trust_remote_code=trust_remote_code, revision=revision)
+    except SimcseError as error:
+        raise ModelError(
+            f"{folder} is an adapter of {name!r:.200}, which cannot be opened: {error}; or write "
+            f"its folder into base_model_name_or_path of {ADAPTER_FILE}"
+        ) from error
+    if (base / ADAPTER_FILE).exists():
+        raise ModelError(f"{folder} is an adapter of {base}, which is an adapter too; merge it")
+    return Adapter(folder, base)
+
+
+def merge_adapter(adapter: Adapter, backbone: Any, *, pooler: bool) -> Any:
+    """Add the changes of an adapter to the weights of its model.
+
+    Args:
+        adapter: what to add.
+        backbone: the model that it was trained on; changed in place.
+        pooler: the vectors go through the pooler of that model.
+
+    Returns:
+        The backbone, whose weights can be trained.
+
+    Raises:
+        ModelError: the adapter is damaged, does not belong to this model, or changes a pooler that
+            is used.
+    """
+    import peft
+
+    weights = _weights(adapter, backbone, pooler=pooler)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # A setting of a later version, which may change what is computed.
+            warnings.filterwarnings("error", message="Unexpected keyword arguments")
+            config = peft.PeftConfig.from_pretrained(str(adapter.folder))
+            model = peft.PeftModel(backbone, config)
+            expected = set(peft.get_peft_model_state_dict(model, save_embedding_layers=False))
+            found = set(weights)
+            wrong = sorted(expected ^ found)
+            if wrong:
+                where = "is missing" if wrong[0] in expected else "has no place in the model"
+                raise ValueError(f"{len(wrong)} weights do not fit; the first, {wrong[0]}, {where}")
+            peft.set_peft_model_state_dict(model, weights)
+            merged = model.merge_and_unload(safe_merge=True)
+    # peft raises whatever its parts raise on a damaged folder; all of it is bad input.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{adapter.folder} cannot be merged into {adapter.base}: {reason}"
+        ) from error
+    check_finite(merged.named_parameters(), adapter.folder)
+    return merged.requires_grad_(True).eval()
+
+
+def tokenizer_folder(adapter: Adapter, weights: Path) -> Path:
+    """The adapter's folder where it has a tokenizer of its own, else that of the weights."""
+    names = ("tokenizer.json", "tokenizer_config.json")
+    return adapter.folder if any((adapter.folder / n).exists() for n in names) else weights
+
+
+def transformer_folder(folder: Path) -> Path:
+    """Where the transformer of a model folder has its own weights, heads included."""
+    transformer = read_recipe(folder).transformer
+    adapter = find_adapter(transformer)
+    return transformer if adapter is None else read_recipe(adapter.base).transformer
+
+
+def _weights(adapter: Adapter, backbone: Any, *, pooler: bool) -> dict[str, Tensor]:
+    """The weights of the adapter by the names that they have for the bare transformer."""
+    path = adapter.folder / _WEIGHTS
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from None
+    # Adapters of models with a head name the transformer as a part.
+    inner = f"{_PREFIX}{getattr(backbone, 'base_model_prefix', '')}."
+    if any(name.startswith(inner) for name in weights):
+        weights = {name.replace(inner, _PREFIX, 1): value for name, value in weights.items()}
+    if pooler and any(name.startswith(f"{_PREFIX}pooler.") for name in weights):
+        raise ModelError(
+            f"{adapter.folder} changes the pooler of its model, which is not supported; choose "
+            "another pooling, such as 'cls_before_pooler' or 'mean'"
+        )
+    unused = tuple(_PREFIX + part for part in _UNUSED)
+    return {name: value for name, value in weights.items() if not name.startswith(unused)}

@@ -1,0 +1,239 @@
+"""From a model's name or folder to the parts of an encoder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from simcse_kit.encoder import backbone as hf
+from simcse_kit.encoder.dense import Dense, Truncation
+from simcse_kit.encoder.folder.adapters import find_adapter, merge_adapter, tokenizer_folder
+from simcse_kit.encoder.folder.recipe import (
+    ENGINE_FILE,
+    TEMPLATE_POOLING,
+    Recipe,
+    checkpoint_head,
+    read_recipe,
+)
+from simcse_kit.encoder.folder.resolve import resolve_model
+from simcse_kit.encoder.folder.safe_io import read_object
+from simcse_kit.encoder.pooling import HEAD_POOLINGS, check_pooling
+from simcse_kit.encoder.template import check_template
+from simcse_kit.encoder.threads import on_own_thread
+from simcse_kit.errors import ConfigError, ModelError
+
+__all__ = ["DEFAULT_POOLING", "load_parts"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_POOLING = "mean"
+
+
+def load_parts(
+    path_or_name: str | os.PathLike[str],
+    *,
+    pooling: str | None,
+    max_length: int | None,
+    template: str | None,
+    trust_remote_code: bool,
+) -> dict[str, Any]:
+    """The arguments of :class:`~simcse_kit.encoder.encoder.SentenceEncoder` for a model.
+
+    See :meth:`~simcse_kit.encoder.encoder.SentenceEncoder.load` for arguments and errors.
+    """
+    if template is not None:
+        check_template(template)
+        if pooling not in (None, TEMPLATE_POOLING):
+            raise ConfigError(
+                f"a template goes with pooling {TEMPLATE_POOLING!r}, not with {pooling!r}; "
+                "leave one of them out"
+            )
+        pooling = TEMPLATE_POOLING
+    if pooling is not None:
+        check_pooling(pooling)
+    folder = resolve_model(path_or_name, trust_remote_code=trust_remote_code)
+    return on_own_thread(
+        lambda: _parts_of(folder, pooling, max_length, template, trust_remote_code)
+    )
+
+
+def _parts_of(
+    folder: Path,
+    pooling: str | None,
+    max_length: int | None,
+    template: str | None,
+    trust_remote_code: bool,
+) -> dict[str, Any]:
+    recipe = read_recipe(folder)
+    adapter = find_adapter(recipe.transformer, trust_remote_code=trust_remote_code)
+    weights, home = recipe.transformer, folder
+    if adapter is not None:
+        base = read_recipe(adapter.base)
+        weights = base.transformer
+        if recipe.pooling is None:  # only the adapter, without a recipe
+            recipe, home = base, adapter.base
+    exported = (folder / ENGINE_FILE).exists()
+    if template is not None:
+        if exported and template != recipe.template:
+            raise ConfigError(
+                f"{folder} was exported, and where the vector is read is part of its graph; "
+                "export the model again to use another template"
+            )
+        recipe.template = template
+    if exported:
+        return _exported_parts(folder, recipe, pooling, max_length, trust_remote_code)
+    chosen, stages = _choose_pooling(home, recipe, pooling)
+    backbone = hf.load_backbone(weights, trust_remote_code=trust_remote_code)
+    if adapter is not None:
+        backbone = merge_adapter(adapter, backbone, pooler=chosen in HEAD_POOLINGS)
+    tokenizer = hf.load_tokenizer(
+        weights if adapter is None else tokenizer_folder(adapter, weights),
+        vocabulary=backbone.get_input_embeddings().num_embeddings,
+        trust_remote_code=trust_remote_code,
+    )
+    width = _check_widths(folder, stages, backbone.config.hidden_size)
+    end = _truncation(recipe, width)
+    return {
+        "backbone": backbone,
+        "tokenizer": tokenizer,
+        "pooling": chosen,
+        "head": nn.Sequential(*stages, *end) if stages or end else None,
+        "normalize": recipe.normalize and not end,
+        "max_length": _length(folder, recipe, hf.position_limit(backbone))
+        if max_length is None
+        else max_length,
+        "lowercase": recipe.lowercase,
+        "prompt": recipe.prompt,
+        "template": recipe.template if chosen == TEMPLATE_POOLING else "",
+        "source": folder,
+    }
+
+
+def _exported_parts(
+    folder: Path,
+    recipe: Recipe,
+    pooling: str | None,
+    max_length: int | None,
+    trust_remote_code: bool,
+) -> dict[str, Any]:
+    """The same for a folder that `simcse export` made."""
+    from simcse_kit.encoder.export.bundle import ExportedBackbone, open_engine, read_facts
+
+    if pooling not in (None, recipe.pooling):
+        raise ConfigError(
+            f"{folder} was exported with pooling {recipe.pooling!r}, which is part of its graph; "
+            f"export the model again to use {pooling!r}"
+        )
+    facts = read_facts(folder)
+    limit = facts.positions
+    return {
+        "backbone": ExportedBackbone(folder, facts),
+        "tokenizer": hf.load_tokenizer(
+            folder, vocabulary=facts.vocabulary, trust_remote_code=trust_remote_code
+        ),
+        "pooling": recipe.pooling,
+        "head": nn.Sequential(*recipe.stages) if recipe.stages else None,
+        # Of a truncated vector the graph has done it.
+        "normalize": recipe.normalize and recipe.truncate_dim is None,
+        "max_length": _length(folder, recipe, limit) if max_length is None else max_length,
+        "lowercase": recipe.lowercase,
+        "prompt": recipe.prompt,
+        "template": recipe.template,
+        "source": folder,
+        "engine": open_engine(folder, facts),
+    }
+
+
+def _truncation(recipe: Recipe, width: int) -> list[Truncation]:
+    """What ends the head where the folder asks for fewer dimensions than there are.
+
+    sentence-transformers truncates last of all, and does not normalise again.
+    """
+    if recipe.truncate_dim is None or recipe.truncate_dim >= width:
+        return []
+    return [Truncation(width, recipe.truncate_dim, unit=recipe.normalize)]
+
+
+def _check_widths(folder: Path, stages: list[Dense], width: int) -> int:
+    """The width of the vectors after the stages."""
+    for stage in stages:
+        if stage.in_features != width:
+            raise ModelError(
+                f"{folder}: a Dense stage takes {stage.in_features} dimensions but is given "
+                f"{width}; its files do not belong together"
+            )
+        width = stage.out_features
+    return width
+
+
+def _length(folder: Path, recipe: Recipe, limit: int | None) -> int | None:
+    """The folder's own length, or None where it does not say."""
+    length = recipe.max_length
+    try:
+        return None if length is None else hf.check_length(length, limit)
+    except ConfigError as error:
+        raise ModelError(f"{folder}: {error}; or give max_length when loading") from None
+
+
+def _choose_pooling(folder: Path, recipe: Recipe, wanted: str | None) -> tuple[str, list[Dense]]:
+    """The pooling to use and the stages after it."""
+    if wanted == TEMPLATE_POOLING and not recipe.template:
+        raise ConfigError(
+            f"pooling {TEMPLATE_POOLING!r} needs a template, and {folder} has none; give one when "
+            "loading, or train with method promptbert"
+        )
+    if recipe.pooling is None:
+        return _choose_without_recipe(folder, wanted)
+    if wanted is None or wanted == recipe.pooling:
+        return recipe.pooling, recipe.stages
+    if wanted in HEAD_POOLINGS:
+        if recipe.pooling in HEAD_POOLINGS:
+            return wanted, recipe.stages
+        head = checkpoint_head(recipe.transformer, wanted)
+        if head is None:
+            raise ModelError(
+                f"pooling {wanted!r} needs a head, and {folder} has none; its own recipe is "
+                f"{recipe.pooling!r}"
+            )
+        return wanted, [head]
+    logger.warning(
+        "%s was saved with pooling %r%s; %r is used because you asked for it",
+        folder,
+        recipe.pooling,
+        " and a head, which is dropped" if recipe.stages else "",
+        wanted,
+    )
+    return wanted, []
+
+
+def _choose_without_recipe(folder: Path, wanted: str | None) -> tuple[str, list[Dense]]:
+    """A plain Hugging Face folder or a SimCSE checkpoint; the folder's name says nothing."""
+    # The class name that princeton-nlp/SimCSE trains under; such a checkpoint has its MLP.
+    named = read_object(folder / "config.json").get("architectures")
+    trained_by_simcse = isinstance(named, list) and any(str(n).endswith("ForCL") for n in named)
+    chosen = wanted or ("cls" if trained_by_simcse else DEFAULT_POOLING)
+    head = checkpoint_head(folder, chosen) if chosen in HEAD_POOLINGS else None
+    if wanted is None:
+        if trained_by_simcse and head is None:
+            chosen = DEFAULT_POOLING
+        logger.info(
+            "%s has no pooling recipe; using %r%s",
+            folder,
+            chosen,
+            " with its MLP head (for an unsupervised SimCSE checkpoint give "
+            "pooling='cls_before_pooler')"
+            if chosen == "cls"
+            else "",
+        )
+    if chosen not in HEAD_POOLINGS:
+        return chosen, []
+    if head is None:
+        raise ModelError(
+            f"pooling {chosen!r} needs a head, and {folder} has no weights for one; choose "
+            "another pooling, such as 'cls_before_pooler' or 'mean'"
+        )
+    return chosen, [head]

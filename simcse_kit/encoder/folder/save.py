@@ -1,0 +1,282 @@
+"""Writing an encoder to disk, in the layout that sentence-transformers reads as well."""
+
+from __future__ import annotations
+
+import glob
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from simcse_kit.encoder.dense import Dense, Truncation
+from simcse_kit.encoder.folder.recipe import ST_POOLINGS, TEMPLATE_POOLING, layer_weights
+from simcse_kit.encoder.pooling import HEAD_POOLINGS, LAYER_POOLINGS
+from simcse_kit.encoder.template import SENTENCE
+from simcse_kit.errors import ModelError
+from simcse_kit.utils.files import sync_folder
+from simcse_kit.utils.locks import output_locked
+from simcse_kit.utils.printable import one_line
+
+if TYPE_CHECKING:
+    from simcse_kit.encoder.encoder import SentenceEncoder
+
+__all__ = ["default_card", "save_encoder", "staged_folder", "write_settings"]
+
+# Module names of sentence-transformers 2 to 6; newer ones would lock older versions out.
+_ST = "sentence_transformers.models."
+_OF_A_MODEL = (
+    *("model*.safetensors", "model.safetensors.index.json", "sentence_*_config.json"),
+    *("tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model"),
+    *("engine.json", "model.onnx", "model.xml", "model.bin"),
+)
+
+
+def save_encoder(encoder: SentenceEncoder, folder: Path, card: str | None) -> None:
+    """See :meth:`simcse_kit.encoder.encoder.SentenceEncoder.save`."""
+    with staged_folder(folder) as staging:
+        _write_weights(encoder, staging)
+        write_settings(encoder, staging, default_card(encoder) if card is None else card)
+
+
+@contextmanager
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write a model to, which takes the place of ``folder`` when the block is through.
+
+    Raises:
+        ConfigError: another process is writing a model there.
+        ModelError: it cannot be written; any OSError of the block is taken for that.
+    """
+    with ExitStack() as held:
+        try:
+            busy = f"writes {folder} at this time; wait until it is through, or give another folder"
+            held.enter_context(output_locked(folder, "saving", busy=busy))
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+            reason = getattr(error, "strerror", None) or error
+            raise ModelError(f"{str(folder)!r} cannot be written: {reason}") from None
+        yield from _staged(folder)
+
+
+def _staged(folder: Path) -> Iterator[Path]:
+    try:
+        # Inside a folder that exists: it may be a mounted volume, and its parent not ours.
+        home = folder if folder.is_dir() else folder.parent
+        home.mkdir(parents=True, exist_ok=True)
+        # What a killed process left of its saving.
+        for place in (folder, folder.parent):
+            for leftover in place.glob(f".{glob.escape(folder.name)}.saving-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.saving-", dir=home))
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be written: {error.strerror or error}") from None
+    try:
+        yield staging
+        # mkdtemp and safetensors make files for the owner alone.
+        for path in (staging, *staging.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        sync_folder(staging)
+        if folder.exists():
+            _exchange(staging, folder)
+        else:
+            staging.rename(folder)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"{folder} cannot be written: {reason}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_settings(encoder: SentenceEncoder, staging: Path, card: str) -> None:
+    """Write all of a model folder but the weights of the transformer."""
+    config = encoder.backbone.config
+    settings: dict[str, Any] = config.to_dict()
+    settings["architectures"] = [type(encoder.backbone).__name__]
+    # Without this sentence-transformers' layer pooling silently sees the last layer only.
+    settings["output_hidden_states"] = encoder.pooling in LAYER_POOLINGS
+    _write_json(staging / "config.json", settings)
+    if encoder.tokenizer.is_fast:  # else the length of the last call would be written as well
+        encoder.tokenizer.backend_tokenizer.no_truncation()
+    encoder.tokenizer.save_pretrained(staging)
+    modules: list[tuple[str, str]] = [("", "Transformer")]
+    hidden = int(encoder.backbone.config.hidden_size)
+    if encoder.pooling in LAYER_POOLINGS:
+        layers = int(encoder.backbone.config.num_hidden_layers)
+        part = _add(staging, modules, "WeightedLayerPooling")
+        settings = {"word_embedding_dimension": hidden, "layer_start": 0}
+        _write_json(part / "config.json", settings | {"num_hidden_layers": layers})
+        weights = torch.tensor(
+            layer_weights(encoder.pooling, layers), dtype=torch.float32, device="cpu"
+        )
+        save_file({"layer_weights": weights}, part / "model.safetensors")
+    part = _add(staging, modules, "Pooling")
+    mode = _st_mode(encoder.pooling)
+    names = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
+    flags: dict[str, Any] = {
+        f"pooling_mode_{names.get(name, name)}": name == mode
+        for name in (*names, "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+    }
+    if mode == TEMPLATE_POOLING:
+        flags = {"pooling_mode": mode}
+    _write_json(part / "config.json", {"word_embedding_dimension": hidden} | flags)
+    end: Truncation | None = None
+    for stage in encoder.head or []:
+        if isinstance(stage, Truncation):
+            end = stage
+        else:
+            _write_dense(cast(Dense, stage), _add(staging, modules, "Dense"))
+    if encoder.normalize or (end is not None and end.unit):
+        _add(staging, modules, "Normalize")
+    _write_json(
+        staging / "sentence_bert_config.json",
+        {"max_seq_length": encoder.max_length, "do_lower_case": encoder.lowercase},
+    )
+    texts: dict[str, Any] = {"prompts": {}, "default_prompt_name": None}
+    if encoder.prompt:
+        texts = {"prompts": {"default": encoder.prompt}, "default_prompt_name": "default"}
+    if end is not None:
+        texts["truncate_dim"] = end.out_features
+    if encoder.template is not None:
+        texts["template"] = encoder.template.text
+    _write_json(staging / "config_sentence_transformers.json", texts)
+    _write_json(
+        staging / "modules.json",
+        [
+            {"idx": number, "name": str(number), "path": path, "type": _ST + kind}
+            for number, (path, kind) in enumerate(modules)
+        ],
+    )
+    (staging / "README.md").write_text(card, encoding="utf-8")
+
+
+def _write_weights(encoder: SentenceEncoder, staging: Path) -> None:
+    weights = {
+        key: value.detach().cpu().contiguous()
+        for key, value in encoder.backbone.state_dict().items()
+    }
+    head = encoder.head
+    stage = cast(Dense, head[0]) if head is not None and len(head) == 1 else None
+    # For BERT and its kin AutoModel's pooler_output is then the sentence vector.
+    has_pooler = hasattr(encoder.backbone, "pooler")
+    if encoder.pooling in HEAD_POOLINGS and has_pooler and stage is not None and stage.is_mlp_head:
+        pooler = "pooler" if encoder.backbone.config.model_type == "albert" else "pooler.dense"
+        weights[f"{pooler}.weight"] = stage.linear.weight.detach().cpu().clone()
+        weights[f"{pooler}.bias"] = stage.linear.bias.detach().cpu().clone()
+    # Two names for one storage cannot be saved, and a name left out might be missed on loading.
+    seen: set[int] = set()
+    for key, value in weights.items():
+        if value.data_ptr() in seen:
+            weights[key] = value.clone()
+        seen.add(value.data_ptr())
+    save_file(weights, staging / "model.safetensors", metadata={"format": "pt"})
+
+
+def _write_dense(stage: Dense, part: Path) -> None:
+    kind = type(stage.activation)
+    where = "linear" if stage.activation_name == "identity" else "activation"
+    _write_json(
+        part / "config.json",
+        {
+            "in_features": stage.in_features,
+            "out_features": stage.out_features,
+            "bias": stage.linear.bias is not None,
+            "activation_function": f"torch.nn.modules.{where}.{kind.__name__}",
+        },
+    )
+    tensors = {
+        f"linear.{key}": value.detach().cpu().contiguous()
+        for key, value in stage.linear.state_dict().items()
+    }
+    save_file(tensors, part / "model.safetensors")
+
+
+def _st_mode(pooling: str) -> str:
+    if pooling in HEAD_POOLINGS:
+        return "cls"
+    if pooling == TEMPLATE_POOLING:
+        return pooling
+    if pooling in LAYER_POOLINGS:
+        return "mean"
+    return next(theirs for theirs, ours in ST_POOLINGS.items() if ours == pooling)
+
+
+def _add(staging: Path, modules: list[tuple[str, str]], kind: str) -> Path:
+    name = f"{len(modules)}_{kind}"
+    modules.append((name, kind))
+    part = staging / name
+    part.mkdir()
+    return part
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _exchange(staging: Path, folder: Path) -> None:
+    """Put the staged files into an existing folder; what makes it a model goes first, comes last.
+
+    Files of the model that stood there, which the new one lacks, would be read along with it.
+    """
+    last = ("modules.json", "config.json")
+    for name in reversed(last):
+        (folder / name).unlink(missing_ok=True)
+    for pattern in _OF_A_MODEL:
+        for path in folder.glob(pattern):
+            path.unlink()
+    for item in sorted(staging.iterdir()):
+        if item.name not in last:
+            target = folder / item.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            item.replace(target)
+    for name in last:
+        (staging / name).replace(folder / name)
+
+
+def default_card(encoder: SentenceEncoder) -> str:
+    """A short model card."""
+    if encoder.template is None:
+        others, library = _WITH_SENTENCE_TRANSFORMERS, "sentence-transformers"
+    else:
+        others, library = _with_template(encoder), "simcse_kit"
+    return f"""---
+library_name: {library}
+pipeline_tag: sentence-similarity
+tags: [{library}, sentence-similarity, simcse]
+---
+# Sentence encoder
+
+{encoder.embedding_dim}-dimensional sentence vectors, pooling `{encoder.pooling}`, at most
+{encoder.max_length} tokens, made with simcse_kit.
+
+```python
+from simcse_kit import SentenceEncoder
+SentenceEncoder.load("path/to/this/folder").encode(["A sentence.", "Another one."])
+```
+
+{others}"""
+
+
+_WITH_SENTENCE_TRANSFORMERS = """```python
+from sentence_transformers import SentenceTransformer
+SentenceTransformer("path/to/this/folder").encode(["A sentence.", "Another one."])
+```
+"""
+
+
+def _with_template(encoder: SentenceEncoder) -> str:
+    assert encoder.template is not None
+    return f"""Every sentence is put into the template
+
+    {one_line(encoder.template.text)}
+
+with the sentence in the place of `{SENTENCE}`; its vector is the last layer's state at the mask
+token. sentence-transformers cannot put text behind a sentence, so it refuses this folder. With
+plain transformers, tokenize the filled template and take the state at the mask token.
+"""

@@ -1,1 +1,0 @@
-"""Tasks beside STS: SentEval transfer, paraphrases, retrieval, clustering."""

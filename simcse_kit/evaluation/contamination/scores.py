@@ -1,0 +1,79 @@
+"""Scores on the pairs that the training text does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from simcse_kit.evaluation.pair_set import PairSet
+from simcse_kit.evaluation.results import Report
+from simcse_kit.metrics.correlation import spearman
+from simcse_kit.utils.printable import one_line
+
+__all__ = ["CleanScore", "clean_scores", "render_clean_scores"]
+
+# A correlation of fewer pairs says nothing.
+_LEAST_PAIRS = 3
+
+
+@dataclass(frozen=True)
+class CleanScore:
+    """Spearman x100 of one task, with and without the pairs that hold a matched sentence.
+
+    Attributes:
+        all: over all pairs.
+        clean: over the clean ones; NaN where there are fewer than 3.
+        pairs: all.
+        clean_pairs: clean ones.
+    """
+
+    all: float
+    clean: float
+    pairs: int
+    clean_pairs: int
+
+
+def clean_scores(
+    report: Report, sets: Mapping[str, Sequence[PairSet]], found: Mapping[str, Sequence[str]]
+) -> dict[str, CleanScore]:
+    """The scores of an evaluation on its clean pairs.
+
+    Args:
+        report: of the evaluation.
+        sets: the pairs that it was made on.
+        found: evaluation set -> its sentences that the training text holds.
+    """
+    scores = {}
+    for name, task in report.tasks.items():
+        leaked = set(found.get(name, ()))
+        clean = np.array(
+            [
+                one not in leaked and two not in leaked
+                for part in sets[name]
+                for one, two in zip(part.sentences1, part.sentences2, strict=True)
+            ]
+        )
+        enough = clean.sum() >= _LEAST_PAIRS
+        scores[name] = CleanScore(
+            all=task.spearman,
+            clean=spearman(task.cosines[clean], task.gold[clean]) if enough else float("nan"),
+            pairs=task.pairs,
+            clean_pairs=int(clean.sum()),
+        )
+    return scores
+
+
+def render_clean_scores(model: str, scores: Mapping[str, CleanScore]) -> str:
+    """The scores as lines for a terminal."""
+    lines = [
+        f"{one_line(model)}: Spearman x100 on all pairs, and on those without a matched sentence"
+    ]
+    width = max(len(one_line(name)) for name in scores)
+    lines += [
+        f"{one_line(name).ljust(width)}  {each.all:7.2f} ({each.pairs} pairs)  {each.clean:7.2f} "
+        f"({each.clean_pairs})  {each.clean - each.all:+.2f}"
+        for name, each in scores.items()
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,148 @@
+"""Models that sentence-transformers itself opens and runs, to compare with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from safetensors import safe_open
+
+from simcse_kit.encoder.backbone import quiet_transformers
+from simcse_kit.encoder.folder.safe_io import check_finite
+from simcse_kit.errors import MissingExtraError, ModelError, SimcseError
+from simcse_kit.utils.progress import bar_kind
+
+__all__ = ["SentenceTransformersModel"]
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+_PROBE = "A sentence to see whether the model works."
+
+
+class SentenceTransformersModel:
+    """A model of sentence-transformers, tried on one sentence when it is opened.
+
+    Args:
+        name: a folder, or a name on the Hugging Face Hub.
+
+    Raises:
+        MissingExtraError: sentence-transformers is not installed.
+        ModelError: there is no such model, or it is damaged or incomplete.
+    """
+
+    pooling = "of the model"
+
+    def __init__(self, name: str):
+        self._name = name
+        folder = Path(name)
+        if folder.is_dir():
+            _check_files(folder)
+        self._model = self._guarded("open", lambda: _open(name))
+        self._guarded("open", lambda: _check_parts(name, self._model))
+        self.encode([_PROBE])
+
+    def encode(self, sentences: list[str], *, progress: bool = False) -> np.ndarray:
+        """Vectors of n sentences: (n, d) float32.
+
+        Args:
+            sentences: in any number.
+            progress: a bar on a terminal or in a notebook.
+
+        Raises:
+            ModelError: the parts of the model do not fit each other.
+        """
+        shown = progress and bar_kind() is not None
+
+        def vectors() -> np.ndarray:
+            return np.asarray(self._model.encode(sentences, show_progress_bar=shown), np.float32)
+
+        return self._guarded("run", vectors)
+
+    def _guarded(self, what: str, work: Callable[[], Result]) -> Result:
+        try:
+            return work()
+        except SimcseError:
+            raise
+        # It raises whatever its parts raise on a damaged folder; all of it is bad input.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300] or "no reason given"
+            raise ModelError(
+                f"sentence-transformers cannot {what} {self._name!r}: {type(error).__name__}: "
+                f"{reason}"
+            ) from error
+
+
+def _open(name: str) -> Any:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise MissingExtraError(f"st:{name}", "sentence-transformers") from None
+    with quiet_transformers(), _one_line_each("sentence_transformers"):
+        return SentenceTransformer(name)
+
+
+@contextmanager
+def _one_line_each(package: str) -> Iterator[None]:
+    """Hold back what a package logs; where nothing fails, our logger says it in one line each."""
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            kept.append(" ".join(record.getMessage().split()))
+
+    kept: list[str] = []
+    theirs = logging.getLogger(package)
+    handlers, propagate = theirs.handlers, theirs.propagate
+    theirs.handlers, theirs.propagate = [Keep(logging.WARNING)], False
+    try:
+        yield
+    finally:
+        theirs.handlers, theirs.propagate = handlers, propagate
+    for line in dict.fromkeys(kept):
+        logger.warning("%s", line)
+
+
+def _check_files(folder: Path) -> None:
+    for path in (*folder.glob("*"), *folder.glob("*/*")):
+        if path.suffix in (".json", ".safetensors", ".txt") and not path.is_file():
+            raise ModelError(f"{path} is no regular file; copy the model's own there")
+
+
+def _check_parts(name: str, model: Any) -> None:
+    """Refuse weights that are random, NaN or infinite, and a tokenizer that knows no word."""
+    check_finite(model.named_parameters(), Path(name))
+    transformer: Any = getattr(model[0], "model", None)
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    if not hasattr(transformer, "name_or_path"):
+        return
+    # TRAP: without its files transformers makes an empty tokenizer.
+    words = set(tokenizer.get_vocab()) if hasattr(tokenizer, "get_vocab") else None
+    if words is not None and words <= set(tokenizer.all_special_tokens):
+        raise ModelError(f"{name} has no tokenizer; copy tokenizer.json of the model there")
+    folder = Path(transformer.name_or_path)
+    if folder.is_dir() and _may_lack_weights(transformer, folder):
+        with quiet_transformers():
+            _, info = type(transformer).from_pretrained(folder, output_loading_info=True)
+        # No pooling of token states uses the pooler.
+        missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+        if missing:
+            raise ModelError(
+                f"{name} lacks {len(missing)} weights of its architecture, {missing[0]} first; "
+                "they would be random. Is the checkpoint complete?"
+            )
+
+
+def _may_lack_weights(transformer: Any, folder: Path) -> bool:
+    """Whether a parameter has no namesake in the files; some files name them in another way."""
+    stored: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as weights:
+            stored.update(weights.keys())
+    prefix = f"{transformer.base_model_prefix}."
+    names = {name for name, _ in transformer.named_parameters() if not name.startswith("pooler.")}
+    return not names <= stored | {key.removeprefix(prefix) for key in stored}

@@ -1,0 +1,1 @@
+"""Tasks: STS, transfer, retrieval, paraphrase mining, clustering."""

@@ -1,0 +1,171 @@
+"""Retrieval from a folder in BEIR layout, by exact search.
+
+Ranking is by cosine, equal ones in order of the corpus; gains are linear, as in trec_eval
+(Thakur et al. 2021, arXiv 2104.08663). A document with the id of the query is not ranked, as in
+BEIR.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from simcse_kit.data.files import check_file
+from simcse_kit.errors import DataError
+from simcse_kit.evaluation.embed import Embeddings, unit_rows
+from simcse_kit.evaluation.results import TaskScore
+from simcse_kit.evaluation.tasks.rows import json_lines
+from simcse_kit.evaluation.tasks.sts_files import read_lines
+from simcse_kit.metrics.search import top_k
+
+__all__ = ["RetrievalTask", "load_retrieval", "ranking_metrics", "search"]
+
+DEPTH = 100
+_RECALL_AT = (1, 10, 100)
+
+
+@dataclass(frozen=True)
+class RetrievalTask:
+    """Documents, queries that have a judgment, and grades: query id -> document id -> grade."""
+
+    name: str
+    documents: dict[str, str]
+    queries: dict[str, str]
+    grades: dict[str, dict[str, int]]
+
+    def sentences(self) -> list[str]:
+        """All documents, then all queries."""
+        return [*self.documents.values(), *self.queries.values()]
+
+    def score(self, vectors: Embeddings, *, progress: bool = False) -> TaskScore:
+        """nDCG@10, MRR@10, Recall@1, @10, @100 and MAP@100, x100, mean over queries."""
+        keys = list(self.documents)
+        row = {key: number for number, key in enumerate(keys)}
+        asked = list(self.queries)
+        found = search(
+            vectors(list(self.queries.values())),
+            vectors(list(self.documents.values())),
+            DEPTH,
+            skip=[row.get(query, -1) for query in asked],
+            progress=progress,
+        )
+        each = [
+            ranking_metrics([keys[hit] for hit in hits], self.grades[query])
+            for query, hits in zip(asked, found, strict=True)
+        ]
+        metrics = {name: 100 * float(np.mean([one[name] for one in each])) for name in each[0]}
+        counts = {"queries": len(asked), "documents": len(keys)}
+        protocol = f"exact search by cosine, the first {DEPTH} ranked; mean over queries, x100"
+        return TaskScore(self.name, "retrieval", "ndcg@10", metrics, counts, protocol)
+
+
+def search(
+    queries: np.ndarray,
+    documents: np.ndarray,
+    k: int,
+    *,
+    skip: Sequence[int],
+    progress: bool = False,
+) -> list[list[int]]:
+    """For each query the rows of the ``k`` documents nearest by cosine, best first.
+
+    Args:
+        queries: (q, d) float32.
+        documents: (n, d) float32.
+        k: how many, where there are so many.
+        skip: for each query the row of a document that is not ranked, or -1.
+        progress: show a bar.
+    """
+    # One more, for the document that may be passed over.
+    most = min(k + 1, len(documents))
+    _, rows = top_k(unit_rows(queries), unit_rows(documents), most, progress=progress)
+    return [
+        [row for row in found if row != own][:k]
+        for found, own in zip(rows.tolist(), skip, strict=True)
+    ]
+
+
+def ranking_metrics(ranked: list[str], grades: dict[str, int]) -> dict[str, float]:
+    """The figures of one query, in [0, 1].
+
+    Args:
+        ranked: document ids, best first.
+        grades: grade of judged documents; above 0 is relevant, and one at least is.
+    """
+    gains = [max(grades.get(key, 0), 0) for key in ranked]
+    ideal = sorted((grade for grade in grades.values() if grade > 0), reverse=True)
+    hits = [place for place, gain in enumerate(gains, start=1) if gain]
+    found = {"ndcg@10": _dcg(gains[:10]) / _dcg(ideal[:10])}
+    found["mrr@10"] = 1 / hits[0] if hits and hits[0] <= 10 else 0.0
+    for k in _RECALL_AT:
+        found[f"recall@{k}"] = sum(place <= k for place in hits) / len(ideal)
+    found[f"map@{DEPTH}"] = sum(n / place for n, place in enumerate(hits, start=1)) / len(ideal)
+    return found
+
+
+def _dcg(gains: list[int]) -> float:
+    return sum(gain / math.log2(place + 1) for place, gain in enumerate(gains, start=1))
+
+
+def load_retrieval(folder: str | Path, split: str = "test") -> RetrievalTask:
+    """Read ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv``.
+
+    A document is its title, if any, and its text. Queries without a relevant document are left out.
+
+    Raises:
+        DataError: a file is missing, a line is wrong, an id is unknown, or no query is left.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(
+            f"{str(folder)!r} is not a folder; give one with corpus.jsonl, queries.jsonl and "
+            f"qrels/{split}.tsv"
+        )
+    documents = _texts(folder / "corpus.jsonl", ("title", "text"))
+    queries = _texts(folder / "queries.jsonl", ("text",))
+    grades: dict[str, dict[str, int]] = {}
+    path = check_file(folder / "qrels" / f"{split}.tsv")
+    for line, row in enumerate(read_lines(path), start=1):
+        fields = row.split("\t")
+        if line == 1 and fields[-1].strip() == "score":
+            continue
+        if len(fields) != 3:
+            raise DataError(
+                f"{len(fields)} fields; expected query<TAB>document<TAB>grade", file=path, line=line
+            )
+        query, document, grade = (part.strip() for part in fields)
+        for known, key, what in ((queries, query, "query"), (documents, document, "document")):
+            if key not in known:
+                raise DataError(
+                    f"{what} {key!r} is in no line of its file; mend the qrels or the file",
+                    file=path,
+                    line=line,
+                )
+        try:
+            grades.setdefault(query, {})[document] = int(grade)
+        except ValueError:
+            raise DataError(
+                f"grade {grade!r} is not a whole number", file=path, line=line
+            ) from None
+    kept = {query: of for query, of in grades.items() if max(of.values()) > 0}
+    if not kept:
+        raise DataError("no query has a document with a grade above 0", file=path)
+    asked = {query: queries[query] for query in kept}
+    return RetrievalTask(folder.resolve().name, documents, asked, kept)
+
+
+def _texts(path: Path, columns: tuple[str, ...]) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for line, row in json_lines(check_file(path)):
+        key = str(row.get("_id", ""))
+        text = " ".join(" ".join(str(row.get(column) or "") for column in columns).split())
+        if not key or not text:
+            raise DataError("'_id' or 'text' is missing or blank", file=path, line=line)
+        if key in texts:
+            raise DataError(f"id {key!r} is there twice", file=path, line=line)
+        texts[key] = text
+    return texts

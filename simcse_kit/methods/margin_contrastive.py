@@ -1,0 +1,185 @@
+"""Margin contrastive learning from labelled pairs, on sentences (arXiv 1908.10084)."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.losses.matryoshka import check_prefixes, prefix_losses
+from simcse_kit.losses.pair_margin import margin_contrastive, pair_distance
+from simcse_kit.methods.common.base import Method, MethodOutput, Paper
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+
+if TYPE_CHECKING:
+    from simcse_kit.data.readers import Kind
+    from simcse_kit.encoder.encoder import SentenceEncoder
+
+__all__ = ["MarginContrastive", "MarginContrastiveConfig"]
+
+logger = logging.getLogger(__name__)
+
+
+class MarginContrastiveConfig(DropoutConfig):
+    """Options of the margin contrastive loss; the formula is that of Hadsell et al. 2006."""
+
+    margin: float = Field(
+        default=1.0,
+        gt=0,
+        description="m, the distance from which on dissimilar pairs are left alone; unit vectors "
+        "are 0 to 2 apart",
+    )
+    form: Literal["distance", "squared"] = Field(
+        default="distance",
+        description="hinge of dissimilar pairs: distance = max(0, m - d)^2, squared = "
+        "max(0, m - d^2)",
+    )
+    metric: Literal["euclidean", "cosine"] = Field(
+        default="euclidean", description="d, of unit vectors: euclidean, or 1 - cosine"
+    )
+    one_means: Literal["dissimilar", "similar"] = Field(
+        default="dissimilar",
+        description="what label 1 says of a pair: dissimilar as Y in the paper, or similar as in "
+        "paraphrase data",
+    )
+    threshold: float | None = Field(
+        default=None,
+        description="for graded labels: from this on a label counts as 1; unset takes 0 and 1 only",
+    )
+    matryoshka: list[int] = Field(
+        default=[],
+        description="train these numbers of first dimensions at once, such as [64, 128, 256]",
+    )
+
+    @model_validator(mode="after")
+    def _prefixes_can_be(self) -> MarginContrastiveConfig:
+        if self.matryoshka:
+            check_prefixes(self.matryoshka)
+        return self
+
+
+class MarginContrastive(Method):
+    """Similar pairs are pulled together, dissimilar ones pushed apart up to a margin.
+
+    ``L = (1-Y) d^2 + Y max(0, m-d)^2``, where **Y = 1 is a dissimilar pair**. That is how label 1
+    is read; most paraphrase data has it the other way round and wants ``one_means = "similar"``.
+    Labels other than 0 and 1, such as the grades of STS, are refused unless ``threshold`` cuts
+    them: with ``one_means = "similar"`` and ``threshold = 4``, grades of 4 and more are similar.
+
+    A pair of equal texts that is labelled dissimilar cannot be learned; it is left out. The first
+    one is logged, because it often means that ``one_means`` is the wrong way round.
+
+    Deviation: the distance is that of unit vectors, since it is cosines that are used afterwards;
+    the paper's distance is that of the outputs as they are.
+
+    Raises:
+        ConfigError: prefixes beyond the width of the encoder.
+    """
+
+    name: ClassVar[str] = "margin-contrastive"
+    paper: ClassVar[Paper] = Paper(
+        title="Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks; the loss is that of "
+        "Hadsell, Chopra & LeCun 2006, Dimensionality Reduction by Learning an Invariant Mapping",
+        arxiv="1908.10084",
+        year=2019,
+    )
+    reads: ClassVar[tuple[Kind, ...]] = ("labelled",)
+    needs_negatives: ClassVar[bool] = False
+    Config: ClassVar[type[MethodConfig]] = MarginContrastiveConfig
+
+    options: MarginContrastiveConfig
+
+    def __init__(self, encoder: SentenceEncoder, config: MarginContrastiveConfig):
+        super().__init__(encoder, config)
+        self._contradiction_logged = False
+        if config.matryoshka:
+            check_prefixes(config.matryoshka, width=encoder.embedding_dim)
+
+    @classmethod
+    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:  # noqa: ARG003
+        """None: rows are not compared with each other."""
+        return 0
+
+    @classmethod
+    def check_labels(cls, options: MethodConfig, labels: Tensor) -> None:
+        """Refuse what is no number, and without a threshold what is neither 0 nor 1.
+
+        Raises:
+            DataError: there is such a label.
+        """
+        assert isinstance(options, MarginContrastiveConfig)
+        fit = labels.isfinite() if options.threshold is not None else (labels == 0) | (labels == 1)
+        odd = labels[~fit]
+        if len(odd):
+            wanted = "a number" if options.threshold is not None else "0 or 1"
+            raise DataError(
+                f"label {odd[0].item():g} is not {wanted}, as method {cls.name!r} takes them; mend "
+                "it, or for grades give the one from which on pairs are similar, such as "
+                "--set method.threshold=4 --set method.one_means=similar"
+            )
+
+    def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
+        """The margin contrastive loss of (B, 2, d).
+
+        Logs ``contrastive_loss``, and ``similar_distance`` and ``dissimilar_distance``, the mean
+        over the pairs of each sort; one that a batch has none of is not logged.
+
+        Raises:
+            DataError: see :meth:`check_labels`.
+            ConfigError: data without labels.
+        """
+        different = self._different(batch.labels)
+        equal = batch.text_ids[:, 0] == batch.text_ids[:, 1]
+        contradiction = different & equal
+        self._log_contradiction(contradiction)
+        different = different & ~equal
+        options = self.options
+
+        def compute(vectors: Tensor) -> Tensor:
+            distances = pair_distance(vectors[:, 0], vectors[:, 1], options.metric)
+            # As a similar pair at distance 0, which adds nothing.
+            distances = distances.masked_fill(contradiction, 0)
+            return margin_contrastive(
+                distances, different, margin=options.margin, squared=options.form == "squared"
+            )
+
+        dims = options.matryoshka or [embeddings.shape[-1]]
+        loss, _ = prefix_losses(compute, embeddings, dims)
+        logs: dict[str, float | Tensor] = {"contrastive_loss": loss.detach()}
+        with torch.no_grad():
+            distances = pair_distance(embeddings[:, 0], embeddings[:, 1], options.metric)
+            for sort, rows in (
+                ("similar", ~(different | contradiction)),
+                ("dissimilar", different),
+            ):
+                if rows.any():
+                    logs[f"{sort}_distance"] = distances[rows].mean()
+        return MethodOutput(loss=loss, logs=logs)
+
+    def _log_contradiction(self, contradiction: Tensor) -> None:
+        if self._contradiction_logged or not contradiction.any():
+            return
+        self._contradiction_logged = True
+        logger.warning(
+            "a pair of equal texts is labelled dissimilar and is left out, as all such pairs are; "
+            "if label %d means similar in your data, use --set method.one_means=%s",
+            1 if self.options.one_means == "dissimilar" else 0,
+            "similar" if self.options.one_means == "dissimilar" else "dissimilar",
+        )
+
+    def _different(self, labels: Tensor | None) -> Tensor:
+        """(B,) bool, Y of the formula."""
+        if labels is None:
+            raise ConfigError(
+                f"method {self.name!r} needs a label in every row and the batch has none; "
+                "give labelled data"
+            )
+        self.check_labels(self.options, labels)
+        cut = 1.0 if self.options.threshold is None else self.options.threshold
+        ones = labels >= cut
+        return ones if self.options.one_means == "dissimilar" else ~ones

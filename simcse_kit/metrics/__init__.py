@@ -1,0 +1,1 @@
+"""Measures of embeddings: correlation, geometry, collapse, nearest neighbours, whitening."""

@@ -1,1 +1,0 @@
-"""Training text: readers, corpora, collation and augmentation."""

@@ -1,0 +1,1 @@
+"""Order of the rows, and batches in less memory."""

@@ -1,0 +1,1 @@
+"""Monitors of a run: geometry, collapse, divergence."""

@@ -1,0 +1,147 @@
+"""The score that chooses the checkpoint: Spearman on graded pairs; or, without any labels, the loss
+of held-out rows, their alignment and uniformity, or all three."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from simcse_kit.data.readers import Example
+from simcse_kit.errors import ModelError
+from simcse_kit.evaluation.dev_set import DevSet
+from simcse_kit.methods.common.base import Method, MethodOutput
+from simcse_kit.methods.common.batch import Batch
+from simcse_kit.training.monitor.geometry_probe import PREFIX, Probe
+
+__all__ = [
+    "BOTH",
+    "LOSS",
+    "SELECTIONS",
+    "SHAPE",
+    "SPEARMAN",
+    "UNDEFINED",
+    "Forward",
+    "Scorer",
+    "batches_of",
+    "dev_scorer",
+    "held_out_loss",
+    "in_one_piece",
+    "joined",
+    "loss_scorer",
+    "shape_scorer",
+]
+
+SPEARMAN, LOSS = "dev_spearman", "dev_loss"
+SHAPE, BOTH = "dev_alignment_uniformity", "dev_loss_alignment_uniformity"
+
+UNDEFINED = {
+    SPEARMAN: "all cosines of the dev pairs are equal",
+    SHAPE: "a vector of a held-out row is zero or not finite",
+    BOTH: "a vector of a held-out row is zero or not finite",
+}
+"""A metric -> why a scorer leaves it out."""
+
+SELECTIONS = {"dev": SPEARMAN, "loss": LOSS, "alignment_uniformity": SHAPE, "both": BOTH}
+"""``evaluation.select`` -> the metric that chooses; lower is better but for ``dev``."""
+
+Scorer = Callable[[Method], dict[str, float]]
+"""The dev metrics of a method, finite numbers by name; those that are undefined are left out."""
+
+Forward = Callable[[Method, Batch], MethodOutput]
+"""How the loss of a batch is computed."""
+
+
+def in_one_piece(method: Method, batch: Batch) -> MethodOutput:
+    """All rows in one forward pass, as the method itself does it."""
+    output: MethodOutput = method(**vars(batch))
+    return output
+
+
+def dev_scorer(dev: DevSet) -> Scorer:
+    """Score by graded pairs: ``dev_spearman`` and, where defined, the geometry."""
+
+    def score(method: Method) -> dict[str, float]:
+        scores = {f"dev_{key}": value for key, value in dev.score(method.encoder).items()}
+        # Alignment is NaN without positives, Spearman where all cosines are one number.
+        return {key: value for key, value in scores.items() if math.isfinite(value)}
+
+    return score
+
+
+def shape_scorer(probe: Probe) -> Scorer:
+    """Score by alignment plus uniformity of held-out rows: ``dev_alignment_uniformity``.
+
+    The sum falls in the direction in which, in figure 2 of arXiv 2104.08821, encoders get better;
+    Wang and Isola (arXiv 2005.10242) train on it. A collapsed encoder has a sum of 0, a useful one
+    a negative sum.
+    """
+
+    def score(method: Method) -> dict[str, float]:
+        found = probe.measure(method.encoder)
+        names = (f"{PREFIX}alignment", f"{PREFIX}uniformity")
+        # Nothing is measured of vectors that are zero or not finite.
+        return {SHAPE: sum(found[name] for name in names)} if found else {}
+
+    return score
+
+
+def joined(scorers: Sequence[Scorer]) -> Scorer:
+    """All metrics of several scorers, and ``dev_loss_alignment_uniformity`` where it can be added.
+
+    That sum weighs the loss and the geometry as they come: both are natural logarithms or squared
+    distances of order 1.
+    """
+
+    def score(method: Method) -> dict[str, float]:
+        found = {key: value for scorer in scorers for key, value in scorer(method).items()}
+        if LOSS in found and SHAPE in found:
+            found[BOTH] = found[LOSS] + found[SHAPE]
+        return found
+
+    return score
+
+
+def batches_of(
+    rows: Sequence[Example], size: int, collator: Callable[[Sequence[Example]], dict[str, Tensor]]
+) -> list[Batch]:
+    """Full batches of held-out rows, at most ``size`` rows each; none of fewer than two rows."""
+    size = min(size, len(rows))
+    if size < 2:
+        return []
+    starts = range(0, len(rows) - size + 1, size)
+    return [Batch(**collator(rows[start : start + size])) for start in starts]
+
+
+def loss_scorer(batches: Sequence[Batch], seed: int, forward: Forward = in_one_piece) -> Scorer:
+    """Score by the loss of held-out rows: ``dev_loss``."""
+    return lambda method: {LOSS: held_out_loss(method, batches, seed, forward)}
+
+
+def held_out_loss(
+    method: Method, batches: Sequence[Batch], seed: int, forward: Forward = in_one_piece
+) -> float:
+    """Mean loss over fixed batches, with the dropout that training has, drawn from ``seed``.
+
+    Without dropout the two views of unsupervised SimCSE would be one and the same. The state of
+    the random numbers is put back, so that evaluating does not change the training.
+
+    Raises:
+        ModelError: the loss is not finite.
+    """
+    was_training = method.training
+    method.train()
+    device = next(method.parameters()).device
+    total = 0.0
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        for batch in batches:
+            total += float(forward(method, batch.to(device)).loss)
+    method.train(was_training)
+    if not math.isfinite(total):
+        raise ModelError(
+            f"the held-out loss is {total}: training has diverged; lower training.learning_rate"
+        )
+    return total / len(batches)

@@ -1,0 +1,1 @@
+"""What a run keeps on disk: checkpoints, its output folder, what a resumed run must share."""

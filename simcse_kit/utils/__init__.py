@@ -1,0 +1,1 @@
+"""Files, processes, progress and other parts that know nothing of sentences."""
