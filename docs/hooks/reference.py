@@ -15,10 +15,10 @@ from pydantic import BaseModel
 
 from simcse_kit.cli.main import app
 from simcse_kit.config import RunConfig, preset_path, presets, read_toml
+from simcse_kit.data.augment import AUGMENTATIONS
 from simcse_kit.encoder.pooling import POOLINGS
 from simcse_kit.methods import METHODS
-from simcse_kit.methods.objective_table import OBJECTIVES
-from simcse_kit.text.augment import AUGMENTATIONS
+from simcse_kit.methods.common.objective_registry import OBJECTIVES
 
 __all__ = ["PAGES", "TABLES"]
 
