@@ -54,8 +54,9 @@ lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Not --quiet, which hides the warnings that --strict counts.
 docs: $(VENV)/.docs  ## the documentation into build/site, strictly and without a network
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.dev  ## speed side by side with sentence-transformers: an hour (BENCH=--quick: minutes)
 	$(BIN)/python evaluation/speed/bench.py $(BENCH)
