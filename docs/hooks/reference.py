@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import typer.main
@@ -125,6 +126,17 @@ def presets_table() -> str:
     return _table(("preset", "source and expected score"), rows)
 
 
+def extras_table() -> str:
+    """Return a table of the optional packages that users can install."""
+    project = read_toml(Path(__file__).resolve().parents[2] / "pyproject.toml")["project"]
+    rows = [
+        (f"`pip install 'simcse-kit[{name}]'`", ", ".join(f"`{item}`" for item in packages))
+        for name, packages in project["optional-dependencies"].items()
+        if name not in ("browser", "dev", "docs")
+    ]
+    return _table(("extra", "packages"), rows)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "reference/cli.md": cli_page,
     "reference/configuration.md": configuration_page,
@@ -135,6 +147,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods": methods_table,
     "objectives": objectives_table,
     "augmentations": augmentations_table,
+    "extras": extras_table,
     "poolings": poolings_table,
     "presets": presets_table,
 }

@@ -24,7 +24,7 @@ LINES = 70
 SHORT = {
     "train": ["--max-steps", "2", "--batch-size", "4"],
     "verify-resume": ["--steps", "3", "--kills", "1", "--set", "training.batch_size=8"],
-    "compare-methods": ["--steps", "2", "--seeds", "2", "--batch-size", "8"],
+    "compare-methods": ["--steps", "2", "--seeds", "1", "--batch-size", "8"],
     "compare": ["--resamples", "200"],
     "eval": ["--resamples", "200"],
 }
