@@ -62,7 +62,7 @@ def configuration_page() -> str:
     for name in METHODS:
         config = METHODS.resolve(name).Config
         parts.append(f"### {name}\n\n{_prose(config.__doc__)}\n\n{_fields(config)}")
-    parts.append(f"## Presets\n\n{presets_table()}")
+    parts.append("## Presets\n\nThe comments give source and expected score.\n")
     parts.extend(
         f"### {name}\n\n```toml\n{preset_path(name).read_text(encoding='utf-8').strip()}\n```\n"
         for name in presets()
@@ -112,20 +112,6 @@ def poolings_table() -> str:
     )
 
 
-def presets_table() -> str:
-    """Return a table of the presets, with the comment at the top of each file."""
-    rows = []
-    for name in presets():
-        lines = preset_path(name).read_text(encoding="utf-8").splitlines()
-        comment = []
-        for line in lines:
-            if not line.startswith("#"):
-                break
-            comment.append(line.lstrip("# "))
-        rows.append((f"`{name}`", " ".join(comment)))
-    return _table(("preset", "source and expected score"), rows)
-
-
 def extras_table() -> str:
     """Return a table of the optional packages that users can install."""
     project = read_toml(Path(__file__).resolve().parents[2] / "pyproject.toml")["project"]
@@ -149,7 +135,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "augmentations": augmentations_table,
     "extras": extras_table,
     "poolings": poolings_table,
-    "presets": presets_table,
 }
 """Name in a ``<!-- generated: NAME -->`` comment -> function that makes the table."""
 
