@@ -7,7 +7,6 @@ tests check that the commands work, not how well they train.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 import sys
@@ -182,7 +181,6 @@ def _run_command(
     with pytest.raises(SystemExit) as caught:
         main()
     assert not caught.value.code, f"{block.page}:{block.line}: {argv}\n{capsys.readouterr().err}"
-    os.environ.pop("TOKENIZERS_PARALLELISM", None)
 
 
 def _shortened(code: str) -> str:
