@@ -72,8 +72,8 @@ def test_bars_move_the_cursor_on_standard_error_alone() -> None:
 
 def test_a_guard_outlives_the_streams_that_it_guards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python flushes it when it is collected, and 3.13 reports what fails then."""
-    monkeypatch.setattr("sys.stdout", io.StringIO())
-    monkeypatch.setattr("sys.stderr", io.StringIO())
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO()))
+    monkeypatch.setattr("sys.stderr", io.TextIOWrapper(io.BytesIO()))
     with guarded():
         guards = sys.stdout, sys.stderr
     sys.stdout.close()
