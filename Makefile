@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN = $(VENV)/bin
 
-.PHONY: help demo test slow oldest audit lint bench peers clean
+.PHONY: help demo test slow oldest audit lint docs bench peers clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
@@ -19,6 +19,10 @@ $(VENV)/.base: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/pip install --quiet -e ".[dev]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	$(BIN)/pip install --quiet -e ".[docs]"
 	touch $@
 
 demo: $(VENV)/.base  ## train the embedded encoder on data/, score it before and after, write a report
@@ -49,6 +53,10 @@ lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Not --quiet, which hides the warnings that --strict counts.
+docs: $(VENV)/.docs  ## the documentation into build/site, strictly and without a network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.dev  ## speed side by side with sentence-transformers: an hour (BENCH=--quick: minutes)
 	$(BIN)/python evaluation/speed/bench.py $(BENCH)

@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest test first, so that no worker is left with it when the others are through."""
-    items.sort(key=lambda item: "test_readme" not in item.nodeid)
+    items.sort(key=lambda item: "docs/test_pages" not in item.nodeid)
 
 
 @pytest.fixture(scope="session")

@@ -17,11 +17,14 @@ PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 def lower_bounds() -> list[str]:
     """``name==version.*`` of every ``name>=version`` of the package and of its extras.
 
-    Those of ``dev`` are tools, but for the extras that it repeats.
+    The extras ``dev`` and ``docs`` are left out: they are tools, or repeat other extras.
     """
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    lines = {*project["dependencies"]}.union(*(extras[name] for name in extras if name != "dev"))
+    tools = ("dev", "docs")
+    lines = {*project["dependencies"]}.union(
+        *(packages for name, packages in extras.items() if name not in tools)
+    )
     found = [re.fullmatch(r"([\w-]+)>=([\d.]+)", line) for line in sorted(lines)]
     named = [match.groups() for match in found if match is not None]
     assert len(named) == len(found), "a dependency without a lower bound"

@@ -113,7 +113,8 @@ class _Guard(io.TextIOBase):
 
     def flush(self) -> None:
         """Hand what is buffered to the system."""
-        if self._inner is None:
+        # Python flushes once more when the guard is collected, and from 3.13 on reports a failure.
+        if self._inner is None or self._inner.closed:
             return
         try:
             self._inner.flush()

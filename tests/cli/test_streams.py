@@ -70,6 +70,18 @@ def test_bars_move_the_cursor_on_standard_error_alone() -> None:
     assert written("stdout", *bar) == "\\r 10%\n\\x1b[A\\r\\x1b[2J\\r"
 
 
+def test_a_guard_outlives_the_streams_that_it_guards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python flushes it when it is collected, and 3.13 reports what fails then."""
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO()))
+    monkeypatch.setattr("sys.stderr", io.TextIOWrapper(io.BytesIO()))
+    with guarded():
+        guards = sys.stdout, sys.stderr
+    sys.stdout.close()
+    sys.stderr.close()
+    for guard in guards:
+        guard.flush()
+
+
 def test_an_encoding_that_lacks_a_character_gets_its_escape() -> None:
     assert written("stdout", "70 ± 1 \u2013", encoding="ascii") == r"70 \xb1 1 \u2013"
 

@@ -274,7 +274,10 @@ def test_functions_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             ("my_translation", "must be written 'package.module:function'"),
             ("my_translation:subprocess", "'subprocess' is another module; name that one"),
             ("my_translation:subprocess.getoutput", "'subprocess' is another module"),
-            ("my_translation:getoutput", "is a function of subprocess; write 'subprocess:getoutput'"),
+            (
+                "my_translation:getoutput",
+                "is a function of subprocess; write 'subprocess:getoutput'",
+            ),
         ]:
             with pytest.raises(ConfigError, match=what):
                 Chain.parse(f"call({name!r})", **allowed)
