@@ -32,7 +32,8 @@ def info_command(
     # Whatever is wrong with the file is said before the model is opened.
     texts = [] if on is None else [text for row in read_texts(on)[1] for text in row]
     from simcse_kit import SentenceEncoder
-    from simcse_kit.encoder.folder.fingerprint import fingerprint, model_files
+    from simcse_kit.encoder.folder.fingerprint import fingerprint
+    from simcse_kit.encoder.folder.model_files import model_files
     from simcse_kit.encoder.pooling import POOLINGS
 
     encoder = SentenceEncoder.load(model, pooling=pooling)

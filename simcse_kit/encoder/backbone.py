@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,7 +18,6 @@ from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.utils.process import collection_paused
 
 __all__ = [
-    "check_length",
     "dropout_probabilities",
     "load_backbone",
     "load_masked_lm",
@@ -257,19 +257,6 @@ def _longrope_limits(config: Any) -> list[int]:
     ]
 
 
-def check_length(wanted: Any, limit: int | None) -> int:
-    """Return a sentence length if a model with ``limit`` positions can use it.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    is_number = isinstance(wanted, int) and not isinstance(wanted, bool)
-    if not is_number or wanted < 3 or (limit is not None and wanted > limit):
-        most = "" if limit is None else f" and at most {limit}, the positions of this model"
-        raise ConfigError(f"max_length is {wanted!r}; it must be at least 3{most}")
-    return int(wanted)
-
-
 def _dropout_places(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     """Every (name, module, attribute) that holds a dropout probability.
 
@@ -289,7 +276,13 @@ def dropout_probabilities(backbone: nn.Module) -> dict[str, float]:
 
 
 def set_dropout(backbone: Any, probability: float) -> None:
-    """Set every dropout probability of the model, in its modules and in its configuration."""
+    """Set every dropout probability of the model, in its modules and in its configuration.
+
+    Raises:
+        ConfigError: The probability is not in [0, 1).
+    """
+    if not isinstance(probability, int | float | np.floating) or not 0 <= probability < 1:
+        raise ConfigError(f"dropout is {probability!r}; allowed: 0 <= p < 1")
     # Some models put nn.Identity in the place of a dropout of 0.
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):

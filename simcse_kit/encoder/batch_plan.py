@@ -1,4 +1,4 @@
-"""Which sentences go together: into a forward pass, into a chunk, into a shard."""
+"""Grouping of sentences into shards and chunks, and of token rows into forward passes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ __all__ = ["grouped", "length_sorted_batches", "pad_batch"]
 
 
 def grouped(texts: Iterable[str], most: int, characters: int) -> Iterator[list[str]]:
-    """Lists of texts in their order, so many at most, each ended by so many characters as well."""
+    """Split texts into lists, in their order.
+
+    Args:
+        texts: Texts, read as needed.
+        most: Maximum number of texts per list.
+        characters: Total number of characters after which a list ends early.
+    """
     group: list[str] = []
     length = 0
     for text in texts:
@@ -27,18 +33,19 @@ def grouped(texts: Iterable[str], most: int, characters: int) -> Iterator[list[s
 def length_sorted_batches(
     lengths: Sequence[int], *, token_budget: int, batch_size: int | None = None
 ) -> Iterator[list[int]]:
-    """Group rows of like length, longest first, so that little is padded.
+    """Group rows of similar length, longest first, to keep padding small.
 
-    Longest first means that a batch too large for the memory fails at once, and that the estimate
-    of the time left errs on the safe side.
+    With the longest first, a batch that does not fit into memory fails at once, and the estimated
+    time left is rather too long than too short.
 
     Args:
-        lengths: tokens of each row.
-        token_budget: largest ``rows * longest row`` of a batch; a single longer row goes alone.
-        batch_size: largest number of rows of a batch.
+        lengths: Number of tokens of each row.
+        token_budget: Maximum of ``rows * longest row`` per batch; a longer row gets a batch of its
+            own.
+        batch_size: Maximum number of rows per batch.
 
     Yields:
-        Row numbers; every row once.
+        The row numbers of one batch; every row occurs once.
     """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     start = 0
@@ -51,13 +58,13 @@ def length_sorted_batches(
 
 
 def pad_batch(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Pad on the right.
+    """Pad rows of token ids on the right.
 
     Returns:
         ``input_ids`` and ``attention_mask``, both ``(n, longest)`` int64 on the CPU.
     """
     longest = max(len(row) for row in rows)
-    # The default device may be another.
+    # The default device may be a different one.
     ids = torch.full((len(rows), longest), pad_id, dtype=torch.int64, device="cpu")
     mask = torch.zeros((len(rows), longest), dtype=torch.int64, device="cpu")
     for number, row in enumerate(rows):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simcse_kit.encoder import stream
+from simcse_kit.encoder import inference, stream
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, DataError
 from tests.encoder.conftest import SENTENCES
@@ -66,13 +66,13 @@ def test_a_sentence_of_a_chunk_is_computed_once(
     encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[int] = []
-    compute: Callable[..., Any] = stream.vectors_of_rows
+    compute: Callable[..., Any] = inference.vectors_of_rows
 
-    def counted(encoder: Any, given: list[list[int]], **options: Any) -> Any:
+    def counted(encoder: Any, given: list[list[int]], *options: Any) -> Any:
         rows.append(len(given))
-        return compute(encoder, given, **options)
+        return compute(encoder, given, *options)
 
-    monkeypatch.setattr(stream, "vectors_of_rows", counted)
+    monkeypatch.setattr(inference, "vectors_of_rows", counted)
     parts = list(encoder.encode_stream(["a cat"] * 5 + ["a dog", "a cat", "a dog"], chunk=4))
     assert rows == [1, 2]
     assert (parts[0] == parts[0][0]).all()

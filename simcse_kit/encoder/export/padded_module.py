@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.pooling import LAYER_POOLINGS, pool
-
-if TYPE_CHECKING:
-    from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["SentenceGraph", "example_batch", "stock_attention"]
 
@@ -25,7 +22,7 @@ class SentenceGraph(nn.Module):
         encoder: its parts are used, not copied.
     """
 
-    def __init__(self, encoder: SentenceEncoder):
+    def __init__(self, encoder: EncoderModel):
         super().__init__()
         self.backbone = encoder.backbone
         self.head = encoder.head
@@ -46,7 +43,7 @@ class SentenceGraph(nn.Module):
         return (normalize(vectors, dim=1), vectors) if self.normalize else (vectors,)
 
 
-def example_batch(encoder: SentenceEncoder) -> tuple[Tensor, Tensor]:
+def example_batch(encoder: EncoderModel) -> tuple[Tensor, Tensor]:
     """Three rows of different length to trace with: no size is 1, and some tokens are padding."""
     vocabulary = encoder.backbone.get_input_embeddings().num_embeddings
     ids = torch.arange(3 * 9).reshape(3, 9) % vocabulary
@@ -58,7 +55,7 @@ def example_batch(encoder: SentenceEncoder) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def stock_attention(encoder: SentenceEncoder) -> Iterator[None]:
+def stock_attention(encoder: EncoderModel) -> Iterator[None]:
     """Inside, the backbone runs transformers' plain attention; afterwards its own again.
 
     TRAP: of the graph that SDPA gives, OpenVINO makes NaN for a padded position that sees no token,
