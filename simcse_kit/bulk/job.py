@@ -107,7 +107,7 @@ class BulkJob:
         ...     job = BulkJob(encoder, output, EncodeOptions(normalize=True))
         ...     result = job.run(["A dog runs.", "Prices rose."])
         >>> result.rows, result.dim, result.complete
-        (2, 128, True)
+        (2, 256, True)
     """
 
     def __init__(

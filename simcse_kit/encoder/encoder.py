@@ -38,8 +38,10 @@ class SentenceEncoder(EncoderModel):
         >>> encoder = SentenceEncoder.load("mini")
         >>> vectors = encoder.encode(["A dog runs.", "A puppy is running.", "Prices rose."])
         >>> vectors.shape
-        (3, 128)
-        >>> encoder.similarity("A dog runs.", ["A puppy is running.", "Prices rose."]).round(2)
+        (3, 256)
+        >>> puppy, prices = encoder.similarity("A dog runs.", vectors[1:])[0]
+        >>> bool(puppy > prices)
+        True
     """
 
     @classmethod
@@ -77,7 +79,7 @@ class SentenceEncoder(EncoderModel):
 
         Examples:
             >>> SentenceEncoder.load("mini").max_length
-            128
+            64
             >>> SentenceEncoder.load("mini", pooling="max", max_length=32).max_length
             32
         """
@@ -181,9 +183,9 @@ class SentenceEncoder(EncoderModel):
         Examples:
             >>> encoder = SentenceEncoder.load("mini")
             >>> encoder.encode("A dog runs.").shape
-            (128,)
+            (256,)
             >>> vectors = encoder.encode(["A dog.", "Prices rose."], to="torch", normalize=True)
-            >>> vectors.norm(dim=1)
+            >>> vectors.norm(dim=1).round(decimals=3)
             tensor([1., 1.])
         """
         if not isinstance(to, str) or to not in ("numpy", "torch"):
@@ -228,7 +230,7 @@ class SentenceEncoder(EncoderModel):
             >>> encoder = SentenceEncoder.load("mini")
             >>> sentences = (f"This is sentence {number}." for number in range(5))
             >>> [vectors.shape for vectors in encoder.encode_stream(sentences, chunk=2)]
-            [(2, 128), (2, 128), (1, 128)]
+            [(2, 256), (2, 256), (1, 256)]
         """
         groups = [(None, texts_one_by_one(sentences))]
         stream = stream_vectors(self, groups, EncodeOptions(**options), chunk=chunk, total=total)

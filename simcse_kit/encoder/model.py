@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from simcse_kit.encoder import backbone as hf
+from simcse_kit.encoder.batch_plan import run_unpacked
 from simcse_kit.encoder.dense import Dense, check_stage
 from simcse_kit.encoder.export.base import Engine
 from simcse_kit.encoder.folder.adapters import transformer_folder
@@ -31,7 +32,6 @@ from simcse_kit.encoder.pooling import (
     pool_packed,
 )
 from simcse_kit.encoder.tokenization import Template, Tokenization, TokenizationField
-from simcse_kit.encoder.unpacked_forward import run_unpacked
 from simcse_kit.errors import ConfigError, ModelError
 
 __all__ = ["EncoderModel"]
@@ -50,8 +50,7 @@ class EncoderModel(nn.Module):
         normalize: Whether sentence vectors are scaled to unit length by default. ``forward`` does
             not normalise.
         source: Folder that the encoder was loaded from.
-        engine: Runtime of an exported encoder, which replaces the transformer. The backbone then
-            has no weights, and ``forward`` raises an error.
+        engine: Runtime of an exported encoder, whose backbone has no weights.
 
     Attributes:
         tokenizer: Hugging Face tokenizer.
@@ -120,11 +119,7 @@ class EncoderModel(nn.Module):
 
     @property
     def batching(self) -> Batching:
-        """How batches run: packed, padded, or in rows of equal length. Found out at first use.
-
-        Raises:
-            ModelError: The backbone does not give usable token states.
-        """
+        """How batches run: packed, padded, or in rows of equal length; tried at first use."""
         if self.known_batching is not None:
             return self.known_batching
         from simcse_kit.encoder.packing.probe import find_batching
@@ -152,11 +147,7 @@ class EncoderModel(nn.Module):
         self.known_batching = replace(self.batching, packed=False)
 
     def require_weights(self) -> None:
-        """Refuse an exported encoder, whose weights can be neither trained nor changed.
-
-        Raises:
-            ModelError: The encoder is exported; the message names the original model.
-        """
+        """Raise a ModelError if the encoder is exported and so has no weights to train."""
         if self.engine is not None:
             self.backbone.refuse()
 
@@ -177,22 +168,15 @@ class EncoderModel(nn.Module):
             )
 
     def dropouts(self) -> dict[str, float]:
-        """Return every dropout probability of the transformer by the name of its module."""
+        """Return every dropout probability of the transformer by its name."""
         return hf.dropout_probabilities(self.backbone)
 
     def set_dropout(self, probability: float) -> None:
-        """Set every dropout probability of the transformer.
-
-        Raises:
-            ConfigError: The probability is not in [0, 1).
-        """
+        """Set every dropout probability of the transformer, in [0, 1)."""
         hf.set_dropout(self.backbone, probability)
 
     def set_head(self, dense: Dense) -> None:
-        """Make ``dense`` the head, in training and afterwards.
-
-        The pooling ``cls_before_pooler`` becomes ``cls``.
-        """
+        """Make ``dense`` the head; the pooling ``cls_before_pooler`` becomes ``cls``."""
         self.head = nn.Sequential(dense)
         if self.pooling == "cls_before_pooler":
             self.pooling = "cls"
