@@ -37,6 +37,13 @@ def test_a_margin_is_learned_from_labels(tiny_encoder_dir: Path, labelled: Path)
     result = train(config_of(tiny_encoder_dir, labelled, method=method, data={"label": "label"}))
     assert result.steps == 2
     assert SentenceEncoder.load(result.output).encode(["the cat"]).shape == (1, 32)
+    # Earlier versions wrote the name with a hyphen.
+    run_file = result.output / "run.toml"
+    run = run_file.read_text(encoding="utf-8")
+    run_file.write_text(run.replace("margin_contrastive", "margin-contrastive"), encoding="utf-8")
+    old = {"name": "margin-contrastive"}
+    again = config_of(tiny_encoder_dir, labelled, method=old, data={"label": "label"})
+    assert train(again, resume=True).steps == 2
 
 
 @pytest.mark.usefixtures("no_weights")

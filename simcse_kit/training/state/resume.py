@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.config import RunConfig, read_toml
+from simcse_kit.config import MethodSection, RunConfig, read_toml
 from simcse_kit.errors import ConfigError
 from simcse_kit.training.state.output_dir import CHECKPOINTS, HELD_OUT_DIGEST, RUN_FILE, TEXT_DIGEST
 
@@ -42,6 +42,10 @@ def check_resumable(
     new = tomllib.loads(config.to_toml())
     # A run of an earlier version has no line for a setting that came later.
     old = _filled(read_toml(place / RUN_FILE), tomllib.loads(RunConfig().to_toml()))
+    method = old["method"]
+    if isinstance(method, dict) and isinstance(method.get("name"), str):
+        # Earlier versions wrote margin-contrastive.
+        method["name"] = MethodSection(name=method["name"]).name
     for table in (old, new):
         table.get("training", {}).pop("output", None)  # the same folder, however it is spelled
     changes = [
