@@ -1,4 +1,4 @@
-"""The two pictures of an evaluation: cosines by human score, and the alignment-uniformity plane."""
+"""Figures of an evaluation: cosines by human score, alignment-uniformity plane, spectrum."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
     "spectrum",
 ]
 
-_COLUMNS = 44  # bars of one row
+_COLUMNS = 44  # bars in one row
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class Ridges:
     """The finite cosines of one task, split by human score.
 
     Attributes:
-        labels: the bins, lowest first, such as ``"0–1"``.
-        cosines: one array a bin.
-        left_out: pairs without a finite cosine or outside the scale.
+        labels: Names of the bins, lowest first, such as ``"0–1"``.
+        cosines: One array for each bin.
+        left_out: Number of pairs without a finite cosine or outside the scale.
     """
 
     labels: tuple[str, ...]
@@ -42,17 +42,22 @@ class Ridges:
 
     @property
     def lowest(self) -> float:
-        """The smallest cosine of all bins; 0 where there is none."""
+        """The smallest cosine of all bins; 0 if there is none."""
         return min((float(part.min()) for part in self.cosines if part.size), default=0.0)
 
     def median(self, index: int) -> float | None:
-        """The median cosine of a bin, or None where the bin is empty."""
+        """Return the median cosine of a bin, or None if the bin is empty."""
         part = self.cosines[index]
         return float(np.median(part)) if part.size else None
 
 
 def gold_edges(scale: tuple[float, float]) -> np.ndarray:
-    """Bin edges over a score scale: whole numbers where 2 to 5 fit, else five equal parts."""
+    """Divide a score scale into bins of width 1 if that gives 2 to 5, else into five equal bins.
+
+    Examples:
+        >>> gold_edges((1.0, 5.0)).tolist(), gold_edges((0.0, 10.0)).tolist()
+        ([1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 2.0, 4.0, 6.0, 8.0, 10.0])
+    """
     low, high = scale
     span = high - low
     bins = int(span) if span == int(span) and 2 <= span <= 5 else 5
@@ -73,13 +78,13 @@ def bin_by_gold(cosines: np.ndarray, gold: np.ndarray, scale: tuple[float, float
 
 
 def cosine_ridges(ridges: Ridges, *, lowest: float, key: str, label: str) -> Markup:
-    """One histogram row a bin, lowest score at the bottom, with the median marked.
+    """Draw one histogram row for each bin, lowest score at the bottom, with the median marked.
 
     Args:
-        ridges: the binned cosines.
-        lowest: left end of the axis; give all panels of a page the same.
-        key: a word unique on the page.
-        label: what the figure shows, for readers who cannot see it.
+        ridges: The binned cosines.
+        lowest: The smallest cosine on the axis; the same for all panels of a page.
+        key: A word unique on the page.
+        label: Description of the figure for screen readers.
     """
     left = max(np.floor(lowest * 10 - 1e-9) / 10, -1.0)
     left = min(left, 0.9)
@@ -129,9 +134,9 @@ def cosine_ridges(ridges: Ridges, *, lowest: float, key: str, label: str) -> Mar
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A place in the alignment-uniformity plane.
+    """A point in the alignment-uniformity plane.
 
-    ``name`` is drawn, so it must be ours (a role such as "before"), never a model's name.
+    ``name`` is drawn, so it must be a trusted word such as "before", never the name of a model.
     """
 
     name: str
@@ -148,14 +153,14 @@ def hypersphere_plane(
     key: str,
     label: str,
 ) -> Markup:
-    """Uniformity to the right, alignment upwards; lower is better on both.
+    """Draw the plane with uniformity to the right and alignment upwards; lower is better on both.
 
     Args:
-        points: the models; must not be empty unless ``path`` is not.
-        path: ``(uniformity, alignment)`` at the evaluations during training, in order.
-        arrow: draw an arrow from the first point to the second.
-        key: a word unique on the page.
-        label: what the figure shows, for readers who cannot see it.
+        points: The models; at least one of ``points`` and ``path`` must not be empty.
+        path: ``(uniformity, alignment)`` at each evaluation during training, in order.
+        arrow: Draw an arrow from the first point to the second.
+        key: A word unique on the page.
+        label: Description of the figure for screen readers.
     """
 
     def draw(figure: Figure) -> None:
@@ -197,7 +202,7 @@ def hypersphere_plane(
             pane.plot(
                 x, y, marker="o", markersize=9, color=color, markeredgecolor=svg.PAPER, zorder=4
             )
-            # The name stands on the side away from the other points, clear of arrow and path.
+            # The name goes on the side away from the other points, clear of arrow and path.
             above = y >= upward.mean()
             outward = 0 if len(across) == 1 else -1 if x < middle else 1
             pane.annotate(
@@ -215,12 +220,12 @@ def hypersphere_plane(
 
 
 def spectrum(spectra: Sequence[Sequence[float]], *, key: str, label: str) -> Markup:
-    """The share of the variance along the first axes, cumulated; one line a model.
+    """Draw the cumulative share of the variance along the principal axes, one line per model.
 
     Args:
-        spectra: of every model, shares of the variance, largest first; empty ones are left out.
-        key: a word unique on the page.
-        label: what the figure shows, for readers who cannot see it.
+        spectra: For each model, shares of the variance, largest first; empty ones are skipped.
+        key: A word unique on the page.
+        label: Description of the figure for screen readers.
     """
 
     def draw(figure: Figure) -> None:
@@ -243,7 +248,7 @@ def spectrum(spectra: Sequence[Sequence[float]], *, key: str, label: str) -> Mar
 
 
 def _around(values: np.ndarray) -> tuple[float, float]:
-    """Axis limits with room on both sides, also where all values are one."""
+    """Return axis limits with a margin on both sides, even if all values are equal."""
     low, high = float(values.min()), float(values.max())
     room = 0.22 * (high - low) or max(0.1 * abs(low), 0.05)
     return low - room, high + room

@@ -9,12 +9,12 @@ import numpy as np
 from scipy.stats import rankdata
 
 from simcse_kit.evaluation.pair_set import PairSet
-from simcse_kit.evaluation.results import TaskResult
+from simcse_kit.evaluation.records import TaskResult
 from simcse_kit.evaluation.statistics.bootstrap import Bootstrap, Interval, Sample
 from simcse_kit.evaluation.statistics.distribution import least_resamples
 from simcse_kit.evaluation.statistics.slices import slices
 
-__all__ = ["Flip", "SliceScore", "flips_of", "sample_of", "slice_scores"]
+__all__ = ["Flip", "SliceScore", "flips_of", "places", "sample_of", "slice_scores"]
 
 # A slice with fewer pairs of a task says nothing about that task.
 _SLICE_PAIRS = 30
@@ -72,6 +72,16 @@ def sample_of(models: Sequence[TaskResult]) -> Sample:
     )
 
 
+def places(values: np.ndarray) -> np.ndarray:
+    """Scale average ranks to 0 (lowest) to 1 (highest).
+
+    Examples:
+        >>> places(np.array([5.0, 1.0, 5.0])).tolist()
+        [0.75, 0.0, 0.75]
+    """
+    return np.asarray((rankdata(values) - 1) / max(1, len(values) - 1))
+
+
 def flips_of(
     pairs: Mapping[str, PairSet],
     tasks: Mapping[str, tuple[TaskResult, TaskResult]],
@@ -86,10 +96,7 @@ def flips_of(
     """
     found = []
     for name, (first, other) in tasks.items():
-        gold, one, two = (
-            (rankdata(values) - 1) / max(1, len(values) - 1)
-            for values in (first.gold, first.cosines, other.cosines)
-        )
+        gold, one, two = map(places, (first.gold, first.cosines, other.cosines))
         gains = np.abs(one - gold) - np.abs(two - gold)
         order = np.argsort(-gains, kind="stable")
         ends = [*order[:most], *order[max(most, len(order) - most) :]]

@@ -1,0 +1,243 @@
+"""Records that an evaluation consists of: scores, intervals, geometry, and sentences to show.
+
+Correlations are multiplied by 100 and not rounded. NaN means undefined (for example a correlation
+with a constant) and becomes ``null`` in JSON.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simcse_kit.evaluation.statistics.bootstrap import Interval
+
+if TYPE_CHECKING:
+    from simcse_kit.encoder.token_counts import TokenCounts
+
+__all__ = [
+    "AVERAGE",
+    "STANDARD_TASKS",
+    "TRANSFER_TASKS",
+    "Audit",
+    "Exhibit",
+    "Geometry",
+    "Intervals",
+    "Miss",
+    "SentenceMap",
+    "SubsetScore",
+    "TaskResult",
+    "TaskScore",
+]
+
+AVERAGE = "Avg."
+"""Name of the mean of the seven standard tasks among the names of tasks."""
+
+STANDARD_TASKS = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSB", "SICKR")
+"""The seven tasks whose mean is the usual "Avg." column (arXiv 2104.08821, table 5)."""
+
+TRANSFER_TASKS = ("MR", "CR", "SUBJ", "MPQA", "SST2", "TREC", "MRPC")
+"""SentEval's seven transfer tasks, in the order of the papers (arXiv 1803.05449)."""
+
+
+@dataclass(frozen=True)
+class SubsetScore:
+    """Correlations x100 over the scored pairs of one subset; NaN if undefined."""
+
+    spearman: float
+    pearson: float
+    pairs: int
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """The scores of one STS task.
+
+    Attributes:
+        name: Name of the task.
+        spearman: Spearman x100 over the concatenation of all subsets (the setting "all").
+        pearson: Pearson x100 over the same pairs.
+        pairs: Number of pairs.
+        mean: Mean of the subsets' Spearman.
+        wmean: Mean of the subsets' Spearman, weighted by pairs.
+        subsets: The scores of each subset.
+        cosines: (pairs,) float64 in [-1, 1], in the order of the subsets.
+        gold: (pairs,) human scores on ``scale``.
+        scale: Lowest and highest possible human score.
+    """
+
+    name: str
+    spearman: float
+    pearson: float
+    pairs: int
+    mean: float
+    wmean: float
+    subsets: dict[str, SubsetScore]
+    cosines: np.ndarray
+    gold: np.ndarray
+    scale: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """The scores of one task other than STS.
+
+    Attributes:
+        name: Name of the task.
+        kind: "transfer", "paraphrase", "retrieval" or "clustering".
+        main: The metric to quote.
+        metrics: All metrics (shares are multiplied by 100; NaN if undefined).
+        counts: Sizes of the data.
+        protocol: Description of the procedure.
+    """
+
+    name: str
+    kind: str
+    main: str
+    metrics: dict[str, float]
+    counts: dict[str, int]
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The shape of the embedding space.
+
+    Attributes:
+        alignment: Over positive pairs; NaN if there are none (arXiv 2005.10242).
+        uniformity: Over distinct sentences, like all further measures (arXiv 2005.10242).
+        mean_cosine: Mean cosine of two sentences.
+        dimension_std: Mean standard deviation of a dimension.
+        effective_rank: See :mod:`simcse_kit.metrics.geometry`.
+        positives: Number of positive pairs.
+        sentences: Number of distinct sentences.
+        source: Name of the data.
+        iso_score: See :mod:`simcse_kit.metrics.spectrum`.
+        tolerance: Mean cosine of the positive pairs (Wang and Liu 2021, arXiv 2012.09740,
+            equation 14, with graded positives in place of classes).
+        hubness: See :mod:`simcse_kit.evaluation.neighbours`.
+        neighbours_found: Share of the positives among the 10 nearest neighbours, 0 to 1.
+        spectrum: Shares of the variance along the principal axes, largest first.
+    """
+
+    alignment: float
+    uniformity: float
+    mean_cosine: float
+    dimension_std: float
+    effective_rank: float
+    positives: int
+    sentences: int
+    source: str
+    iso_score: float = math.nan
+    tolerance: float = math.nan
+    hubness: float = math.nan
+    neighbours_found: float = math.nan
+    spectrum: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """BCa bootstrap intervals of the Spearman scores.
+
+    Attributes:
+        scores: The interval of each task, and of the seven-task mean as ``Avg.``.
+        level: Confidence level.
+        resamples: Number of resamples, stratified by subset.
+        seed: Seed of the resampling.
+    """
+
+    scores: dict[str, Interval]
+    level: float
+    resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class SentenceMap:
+    """Sentences on the first two principal axes of their unit vectors.
+
+    Attributes:
+        sentences: A sample of the distinct sentences of ``source``, at equal steps.
+        points: (x, y) of each sentence.
+        shares: Shares of the sample's variance along the two axes.
+        neighbours: For each sentence the nearest of all distinct sentences, with the cosines.
+        source: Name of the data.
+    """
+
+    sentences: tuple[str, ...]
+    points: tuple[tuple[float, float], ...]
+    shares: tuple[float, float]
+    neighbours: tuple[tuple[tuple[str, float], ...], ...]
+    source: str
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A pair that the model ranks far from its rank by human score.
+
+    ``places`` are the ranks of the gold score and of the cosine among the pairs of the task,
+    scaled from 0 (least similar) to 1; ties have average ranks.
+    """
+
+    task: str
+    sentence1: str
+    sentence2: str
+    gold: float
+    cosine: float
+    places: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The data of a task.
+
+    Attributes:
+        task: Name of the task.
+        pairs: Number of pairs.
+        sentences: Number of distinct sentences.
+        repeated: Pairs that occur earlier in the task, in either order.
+        words: Median and largest number of words in a sentence.
+        tokens: What the encoder's tokenizer loses; None if it is not known.
+        fingerprint: SHA-256 of sentences and scores.
+    """
+
+    task: str
+    pairs: int
+    sentences: int
+    repeated: int
+    words: tuple[int, int]
+    tokens: TokenCounts | None
+    fingerprint: str
+
+    @property
+    def cut(self) -> int | None:
+        """Number of distinct sentences that the encoder truncates; None if it is not known."""
+        return None if self.tokens is None else self.tokens.cut
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """What a report shows besides scores.
+
+    Attributes:
+        map: The map of the sentences; None if there are too few.
+        misses: The worst pairs.
+        audit: The data of each task.
+        weights: Fingerprint of the model's files; None if the model has no folder.
+    """
+
+    map: SentenceMap | None
+    misses: tuple[Miss, ...]
+    audit: tuple[Audit, ...]
+    weights: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain lists, dicts and numbers."""
+        audits = [
+            asdict(replace(task, tokens=None))
+            | {"cut": task.cut, "tokens": None if task.tokens is None else task.tokens.to_json()}
+            for task in self.audit
+        ]
+        return asdict(replace(self, audit=())) | {"audit": audits}
