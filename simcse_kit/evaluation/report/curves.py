@@ -203,7 +203,8 @@ def _loss(history: History, key: str, last: float) -> Panel | None:
             pane.plot(dev_steps, dev_values, color=svg.SERIES[0], linestyle=(0, (1, 1.2)))
         shown = [*ys, *dev_values, *levels]
         if min(shown) > 0 and max(shown) > 50 * min(shown):
-            pane.set_yscale("log")  # otherwise the curve would lie on the axis
+            pane.set_yscale("log", subs=[])  # otherwise the curve would lie on the axis
+            pane.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         else:
             pane.set_ylim(bottom=min(0.0, *shown))
 
