@@ -29,7 +29,7 @@ from simcse_kit.evaluation.score_lines import (
 )
 from simcse_kit.utils.json import plain
 from simcse_kit.utils.printable import one_line
-from simcse_kit.utils.tables import Table, text
+from simcse_kit.utils.tables import Table, render_text
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.token_counts import TokenCounts
@@ -196,7 +196,7 @@ def side_by_side(reports: Sequence[Report]) -> str:
     heads, *rows = [
         [cell for cell, keep in zip(line, known, strict=True) if keep] for line in lines
     ]
-    return text(Table.of_text(heads, rows), width=_WIDTH)
+    return render_text(Table.of_text(heads, rows), width=_WIDTH)
 
 
 def _picked(record: object, names: Sequence[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from simcse_kit.evaluation.records import Geometry, Intervals, TaskResult, TaskScore
 from simcse_kit.utils.printable import one_line
-from simcse_kit.utils.tables import Table, text
+from simcse_kit.utils.tables import Table, render_text
 
 __all__ = ["decimal", "geometry_lines", "sts_lines", "task_lines"]
 
@@ -35,7 +35,7 @@ def sts_lines(tasks: Sequence[TaskResult], found: Intervals | None, width: int) 
     rows.append(["Pearson all", *(decimal(task.pearson) for task in tasks)])
     rows.append(["pairs", *(str(task.pairs) for task in tasks)])
     return [
-        text(Table.of_text(["", *(task.name for task in tasks)], rows), width=width),
+        render_text(Table.of_text(["", *(task.name for task in tasks)], rows), width=width),
         "",
         "Protocol: cosine of the embeddings, no regressor; correlations x100 over all pairs of",
         'a task ("all"); mean and wmean = plain and pair-weighted mean over its subsets.',

@@ -10,7 +10,16 @@ from markupsafe import Markup
 
 from simcse_kit.utils.printable import one_line
 
-__all__ = ["DASH", "Cell", "Row", "Table", "escaped", "html", "markdown", "text"]
+__all__ = [
+    "DASH",
+    "Cell",
+    "Row",
+    "Table",
+    "escaped",
+    "render_html",
+    "render_markdown",
+    "render_text",
+]
 
 DASH = "\u2013"
 """The text of a cell without a value."""
@@ -77,7 +86,8 @@ class Table:
         """Make a table from the headings of all columns and the texts of all rows.
 
         Examples:
-            >>> print(text(Table.of_text(["task", "score"], [["STS12", "70.1"], ["STSB", "8.25"]])))
+            >>> table = Table.of_text(["task", "score"], [["STS12", "70.1"], ["STSB", "8.25"]])
+            >>> print(render_text(table))
             task   score
             STS12   70.1
             STSB    8.25
@@ -92,7 +102,7 @@ class Table:
         return tuple(dict.fromkeys(c.reason for c in cells if c.text == DASH and c.reason))
 
 
-def text(table: Table, *, width: int | None = None) -> str:
+def render_text(table: Table, *, width: int | None = None) -> str:
     """Render a table for a terminal: the first column left-aligned, the others right-aligned.
 
     Hints, notes and reasons are not shown.
@@ -122,7 +132,7 @@ def text(table: Table, *, width: int | None = None) -> str:
     )
 
 
-def markdown(table: Table, *, raw: bool = False) -> str:
+def render_markdown(table: Table, *, raw: bool = False) -> str:
     r"""Render a table as GitHub Markdown, with its notes below.
 
     Args:
@@ -131,7 +141,7 @@ def markdown(table: Table, *, raw: bool = False) -> str:
             that is also read in a terminal.
 
     Examples:
-        >>> print(markdown(Table.of_text(["task", "score"], [["STS*", "70.1"]])))
+        >>> print(render_markdown(Table.of_text(["task", "score"], [["STS*", "70.1"]])))
         | task | score |
         |---|---:|
         | STS\* | 70.1 |
@@ -163,7 +173,7 @@ def escaped(string: str) -> str:
     return re.sub(r"(?i)(:)(?=//)|(?<=\bwww)(\.)", r"\\\g<0>", plain)
 
 
-def html(table: Table, label: str, *, scale: bool = False) -> Markup:
+def render_html(table: Table, label: str, *, scale: bool = False) -> Markup:
     """Render a table as HTML, with its notes below.
 
     All text is escaped, and every name is isolated in a ``<bdi>`` element, so that right-to-left

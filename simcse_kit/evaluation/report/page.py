@@ -29,7 +29,7 @@ from simcse_kit.evaluation.results import SCHEMA, Report
 from simcse_kit.evaluation.statistics.comparison import Comparison
 from simcse_kit.utils.files import write_whole
 from simcse_kit.utils.printable import one_line
-from simcse_kit.utils.tables import html
+from simcse_kit.utils.tables import render_html
 
 __all__ = ["write_report", "write_training_report"]
 
@@ -79,7 +79,7 @@ def write_report(
         models=models,
         headline=score_tables.headline(reports),
         sections=sections,
-        html=html,
+        render_html=render_html,
     )
     names = "; ".join(f"{role}: {report.model}" for role, report in models)
     document = {"schema": SCHEMA, "reports": [report.to_json() for report in reports]}

@@ -13,7 +13,7 @@ from simcse_kit.evaluation.report.curves import Panel, training_curves
 from simcse_kit.evaluation.results import Report
 from simcse_kit.evaluation.statistics.comparison import Comparison
 from simcse_kit.utils.printable import one_line
-from simcse_kit.utils.tables import Table, escaped, markdown
+from simcse_kit.utils.tables import Table, escaped, render_markdown
 
 __all__ = ["Block", "Entry", "Section", "report_sections", "to_markdown"]
 
@@ -161,7 +161,7 @@ def to_markdown(title: str, sections: Iterable[Section]) -> str:
             level = "####" if block.title else "###"
             for entry in block.entries:
                 parts += [f"{level} {escaped(entry.heading)}"] if entry.heading else []
-                parts.append(markdown(entry.table))
+                parts.append(render_markdown(entry.table))
     return "\n\n".join(parts) + "\n"
 
 

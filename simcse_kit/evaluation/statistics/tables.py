@@ -10,7 +10,7 @@ from simcse_kit.evaluation.statistics.comparison import Comparison
 from simcse_kit.evaluation.statistics.error_analysis import Flip
 from simcse_kit.evaluation.statistics.seeds import Systems
 from simcse_kit.utils.printable import one_line
-from simcse_kit.utils.tables import Table, text
+from simcse_kit.utils.tables import Table, render_text
 
 __all__ = ["render_comparison", "render_systems"]
 
@@ -111,7 +111,7 @@ def render_systems(found: Systems) -> str:
 
 
 def _table(heads: list[str], rows: Iterable[list[str]]) -> str:
-    return text(Table.of_text(heads, rows))
+    return render_text(Table.of_text(heads, rows))
 
 
 def _flip(flip: Flip) -> str:

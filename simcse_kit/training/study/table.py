@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simcse_kit.training.study.runs import FIGURES, RunRecord
-from simcse_kit.utils.tables import Table, markdown
+from simcse_kit.utils.tables import Table, render_markdown
 
 __all__ = ["Row", "rows_of", "text_table"]
 
@@ -93,7 +93,7 @@ def text_table(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     failures = [f"{row.method} failed: {reason}" for row in rows for reason in row.failed]
-    return "\n\n".join([markdown(Table.of_text(heads, lines), raw=True), *failures])
+    return "\n\n".join([render_markdown(Table.of_text(heads, lines), raw=True), *failures])
 
 
 def _cell(row: Row, figure: str, digits: int) -> str:
