@@ -53,19 +53,13 @@ class SubsetScore:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The scores of one STS task.
+    """The scores of one STS task, x100.
 
-    Attributes:
-        name: Name of the task.
-        spearman: Spearman x100 over the concatenation of all subsets (the setting "all").
-        pearson: Pearson x100 over the same pairs.
-        pairs: Number of pairs.
-        mean: Mean of the subsets' Spearman.
-        wmean: Mean of the subsets' Spearman, weighted by pairs.
-        subsets: The scores of each subset.
-        cosines: (pairs,) float64 in [-1, 1], in the order of the subsets.
-        gold: (pairs,) human scores on ``scale``.
-        scale: Lowest and highest possible human score.
+    ``spearman`` and ``pearson`` are over the concatenation of all subsets (the setting "all");
+    ``mean`` and ``wmean`` are the plain and the pair-weighted mean of the subsets' Spearman, as in
+    `SentEval <https://github.com/princeton-nlp/SimCSE/blob/7edb07e05cec0d5293fc1696b578d8056dba76ef/SentEval/senteval/sts.py>`_.
+    ``cosines`` (float64, in [-1, 1]) and ``gold`` (on ``scale``) have one value for each pair, in
+    the order of the subsets.
     """
 
     name: str
@@ -84,13 +78,8 @@ class TaskResult:
 class TaskScore:
     """The scores of one task other than STS.
 
-    Attributes:
-        name: Name of the task.
-        kind: "transfer", "paraphrase", "retrieval" or "clustering".
-        main: The metric to quote.
-        metrics: All metrics (shares are multiplied by 100; NaN if undefined).
-        counts: Sizes of the data.
-        protocol: Description of the procedure.
+    ``kind`` is "transfer", "paraphrase", "retrieval" or "clustering". ``main`` names the metric to
+    quote; shares are x100, and undefined metrics are NaN. ``counts`` are the sizes of the data.
     """
 
     name: str
@@ -103,23 +92,15 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The shape of the embedding space.
+    """The shape of the embedding space, measured on the sentences of ``source``.
 
-    Attributes:
-        alignment: Over positive pairs; NaN if there are none (arXiv 2005.10242).
-        uniformity: Over distinct sentences, like all further measures (arXiv 2005.10242).
-        mean_cosine: Mean cosine of two sentences.
-        dimension_std: Mean standard deviation of a dimension.
-        effective_rank: See :mod:`simcse_kit.metrics.geometry`.
-        positives: Number of positive pairs.
-        sentences: Number of distinct sentences.
-        source: Name of the data.
-        iso_score: See :mod:`simcse_kit.metrics.spectrum`.
-        tolerance: Mean cosine of the positive pairs (Wang and Liu 2021, arXiv 2012.09740,
-            equation 14, with graded positives in place of classes).
-        hubness: See :mod:`simcse_kit.evaluation.neighbours`.
-        neighbours_found: Share of the positives among the 10 nearest neighbours, 0 to 1.
-        spectrum: Shares of the variance along the principal axes, largest first.
+    ``alignment`` is over ``positives`` pairs (NaN if there are none), all other measures are over
+    ``sentences`` distinct sentences; see :mod:`simcse_kit.metrics.geometry`, and for ``iso_score``
+    and ``spectrum`` (shares of the variance along the principal axes, largest first)
+    :mod:`simcse_kit.metrics.spectrum`. ``tolerance`` is the mean cosine of the positive pairs (Wang
+    and Liu 2021, arXiv 2012.09740, equation 14, with graded positives in place of classes).
+    ``hubness`` and ``neighbours_found`` (the share of positives among the 10 nearest sentences):
+    :mod:`simcse_kit.evaluation.neighbours`.
     """
 
     alignment: float
@@ -139,13 +120,9 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Intervals:
-    """BCa bootstrap intervals of the Spearman scores.
+    """Intervals of each task's Spearman, and of the seven-task mean as ``Avg.``.
 
-    Attributes:
-        scores: The interval of each task, and of the seven-task mean as ``Avg.``.
-        level: Confidence level.
-        resamples: Number of resamples, stratified by subset.
-        seed: Seed of the resampling.
+    They are BCa intervals at the confidence ``level``, from a bootstrap stratified by subset.
     """
 
     scores: dict[str, Interval]
@@ -158,12 +135,9 @@ class Intervals:
 class SentenceMap:
     """Sentences on the first two principal axes of their unit vectors.
 
-    Attributes:
-        sentences: A sample of the distinct sentences of ``source``, at equal steps.
-        points: (x, y) of each sentence.
-        shares: Shares of the sample's variance along the two axes.
-        neighbours: For each sentence the nearest of all distinct sentences, with the cosines.
-        source: Name of the data.
+    ``sentences`` is a sample of the distinct sentences of ``source``, at equal steps, and
+    ``shares`` are the shares of its variance along the two axes. ``neighbours`` are the nearest of
+    all distinct sentences, with their cosines.
     """
 
     sentences: tuple[str, ...]
@@ -193,14 +167,9 @@ class Miss:
 class Audit:
     """The data of a task.
 
-    Attributes:
-        task: Name of the task.
-        pairs: Number of pairs.
-        sentences: Number of distinct sentences.
-        repeated: Pairs that occur earlier in the task, in either order.
-        words: Median and largest number of words in a sentence.
-        tokens: What the encoder's tokenizer loses; None if it is not known.
-        fingerprint: SHA-256 of sentences and scores.
+    ``repeated`` counts pairs that occur earlier in the task, in either order; ``words`` are the
+    median and largest number of words in a sentence; ``tokens`` is what the encoder's tokenizer
+    loses (None if it is not known); ``fingerprint`` is the SHA-256 of sentences and scores.
     """
 
     task: str
@@ -219,13 +188,9 @@ class Audit:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """What a report shows besides scores.
+    """What a report shows besides scores: a map, the worst pairs, and the data of each task.
 
-    Attributes:
-        map: The map of the sentences; None if there are too few.
-        misses: The worst pairs.
-        audit: The data of each task.
-        weights: Fingerprint of the model's files; None if the model has no folder.
+    ``weights`` is the fingerprint of the model's files; None if the model has no folder.
     """
 
     map: SentenceMap | None

@@ -79,19 +79,11 @@ _SCORE_KEYS = ("kind", "main", "metrics", "counts", "protocol")
 class Report:
     """Everything that one evaluation found.
 
-    Attributes:
-        model: Name of the model.
-        pooling: Name of its pooling.
-        tasks: The STS tasks by name.
-        average: Mean of the unrounded "all" Spearman of the seven standard tasks; None unless all
-            seven were evaluated.
-        geometry: Shape of the embedding space; None if it was not computed.
-        versions: Versions of libraries.
-        seconds: Wall time of the evaluation.
-        intervals: Confidence intervals; None if none were requested.
-        beyond_sts: Tasks other than STS by name.
-        exhibit: Sentences and data for the report page; None if they were not requested.
-        tokens: What tokenizing loses of the distinct sentences; None if it is not known.
+    ``average`` is the mean of the unrounded "all" Spearman of the seven standard tasks, and None
+    unless all seven were evaluated. ``seconds`` is the wall time of the evaluation. ``beyond_sts``
+    has the tasks other than STS by name. ``intervals`` and ``exhibit`` (sentences and data for the
+    report page) are None if they were not requested; ``tokens`` is what tokenizing loses of the
+    distinct sentences, None if it is not known.
     """
 
     model: str

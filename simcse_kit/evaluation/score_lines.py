@@ -18,13 +18,7 @@ def decimal(value: float | None, digits: int = 2) -> str:
 
 
 def sts_lines(tasks: Sequence[TaskResult], found: Intervals | None, width: int) -> list[str]:
-    """List the scores of STS tasks, one column for each, in blocks of at most ``width`` characters.
-
-    Args:
-        tasks: At least one task.
-        found: The intervals of the scores; None for none.
-        width: Maximum number of characters in a line.
-    """
+    """List the scores of STS tasks, one column each, in blocks of at most ``width`` characters."""
     rows = [["Spearman all", *(decimal(task.spearman) for task in tasks)]]
     if found is not None:
         sure = [found.scores[task.name] for task in tasks]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,22 +104,14 @@ def training_curves(history: History, *, key: str = "curve") -> list[Panel]:
         ("Alignment", _ALIGNMENT, fixed_sentences),
         ("Uniformity", _UNIFORMITY, fixed_sentences),
         ("Effective rank", ("trace_effective_rank",), "Same sentences; low after a collapse."),
-        (
-            "Spread",
-            ("trace_spread",),
-            "Per-dimension standard deviation times √d; 1 at most.",
-        ),
+        ("Spread", ("trace_spread",), "Per-dimension standard deviation times √d; 1 at most."),
         ("Learning rate", ("learning_rate",), "Peak {peak:.3g}."),
-        (
-            "Speed",
-            ("sentences_per_second",),
-            "Sentences per second; median {median:,.0f}.",
-        ),
+        ("Speed", ("sentences_per_second",), "Sentences per second; median {median:,.0f}."),
     ):
         steps, values = series(history, *keys)
         if len(values):
             text = caption.format(span=_span(values), peak=values.max(), median=np.median(values))
-            panels.append(Panel(name, _line(steps, values, name, key, last), text))
+            panels.append(_line(steps, values, name, f"{key}-{keys[-1]}", last, text))
     return [panel for panel in panels if panel is not None]
 
 
@@ -151,7 +143,13 @@ def _frame(figure: Figure, last: float) -> Axes:
     return pane
 
 
-def _line(steps: np.ndarray, values: np.ndarray, name: str, key: str, last: float) -> Markup:
+def _panel(title: str, draw: Callable[[Figure], None], key: str, caption: str, label: str) -> Panel:
+    return Panel(title, svg.render(draw, key=key, label=label, size=(380, 200)), caption)
+
+
+def _line(
+    steps: np.ndarray, values: np.ndarray, name: str, key: str, last: float, caption: str
+) -> Panel:
     """Draw one curve; quantities that cannot be negative get an axis from 0."""
     zero = name not in ("Alignment", "Uniformity")
 
@@ -163,9 +161,7 @@ def _line(steps: np.ndarray, values: np.ndarray, name: str, key: str, last: floa
         if zero:
             pane.set_ylim(bottom=min(0.0, float(ys.min())))
 
-    label = f"{name} against training step: {_span(values)}."
-    word = name.lower().replace(" ", "-")
-    return svg.render(draw, key=f"{key}-{word}", label=label, size=(380, 200))
+    return _panel(name, draw, key, caption, f"{name} against training step: {_span(values)}.")
 
 
 def _loss(history: History, key: str, last: float) -> Panel | None:
@@ -194,8 +190,7 @@ def _loss(history: History, key: str, last: float) -> Panel | None:
                 xytext=(0, -11),
                 textcoords="offset points",
                 ha="right",
-                color=svg.MUTED,
-                size=9.5,
+                **svg.SMALL,
             )
         if len(ys):
             pane.plot(xs, ys, color=svg.SERIES[1], marker="o" if len(xs) < 3 else "", markersize=4)
@@ -219,10 +214,7 @@ def _loss(history: History, key: str, last: float) -> Panel | None:
     if len(dev_values):
         parts.append(f"Dotted: loss on the dev set, {_span(dev_values)}.")
     caption = " ".join(parts)
-    drawn = svg.render(
-        draw, key=key, label=f"Loss against training step. {caption}", size=(380, 200)
-    )
-    return Panel("Loss", drawn, caption)
+    return _panel("Loss", draw, key, caption, f"Loss against training step. {caption}")
 
 
 def _dev(history: History, key: str, last: float) -> Panel | None:
@@ -260,5 +252,4 @@ def _dev(history: History, key: str, last: float) -> Panel | None:
         f"Spearman on the dev set, higher is better. Best {readable(best[1])} at step "
         f"{best[0]:,.0f}; {readable(values[-1])} at the last evaluation (step {steps[-1]:,.0f})."
     )
-    drawn = svg.render(draw, key=key, label=caption, size=(380, 200))
-    return Panel("Dev score", drawn, caption)
+    return _panel("Dev score", draw, key, caption, caption)

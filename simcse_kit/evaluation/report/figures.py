@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -28,12 +29,9 @@ _COLUMNS = 44  # bars in one row
 
 @dataclass(frozen=True, slots=True)
 class Ridges:
-    """The finite cosines of one task, split by human score.
+    """The finite cosines of one task, one array for each bin of human scores, lowest first.
 
-    Attributes:
-        labels: Names of the bins, lowest first, such as ``"0–1"``.
-        cosines: One array for each bin.
-        left_out: Number of pairs without a finite cosine or outside the scale.
+    ``left_out`` counts the pairs without a finite cosine or outside the scale.
     """
 
     labels: tuple[str, ...]
@@ -99,26 +97,15 @@ def cosine_ridges(ridges: Ridges, *, lowest: float, key: str, label: str) -> Mar
         pane.locator_params(axis="x", nbins=7)
         pane.set_xlabel("cosine of the two embeddings")
         beside = pane.get_yaxis_transform()
-        pane.text(
-            -0.03,
-            rows + 0.12,
-            "human score",
-            transform=beside,
-            ha="right",
-            color=svg.MUTED,
-            size=9.5,
-        )
-        pane.text(
-            1.03, rows + 0.12, "median", transform=beside, ha="left", color=svg.MUTED, size=9.5
-        )
+        left_side: dict[str, Any] = {"transform": beside, "ha": "right"}
+        pane.text(-0.03, rows + 0.12, "human score", **left_side, **svg.SMALL)
+        pane.text(1.03, rows + 0.12, "median", transform=beside, ha="left", **svg.SMALL)
         for row, (name, part) in enumerate(zip(ridges.labels, ridges.cosines, strict=True)):
             color = svg.BINS[row + len(svg.BINS) - rows]
             pane.axhline(row, color=svg.GRID, linewidth=0.8)
-            pane.text(-0.03, row + 0.36, name, transform=beside, ha="right", color=svg.INK)
+            pane.text(-0.03, row + 0.36, name, color=svg.INK, **left_side)
             size = f"n = {counted(part.size)}"
-            pane.text(
-                -0.03, row + 0.07, size, transform=beside, ha="right", color=svg.MUTED, size=8.5
-            )
+            pane.text(-0.03, row + 0.07, size, color=svg.MUTED, size=8.5, **left_side)
             median = ridges.median(row)
             if median is None:
                 continue
@@ -159,8 +146,8 @@ def hypersphere_plane(
         points: The models; at least one of ``points`` and ``path`` must not be empty.
         path: ``(uniformity, alignment)`` at each evaluation during training, in order.
         arrow: Draw an arrow from the first point to the second.
-        key: A word unique on the page.
-        label: Description of the figure for screen readers.
+        key: Part of the ids, as for :func:`.svg.render`.
+        label: Description for screen readers.
     """
 
     def draw(figure: Figure) -> None:
@@ -176,8 +163,7 @@ def hypersphere_plane(
             xy=(0.02, 0.03),
             xytext=(0.09, 0.09),
             xycoords="axes fraction",
-            color=svg.MUTED,
-            size=9.5,
+            **svg.SMALL,
             arrowprops={"arrowstyle": "->", "color": svg.MUTED, "shrinkA": 1, "shrinkB": 0},
         )
         if path:
@@ -220,12 +206,9 @@ def hypersphere_plane(
 
 
 def spectrum(spectra: Sequence[Sequence[float]], *, key: str, label: str) -> Markup:
-    """Draw the cumulative share of the variance along the principal axes, one line per model.
+    """Draw the cumulative variance of each model's spectrum; empty spectra are skipped.
 
-    Args:
-        spectra: For each model, shares of the variance, largest first; empty ones are skipped.
-        key: A word unique on the page.
-        label: Description of the figure for screen readers.
+    Each spectrum has shares of the variance, largest first.
     """
 
     def draw(figure: Figure) -> None:

@@ -98,13 +98,7 @@ def _lost(tokens: TokenCounts | None) -> tuple[Cell, ...]:
 def leak_table(
     reports: Sequence[Report], leaks: Sequence[LeakReport | None], names: Sequence[str]
 ) -> Table | None:
-    """Tabulate the test pairs with a sentence in the training text; None if no text is known.
-
-    Args:
-        reports: The evaluated models.
-        leaks: The leaks of each model, or None if its training text is not known.
-        names: The tasks.
-    """
+    """Tabulate the test pairs with a sentence in the training text; None if no text is known."""
     if not any(leaks):
         return None
 

@@ -49,13 +49,9 @@ _ALL_SEVEN = "Average of the seven"
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The score at the top of the page.
+    """The score at the top of the page: one cell for each model, and the change of two models.
 
-    Attributes:
-        name: What the score is.
-        cells: One cell for each model.
-        change: The difference of two models.
-        reason: Why the score is not the average; empty if it is.
+    ``reason`` explains why the score is not the average; it is empty if it is.
     """
 
     name: str

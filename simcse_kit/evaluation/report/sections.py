@@ -22,13 +22,9 @@ History = Sequence[Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A table of a block.
+    """A table with a heading (empty for none) and a label for screen readers.
 
-    Attributes:
-        table: The table.
-        label: Description for screen readers.
-        heading: Heading above the table; empty for none.
-        scale: Whether the page draws the marks of the rows on a scale.
+    ``scale`` draws the marks of the rows on a scale from 0 to 100.
     """
 
     table: Table
@@ -39,18 +35,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A part of a section.
+    """A part of a section: a title, text above, tables, figures, maps, and a note below.
 
-    Attributes:
-        title: Heading, or summary line of a folded block; empty for none.
-        lead: Text above the contents.
-        entries: Tables.
-        panels: Figures, shown on the page only.
-        maps: Interactive maps of sentences, shown on the page only.
-        after: Text below the contents, shown on the page only.
-        style: CSS class of the lead: "note", "lead" or "protocol".
-        folded: Whether the reader has to open the block on the page.
-        open: Whether a folded block is open at first.
+    A folded block has its title as summary line, which the reader clicks; ``open`` unfolds it at
+    first. ``style`` is the CSS class of the text above: "note", "lead" or "protocol". Figures, maps
+    and the note below are shown on the page only.
     """
 
     title: str = ""
@@ -66,14 +55,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section of a report.
-
-    Attributes:
-        title: Heading.
-        blocks: The parts of the section.
-        lead: Text below the heading.
-        columns: Whether the page shows the blocks in columns.
-    """
+    """A section of a report; ``columns`` puts its blocks side by side on the page."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -88,17 +70,7 @@ def report_sections(
     comparison: Comparison | None = None,
     leaks: Sequence[LeakReport | None] = (),
 ) -> list[Section]:
-    """List the sections of a report; sections without contents are left out.
-
-    Args:
-        reports: At least one report. Two reports are read as before and after.
-        history: Rows of a training run.
-        comparison: The comparison of the same models.
-        leaks: For each report the leaks of its training text, if known.
-
-    Raises:
-        DataError: A row of the history has no step.
-    """
+    """List the sections of a report, without empty ones; see :func:`.page.write_report`."""
     neighbours = _entries(sentences.neighbour_tables(reports), "Nearest neighbours")
     maps = sentences.drawings(reports)
     found = [

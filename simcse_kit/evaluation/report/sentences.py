@@ -21,13 +21,9 @@ _SAMPLES = 6
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A sentence map in the coordinates of the page.
+    """A sentence map in the coordinates of the page, WIDTH by HEIGHT.
 
-    Attributes:
-        title: Name of the map.
-        points: (x, y) of each sentence in a figure of WIDTH by HEIGHT, rounded to one decimal.
-        texts: For each point its sentence, and the nearest sentences with their cosines.
-        caption: Source of the sentences, and shares of the variance.
+    ``texts`` has for each point its sentence, and the nearest sentences with their cosines.
     """
 
     title: str

@@ -19,12 +19,15 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["BINS", "GRID", "INK", "MUTED", "PAPER", "SERIES", "axes", "render"]
+__all__ = ["BINS", "GRID", "INK", "MUTED", "PAPER", "SERIES", "SMALL", "axes", "render"]
 
 INK = "#010101"
 MUTED = "#010102"
 GRID = "#010103"
 PAPER = "#010104"
+SMALL: dict[str, Any] = {"color": MUTED, "size": 9.5}
+"""Style of small text."""
+
 SERIES = ("#020201", "#020202", "#020203", "#020204", "#020205", "#020206")
 BINS = ("#030301", "#030302", "#030303", "#030304", "#030305")
 

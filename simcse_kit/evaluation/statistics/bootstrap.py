@@ -183,16 +183,10 @@ class Bootstrap:
     def difference(
         self, tasks: Sequence[str], model: int, first: int = 0, *, level: float = LEVEL
     ) -> tuple[Interval, float]:
-        """Return a difference of two models with its percentile interval, and the two-sided p.
+        """Return model minus ``first`` with its percentile interval, and the two-sided p-value.
 
         p is below alpha exactly if the interval at level 1 - alpha excludes 0. Both are NaN if the
-        difference is undefined.
-
-        Args:
-            tasks: One task, or several to average over.
-            model: Number of the model.
-            first: Number of the model to subtract.
-            level: Confidence level.
+        difference is undefined. Arguments are those of :meth:`interval`.
         """
         check_settings(self.resamples, level)
         unit = np.eye(len(self.estimates[tasks[0]]))

@@ -52,8 +52,7 @@ class Difference:
         task: Name of the task, or ``Avg.``.
         model: Name of the model.
         difference: Points of Spearman x100, with the interval of the paired bootstrap.
-        p: Two-sided p of the paired bootstrap; below alpha exactly if the interval at level
-            1 - alpha excludes 0, see :mod:`~simcse_kit.evaluation.statistics.distribution`.
+        p: Two-sided p of the paired bootstrap; it agrees with the interval.
         adjusted: p after Holm's correction, over tasks and models; for the mean over models.
         williams: p of Williams' test; NaN for the mean.
         steiger: p of Steiger's Z; NaN for the mean.
@@ -72,17 +71,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of comparing models with the first model.
+    """The comparison of models with the first model.
 
-    Attributes:
-        models: Names of the models.
-        scores: For each task, and ``Avg.`` if it is defined, the interval of each model.
-        differences: For each model except the first, its tasks in order.
-        flips: For each model except the first, the pairs that moved most, best for it first.
-        slices: For each model except the first, the scores by kind of pair.
-        level: Confidence level of intervals and verdicts.
-        resamples: Number of bootstrap resamples.
-        seed: Seed of the resampling.
+    ``scores`` has the interval of each model, for each task, and for ``Avg.`` if it is defined.
+    ``flips`` (the pairs that moved most, best first) and ``slices`` (scores by kind of pair) are
+    for each model except the first. ``level`` is the confidence level of intervals and verdicts.
     """
 
     models: list[str]

@@ -41,14 +41,9 @@ _NEGATIONS = frozenset(
 class Flip:
     """A pair that two models rank differently.
 
-    Attributes:
-        task: Name of the task.
-        sentence1: First sentence.
-        sentence2: Second sentence.
-        gold: Human score.
-        places: Ranks of the pair in its task by human score, by the first and by the second model,
-            scaled from 0 (least similar) to 1.
-        gain: How much closer the second model's rank is to the rank by human score, -1 to 1.
+    ``places`` are its ranks in the task by human score, by the first and by the second model,
+    scaled from 0 (least similar) to 1. ``gain`` is how much closer the second model's rank is to
+    the rank by human score, -1 to 1.
     """
 
     task: str
@@ -61,14 +56,9 @@ class Flip:
 
 @dataclass(frozen=True)
 class SliceScore:
-    """The scores of two models on one kind of pair.
+    """Spearman x100 of two models on one kind of pair, and the difference, second minus first.
 
-    Attributes:
-        name: Name of the slice.
-        pairs: Number of pairs.
-        tasks: Number of tasks with at least 30 of the pairs; scores are means over these tasks.
-        scores: Spearman x100 of each model.
-        difference: Second model minus first, with its interval.
+    Scores are means over the ``tasks`` with at least 30 of the ``pairs``.
     """
 
     name: str

@@ -19,14 +19,9 @@ __all__ = ["SeedDifference", "Systems", "check_seeds", "compare_systems"]
 
 @dataclass(frozen=True)
 class SeedDifference:
-    """The difference of a system from the first system, seed by seed.
+    """The difference of system number ``system`` from system 0, seed by seed.
 
-    Attributes:
-        task: Name of the task, or ``Avg.``.
-        system: Number of the system; the first has 0.
-        paired: The paired t-test.
-        adjusted: p after Holm's correction, over tasks and systems; for ``Avg.`` over systems.
-        verdict: The conclusion at the level of the comparison.
+    ``adjusted`` is p after Holm's correction, over tasks and systems; for ``Avg.`` over systems.
     """
 
     task: str
@@ -40,11 +35,8 @@ class SeedDifference:
 class Systems:
     """A comparison of systems over seeds.
 
-    Attributes:
-        systems: Names of the models of each system, one for each seed.
-        scores: For each task, and ``Avg.``, the scores of each system's seeds.
-        differences: The differences of all systems from the first.
-        level: Confidence level of intervals and verdicts.
+    ``systems`` has the names of each system's models, one for each seed; ``scores`` the scores of
+    each system's seeds, for each task and ``Avg.``.
     """
 
     systems: list[list[str]]

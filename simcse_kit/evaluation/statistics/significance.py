@@ -56,20 +56,10 @@ def steiger(first: float, second: float, between: float, pairs: int) -> tuple[fl
     """Test with Steiger's Z whether two correlations with the same variable differ, two-sided.
 
     The test compares Fisher-transformed correlations, with their covariance at the mean correlation
-    (Steiger 1980, "Tests for comparing elements of a correlation matrix", Psychological Bulletin
-    87, equations 3, 11 and 14).
-
-    Args:
-        first: Correlation of gold and a, in [-1, 1].
-        second: Correlation of gold and b.
-        between: Correlation of a and b.
-        pairs: Number of pairs, at least 4.
+    (Steiger 1980, equations 3, 11 and 14). Arguments and errors are those of :func:`williams`.
 
     Returns:
         z and p; NaN if a correlation is 1 or -1.
-
-    Raises:
-        DataError: Fewer than 4 pairs.
 
     Examples:
         >>> z, p = steiger(0.2493, 0.3395, 0.4082, pairs=553)
@@ -113,18 +103,10 @@ def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
 
 @dataclass(frozen=True)
 class PairedSeeds:
-    """A comparison of two systems over the same seeds.
+    """The paired t-test of two systems over the same seeds, first minus second.
 
-    Interval and p-value are NaN if all differences are equal, which leaves no spread to judge by.
-
-    Attributes:
-        means: Mean score of each system.
-        deviations: Sample standard deviation of each system.
-        difference: Mean difference, first minus second.
-        low: Lower end of the t interval of the difference.
-        high: Upper end of the interval.
-        p: Two-sided p-value of the paired t-test.
-        seeds: Number of seeds.
+    ``deviations`` are sample standard deviations. The interval ``low`` to ``high`` and the
+    two-sided ``p`` are NaN if all differences are equal, which leaves no spread to judge by.
     """
 
     means: tuple[float, float]
