@@ -24,10 +24,12 @@ def sts_lines(tasks: Sequence[TaskResult], found: Intervals | None, width: int) 
         sure = [found.scores[task.name] for task in tasks]
         rows.append([f"  {100 * found.level:g} % from", *(decimal(one.low) for one in sure)])
         rows.append(["  to", *(decimal(one.high) for one in sure)])
-    rows.append(["Spearman mean", *(decimal(task.mean) for task in tasks)])
-    rows.append(["Spearman wmean", *(decimal(task.wmean) for task in tasks)])
-    rows.append(["Pearson all", *(decimal(task.pearson) for task in tasks)])
-    rows.append(["pairs", *(str(task.pairs) for task in tasks)])
+    rows += [
+        ["Spearman mean", *(decimal(task.mean) for task in tasks)],
+        ["Spearman wmean", *(decimal(task.wmean) for task in tasks)],
+        ["Pearson all", *(decimal(task.pearson) for task in tasks)],
+        ["pairs", *(str(task.pairs) for task in tasks)],
+    ]
     return [
         render_text(Table.of_text(["", *(task.name for task in tasks)], rows), width=width),
         "",

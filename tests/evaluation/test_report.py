@@ -14,6 +14,7 @@ from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.evaluation.report.page import write_report, write_training_report
 from simcse_kit.evaluation.report.panels import spectrum_panel
 from simcse_kit.evaluation.report.score_tables import task_tables
+from simcse_kit.evaluation.report.sections import report_sections
 from simcse_kit.evaluation.results import (
     AVERAGE,
     TRANSFER_TASKS,
@@ -129,6 +130,12 @@ def test_figures_take_their_colours_from_the_page(both: Path) -> None:
         assert len(re.findall(rf"{variable}:", source)) == 2, variable  # light and dark
 
 
+def test_a_logarithmic_axis_has_plain_labels(both: Path) -> None:
+    source = both.read_text(encoding="utf-8")
+    assert "mathdefault" not in source
+    assert ">0.1</text>" in source
+
+
 HOSTILE = "<script>alert(1)</script>\"'&amp;{{ 7*7 }}$x^2$\u202e"
 
 
@@ -236,6 +243,20 @@ def test_the_spectrum_says_where_half_of_the_variance_is() -> None:
     assert panel is not None
     assert "2 of 5 axes" in panel.caption
     assert spectrum_panel([BEFORE]) is None
+
+
+def test_sections_without_contents_are_left_out() -> None:
+    bare = replace(AFTER, tasks={}, average=None, geometry=None)
+    titles = [section.title for section in report_sections([bare])]
+    assert titles == ["Scores", "Shape of the embedding space", "Environment"]
+
+
+def test_page_and_markdown_have_the_same_sections_in_the_same_order(both: Path) -> None:
+    headings = re.findall(r"<h2>(.*?)</h2>", both.read_text(encoding="utf-8"))
+    marked = re.findall(r"^## (.*)$", both.with_suffix(".md").read_text("utf-8"), re.MULTILINE)
+    assert marked == ["Scores", "Shape of the embedding space", "Environment"]
+    assert [heading for heading in headings if heading in marked] == marked
+    assert {"Cosines by human score", "Training"} < {*headings}
 
 
 def test_without_geometry(tmp_path: Path) -> None:

@@ -90,10 +90,6 @@ def training_curves(history: History, *, key: str = "curve") -> list[Panel]:
     Loss (with the level of ln(batch) if the rows give it), dev score (best step marked),
     alignment, uniformity, effective rank, spread, learning rate, speed.
 
-    Args:
-        history: Rows of a training run.
-        key: A word unique on the page, part of the ids of the figures.
-
     Raises:
         DataError: A row has no step.
     """

@@ -35,13 +35,7 @@ def exhibit(
 ) -> Exhibit:
     """Gather the details of an evaluation.
 
-    Args:
-        encoder: The model, for its tokenizer and the fingerprint of its files.
-        vectors: The embeddings of all sentences.
-        tasks: The subsets of every task.
-        results: The scores of every task.
-        pairs: The pairs whose sentences the map shows; None for no map.
-        source: Name of ``pairs``.
+    The map shows the sentences of ``pairs``, whose name is ``source``; None gives no map.
     """
     folder = getattr(encoder, "source", None)
     return Exhibit(
@@ -90,10 +84,7 @@ def worst_pairs(
 ) -> tuple[Miss, ...]:
     """Find the pairs whose ranks by cosine and by gold score differ most, worst first.
 
-    Args:
-        tasks: The subsets of every task.
-        results: The scores of every task; tasks with undefined cosines are left out.
-        most: Maximum number of pairs.
+    Tasks with undefined cosines are left out.
     """
     found = []
     for name, sets in tasks.items():

@@ -78,11 +78,8 @@ def bin_by_gold(cosines: np.ndarray, gold: np.ndarray, scale: tuple[float, float
 def cosine_ridges(ridges: Ridges, *, lowest: float, key: str, label: str) -> Markup:
     """Draw one histogram row for each bin, lowest score at the bottom, with the median marked.
 
-    Args:
-        ridges: The binned cosines.
-        lowest: The smallest cosine on the axis; the same for all panels of a page.
-        key: A word unique on the page.
-        label: Description of the figure for screen readers.
+    The axis starts at ``lowest``, which should be the same for all panels of a page. ``key`` and
+    ``label`` are those of :func:`.svg.render`.
     """
     left = max(np.floor(lowest * 10 - 1e-9) / 10, -1.0)
     left = min(left, 0.9)
@@ -142,12 +139,9 @@ def hypersphere_plane(
 ) -> Markup:
     """Draw the plane with uniformity to the right and alignment upwards; lower is better on both.
 
-    Args:
-        points: The models; at least one of ``points`` and ``path`` must not be empty.
-        path: ``(uniformity, alignment)`` at each evaluation during training, in order.
-        arrow: Draw an arrow from the first point to the second.
-        key: Part of the ids, as for :func:`.svg.render`.
-        label: Description for screen readers.
+    At least one of ``points`` (the models) and ``path`` must not be empty. ``path`` has
+    ``(uniformity, alignment)`` at each evaluation during training. ``arrow`` connects the first two
+    points. ``key`` and ``label`` are those of :func:`.svg.render`.
     """
 
     def draw(figure: Figure) -> None:

@@ -59,11 +59,8 @@ def difference(
 ) -> Cell:
     """Format ``after - before`` with its sign, subtracted before rounding.
 
-    Args:
-        before: The first value; a dash results if either value is missing.
-        after: The second value.
-        decimals: Number of decimals.
-        better: Whether higher or lower values are better, for the trend of the cell.
+    The trend of the cell depends on whether higher or lower values are ``better``. A missing value
+    gives a dash.
     """
     if before is None or after is None or not (is_number(before) and is_number(after)):
         return Cell(DASH, "No difference: one of the two values is missing.")
@@ -79,14 +76,7 @@ def compared(
     decimals: int = 2,
     better: Better = "higher",
 ) -> tuple[Cell, ...]:
-    """Format one value for each model; of two models also the difference.
-
-    Args:
-        values: One value for each model.
-        reasons: Why each value is missing, if it is.
-        decimals: Number of decimals.
-        better: Whether higher or lower values are better.
-    """
+    """Format one value for each model, or the reason why it is missing; of two the difference."""
     cells = [number(v, decimals, reason=r) for v, r in zip(values, reasons, strict=True)]
     if len(values) == 2:
         cells.append(difference(values[0], values[1], decimals, better=better))

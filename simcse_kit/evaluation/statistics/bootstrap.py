@@ -87,7 +87,7 @@ class Bootstrap:
 
     Args:
         samples: The pairs of each task, all with the same models.
-        resamples: Number of resamples.
+        resamples: Number of resamples, at least 100.
         seed: Seed of the resampling; the result does not depend on the number of threads.
         threads: Number of threads; None means one for each core.
         progress: Show a progress bar on stderr after two seconds, on a terminal.

@@ -213,7 +213,7 @@ def compare_reports(
 
 
 def adjust(p_values: Mapping[tuple[str, int], float]) -> dict[tuple[str, int], float]:
-    """Correct p-values by (task, model) with Holm's method, single tasks and the mean apart."""
+    """Correct p-values by (task, model) with Holm's method, separately for tasks and the mean."""
     single = {key: p for key, p in p_values.items() if key[0] != AVERAGE}
     mean = {key: p for key, p in p_values.items() if key[0] == AVERAGE}
     return holm(single) | holm(mean)

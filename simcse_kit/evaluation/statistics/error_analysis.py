@@ -93,12 +93,9 @@ def flips_of(
     tasks: Mapping[str, tuple[TaskResult, TaskResult]],
     most: int,
 ) -> list[Flip]:
-    """Find the pairs that moved most, best for the second model first.
+    """Find the pairs that moved most between two models, best for the second model first.
 
-    Args:
-        pairs: The pairs of every task.
-        tasks: For each task the results of the first and of the second model.
-        most: Maximum number of improved, and of worsened, pairs.
+    The list has at most ``most`` improved, and as many worsened, pairs.
     """
     found = []
     for name, (first, other) in tasks.items():
@@ -133,15 +130,7 @@ def slice_scores(
     *,
     progress: bool = False,
 ) -> list[SliceScore]:
-    """Score two models on each kind of pair in :data:`SLICES`.
-
-    Args:
-        pairs: The pairs of every task.
-        tasks: For each task the results of the first and of the second model.
-        seed: Seed of the bootstrap.
-        level: Confidence level of the intervals.
-        progress: Show progress bars on stderr after two seconds, on a terminal.
-    """
+    """Score two models on each kind of pair in :data:`SLICES`, with bootstrap intervals."""
     samples: dict[str, dict[str, Sample]] = {}
     counts: dict[str, int] = {}
     for name, models in tasks.items():

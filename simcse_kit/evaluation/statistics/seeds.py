@@ -109,10 +109,7 @@ def compare_systems(reports: Sequence[Sequence[Report]], *, level: float = LEVEL
 
 
 def check_seeds(counts: Sequence[int]) -> None:
-    """Check that the seeds of systems can be paired.
-
-    Args:
-        counts: Number of seeds of each system.
+    """Check that systems with these numbers of seeds can be paired.
 
     Raises:
         DataError: The numbers differ, or are below two.
