@@ -76,6 +76,10 @@ def test_the_rules_bite(name: str, source: str) -> None:
     assert not all(allowed(name, target) for target in imported(source))
 
 
+def test_only_the_tables_module_aligns_columns() -> None:
+    assert [name for name, source in FILES.items() if ".rjust(" in source] == ["utils/tables"]
+
+
 def modules_imported_by(source: str) -> set[str]:
     """Our modules that a module imports, lazily and for typing too."""
     names = set()

@@ -81,9 +81,8 @@ def eval_command(
     )
     from simcse_kit.evaluation.models import check_model, open_encoder
     from simcse_kit.evaluation.postprocess import parse_postprocesses, read_fit_texts, tried
-    from simcse_kit.evaluation.results import REPORT_FILES, SCHEMA
+    from simcse_kit.evaluation.results import REPORT_FILES, SCHEMA, side_by_side
     from simcse_kit.evaluation.statistics.bootstrap import LEVEL, check_settings
-    from simcse_kit.evaluation.table import render_side_by_side
 
     # Whatever is wrong with files and data is said before a model is opened.
     scores, page = check_result_places(json_file, report, REPORT_FILES)
@@ -132,7 +131,7 @@ def eval_command(
         shown = "\n".join(
             [
                 f"{main.table()}\n\nFitted on {one_line(str(fit))}, {len(texts):,} distinct texts:",
-                render_side_by_side(reports),
+                side_by_side(reports),
             ]
         )
     else:

@@ -1,22 +1,38 @@
-"""What an evaluation gives back: plain records, a JSON form with a version, and a text table.
-
-Correlations are multiplied by 100 and kept unrounded; NaN stands for "undefined" (a constant side)
-and becomes ``null`` in JSON.
-"""
+"""The result of an evaluation, as a record, as versioned JSON and as a table for a terminal."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simcse_kit.evaluation.statistics.bootstrap import Interval
+from simcse_kit.evaluation.records import (
+    AVERAGE,
+    STANDARD_TASKS,
+    TRANSFER_TASKS,
+    Exhibit,
+    Geometry,
+    Intervals,
+    Miss,
+    SentenceMap,
+    SubsetScore,
+    TaskResult,
+    TaskScore,
+)
+from simcse_kit.evaluation.score_lines import (
+    decimal,
+    geometry_lines,
+    sts_lines,
+    task_lines,
+)
+from simcse_kit.utils.json import plain
+from simcse_kit.utils.printable import one_line
+from simcse_kit.utils.tables import Table, render_text
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.token_counts import TokenCounts
-    from simcse_kit.evaluation.report.details import Exhibit
 
 __all__ = [
     "AVERAGE",
@@ -24,129 +40,50 @@ __all__ = [
     "SCHEMA",
     "STANDARD_TASKS",
     "TRANSFER_TASKS",
+    "Exhibit",
     "Geometry",
     "Intervals",
+    "Miss",
     "Report",
+    "SentenceMap",
     "SubsetScore",
     "TaskResult",
     "TaskScore",
+    "side_by_side",
 ]
 
-AVERAGE = "Avg."
-"""What the mean of the seven tasks goes by beside their names."""
-
 REPORT_FILES = ("report.html", "report.md", "report.json")
-"""What a report page consists of."""
+"""Files of a report page."""
 
 SCHEMA = 1
-"""Version of the JSON form; raised whenever a key changes its meaning or goes away."""
+"""Version of the JSON form; raised when a key changes its meaning or is removed."""
 
-STANDARD_TASKS = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSB", "SICKR")
-"""The seven tasks whose mean is the usual "Avg." column (arXiv 2104.08821, table 5)."""
+# Characters in a line of the terminal.
+_WIDTH = 100
 
-TRANSFER_TASKS = ("MR", "CR", "SUBJ", "MPQA", "SST2", "TREC", "MRPC")
-"""SentEval's seven transfer tasks, in the order of the papers (arXiv 1803.05449)."""
-
-
-@dataclass(frozen=True)
-class SubsetScore:
-    """Correlations x100 over the ``pairs`` scored pairs of one subset; NaN where undefined."""
-
-    spearman: float
-    pearson: float
-    pairs: int
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """One task.
-
-    ``spearman`` and ``pearson`` are taken over the concatenation of all subsets ("all");
-    ``mean`` and ``wmean`` are the plain and the pair-weighted mean of the subsets' Spearman.
-    ``cosines`` (float64, in [-1, 1]) and ``gold`` (on ``scale``) hold one value a pair, in the
-    order of ``subsets``.
-    """
-
-    name: str
-    spearman: float
-    pearson: float
-    pairs: int
-    mean: float
-    wmean: float
-    subsets: dict[str, SubsetScore]
-    cosines: np.ndarray
-    gold: np.ndarray
-    scale: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class TaskScore:
-    """One task beside STS.
-
-    ``kind`` is "transfer", "paraphrase", "retrieval" or "clustering"; ``metrics`` holds its
-    figures (shares x100; NaN where undefined), of which ``main`` names the one to quote; ``counts``
-    says on how much they were taken, and ``protocol``, in words, how.
-    """
-
-    name: str
-    kind: str
-    main: str
-    metrics: dict[str, float]
-    counts: dict[str, int]
-    protocol: str
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The shape of the embedding cloud; ``source`` says which pairs and sentences it was taken on.
-
-    ``alignment`` is taken over ``positives`` pairs (NaN where there is none), the rest over
-    ``sentences`` distinct sentences. See :mod:`simcse_kit.metrics.geometry`.
-    ``iso_score`` and ``spectrum`` (shares of the variance along the principal axes, largest first):
-    :mod:`simcse_kit.metrics.geometry`. ``tolerance`` is the mean cosine of the positive pairs
-    (Wang and Liu 2021, arXiv 2012.09740, equation 14, with graded positives for its classes).
-    ``hubness`` and ``neighbours_found`` (of the positives, among the 10 nearest):
-    :mod:`simcse_kit.evaluation.neighbours`.
-    """
-
-    alignment: float
-    uniformity: float
-    mean_cosine: float
-    dimension_std: float
-    effective_rank: float
-    positives: int
-    sentences: int
-    source: str
-    iso_score: float = math.nan
-    tolerance: float = math.nan
-    hubness: float = math.nan
-    neighbours_found: float = math.nan
-    spectrum: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """How sure the Spearman of each task is, and of the seven-task mean as ``Avg.``.
-
-    ``level`` is the share of such intervals that hold the true value; they are BCa intervals of a
-    bootstrap with so many ``resamples`` and ``seed``, stratified by subset.
-    """
-
-    scores: dict[str, Interval]
-    level: float
-    resamples: int
-    seed: int
+_TASK_KEYS = ("spearman", "pearson", "pairs", "mean", "wmean")
+_MEASURES = ("alignment", "uniformity", "mean_cosine", "dimension_std", "effective_rank")
+_GEOMETRY_KEYS = (
+    "source",
+    "positives",
+    "sentences",
+    "iso_score",
+    "tolerance",
+    "hubness",
+    "neighbours_found",
+)
+_SCORE_KEYS = ("kind", "main", "metrics", "counts", "protocol")
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that one evaluation found.
+    """Everything that one evaluation found.
 
     ``average`` is the mean of the unrounded "all" Spearman of the seven standard tasks, and None
-    unless all seven are there. ``seconds`` is the wall time of the whole evaluation. ``intervals``
-    is None where none were asked for. ``beyond_sts`` holds the tasks beside STS, by name;
-    ``exhibit`` what a report shows of the sentences, None where that was not asked for;
-    ``tokens`` what tokenizing loses of all distinct sentences, None where that is not known.
+    unless all seven were evaluated. ``seconds`` is the wall time of the evaluation. ``beyond_sts``
+    has the tasks other than STS by name. ``intervals`` and ``exhibit`` (sentences and data for the
+    report page) are None if they were not requested; ``tokens`` is what tokenizing loses of the
+    distinct sentences, None if it is not known.
     """
 
     model: str
@@ -163,7 +100,7 @@ class Report:
 
     @property
     def transfer_average(self) -> float | None:
-        """Mean accuracy x100 of SentEval's seven transfer tasks; None unless all are there."""
+        """Mean accuracy x100 of the seven transfer tasks; None unless all were evaluated."""
         if any(task not in self.beyond_sts for task in TRANSFER_TASKS):
             return None
         return float(
@@ -171,88 +108,88 @@ class Report:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON form (schema 1): plain dicts and numbers, NaN and infinities as None.
+        """Return the JSON form (schema 1): plain dicts and numbers; NaN and infinity become None.
 
-        Five numbers of the geometry stand at the top level (None where it was not computed);
-        ``"geometry"`` holds the others, with ``source``, ``positives`` and ``sentences``.
+        Five measures of the geometry are at the top level (None if it was not computed);
+        ``"geometry"`` holds the other measures, and what they were measured on.
         """
-        shape = self.geometry
-        return {
-            "schema": SCHEMA,
-            "model": self.model,
-            "pooling": self.pooling,
-            "tasks": {name: _task_json(task) for name, task in self.tasks.items()},
-            "average": _number(self.average),
-            **{key: _number(None if shape is None else getattr(shape, key)) for key in _MEASURES},
-            "geometry": None if shape is None else _geometry_json(shape),
-            "intervals": None if self.intervals is None else _intervals_json(self.intervals),
-            "beyond_sts": {name: _score_json(score) for name, score in self.beyond_sts.items()},
-            "transfer_average": _number(self.transfer_average),
-            "exhibit": None if self.exhibit is None else self.exhibit.to_json(),
-            "tokens": None if self.tokens is None else self.tokens.to_json(),
-            "versions": dict(self.versions),
-            "seconds": _number(self.seconds),
-        }
+        shape, found = self.geometry, self.intervals
+        document: dict[str, Any] = plain(
+            {
+                "schema": SCHEMA,
+                "model": self.model,
+                "pooling": self.pooling,
+                "tasks": {
+                    name: _picked(task, _TASK_KEYS)
+                    | {"subsets": {key: vars(score) for key, score in task.subsets.items()}}
+                    for name, task in self.tasks.items()
+                },
+                "average": self.average,
+                **(dict.fromkeys(_MEASURES) if shape is None else _picked(shape, _MEASURES)),
+                "geometry": shape
+                and _picked(shape, _GEOMETRY_KEYS)
+                | {"spectrum": [float(f"{share:.6g}") for share in shape.spectrum]},
+                "intervals": found
+                and _picked(found, ("level", "resamples", "seed"))
+                | {"scores": {key: [one.low, one.high] for key, one in found.scores.items()}},
+                "beyond_sts": {
+                    name: _picked(score, _SCORE_KEYS) for name, score in self.beyond_sts.items()
+                },
+                "transfer_average": self.transfer_average,
+                "exhibit": self.exhibit and self.exhibit.to_json(),
+                "tokens": self.tokens and self.tokens.to_json(),
+                "versions": self.versions,
+                "seconds": self.seconds,
+            }
+        )
+        return document
 
     def table(self) -> str:
-        """A plain text table for a terminal, with the protocol named below it."""
-        from simcse_kit.evaluation.table import render
-
-        return render(self)
-
-
-_MEASURES = ("alignment", "uniformity", "mean_cosine", "dimension_std", "effective_rank")
-_MORE_MEASURES = ("iso_score", "tolerance", "hubness", "neighbours_found")
-_COUNTS = ("source", "positives", "sentences")
-
-
-def _number(value: float | None) -> float | None:
-    """A JSON number, or None where there is none to give."""
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-def _subset_json(score: SubsetScore) -> dict[str, Any]:
-    return {
-        "spearman": _number(score.spearman),
-        "pearson": _number(score.pearson),
-        "pairs": score.pairs,
-    }
-
-
-def _geometry_json(shape: Geometry) -> dict[str, Any]:
-    found: dict[str, Any] = {key: getattr(shape, key) for key in _COUNTS}
-    found |= {key: _number(getattr(shape, key)) for key in _MORE_MEASURES}
-    return found | {"spectrum": [float(f"{share:.6g}") for share in shape.spectrum]}
+        """Return a text table for a terminal, with a description of the protocol below."""
+        parts = [f"{one_line(self.model)}   pooling: {one_line(self.pooling)}"]
+        if self.tasks:
+            parts += ["", *sts_lines(list(self.tasks.values()), self.intervals, _WIDTH)]
+        bounds = ""
+        if self.intervals is not None:
+            count = f"{self.intervals.resamples:,}"
+            parts += [f"Intervals: BCa bootstrap, {count} resamples of the pairs of each subset."]
+            if self.average is not None:
+                interval = self.intervals.scores[AVERAGE]
+                bounds = f" [{decimal(interval.low)}, {decimal(interval.high)}]"
+        if self.average is not None:
+            mean = decimal(self.average)
+            parts += [f"Average of the seven tasks (Spearman all): {mean}{bounds}"]
+        for score in self.beyond_sts.values():
+            parts += ["", *task_lines(score)]
+        if self.transfer_average is not None:
+            mean = decimal(self.transfer_average)
+            parts += [f"Average of the seven transfer tasks (accuracy): {mean}"]
+        if self.geometry is not None:
+            parts += geometry_lines(self.geometry)
+        return "\n".join(parts)
 
 
-def _intervals_json(found: Intervals) -> dict[str, Any]:
-    return {
-        "level": found.level,
-        "resamples": found.resamples,
-        "seed": found.seed,
-        "scores": {
-            name: [_number(interval.low), _number(interval.high)]
-            for name, interval in found.scores.items()
-        },
-    }
+def side_by_side(reports: Sequence[Report]) -> str:
+    """Render several models as text: a row for each, with the score of every task."""
+    names = dict.fromkeys(name for report in reports for name in report.tasks)
+    others = dict.fromkeys(name for report in reports for name in report.beyond_sts)
+    measures = {"alignment": "alignment", "uniformity": "uniformity", "IsoScore": "iso_score"}
+    lines = [["", *names, AVERAGE, *others, *measures]]
+    for report in reports:
+        scores = [report.tasks[name].spearman if name in report.tasks else None for name in names]
+        scores.append(report.average)
+        for name in others:
+            found = report.beyond_sts.get(name)
+            scores.append(found.metrics[found.main] if found else None)
+        shape = [getattr(report.geometry, key, None) for key in measures.values()]
+        cells = [*map(decimal, scores), *(decimal(value, 4) for value in shape)]
+        lines.append([report.model, *cells])
+    known = [at == 0 or {line[at] for line in lines[1:]} != {"-"} for at in range(len(lines[0]))]
+    heads, *rows = [
+        [cell for cell, keep in zip(line, known, strict=True) if keep] for line in lines
+    ]
+    return render_text(Table.of_text(heads, rows), width=_WIDTH)
 
 
-def _score_json(score: TaskScore) -> dict[str, Any]:
-    return {
-        "kind": score.kind,
-        "main": score.main,
-        "metrics": {name: _number(value) for name, value in score.metrics.items()},
-        "counts": dict(score.counts),
-        "protocol": score.protocol,
-    }
-
-
-def _task_json(task: TaskResult) -> dict[str, Any]:
-    return {
-        "spearman": _number(task.spearman),
-        "pearson": _number(task.pearson),
-        "pairs": task.pairs,
-        "mean": _number(task.mean),
-        "wmean": _number(task.wmean),
-        "subsets": {name: _subset_json(score) for name, score in task.subsets.items()},
-    }
+def _picked(record: object, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in names}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from simcse_kit.encoder.folder.save import default_card
-from simcse_kit.evaluation.report.markdown import escaped
 from simcse_kit.methods.common.base import Method
+from simcse_kit.utils.tables import escaped
 
 __all__ = ["training_card"]
 

@@ -14,8 +14,8 @@ from simcse_kit.evaluation.evaluate import evaluate, load_tasks
 from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.results import AVERAGE, Report
 from simcse_kit.evaluation.statistics.comparison import compare_reports
+from simcse_kit.evaluation.statistics.error_analysis import slices
 from simcse_kit.evaluation.statistics.seeds import compare_systems
-from simcse_kit.evaluation.statistics.slices import slices
 from simcse_kit.evaluation.statistics.tables import render_comparison, render_systems
 from tests.evaluation.synthetic import BagOfWords
 
@@ -141,7 +141,7 @@ def test_reports_of_other_pairs_are_refused() -> None:
     two = report(Noisy(1.0), {"made": [pairs(51)]}, "two")
     with pytest.raises(DataError, match="one and two were not scored on the same pairs of made"):
         compare_reports([one, two])
-    with pytest.raises(ConfigError, match="takes two encoders or more"):
+    with pytest.raises(ConfigError, match="needs two or more reports"):
         compare_reports([one])
 
 

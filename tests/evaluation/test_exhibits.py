@@ -18,14 +18,13 @@ from simcse_kit.evaluation.embed import Embeddings
 from simcse_kit.evaluation.evaluate import evaluate, load_tasks
 from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.pairs_file import load_pairs_file
-from simcse_kit.evaluation.report.data import leak_table
 from simcse_kit.evaluation.report.details import sentence_map, worst_pairs
-from simcse_kit.evaluation.report.markdown import escaped, markdown
-from simcse_kit.evaluation.report.numbers import Cell
+from simcse_kit.evaluation.report.model_tables import leak_table
 from simcse_kit.evaluation.report.page import write_report
-from simcse_kit.evaluation.report.tables import Row, Table
-from simcse_kit.evaluation.report.verdicts import verdict_tables
+from simcse_kit.evaluation.report.score_tables import verdict_tables
+from simcse_kit.evaluation.report.sections import Block, Entry, Section, to_markdown
 from simcse_kit.evaluation.statistics.comparison import compare_reports
+from simcse_kit.utils.tables import Cell, Row, Table
 from tests.evaluation.report_inputs import Page, report, task
 from tests.evaluation.synthetic import BagOfWords
 
@@ -122,7 +121,13 @@ def test_page_and_markdown_hold_the_same(page: Path) -> None:
     html = page.read_text("utf-8")
     Page(html)
     marked = page.with_suffix(".md").read_text("utf-8")
-    for text in ("Whether the models differ", "mini less words", "Largest errors", "SHA-256"):
+    for text in (
+        "Whether the models differ",
+        "mini less words",
+        "Largest errors",
+        "SHA-256",
+        "How these numbers are made",
+    ):
         assert text in html
         assert text in marked
     assert EVIL not in html
@@ -153,20 +158,17 @@ def test_verdicts_of_the_page_are_those_of_the_comparison() -> None:
     assert table.rows[0].cells[0].trend == "better"
 
 
-def test_markdown_reads_no_name_or_sentence_as_markup() -> None:
+def test_the_markdown_report_has_the_tables_and_reads_no_name_as_markup() -> None:
     table = Table(("a|b", "*c*"), (Row("<i>x</i>", (Cell("[y](z)"), Cell("two\nlines"))),))
-    text = markdown("_t_", [("s", "", [("#h", table)]), ("empty", "", [])])
-    assert text.split("\n") == [
-        r"# \_t\_", "", "## s", "", r"### \#h", "", r"| | a\|b | \*c\* |", "|---|---:|---:|",
-        r"| \<i\>x\</i\> | \[y\](z) | two lines |", "",
+    sections = [
+        Section("s", (Block("k", "*lead*", (Entry(table, "label", "#h"),)), Block(lead="note"))),
+        Section("pictures only", (Block("a map"),), "Point at a dot."),
+    ]
+    assert to_markdown("_t_", sections).split("\n") == [
+        r"# \_t\_", "", "## s", "", "### k", "", r"\*lead\*", "", r"#### \#h", "",
+        r"|  | a\|b | \*c\* |", "|---|---:|---:|",
+        r"| \<i\>x\</i\> | \[y\](z) | two lines |", "", "note", "",
     ]  # fmt: skip
-
-
-def test_markdown_makes_no_link_mention_or_turn_of_text() -> None:
-    assert escaped("see https://a.b, WWW.c.d, e@f.g or @you") == (
-        r"see https\://a.b, WWW\.c.d, e\@f.g or \@you"
-    )
-    assert escaped("a\u202eb\x1b[2J\r\n# c") == r"a\\u202eb\\x1b\[2J \# c"
 
 
 def test_leaks_of_the_recorded_training_text(tmp_path: Path) -> None:
@@ -225,16 +227,16 @@ def test_the_map_in_a_browser(page: Path, chromium: Any, width: int, touch: bool
         dot.tap(force=True)
     else:
         dot.hover(force=True)
-    shown = box.locator(".said b").text_content()
-    assert box.locator(".said li").count() == 3
+    shown = box.locator(".shown b").text_content()
+    assert box.locator(".shown li").count() == 3
     if shown != sentence:  # another dot may lie on top of it
         assert box.locator("circle.chosen title").text_content() == shown
     box.locator("svg").focus()
     tab.keyboard.press("ArrowRight")
-    assert box.locator(".said b").text_content() != shown
+    assert box.locator(".shown b").text_content() != shown
     box.locator("input").fill("template")
     assert box.locator("output").text_content() == "1 found"
-    assert box.locator(".said b").text_content() == EVIL
+    assert box.locator(".shown b").text_content() == EVIL
     assert box.locator("circle.hit").count() == 1
     assert not [line for line in said if not line.startswith("data:")]
     context.close()

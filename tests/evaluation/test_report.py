@@ -12,17 +12,18 @@ import pytest
 
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.evaluation.report.page import write_report, write_training_report
-from simcse_kit.evaluation.report.sections import spectrum_section
-from simcse_kit.evaluation.report.tasks import beyond_tables
+from simcse_kit.evaluation.report.panels import spectrum_panel
+from simcse_kit.evaluation.report.score_tables import task_tables
+from simcse_kit.evaluation.report.sections import report_sections
 from simcse_kit.evaluation.results import (
     AVERAGE,
     TRANSFER_TASKS,
     Intervals,
     Report,
     TaskScore,
+    side_by_side,
 )
 from simcse_kit.evaluation.statistics.bootstrap import Interval
-from simcse_kit.evaluation.table import render_side_by_side
 from simcse_kit.utils.printable import one_line
 from tests.evaluation.report_inputs import HISTORY, Page, geometry, report, task
 
@@ -129,6 +130,12 @@ def test_figures_take_their_colours_from_the_page(both: Path) -> None:
         assert len(re.findall(rf"{variable}:", source)) == 2, variable  # light and dark
 
 
+def test_a_logarithmic_axis_has_plain_labels(both: Path) -> None:
+    source = both.read_text(encoding="utf-8")
+    assert "mathdefault" not in source
+    assert ">0.1</text>" in source
+
+
 HOSTILE = "<script>alert(1)</script>\"'&amp;{{ 7*7 }}$x^2$\u202e"
 
 
@@ -207,7 +214,7 @@ def test_tasks_beyond_sts_have_their_tables(tmp_path: Path) -> None:
         for name, score in scores.items()
     }
     reports = [replace(BEFORE, beyond_sts=scores), replace(AFTER, beyond_sts=better)]
-    tables = dict(beyond_tables(reports))
+    tables = dict(task_tables(reports))
     assert list(tables) == [*TRANSFER_TASKS, "Average of the seven transfer tasks"]
     rows = {row.name: [cell.text for cell in row.cells] for row in tables["CR"].rows}
     assert rows == {"accuracy": ["62.00", "63.25", "+1.25"], "c": ["2.00", "4.00", "+2.00"]}
@@ -221,7 +228,7 @@ def test_tasks_beyond_sts_have_their_tables(tmp_path: Path) -> None:
 def test_models_side_by_side_in_the_terminal() -> None:
     score = TaskScore("MR", "transfer", "accuracy", {"accuracy": 61.5}, {"all": 9}, "by x")
     with_more = replace(AFTER, beyond_sts={"MR": score})
-    lines = render_side_by_side([BEFORE, with_more]).split("\n")
+    lines = side_by_side([BEFORE, with_more]).split("\n")
     head = lines[0].split()
     one, two = (dict(zip(head, line.split()[-len(head) :], strict=True)) for line in lines[1:3])
     assert (one["MR"], two["MR"]) == ("-", "61.50")
@@ -232,10 +239,24 @@ def test_models_side_by_side_in_the_terminal() -> None:
 
 def test_the_spectrum_says_where_half_of_the_variance_is() -> None:
     shape = replace(BEFORE.geometry, spectrum=(0.4, 0.2, 0.2, 0.1, 0.1))
-    panel = spectrum_section([replace(BEFORE, geometry=shape)])
+    panel = spectrum_panel([replace(BEFORE, geometry=shape)])
     assert panel is not None
     assert "2 of 5 axes" in panel.caption
-    assert spectrum_section([BEFORE]) is None
+    assert spectrum_panel([BEFORE]) is None
+
+
+def test_sections_without_contents_are_left_out() -> None:
+    bare = replace(AFTER, tasks={}, average=None, geometry=None)
+    titles = [section.title for section in report_sections([bare])]
+    assert titles == ["Scores", "Shape of the embedding space", "Environment"]
+
+
+def test_page_and_markdown_have_the_same_sections_in_the_same_order(both: Path) -> None:
+    headings = re.findall(r"<h2>(.*?)</h2>", both.read_text(encoding="utf-8"))
+    marked = re.findall(r"^## (.*)$", both.with_suffix(".md").read_text("utf-8"), re.MULTILINE)
+    assert marked == ["Scores", "Shape of the embedding space", "Environment"]
+    assert [heading for heading in headings if heading in marked] == marked
+    assert {"Cosines by human score", "Training"} < {*headings}
 
 
 def test_without_geometry(tmp_path: Path) -> None:

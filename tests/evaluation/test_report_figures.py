@@ -12,7 +12,7 @@ from simcse_kit.evaluation.report import curves
 from simcse_kit.evaluation.report.figures import bin_by_gold, gold_edges
 from simcse_kit.evaluation.report.numbers import difference, duration, fixed, number
 from simcse_kit.evaluation.report.page import write_training_report
-from simcse_kit.evaluation.report.sections import histogram_task
+from simcse_kit.evaluation.report.panels import histogram_task
 from tests.evaluation.report_inputs import HISTORY, Page, geometry, report
 
 
@@ -63,15 +63,15 @@ def test_the_histogram_shows_the_task_of_the_geometry() -> None:
 
 
 def test_numbers() -> None:
-    assert number(0.0, why="").text == "0.00"
-    assert number(-0.001, why="").text == "0.00"
-    assert number(-1.5, why="").text == "\u22121.50"
-    assert number(1234.5, 1, why="").text == "1,234.5"
-    assert number(np.float32(2.5), why="").text == "2.50"
+    assert number(0.0, reason="").text == "0.00"
+    assert number(-0.001, reason="").text == "0.00"
+    assert number(-1.5, reason="").text == "\u22121.50"
+    assert number(1234.5, 1, reason="").text == "1,234.5"
+    assert number(np.float32(2.5), reason="").text == "2.50"
     for missing in (None, math.nan, math.inf):
-        assert (number(missing, why="reason").text, number(missing, why="reason").why) == (
+        assert (number(missing, reason="x").text, number(missing, reason="x").reason) == (
             "\u2013",
-            "reason",
+            "x",
         )
     assert (difference(1, 2).text, difference(1, 2).trend) == ("+1.00", "better")
     assert (difference(1, 2, better="lower").text, difference(1, 2, better="lower").trend) == (

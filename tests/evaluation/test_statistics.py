@@ -281,7 +281,7 @@ def test_williams() -> None:
 def test_equal_models_have_no_test() -> None:
     assert math.isnan(williams(0.5, 0.5, 1.0, 50)[0])
     assert math.isnan(steiger(0.5, 0.5, 1.0, 50)[0])
-    with pytest.raises(DataError, match="3 pairs: the test takes at least 4"):
+    with pytest.raises(DataError, match="3 pairs are too few: the test needs at least 4"):
         williams(0.1, 0.2, 0.3, 3)
 
 
@@ -314,7 +314,7 @@ def test_paired_seeds_are_those_of_scipy() -> None:
         ({"predicted": np.zeros((1, 4))}, "give .models, 5."),
         ({"predicted": np.zeros(5)}, "give .models, 5."),
         ({"strata": (2, 2)}, "do not add up to 5 pairs"),
-        ({"predicted": np.full((1, 5), np.nan)}, "hold NaN or infinity"),
+        ({"predicted": np.full((1, 5), np.nan)}, "contain NaN or infinity"),
     ],
 )
 def test_what_is_no_sample(change: dict[str, Any], message: str) -> None:
@@ -329,5 +329,5 @@ def test_settings_without_an_interval() -> None:
         Bootstrap({"a": sample}, resamples=50)
     with pytest.raises(ConfigError, match="level is 95; allowed: 0 < level < 1"):
         Bootstrap({"a": sample}, resamples=100).interval(["a"], level=95)
-    with pytest.raises(DataError, match="at least 3 graded pairs"):
+    with pytest.raises(DataError, match="a correlation needs at least 3 graded pairs"):
         Sample(np.arange(2.0), np.ones((1, 2)), (2,))

@@ -16,6 +16,7 @@ from simcse_kit.data.records import Records, reading_progress
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.contamination.index import KINDS, Hit, LeakIndex
 from simcse_kit.evaluation.pair_set import PairSet
+from simcse_kit.utils.tables import Table, render_text
 
 __all__ = ["LeakReport", "SetLeak", "check_leaks", "check_pairs"]
 
@@ -85,14 +86,7 @@ class LeakReport:
             ]
             for name, leak in self.sets.items()
         ]
-        widths = [max(len(row[at]) for row in [heads, *rows]) for at in range(len(heads))]
-        lines = [
-            "  ".join(
-                cell.rjust(width) if at else cell.ljust(width)
-                for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in [heads, *rows]
-        ]
+        lines = [render_text(Table.of_text(heads, rows))]
         share = 100 * self.matched_rows / max(1, self.rows)
         lines.append(f"{self.matched_rows:,} of {self.rows:,} training rows match ({share:.2f} %)")
         if self.removed is not None:

@@ -1,8 +1,8 @@
-"""Training curves: one small figure a quantity, drawn from the rows of a training history."""
+"""Training curves: one small figure for each quantity of a training history."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,14 +19,14 @@ __all__ = ["Panel", "best_dev", "hypersphere_path", "readable", "series", "train
 History = Sequence[Mapping[str, float]]
 
 _MOST_POINTS = 400
-# The trace has more points than the evaluations.
+# The geometry probe measures more often than the evaluations.
 _ALIGNMENT = ("trace_alignment", "dev_alignment", "alignment")
 _UNIFORMITY = ("trace_uniformity", "dev_uniformity", "uniformity")
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A figure with its heading and the sentence below it."""
+    """A figure with its heading and caption."""
 
     title: str
     figure: Markup
@@ -34,21 +34,26 @@ class Panel:
 
 
 def series(history: History, *keys: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and finite values of the first of ``keys`` that any row holds, sorted by step.
+    """Return steps and finite values of the first of ``keys`` that has any, sorted by step.
 
-    A step that was logged twice (a run that was resumed) keeps its last value.
+    If a resumed run logged a step twice, the later value counts.
 
     Returns:
-        two float64 arrays of one length; empty where no row holds a finite value.
+        Two float64 arrays of equal length; empty if no row has a finite value.
 
     Raises:
-        DataError: a row has no step.
+        DataError: A row has no step.
+
+    Examples:
+        >>> steps, values = series([{"step": 2, "loss": 0.5}, {"step": 1, "loss": 0.75}], "loss")
+        >>> steps.tolist(), values.tolist()
+        ([1.0, 2.0], [0.75, 0.5])
     """
     for index, row in enumerate(history, start=1):
         if not is_number(row.get("step")):
             raise DataError(
                 f"training history, row {index}: 'step' is {row.get('step')!r}, but must be a "
-                f"number; the row's keys are {', '.join(map(str, row)) or 'none'}"
+                f"number; the keys of the row are {', '.join(map(str, row)) or 'none'}"
             )
     for key in keys:
         found = {float(row["step"]): float(row[key]) for row in history if is_number(row.get(key))}
@@ -59,7 +64,7 @@ def series(history: History, *keys: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def hypersphere_path(history: History) -> list[tuple[float, float]]:
-    """``(uniformity, alignment)`` at every step that has both, in order."""
+    """Return ``(uniformity, alignment)`` at every step that has both, in order."""
     steps, alignment = series(history, *_ALIGNMENT)
     others, uniformity = series(history, *_UNIFORMITY)
     by_step = dict(zip(others, uniformity, strict=True))
@@ -71,7 +76,7 @@ def hypersphere_path(history: History) -> list[tuple[float, float]]:
 
 
 def best_dev(history: History) -> tuple[float, float] | None:
-    """Step and value of the highest dev score (the earliest of equals), or None."""
+    """Return step and value of the highest dev score (the earliest of equals), or None."""
     steps, values = series(history, "dev_spearman")
     if not len(values):
         return None
@@ -80,57 +85,43 @@ def best_dev(history: History) -> tuple[float, float] | None:
 
 
 def training_curves(history: History, *, key: str = "curve") -> list[Panel]:
-    """The panels that the history has values for, in a fixed order.
+    """Draw every quantity that the history has values for, in a fixed order.
 
-    Loss (with the level of ln(batch) where the rows give it), dev score (best step marked),
+    Loss (with the level of ln(batch) if the rows give it), dev score (best step marked),
     alignment, uniformity, effective rank, spread, learning rate, speed.
 
     Raises:
-        DataError: a row has no step.
+        DataError: A row has no step.
     """
     last = float(series(history, "step")[0].max(initial=0.0))
     panels = [_loss(history, f"{key}-loss", last), _dev(history, f"{key}-dev", last)]
-    for name, keys in (
-        ("Alignment", _ALIGNMENT),
-        ("Uniformity", _UNIFORMITY),
+    fixed_sentences = "Fixed sentences, lower is better: {span}."
+    for name, keys, caption in (
+        ("Alignment", _ALIGNMENT, fixed_sentences),
+        ("Uniformity", _UNIFORMITY, fixed_sentences),
+        ("Effective rank", ("trace_effective_rank",), "Same sentences; low after a collapse."),
+        ("Spread", ("trace_spread",), "Per-dimension standard deviation times √d; 1 at most."),
+        ("Learning rate", ("learning_rate",), "Peak {peak:.3g}."),
+        ("Speed", ("sentences_per_second",), "Sentences per second; median {median:,.0f}."),
     ):
         steps, values = series(history, *keys)
         if len(values):
-            caption = f"Fixed sentences, lower is better: {_span(values)}."
-            panels.append(
-                Panel(name, _line(steps, values, name, f"{key}-{name.lower()}", last), caption)
-            )
-    for name, field, caption in (
-        (
-            "Effective rank",
-            "trace_effective_rank",
-            "Of the same sentences; low after a collapse.",
-        ),
-        ("Spread", "trace_spread", "Per-dimension standard deviation times √d; 1 at most."),
-        ("Learning rate", "learning_rate", "Peak {peak:.3g}."),
-        ("Speed", "sentences_per_second", "Sentences per second; median {median:,.0f}."),
-    ):
-        steps, values = series(history, field)
-        if len(values):
-            text = caption.format(peak=values.max(), median=np.median(values))
-            drawn = _line(
-                steps, values, name, f"{key}-{field}", last, color=svg.SERIES[2], zero=True
-            )
-            panels.append(Panel(name, drawn, text))
+            text = caption.format(span=_span(values), peak=values.max(), median=np.median(values))
+            panels.append(_line(steps, values, name, f"{key}-{keys[-1]}", last, text))
     return [panel for panel in panels if panel is not None]
 
 
 def readable(value: float) -> str:
-    """Two decimals for values of 10 and more, else four."""
+    """Format with two decimals for values of 10 and more, otherwise with four."""
     return fixed(value, 2 if abs(value) >= 10 else 4)
 
 
 def _span(values: np.ndarray) -> str:
-    return f"{readable(values[0])} at first, {readable(values[-1])} at last"
+    return f"{readable(values[0])} at the start, {readable(values[-1])} at the end"
 
 
 def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Means of blocks of neighbours, so that a long run stays a small page; third: block length."""
+    """Average blocks of points, so that a long run gives a small page; third: block length."""
     block = -(-len(values) // _MOST_POINTS)
     if block <= 1:
         return steps, values, 1
@@ -148,25 +139,25 @@ def _frame(figure: Figure, last: float) -> Axes:
     return pane
 
 
+def _panel(title: str, draw: Callable[[Figure], None], key: str, caption: str, label: str) -> Panel:
+    return Panel(title, svg.render(draw, key=key, label=label, size=(380, 200)), caption)
+
+
 def _line(
-    steps: np.ndarray,
-    values: np.ndarray,
-    name: str,
-    key: str,
-    last: float,
-    *,
-    color: str = svg.SERIES[1],
-    zero: bool = False,
-) -> Markup:
+    steps: np.ndarray, values: np.ndarray, name: str, key: str, last: float, caption: str
+) -> Panel:
+    """Draw one curve; quantities that cannot be negative get an axis from 0."""
+    zero = name not in ("Alignment", "Uniformity")
+
     def draw(figure: Figure) -> None:
         pane = _frame(figure, last)
         xs, ys, _ = _thin(steps, values)
+        color = svg.SERIES[2 if zero else 1]
         pane.plot(xs, ys, color=color, marker="o" if len(xs) < 3 else "", markersize=4)
         if zero:
             pane.set_ylim(bottom=min(0.0, float(ys.min())))
 
-    label = f"{name} against training step: {_span(values)}."
-    return svg.render(draw, key=key, label=label, size=(380, 200))
+    return _panel(name, draw, key, caption, f"{name} against training step: {_span(values)}.")
 
 
 def _loss(history: History, key: str, last: float) -> Panel | None:
@@ -195,8 +186,7 @@ def _loss(history: History, key: str, last: float) -> Panel | None:
                 xytext=(0, -11),
                 textcoords="offset points",
                 ha="right",
-                color=svg.MUTED,
-                size=9.5,
+                **svg.SMALL,
             )
         if len(ys):
             pane.plot(xs, ys, color=svg.SERIES[1], marker="o" if len(xs) < 3 else "", markersize=4)
@@ -204,7 +194,8 @@ def _loss(history: History, key: str, last: float) -> Panel | None:
             pane.plot(dev_steps, dev_values, color=svg.SERIES[0], linestyle=(0, (1, 1.2)))
         shown = [*ys, *dev_values, *levels]
         if min(shown) > 0 and max(shown) > 50 * min(shown):
-            pane.set_yscale("log")  # else the curve lies on the axis
+            pane.set_yscale("log", subs=[])  # otherwise the curve would lie on the axis
+            pane.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         else:
             pane.set_ylim(bottom=min(0.0, *shown))
 
@@ -213,16 +204,13 @@ def _loss(history: History, key: str, last: float) -> Panel | None:
         parts.append(f"Each point is the mean of {block} logged values.")
     if len(levels):
         parts.append(
-            f"Dashed: ln(batch) = {levels[-1]:.3f}, the loss of an encoder that cannot tell the "
-            "sentences of a batch apart; a run whose loss stays there has learnt nothing."
+            f"Dashed: ln(batch) = {levels[-1]:.3f}, the loss of an encoder that gives every "
+            "sentence the same vector; a run whose loss stays there has learned nothing."
         )
     if len(dev_values):
         parts.append(f"Dotted: loss on the dev set, {_span(dev_values)}.")
     caption = " ".join(parts)
-    drawn = svg.render(
-        draw, key=key, label=f"Loss against training step. {caption}", size=(380, 200)
-    )
-    return Panel("Loss", drawn, caption)
+    return _panel("Loss", draw, key, caption, f"Loss against training step. {caption}")
 
 
 def _dev(history: History, key: str, last: float) -> Panel | None:
@@ -260,5 +248,4 @@ def _dev(history: History, key: str, last: float) -> Panel | None:
         f"Spearman on the dev set, higher is better. Best {readable(best[1])} at step "
         f"{best[0]:,.0f}; {readable(values[-1])} at the last evaluation (step {steps[-1]:,.0f})."
     )
-    drawn = svg.render(draw, key=key, label=caption, size=(380, 200))
-    return Panel("Dev score", drawn, caption)
+    return _panel("Dev score", draw, key, caption, caption)

@@ -1,105 +1,28 @@
-"""What a report shows of the sentences themselves: a map, neighbours, the worst pairs, an audit."""
+"""Details of an evaluation for its report: sentence map, neighbours, worst pairs, data audit."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.token_counts import TokenCounts, count_tokens
+from simcse_kit.encoder.folder.fingerprint import fingerprint
+from simcse_kit.encoder.token_counts import count_tokens
 from simcse_kit.evaluation.embed import Embeddings, Encoder, unit_rows
 from simcse_kit.evaluation.neighbours import nearest
 from simcse_kit.evaluation.pair_set import PairSet, concatenate
-from simcse_kit.evaluation.results import TaskResult
+from simcse_kit.evaluation.records import Audit, Exhibit, Miss, SentenceMap, TaskResult
+from simcse_kit.evaluation.statistics.error_analysis import places
 
-__all__ = ["Audit", "Exhibit", "Miss", "SentenceMap", "exhibit", "sentence_map", "worst_pairs"]
+__all__ = ["exhibit", "sentence_map", "worst_pairs"]
 
-POINTS = 400
-NEAR = 3
-MISSES = 10
-
-
-@dataclass(frozen=True)
-class SentenceMap:
-    """Sentences on the first two principal axes of their unit vectors.
-
-    Attributes:
-        sentences: n of them, evenly from the distinct sentences of ``source``.
-        points: (x, y) of each.
-        shares: of the variance of these n along the two axes.
-        neighbours: of each, the nearest of all distinct sentences, with their cosines.
-        source: where they are from.
-    """
-
-    sentences: tuple[str, ...]
-    points: tuple[tuple[float, float], ...]
-    shares: tuple[float, float]
-    neighbours: tuple[tuple[tuple[str, float], ...], ...]
-    source: str
-
-
-@dataclass(frozen=True)
-class Miss:
-    """A pair that the model places far from where people do.
-
-    ``places`` are those of the gold score and of the cosine among the pairs of the task, from 0
-    (least alike) to 1; average ranks for ties.
-    """
-
-    task: str
-    sentence1: str
-    sentence2: str
-    gold: float
-    cosine: float
-    places: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Audit:
-    """The data of a task.
-
-    ``repeated`` counts pairs that stand there before, in either order; ``words`` are the median and
-    the largest number of words of a sentence; ``tokens`` says what the encoder's tokenizer loses
-    (None where that is not known); ``fingerprint`` is of sentences and scores (SHA-256).
-    """
-
-    task: str
-    pairs: int
-    sentences: int
-    repeated: int
-    words: tuple[int, int]
-    tokens: TokenCounts | None
-    fingerprint: str
-
-    @property
-    def cut(self) -> int | None:
-        """Distinct sentences that the encoder cuts; None where that is not known."""
-        return None if self.tokens is None else self.tokens.cut
-
-
-@dataclass(frozen=True)
-class Exhibit:
-    """See :func:`exhibit`; ``weights`` is the SHA-256 of the model's weights, where it has any."""
-
-    map: SentenceMap | None
-    misses: tuple[Miss, ...]
-    audit: tuple[Audit, ...]
-    weights: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain lists, dicts and numbers."""
-        audits = [
-            asdict(replace(task, tokens=None))
-            | {"cut": task.cut, "tokens": None if task.tokens is None else task.tokens.to_json()}
-            for task in self.audit
-        ]
-        return asdict(replace(self, audit=())) | {"audit": audits}
+# Sentences of a map, nearest sentences of each, and worst pairs.
+_POINTS = 400
+_NEAR = 3
+_MISSES = 10
 
 
 def exhibit(
@@ -110,67 +33,65 @@ def exhibit(
     pairs: PairSet | None,
     source: str,
 ) -> Exhibit:
-    """Gather what a report shows.
+    """Gather the details of an evaluation.
 
-    Args:
-        encoder: for the lengths that it takes and the fingerprint of its weights.
-        vectors: of all sentences below.
-        tasks: the subsets of every task.
-        results: the scores of ``tasks``.
-        pairs: whose sentences the map is of; None for no map.
-        source: what those are.
+    The map shows the sentences of ``pairs``, whose name is ``source``; None gives no map.
     """
+    folder = getattr(encoder, "source", None)
     return Exhibit(
         None if pairs is None else sentence_map(vectors, pairs.sentences(), source),
         worst_pairs(tasks, results),
         tuple(_audit(name, concatenate(sets, name), encoder) for name, sets in tasks.items()),
-        _weights(encoder),
+        fingerprint(folder) if isinstance(folder, Path) else None,
     )
 
 
 def sentence_map(vectors: Embeddings, sentences: Sequence[str], source: str) -> SentenceMap | None:
-    """The map; None of fewer than 3 sentences."""
+    """Place sentences on their first two principal axes; None for fewer than 3 sentences."""
     if len(sentences) < 3:
         return None
-    shown = np.unique(np.linspace(0, len(sentences) - 1, POINTS).round().astype(int))
+    sample = np.unique(np.linspace(0, len(sentences) - 1, _POINTS).round().astype(int))
     cloud = vectors(sentences)
     unit = unit_rows(cloud)
-    some = unit[shown].astype(np.float64)
-    centred = some - some.mean(axis=0)
+    centred = unit[sample].astype(np.float64)
+    centred -= centred.mean(axis=0)
     left, singular, axes = np.linalg.svd(centred, full_matrices=False)
-    # An axis may point either way; its largest coefficient decides, so that runs can be compared.
+    # The sign of an axis is arbitrary; its largest coefficient decides, so that runs are comparable
     signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
     points = (left * singular * signs)[:, :2]
     if points.shape[1] < 2:
         points = np.column_stack([points, np.zeros(len(points))])
     whole = float((singular**2).sum())
-    shares = [float(value**2) / whole if whole > 0 else 0.0 for value in [*singular, 0.0][:2]]
-    places = nearest(cloud, min(NEAR, len(sentences) - 1), rows=shown)
+    first, second = (
+        float(value**2) / whole if whole > 0 else 0.0 for value in [*singular, 0.0][:2]
+    )
+    others = nearest(cloud, min(_NEAR, len(sentences) - 1), rows=sample)
     near = tuple(
-        tuple((sentences[other], float(unit[row] @ unit[other])) for other in others)
-        for row, others in zip(shown, places, strict=True)
+        tuple((sentences[other], float(unit[row] @ unit[other])) for other in row_others)
+        for row, row_others in zip(sample, others, strict=True)
     )
     return SentenceMap(
-        tuple(sentences[row] for row in shown),
+        tuple(sentences[row] for row in sample),
         tuple((float(x), float(y)) for x, y in points),
-        (shares[0], shares[1]),
+        (first, second),
         near,
         source,
     )
 
 
 def worst_pairs(
-    tasks: Mapping[str, list[PairSet]], results: Mapping[str, TaskResult], most: int = MISSES
+    tasks: Mapping[str, list[PairSet]], results: Mapping[str, TaskResult], most: int = _MISSES
 ) -> tuple[Miss, ...]:
-    """The pairs whose places by cosine and by gold score are farthest apart, those first."""
+    """Find the pairs whose ranks by cosine and by gold score differ most, worst first.
+
+    Tasks with undefined cosines are left out.
+    """
     found = []
     for name, sets in tasks.items():
         result = results[name]
         if len(result.gold) < 2 or not np.isfinite(result.cosines).all():
             continue
-        gold, cosine = (
-            (rankdata(side) - 1) / (len(side) - 1) for side in (result.gold, result.cosines)
-        )
+        gold, cosine = places(result.gold), places(result.cosines)
         whole = concatenate(sets, name)
         for row in np.argsort(-np.abs(gold - cosine), kind="stable")[:most]:
             found.append(
@@ -204,19 +125,3 @@ def _audit(name: str, pairs: PairSet, encoder: Encoder) -> Audit:
         count_tokens(encoder, sentences) if isinstance(encoder, SentenceEncoder) else None,
         digest.hexdigest(),
     )
-
-
-def _weights(encoder: Encoder) -> str | None:
-    folder = getattr(encoder, "source", None)
-    if not isinstance(folder, Path):
-        return None
-    digest, found = hashlib.sha256(), False
-    for pattern in ("model*.safetensors", "*.onnx", "*.bin", "*_Dense/*.safetensors"):
-        for path in sorted(folder.glob(pattern)):
-            if not path.is_file():  # a pipe would be waited for without end
-                continue
-            found = True
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-    return digest.hexdigest() if found else None

@@ -1,10 +1,11 @@
-"""The two pictures of an evaluation: cosines by human score, and the alignment-uniformity plane."""
+"""Figures of an evaluation: cosines by human score, alignment-uniformity plane, spectrum."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -23,17 +24,14 @@ __all__ = [
     "spectrum",
 ]
 
-_COLUMNS = 44  # bars of one row
+_COLUMNS = 44  # bars in one row
 
 
 @dataclass(frozen=True, slots=True)
 class Ridges:
-    """The finite cosines of one task, split by human score.
+    """The finite cosines of one task, one array for each bin of human scores, lowest first.
 
-    Attributes:
-        labels: the bins, lowest first, such as ``"0–1"``.
-        cosines: one array a bin.
-        left_out: pairs without a finite cosine or outside the scale.
+    ``left_out`` counts the pairs without a finite cosine or outside the scale.
     """
 
     labels: tuple[str, ...]
@@ -42,17 +40,22 @@ class Ridges:
 
     @property
     def lowest(self) -> float:
-        """The smallest cosine of all bins; 0 where there is none."""
+        """The smallest cosine of all bins; 0 if there is none."""
         return min((float(part.min()) for part in self.cosines if part.size), default=0.0)
 
     def median(self, index: int) -> float | None:
-        """The median cosine of a bin, or None where the bin is empty."""
+        """Return the median cosine of a bin, or None if the bin is empty."""
         part = self.cosines[index]
         return float(np.median(part)) if part.size else None
 
 
 def gold_edges(scale: tuple[float, float]) -> np.ndarray:
-    """Bin edges over a score scale: whole numbers where 2 to 5 fit, else five equal parts."""
+    """Divide a score scale into bins of width 1 if that gives 2 to 5, else into five equal bins.
+
+    Examples:
+        >>> gold_edges((1.0, 5.0)).tolist(), gold_edges((0.0, 10.0)).tolist()
+        ([1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 2.0, 4.0, 6.0, 8.0, 10.0])
+    """
     low, high = scale
     span = high - low
     bins = int(span) if span == int(span) and 2 <= span <= 5 else 5
@@ -73,13 +76,10 @@ def bin_by_gold(cosines: np.ndarray, gold: np.ndarray, scale: tuple[float, float
 
 
 def cosine_ridges(ridges: Ridges, *, lowest: float, key: str, label: str) -> Markup:
-    """One histogram row a bin, lowest score at the bottom, with the median marked.
+    """Draw one histogram row for each bin, lowest score at the bottom, with the median marked.
 
-    Args:
-        ridges: the binned cosines.
-        lowest: left end of the axis; give all panels of a page the same.
-        key: a word unique on the page.
-        label: what the figure shows, for readers who cannot see it.
+    The axis starts at ``lowest``, which should be the same for all panels of a page. ``key`` and
+    ``label`` are those of :func:`.svg.render`.
     """
     left = max(np.floor(lowest * 10 - 1e-9) / 10, -1.0)
     left = min(left, 0.9)
@@ -94,26 +94,15 @@ def cosine_ridges(ridges: Ridges, *, lowest: float, key: str, label: str) -> Mar
         pane.locator_params(axis="x", nbins=7)
         pane.set_xlabel("cosine of the two embeddings")
         beside = pane.get_yaxis_transform()
-        pane.text(
-            -0.03,
-            rows + 0.12,
-            "human score",
-            transform=beside,
-            ha="right",
-            color=svg.MUTED,
-            size=9.5,
-        )
-        pane.text(
-            1.03, rows + 0.12, "median", transform=beside, ha="left", color=svg.MUTED, size=9.5
-        )
+        left_side: dict[str, Any] = {"transform": beside, "ha": "right"}
+        pane.text(-0.03, rows + 0.12, "human score", **left_side, **svg.SMALL)
+        pane.text(1.03, rows + 0.12, "median", transform=beside, ha="left", **svg.SMALL)
         for row, (name, part) in enumerate(zip(ridges.labels, ridges.cosines, strict=True)):
             color = svg.BINS[row + len(svg.BINS) - rows]
             pane.axhline(row, color=svg.GRID, linewidth=0.8)
-            pane.text(-0.03, row + 0.36, name, transform=beside, ha="right", color=svg.INK)
+            pane.text(-0.03, row + 0.36, name, color=svg.INK, **left_side)
             size = f"n = {counted(part.size)}"
-            pane.text(
-                -0.03, row + 0.07, size, transform=beside, ha="right", color=svg.MUTED, size=8.5
-            )
+            pane.text(-0.03, row + 0.07, size, color=svg.MUTED, size=8.5, **left_side)
             median = ridges.median(row)
             if median is None:
                 continue
@@ -129,9 +118,9 @@ def cosine_ridges(ridges: Ridges, *, lowest: float, key: str, label: str) -> Mar
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A place in the alignment-uniformity plane.
+    """A point in the alignment-uniformity plane.
 
-    ``name`` is drawn, so it must be ours (a role such as "before"), never a model's name.
+    ``name`` is drawn, so it must be a trusted word such as "before", never the name of a model.
     """
 
     name: str
@@ -148,14 +137,11 @@ def hypersphere_plane(
     key: str,
     label: str,
 ) -> Markup:
-    """Uniformity to the right, alignment upwards; lower is better on both.
+    """Draw the plane with uniformity to the right and alignment upwards; lower is better on both.
 
-    Args:
-        points: the models; must not be empty unless ``path`` is not.
-        path: ``(uniformity, alignment)`` at the evaluations during training, in order.
-        arrow: draw an arrow from the first point to the second.
-        key: a word unique on the page.
-        label: what the figure shows, for readers who cannot see it.
+    At least one of ``points`` (the models) and ``path`` must not be empty. ``path`` has
+    ``(uniformity, alignment)`` at each evaluation during training. ``arrow`` connects the first two
+    points. ``key`` and ``label`` are those of :func:`.svg.render`.
     """
 
     def draw(figure: Figure) -> None:
@@ -171,8 +157,7 @@ def hypersphere_plane(
             xy=(0.02, 0.03),
             xytext=(0.09, 0.09),
             xycoords="axes fraction",
-            color=svg.MUTED,
-            size=9.5,
+            **svg.SMALL,
             arrowprops={"arrowstyle": "->", "color": svg.MUTED, "shrinkA": 1, "shrinkB": 0},
         )
         if path:
@@ -197,7 +182,7 @@ def hypersphere_plane(
             pane.plot(
                 x, y, marker="o", markersize=9, color=color, markeredgecolor=svg.PAPER, zorder=4
             )
-            # The name stands on the side away from the other points, clear of arrow and path.
+            # The name goes on the side away from the other points, clear of arrow and path.
             above = y >= upward.mean()
             outward = 0 if len(across) == 1 else -1 if x < middle else 1
             pane.annotate(
@@ -215,12 +200,9 @@ def hypersphere_plane(
 
 
 def spectrum(spectra: Sequence[Sequence[float]], *, key: str, label: str) -> Markup:
-    """The share of the variance along the first axes, cumulated; one line a model.
+    """Draw the cumulative variance of each model's spectrum; empty spectra are skipped.
 
-    Args:
-        spectra: of every model, shares of the variance, largest first; empty ones are left out.
-        key: a word unique on the page.
-        label: what the figure shows, for readers who cannot see it.
+    Each spectrum has shares of the variance, largest first.
     """
 
     def draw(figure: Figure) -> None:
@@ -243,7 +225,7 @@ def spectrum(spectra: Sequence[Sequence[float]], *, key: str, label: str) -> Mar
 
 
 def _around(values: np.ndarray) -> tuple[float, float]:
-    """Axis limits with room on both sides, also where all values are one."""
+    """Return axis limits with a margin on both sides, even if all values are equal."""
     low, high = float(values.min()), float(values.max())
     room = 0.22 * (high - low) or max(0.1 * abs(low), 0.05)
     return low - room, high + room

@@ -1,6 +1,6 @@
 // A map of sentences: hover, tap, arrow keys or search show a sentence and its nearest ones.
 for (const box of document.querySelectorAll(".map")) {
-  const svg = box.querySelector("svg"), said = box.querySelector(".said");
+  const svg = box.querySelector("svg"), shown = box.querySelector(".shown");
   const points = [...svg.querySelectorAll("circle")], field = box.querySelector("input");
   const texts = JSON.parse(box.querySelector("template").content.textContent);
   let chosen = -1;
@@ -17,7 +17,7 @@ for (const box of document.querySelectorAll(".map")) {
     points[index].classList.add("chosen");
     const list = document.createElement("ol");
     for (const [text, cosine] of texts[index][1]) list.append(line("li", text, " (" + cosine + ")"));
-    said.replaceChildren(line("b", texts[index][0]), list);
+    shown.replaceChildren(line("b", texts[index][0]), list);
   };
   const nearest = (event) => {
     const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());

@@ -1,137 +1,252 @@
-"""The figure panels of a report page, with the sentences below them."""
+"""The contents of a report as a list of sections, and their rendering as Markdown."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
 from markupsafe import Markup
 
-from simcse_kit.evaluation.report import figures, tables
-from simcse_kit.evaluation.report.curves import Panel, hypersphere_path
-from simcse_kit.evaluation.report.numbers import counted, fixed, is_number
+from simcse_kit.evaluation.contamination.check import LeakReport
+from simcse_kit.evaluation.report import model_tables, panels, score_tables, sentences
+from simcse_kit.evaluation.report.curves import Panel, training_curves
 from simcse_kit.evaluation.results import Report
+from simcse_kit.evaluation.statistics.comparison import Comparison
+from simcse_kit.utils.printable import one_line
+from simcse_kit.utils.tables import Table, escaped, render_markdown
 
-__all__ = ["cosine_section", "histogram_task", "path_panel", "plane_section", "spectrum_section"]
+__all__ = ["Block", "Entry", "Section", "report_sections", "to_markdown"]
 
 History = Sequence[Mapping[str, float]]
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A table with a heading (empty for none) and a label for screen readers.
+
+    ``scale`` draws the marks of the rows on a scale from 0 to 100.
+    """
+
+    table: Table
+    label: str
+    heading: str = ""
+    scale: bool = False
 
 
-def histogram_task(reports: Sequence[Report]) -> str | None:
-    """The task to draw: the one the geometry was taken on, else the first; one all share if any."""
-    names = tables.task_names(reports)
-    common = [name for name in names if all(name in report.tasks for report in reports)] or names
-    for source in (_plain(report.geometry.source) for report in reports if report.geometry):
-        named = [name for name in common if _plain(name) and _plain(name) in source]
-        if named:
-            return max(named, key=lambda name: (_plain(name) == source, len(name)))
-    return common[0] if common else None
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A part of a section: a title, text above, tables, figures, maps, and a note below.
+
+    A folded block has its title as summary line, which the reader clicks; ``open`` unfolds it at
+    first. ``style`` is the CSS class of the text above: "note", "lead" or "protocol". Figures, maps
+    and the note below are shown on the page only.
+    """
+
+    title: str = ""
+    lead: str = ""
+    entries: tuple[Entry, ...] = ()
+    panels: tuple[Panel, ...] = ()
+    maps: tuple[sentences.Drawing, ...] = ()
+    after: str = ""
+    style: str = "note"
+    folded: bool = False
+    open: bool = False
 
 
-def cosine_section(reports: Sequence[Report]) -> tuple[str, list[Panel]] | None:
-    """The drawn task and one panel of histograms a model; None where no report has a task."""
-    task = histogram_task(reports)
-    if task is None:
-        return None
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section of a report; ``columns`` puts its blocks side by side on the page."""
+
+    title: str
+    blocks: tuple[Block, ...]
+    lead: str = ""
+    columns: bool = False
+
+
+def report_sections(
+    reports: Sequence[Report],
+    *,
+    history: History = (),
+    comparison: Comparison | None = None,
+    leaks: Sequence[LeakReport | None] = (),
+) -> list[Section]:
+    """List the sections of a report, without empty ones; see :func:`.page.write_report`."""
+    neighbours = _entries(sentences.neighbour_tables(reports), "Nearest neighbours")
+    maps = sentences.drawings(reports)
     found = [
-        figures.bin_by_gold(np.asarray(result.cosines), np.asarray(result.gold), result.scale)
-        if (result := report.tasks.get(task))
-        else None
-        for report in reports
+        Section("Scores", _score_blocks(reports, comparison), _SCORES),
+        Section(
+            "Other tasks",
+            (Block(entries=_entries(score_tables.task_tables(reports))),),
+        ),
+        *_cosine_section(reports),
+        _shape_section(reports, history),
+        Section(
+            "Sentences",
+            (
+                Block(lead=_SENTENCES if maps else "", maps=maps, style="lead"),
+                Block("Nearest neighbours of sample sentences", entries=neighbours, folded=True),
+            ),
+        ),
+        Section(
+            "Largest errors",
+            tuple(
+                Block(title, entries=(Entry(table, title),), folded=True, open=number == 0)
+                for number, (title, table) in enumerate(sentences.miss_tables(reports))
+            ),
+            _ERRORS,
+        ),
+        Section("Training", (Block(panels=tuple(training_curves(history))),)),
+        Section(
+            "Data",
+            (
+                Block(entries=_entry(model_tables.data_table(reports), "Data of the tasks")),
+                Block(
+                    "Does the training text contain test sentences?",
+                    entries=_entry(
+                        model_tables.leak_table(reports, leaks, score_tables.task_names(reports)),
+                        "Leaks",
+                    ),
+                ),
+            ),
+        ),
+        Section(
+            "Environment",
+            (Block(entries=_entry(model_tables.environment_table(reports), "Environment")),),
+        ),
     ]
-    lowest = min((ridges.lowest for ridges in found if ridges), default=0.0)
-    panels = []
-    for index, (role, ridges) in enumerate(zip(tables.roles(reports), found, strict=True)):
-        heading = "All pairs" if len(reports) == 1 else role
-        if ridges is None or not any(part.size for part in ridges.cosines):
-            why = (
-                "The task was not evaluated for this model."
-                if ridges is None
-                else "No pair has a cosine."
-            )
-            panels.append(Panel(heading, Markup(""), why))
+    return [kept for section in found if (kept := _without_empty(section)).blocks]
+
+
+def to_markdown(title: str, sections: Iterable[Section]) -> str:
+    """Render the tables and texts of a report as Markdown, with all names escaped."""
+    parts = [f"# {escaped(title)}"]
+    for section in sections:
+        if not any(block.entries for block in section.blocks):
             continue
-        filled = [i for i, part in enumerate(ridges.cosines) if part.size]
-        low, high = (float(np.median(ridges.cosines[i])) for i in (filled[0], filled[-1]))
-        caption = (
-            f"Median cosine {fixed(low)} for human scores {ridges.labels[filled[0]]} and "
-            f"{fixed(high)} for {ridges.labels[filled[-1]]}: {fixed(high - low)} apart."
-        )
-        if ridges.left_out:
-            caption += (
-                f" {counted(ridges.left_out)} pairs without a cosine or off the scale are left out."
-            )
-        label = f"Histograms of cosines by human score. {caption}"
-        drawn = figures.cosine_ridges(ridges, lowest=lowest, key=f"cosines-{index}", label=label)
-        panels.append(Panel(heading, drawn, caption))
-    return task, panels
+        parts += [f"## {escaped(section.title)}", *_plain(section.lead)]
+        for block in section.blocks:
+            if block.panels or block.maps:
+                continue
+            parts += [f"### {escaped(block.title)}"] if block.title else []
+            parts += _plain(block.lead)
+            level = "####" if block.title else "###"
+            for entry in block.entries:
+                parts += [f"{level} {escaped(entry.heading)}"] if entry.heading else []
+                parts.append(render_markdown(entry.table))
+    return "\n\n".join(parts) + "\n"
 
 
-def plane_section(reports: Sequence[Report], history: History) -> Panel | None:
-    """The alignment-uniformity plane; None where neither reports nor history have both values."""
-    path = hypersphere_path(history)
-    names: tuple[str, ...] = tables.roles(reports)
-    if len(reports) < 3:
-        names = ("this model",) if len(reports) == 1 else ("before", "after")
-    points = [
-        figures.Point(name, shape.alignment, shape.uniformity, index if len(reports) > 1 else 1)
-        for index, (name, report) in enumerate(zip(names, reports, strict=True))
-        if (shape := report.geometry) and is_number(shape.alignment) and is_number(shape.uniformity)
-    ]
-    if not points:
-        return path_panel(path) if len(path) > 1 else None
-    arrow = len(reports) == 2 and len(points) == 2
-    text = "; ".join(
-        f"{point.name}: alignment {fixed(point.alignment, 3)}, "
-        f"uniformity {fixed(point.uniformity, 3)}"
-        for point in points
+def _plain(lead: str) -> list[str]:
+    """Our own text without HTML markup, as zero or one paragraph."""
+    text = lead.striptags() if isinstance(lead, Markup) else " ".join(lead.split())
+    return [escaped(text)] if text else []
+
+
+def _entry(table: Table | None, label: str, *, scale: bool = False) -> tuple[Entry, ...]:
+    return () if table is None else (Entry(table, label, scale=scale),)
+
+
+def _entries(named: Iterable[tuple[str, Table]], label: str = "{}") -> tuple[Entry, ...]:
+    return tuple(Entry(table, label.replace("{}", name), name) for name, table in named)
+
+
+def _without_empty(section: Section) -> Section:
+    blocks = tuple(
+        block
+        for block in section.blocks
+        if block.entries or block.panels or block.maps or (block.lead and not block.title)
     )
-    caption = text[0].upper() + text[1:] + "."
-    if len(points) < len(reports):
-        caption += " A model without both values is not drawn."
-    if path:
-        caption += (
-            " The thin line with dots is the way through training, measured on the dev set, so its "
-            "ends need not meet the points."
-        )
-    drawn = figures.hypersphere_plane(points, path, arrow=arrow, key="plane", label=caption)
-    return Panel("Alignment and uniformity", drawn, caption)
+    return Section(section.title, blocks, section.lead, section.columns)
 
 
-def spectrum_section(reports: Sequence[Report]) -> Panel | None:
-    """How many principal axes hold how much of the variance; None where no report knows."""
-    shapes = [report.geometry for report in reports]
-    spectra = [shape.spectrum if shape else () for shape in shapes]
-    if not any(spectra):
-        return None
-    parts = []
-    for role, spectrum in zip(tables.roles(reports), spectra, strict=True):
-        if spectrum:
-            half = int(np.searchsorted(np.cumsum(spectrum), 0.5)) + 1
-            who = "" if len(reports) == 1 else f"{role}: "
-            parts.append(f"{who}half of the variance lies along {counted(half)} of {len(spectrum)}")
-    caption = f"{'; '.join(parts)} axes. A curve that climbs slowly is an even spread."
-    caption = caption[0].upper() + caption[1:]
-    drawn = figures.spectrum(spectra, key="spectrum", label=caption)
-    return Panel("Variance along the principal axes", drawn, caption)
-
-
-def path_panel(path: Sequence[tuple[float, float]]) -> Panel:
-    """The way through the plane alone; ``path`` is ``(uniformity, alignment)``, not empty."""
-    ends = [
-        figures.Point(name, alignment, uniformity, series)
-        for name, (uniformity, alignment), series in (("first", path[0], 0), ("last", path[-1], 1))
-    ]
-    first, last = ends
-    caption = (
-        f"The way through training, measured on the dev set at {counted(len(path))} evaluations. "
-        f"Alignment {fixed(first.alignment, 3)} to {fixed(last.alignment, 3)}, "
-        f"uniformity {fixed(first.uniformity, 3)} to {fixed(last.uniformity, 3)}."
+def _score_blocks(reports: Sequence[Report], comparison: Comparison | None) -> tuple[Block, ...]:
+    verdicts = () if comparison is None else score_tables.verdict_tables(comparison)
+    kinds = () if comparison is None else score_tables.slice_tables(comparison)
+    subsets = score_tables.subset_tables(reports)
+    return (
+        Block(entries=_entry(score_tables.score_table(reports), "Scores by task", scale=True)),
+        Block(
+            "How sure the scores are",
+            entries=_entry(score_tables.interval_table(reports), "Confidence intervals"),
+            after=_OVERLAP if len(reports) > 1 and not verdicts else "",
+        ),
+        Block("Whether the models differ", entries=_entries(verdicts)),
+        Block(
+            "By kind of pair",
+            "Mean over the tasks that have 30 pairs of the kind or more.",
+            _entries(kinds, "Kinds of pair, {}"),
+            folded=True,
+        ),
+        Block(lead=_PROTOCOL, style="protocol"),
+        Block(
+            "Every subset, other averages, Pearson",
+            _SUBSETS,
+            _entries(subsets, "Subsets of {}"),
+            folded=True,
+        ),
     )
-    drawn = figures.hypersphere_plane(ends, path, arrow=False, key="plane", label=caption)
-    return Panel("Alignment and uniformity", drawn, caption)
+
+
+def _cosine_section(reports: Sequence[Report]) -> list[Section]:
+    task = panels.histogram_task(reports)
+    if task is None:
+        return []
+    block = Block(panels=tuple(panels.cosine_panels(reports, task)))
+    lead = _COSINES.format(one_line(task))
+    return [Section("Cosines by human score", (block,), lead)]
+
+
+def _shape_section(reports: Sequence[Report], history: History) -> Section:
+    plane, spectrum = panels.plane_panel(reports, history), panels.spectrum_panel(reports)
+    drawn = tuple(panel for panel in (plane, spectrum) if panel)
+    entries = _entry(model_tables.geometry_table(reports), "Geometry")
+    absent = "The geometry was not computed in this evaluation."
+    return Section(
+        "Shape of the embedding space",
+        (
+            Block(lead=_SHAPE if plane else "", panels=drawn, style="lead"),
+            Block(lead="" if entries else absent, entries=entries),
+        ),
+        columns=bool(drawn or entries),
+    )
+
+
+_SCORES = (
+    "Semantic textual similarity: does the model find those pairs similar that people find similar?"
+)
+_PROTOCOL = Markup(
+    "<b>How these numbers are made.</b> Each pair is scored with the cosine similarity of its two "
+    "sentence embeddings. A task's score is Spearman's rank correlation between these cosines and "
+    "the human scores, times 100, with average ranks for ties, computed once over the "
+    "concatenation of all subsets of the task (the setting known as “all”). No regressor is "
+    "trained on top. The average is the plain mean of the seven standard tasks; averages and "
+    "differences are computed before rounding."
+)
+_OVERLAP = Markup(
+    "Whether models differ is a separate question: overlapping intervals do not rule out a "
+    "difference. <code>simcse compare</code> tests it on the same pairs."
+)
+_SUBSETS = (
+    "“All pairs” is the score above. The two means are over the subsets' own Spearman values; "
+    "papers that report them cannot be compared with “all”."
+)
+_COSINES = Markup(
+    "<bdi>{}</bdi>: one row for each step of the human score, most similar on top. In a good "
+    "model the rows climb to the right and overlap little. Every row is scaled to its own peak; a "
+    "score on an edge counts in the upper row; the line marks the median."
+)
+_SHAPE = (
+    "Alignment measures how close the two sentences of a positive pair are, uniformity how evenly "
+    "all sentences spread over the sphere. Lower is better on both: the good corner is at the "
+    "bottom left. Good uniformity alone does not make a good model."
+)
+_SENTENCES = (
+    "Every dot is a sentence; point at one, or use the arrow keys, to read it with its nearest "
+    "neighbours. Two axes hold little of the variance, so dots that are close need not be similar: "
+    "the list shows the true neighbours."
+)
+_ERRORS = (
+    "Pairs whose place by the model is farthest from their place by human score. Places are among "
+    "the pairs of the task, from 0 for the least similar to 100 for the most similar."
+)

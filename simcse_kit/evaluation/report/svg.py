@@ -1,8 +1,8 @@
-"""Matplotlib figures as inline SVG that takes its colours and its font from the page around it.
+"""Matplotlib figures as inline SVG that takes colours and font from the surrounding page.
 
-Figures are drawn with stand-in colours (the constants below). In the finished SVG each stand-in is
-replaced by a CSS variable of ``style.css``, so one drawing serves light mode, dark mode and print.
-Text drawn into a figure must be ours, never a model or file name: names belong into the HTML, where
+Figures are drawn with placeholder colours (the constants below). In the finished SVG each
+placeholder is replaced by a CSS variable of ``style.css``, so one drawing serves light mode, dark
+mode and print. Figures must not contain names of models or files: names belong in the HTML, where
 the template engine escapes them.
 """
 
@@ -19,12 +19,15 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["BINS", "GRID", "INK", "MUTED", "PAPER", "SERIES", "axes", "render"]
+__all__ = ["BINS", "GRID", "INK", "MUTED", "PAPER", "SERIES", "SMALL", "axes", "render"]
 
 INK = "#010101"
 MUTED = "#010102"
 GRID = "#010103"
 PAPER = "#010104"
+SMALL: dict[str, Any] = {"color": MUTED, "size": 9.5}
+"""Style of small text."""
+
 SERIES = ("#020201", "#020202", "#020203", "#020204", "#020205", "#020206")
 BINS = ("#030301", "#030302", "#030303", "#030304", "#030305")
 
@@ -59,7 +62,7 @@ _SETTINGS: dict[str, Any] = {
 
 
 def axes(figure: Figure, *, left: float, right: float, bottom: float, top: float) -> Axes:
-    """One pair of axes; the margins are given in points, so they do not grow with the figure."""
+    """Add axes with margins in points, which do not grow with the figure."""
     width, height = (inches * 72 for inches in figure.get_size_inches())
     return figure.add_axes(
         (
@@ -76,13 +79,13 @@ def render(
 ) -> Markup:
     """Draw a figure and return it as an ``<svg>`` element.
 
-    Args:
-        draw: puts the content on the empty figure; may use only the stand-in colours.
-        key: a word unique on the page; it becomes part of every id in the SVG.
-        label: what the figure shows, for readers who cannot see it.
-        size: width and height in points, the unit of the SVG's coordinates.
+    The same drawing gives the same bytes: no date, no random id, no setting of the user.
 
-    The same drawing gives the same bytes: no date, no random id, no setting of the user's.
+    Args:
+        draw: Function that fills the empty figure, with the placeholder colours only.
+        key: A word unique on the page; it becomes part of every id in the SVG.
+        label: Description of the figure for screen readers.
+        size: Width and height in points, the unit of the SVG's coordinates.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context():
@@ -106,11 +109,11 @@ def _inline(document: str, *, key: str, label: str) -> Markup:
     body = document[document.index("<svg") :]
     opening, body = body.split(">", 1)
     viewbox = re.search(r'viewBox="[^"]*"', opening)
-    # Figure-wide style rules would reach the whole page; style.css states them for figures alone.
+    # Style rules of a figure would apply to the whole page; style.css has them for figures only.
     body = re.sub(r"<(metadata|style)\b.*?</\1>\s*", "", body, flags=re.DOTALL)
     body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
     body = body.replace("xlink:href=", "href=")
-    # Figures on one page repeat ids; a clip path or marker must not be taken from another figure.
+    # Figures on one page have equal ids, and must not use clip paths or markers of each other.
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{key}-", body)
     body = re.sub("|".join(_VARIABLES), lambda hit: f"var({_VARIABLES[hit.group()]})", body)
     return Markup(

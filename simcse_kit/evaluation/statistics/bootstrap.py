@@ -1,4 +1,4 @@
-"""The stratified bootstrap of Spearman's correlation, for one task, several, and their mean."""
+"""Stratified bootstrap of Spearman's correlation, for single tasks and means over tasks."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ __all__ = ["LEVEL", "RESAMPLES", "Bootstrap", "Interval", "Sample", "check_setti
 RESAMPLES = 10_000
 LEVEL = 0.95
 
-# Numbers in an array of versions that are computed together: few enough for the cache, and many
-# enough that the calls cost nothing beside their work.
+# Resamples are computed in groups: arrays of about this many numbers fit into the cache and are
+# large enough to hide the cost of the calls.
 _NUMBERS = 24_000
 _TOGETHER = (8, 256)
-# So many pairs fill the cache by themselves.
+# From this many pairs a single resample fills the cache.
 _ONE_BY_ONE = 20_000
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """The pairs of one task, as they were drawn.
+    """The pairs of one task.
 
     Attributes:
-        gold: (n,) grades.
+        gold: (n,) human scores.
         predicted: (m, n) cosines of m models on the same pairs.
-        strata: sizes of the subsets, in the order of the pairs; a resample takes as many of each.
+        strata: Sizes of the subsets, in the order of the pairs; every resample keeps them.
+
+    Raises:
+        DataError: The shapes do not match, there are fewer than 3 pairs, or a score is not finite.
     """
 
     gold: Floats
@@ -45,25 +48,27 @@ class Sample:
         pairs = len(self.gold)
         if self.predicted.ndim != 2 or self.predicted.shape[1] != pairs:
             raise DataError(
-                f"predicted scores of shape {self.predicted.shape} for {pairs} graded pairs; "
-                f"give (models, {pairs})"
+                f"the predicted scores of {pairs} graded pairs have the shape "
+                f"{self.predicted.shape}; give (models, {pairs})"
             )
         if sum(self.strata) != pairs or min(self.strata, default=0) < 1:
             raise DataError(f"strata {self.strata} do not add up to {pairs} pairs")
         if pairs < 3:
-            raise DataError(f"{pairs} pairs: a correlation takes at least 3 graded pairs")
+            raise DataError(
+                f"{pairs} pairs are too few: a correlation needs at least 3 graded pairs"
+            )
         if not (np.isfinite(self.gold).all() and np.isfinite(self.predicted).all()):
-            raise DataError("scores hold NaN or infinity; drop those pairs")
+            raise DataError("the scores contain NaN or infinity; remove those pairs")
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its confidence interval; NaN where it is undefined.
+    """A score or difference with its confidence interval; NaN if undefined.
 
     Attributes:
-        estimate: of the pairs as they are.
-        low: lower end.
-        high: upper end.
+        estimate: The value on all pairs.
+        low: Lower end.
+        high: Upper end.
     """
 
     estimate: float
@@ -72,23 +77,40 @@ class Interval:
 
 
 class Bootstrap:
-    """Resamples of one or several tasks with the correlations of each.
+    """Bootstrap resamples of one or more tasks, and the correlations of each resample.
 
-    Pairs are drawn with replacement within each subset of each task; all models get the same
-    draws, so that their differences are paired. Intervals of scores are BCa, and for means over
-    tasks the acceleration is taken over the jackknife influences of all their pairs; intervals of
-    differences are percentile, see :mod:`~simcse_kit.evaluation.statistics.distribution`.
+    Pairs are drawn with replacement within each subset of each task. All models share the
+    resamples, so that their differences are paired. Scores get BCa intervals; for a mean over tasks
+    the acceleration comes from the jackknife influences of the pairs of all these tasks.
+    Differences get percentile intervals, for the reason in
+    :mod:`~simcse_kit.evaluation.statistics.distribution`.
 
     Args:
-        samples: task -> its pairs; all with the same models.
-        resamples: how many.
-        seed: of the draws; the result does not depend on the number of threads.
-        threads: at the same time; all cores if None.
-        progress: a bar on stderr, after two seconds, on a terminal.
+        samples: The pairs of each task, all with the same models.
+        resamples: Number of resamples, at least 100.
+        seed: Seed of the resampling; the result does not depend on the number of threads.
+        threads: Number of threads; None means one for each core.
+        progress: Show a progress bar on stderr after two seconds, on a terminal.
 
     Attributes:
-        estimates: task -> (m,) correlations x100 of the pairs as they are.
-        draws: task -> (resamples, m) correlations x100; NaN where a side of a draw is constant.
+        estimates: For each task the (m,) correlations x100 on all pairs.
+        draws: For each task the (resamples, m) correlations x100; NaN if a resample is constant.
+
+    Raises:
+        ConfigError: Fewer than 100 resamples.
+        DataError: The tasks have different numbers of models.
+
+    Examples:
+        >>> gold = np.arange(50.0)
+        >>> good, bad = gold + 5 * np.sin(gold), gold + 40 * np.sin(gold)
+        >>> sample = Sample(gold, np.stack([good, bad]), strata=(50,))
+        >>> bootstrap = Bootstrap({"task": sample}, resamples=500)
+        >>> score = bootstrap.interval(["task"])
+        >>> score.low < score.estimate < score.high
+        True
+        >>> change, p = bootstrap.difference(["task"], model=1)
+        >>> change.high < 0, p < 0.05
+        (True, True)
     """
 
     def __init__(
@@ -102,7 +124,9 @@ class Bootstrap:
     ):
         check_settings(resamples, LEVEL)
         if len({len(sample.predicted) for sample in samples.values()}) != 1:
-            raise DataError("all tasks must have the scores of the same models")
+            raise DataError(
+                "the tasks have different numbers of models; score the same models on all tasks"
+            )
         self._ranks = {
             name: WeightedRanks(sample.gold, sample.predicted) for name, sample in samples.items()
         }
@@ -140,12 +164,12 @@ class Bootstrap:
                 self.draws[name] = np.concatenate(found)
 
     def interval(self, tasks: Sequence[str], model: int = 0, *, level: float = LEVEL) -> Interval:
-        """The BCa interval of a model's score, or of its mean score over tasks.
+        """Return the BCa interval of a model's score, or of its mean score over tasks.
 
         Args:
-            tasks: one task, or several whose mean is taken.
-            model: number of the model.
-            level: share of such intervals that hold the true value.
+            tasks: One task, or several to average over.
+            model: Number of the model.
+            level: Confidence level.
         """
         check_settings(self.resamples, level)
         weights = np.eye(len(self.estimates[tasks[0]]))[model]
@@ -159,12 +183,10 @@ class Bootstrap:
     def difference(
         self, tasks: Sequence[str], model: int, first: int = 0, *, level: float = LEVEL
     ) -> tuple[Interval, float]:
-        """A model's score less the first's, with percentile interval, and its two-sided p.
+        """Return model minus ``first`` with its percentile interval, and the two-sided p-value.
 
-        p is below alpha exactly where the interval at level 1 - alpha excludes 0; both are NaN
-        where the difference is undefined.
-
-        Args: as for :meth:`interval`, and ``first``, the number of the model to subtract.
+        p is below alpha exactly if the interval at level 1 - alpha excludes 0. Both are NaN if the
+        difference is undefined. Arguments are those of :meth:`interval`.
         """
         check_settings(self.resamples, level)
         unit = np.eye(len(self.estimates[tasks[0]]))
@@ -175,12 +197,13 @@ class Bootstrap:
         return Interval(estimate, *found.interval(level)), found.p_value()
 
     def _combined(self, tasks: Sequence[str], weights: Floats) -> tuple[float, Floats]:
-        """Estimate and finite draws of the mean over tasks of the weighted sum over models."""
+        """Return estimate and finite draws of a weighted sum over models, averaged over tasks."""
         estimate = float(np.mean([self.estimates[task] @ weights for task in tasks]))
         draws: Floats = np.mean([self.draws[task] @ weights for task in tasks], axis=0)
         return estimate, draws[np.isfinite(draws)]
 
     def _acceleration(self, tasks: Sequence[str], weights: Floats) -> float:
+        """A sixth of the skewness of the influences (Efron and Tibshirani 1993, equation 14.15)."""
         cubes = squares = 0.0
         for task in tasks:
             influence = self._influence_of(task) @ weights
@@ -189,41 +212,40 @@ class Bootstrap:
         return cubes / (6 * squares**1.5) if squares > 0 else 0.0
 
     def _influence_of(self, task: str) -> Floats:
-        """(n, m): how much each pair adds to the task's correlations, by the jackknife."""
+        """Return (n, m) contributions of each pair to the task's correlations, by the jackknife."""
         if task not in self._influence:
             without = self._ranks[task].leave_one_out()
-            influence = without.mean(axis=0) - without
-            self._influence[task] = np.nan_to_num(influence)
+            self._influence[task] = np.nan_to_num(without.mean(axis=0) - without)
         return self._influence[task]
 
 
 def check_settings(resamples: int, level: float, tests: int = 1) -> None:
-    """Refuse a number of resamples or a level that gives no interval or no verdict.
+    """Check that a bootstrap can give intervals and verdicts.
 
     Args:
-        resamples: of the bootstrap.
-        level: of intervals and verdicts.
-        tests: p-values that are corrected together, by Holm's method.
+        resamples: Number of resamples.
+        level: Confidence level of intervals and verdicts.
+        tests: Number of p-values that Holm's method corrects together.
 
     Raises:
-        ConfigError: fewer than 100 resamples, a level that is not between 0 and 1, or fewer
-            resamples than a verdict at that level needs.
+        ConfigError: Fewer than 100 resamples, a level outside 0 to 1, or fewer resamples than a
+            verdict at that level needs.
     """
     if not isinstance(resamples, int | np.integer) or resamples < 100:
-        raise ConfigError(f"resamples is {resamples!r}; give 100 or more, {RESAMPLES} as a rule")
+        raise ConfigError(f"resamples is {resamples!r}; give 100 or more, usually {RESAMPLES}")
     if not 0 < level < 1:
         raise ConfigError(f"level is {level}; allowed: 0 < level < 1, such as 0.95")
     least = least_resamples(level, tests)
     if resamples < least:
         several = f" and Holm's correction of {tests} tests" if tests > 1 else ""
         raise ConfigError(
-            f"resamples is {resamples}, with which no difference can be shown at level {level:g}"
-            f"{several}; give {least} or more, {max(RESAMPLES, 10 * least)} as a rule"
+            f"resamples is {resamples}, too few to show any difference at level {level:g}"
+            f"{several}; give {least} or more, usually {max(RESAMPLES, 10 * least)}"
         )
 
 
 def _weights(strata: Sequence[int], versions: int, rng: np.random.Generator) -> Floats:
-    """(n, versions): how often each pair is drawn."""
+    """Draw (n, versions) counts of each pair, with replacement within each stratum."""
     total = sum(strata)
     if versions == 1:
         parts = [

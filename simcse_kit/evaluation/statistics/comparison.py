@@ -1,4 +1,4 @@
-"""Several encoders on the same pairs: differences, how sure they are, and where they come from."""
+"""Comparison of several encoders on the same pairs, with intervals and tests of the differences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.evaluation.pair_set import PairSet, concatenate
-from simcse_kit.evaluation.results import AVERAGE, STANDARD_TASKS, Intervals, Report, TaskResult
+from simcse_kit.evaluation.records import AVERAGE, STANDARD_TASKS, Intervals, TaskResult
+from simcse_kit.evaluation.results import Report
 from simcse_kit.evaluation.statistics.bootstrap import (
     LEVEL,
     RESAMPLES,
@@ -34,6 +35,7 @@ __all__ = [
     "Comparison",
     "Difference",
     "Verdict",
+    "adjust",
     "compare_reports",
     "score_intervals",
     "verdict",
@@ -44,19 +46,17 @@ Verdict = Literal["better", "worse", "no difference shown"]
 
 @dataclass(frozen=True)
 class Difference:
-    """A model less the first model, on one task or on the mean of the seven.
+    """The difference of a model from the first model, on one task or on the mean of the seven.
 
     Attributes:
-        task: its name, or ``Avg.``.
-        model: the one that is held against the first.
-        difference: in points of Spearman x100, with the interval of the paired bootstrap.
-        p: of the paired bootstrap, two-sided; below alpha exactly where the interval at level
-            1 - alpha excludes 0, see :mod:`~simcse_kit.evaluation.statistics.distribution`.
-        adjusted: that p after Holm's correction: over all tasks and models, or for the mean over
-            all models.
+        task: Name of the task, or ``Avg.``.
+        model: Name of the model.
+        difference: Points of Spearman x100, with the interval of the paired bootstrap.
+        p: Two-sided p of the paired bootstrap; it agrees with the interval.
+        adjusted: p after Holm's correction, over tasks and models; for the mean over models.
         williams: p of Williams' test; NaN for the mean.
         steiger: p of Steiger's Z; NaN for the mean.
-        verdict: what may be said of the model at the level of the comparison.
+        verdict: The conclusion at the level of the comparison.
     """
 
     task: str
@@ -71,17 +71,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found.
+    """The comparison of models with the first model.
 
-    Attributes:
-        models: names; the first is the one that the others are held against.
-        scores: task, and ``Avg.`` where it is defined -> an interval for each model.
-        differences: for each model but the first, its tasks in order.
-        flips: model -> the pairs that moved most, best for it first.
-        slices: model -> kinds of pairs.
-        level: of intervals; 1 less it is what an adjusted p must be below.
-        resamples: of the bootstrap.
-        seed: of the draws.
+    ``scores`` has the interval of each model, for each task, and for ``Avg.`` if it is defined.
+    ``flips`` (the pairs that moved most, best first) and ``slices`` (scores by kind of pair) are
+    for each model except the first. ``level`` is the confidence level of intervals and verdicts.
     """
 
     models: list[str]
@@ -94,11 +88,11 @@ class Comparison:
     seed: int = 0
 
     def of(self, model: str) -> list[Difference]:
-        """The differences of one model."""
+        """Return the differences of one model."""
         return [each for each in self.differences if each.model == model]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts and numbers; NaN as None."""
+        """Return plain dicts and numbers; NaN becomes None."""
         document: dict[str, Any] = plain({"schema": 1} | asdict(self))
         return document
 
@@ -111,14 +105,17 @@ def score_intervals(
     level: float = LEVEL,
     progress: bool = False,
 ) -> Intervals:
-    """The confidence interval of each task's Spearman, and of the seven-task mean as ``Avg.``.
+    """Compute the confidence interval of each task's Spearman, and of the seven-task mean.
 
     Args:
-        report: of an evaluation.
-        resamples: of the stratified bootstrap.
-        seed: of the draws.
-        level: of the intervals.
-        progress: a bar on stderr, after two seconds, on a terminal.
+        report: The result of an evaluation.
+        resamples: Number of resamples of the stratified bootstrap.
+        seed: Seed of the resampling.
+        level: Confidence level.
+        progress: Show a progress bar on stderr after two seconds, on a terminal.
+
+    Raises:
+        ConfigError: Too few resamples, or a level outside 0 to 1.
     """
     samples = {name: sample_of([task]) for name, task in report.tasks.items()}
     bootstrap = Bootstrap(samples, resamples=resamples, seed=seed, progress=progress)
@@ -139,25 +136,40 @@ def compare_reports(
     flips: int = 5,
     progress: bool = False,
 ) -> Comparison:
-    """Hold every report against the first, on the same pairs.
+    """Compare every report with the first, on the same pairs.
 
     Args:
-        reports: of two encoders or more, with the same tasks.
-        pairs: task -> its subsets, as :func:`~simcse_kit.evaluation.evaluate.load_tasks` gave
-            them; without it there are no flips and no slices.
-        resamples: of the paired, stratified bootstrap.
-        seed: of the draws.
-        level: of intervals and verdicts.
-        flips: pairs to name at each end.
-        progress: bars on stderr, after two seconds, on a terminal.
+        reports: Reports of two or more encoders, with the same tasks.
+        pairs: The subsets of every task, as
+            :func:`~simcse_kit.evaluation.evaluate.load_tasks` returns them; without them the
+            result has no flips and no slices.
+        resamples: Number of resamples of the paired, stratified bootstrap.
+        seed: Seed of the resampling.
+        level: Confidence level of intervals and verdicts.
+        flips: Maximum number of improved, and of worsened, pairs to list.
+        progress: Show progress bars on stderr after two seconds, on a terminal.
 
     Raises:
-        ConfigError: fewer than two reports, or fewer resamples than a verdict needs after Holm's
+        ConfigError: Fewer than two reports, or fewer resamples than a verdict needs after Holm's
             correction.
-        DataError: the reports are not of the same pairs.
+        DataError: The reports are of different pairs.
+
+    Examples:
+        >>> from simcse_kit.evaluation.records import SubsetScore, TaskResult
+        >>> def made(name, noise):
+        ...     gold = np.arange(60.0)
+        ...     cosines = gold + noise * np.sin(gold)
+        ...     score = spearman(cosines, gold)
+        ...     subsets = {"t": SubsetScore(score, score, 60)}
+        ...     scores = (score, score, 60, score, score)
+        ...     task = TaskResult("t", *scores, subsets, cosines, gold, (0, 60))
+        ...     return Report(name, "mean", {"t": task}, None, None, {}, 0.0)
+        >>> found = compare_reports([made("noisy", 40), made("clean", 5)], resamples=500)
+        >>> [(each.model, each.verdict) for each in found.differences]
+        [('clean', 'better')]
     """
     if len(reports) < 2:
-        raise ConfigError("a comparison takes two encoders or more")
+        raise ConfigError("a comparison needs two or more reports; evaluate another encoder")
     _check_same(reports)
     check_settings(resamples, level, (len(reports) - 1) * len(reports[0].tasks))
     names = _names(reports)
@@ -173,57 +185,54 @@ def compare_reports(
         name: [bootstrap.interval(members, model, level=level) for model in range(len(reports))]
         for name, members in groups.items()
     }
-    found = []
-    for number in range(1, len(reports)):
-        for name, members in groups.items():
-            interval, p = bootstrap.difference(members, number, level=level)
-            one, other = (math.nan, math.nan)
-            if name != AVERAGE:
-                one, other = _dependent(tasks[name][number], tasks[name][0])
-            found.append((name, names[number], interval, p, one, other))
-    adjusted = holm({f"{m} {t}": p for t, m, _, p, *_ in found if t != AVERAGE})
-    adjusted |= holm({f"{m} {t}": p for t, m, _, p, *_ in found if t == AVERAGE})
-    differences = [
-        Difference(
-            task=task,
-            model=model,
-            difference=interval,
-            p=p,
-            adjusted=adjusted[f"{model} {task}"],
-            williams=one,
-            steiger=other,
-            verdict=verdict(interval.estimate, adjusted[f"{model} {task}"], level),
+    found = {
+        (task, number): bootstrap.difference(members, number, level=level)
+        for number in range(1, len(reports))
+        for task, members in groups.items()
+    }
+    adjusted = adjust({key: p for key, (_, p) in found.items()})
+    differences = []
+    for (task, number), (interval, p) in found.items():
+        dependent = (math.nan, math.nan)
+        if task != AVERAGE:
+            dependent = _dependent_tests(tasks[task][number], tasks[task][0])
+        conclusion = verdict(interval.estimate, adjusted[task, number], level)
+        differences.append(
+            Difference(
+                task, names[number], interval, p, adjusted[task, number], *dependent, conclusion
+            )
         )
-        for task, model, interval, p, one, other in found
-    ]
-    comparison = Comparison(
-        models=names,
-        scores=scores,
-        differences=differences,
-        level=level,
-        resamples=resamples,
-        seed=seed,
-    )
-    for number in range(1, len(reports)) if pairs is not None else ():
-        assert pairs is not None
+    comparison = Comparison(names, scores, differences, level=level, resamples=resamples, seed=seed)
+    if pairs is not None:
         whole = {name: concatenate(pairs[name], name) for name in tasks}
-        chosen = {name: (each[0], each[number]) for name, each in tasks.items()}
-        comparison.flips[names[number]] = flips_of(whole, chosen, flips)
-        comparison.slices[names[number]] = slice_scores(
-            whole, chosen, seed, level, progress=progress
-        )
+        for number, model in enumerate(names[1:], start=1):
+            chosen = {name: (each[0], each[number]) for name, each in tasks.items()}
+            comparison.flips[model] = flips_of(whole, chosen, flips)
+            comparison.slices[model] = slice_scores(whole, chosen, seed, level, progress=progress)
     return comparison
 
 
+def adjust(p_values: Mapping[tuple[str, int], float]) -> dict[tuple[str, int], float]:
+    """Correct p-values by (task, model) with Holm's method, separately for tasks and the mean."""
+    single = {key: p for key, p in p_values.items() if key[0] != AVERAGE}
+    mean = {key: p for key, p in p_values.items() if key[0] == AVERAGE}
+    return holm(single) | holm(mean)
+
+
 def verdict(difference: float, p: float, level: float) -> Verdict:
-    """What may be said of a difference whose adjusted p is ``p``."""
+    """Conclude from a difference and its adjusted p-value.
+
+    Examples:
+        >>> verdict(1.5, 0.01, level=0.95), verdict(1.5, 0.2, level=0.95)
+        ('better', 'no difference shown')
+    """
     if math.isnan(p) or p >= 1 - level:
         return "no difference shown"
     return "better" if difference > 0 else "worse"
 
 
 def _groups(tasks: Mapping[str, object]) -> dict[str, list[str]]:
-    """What is scored: every task, and the mean where all seven are there."""
+    """Map every task, and ``Avg.`` if all seven are there, to the tasks it is the mean of."""
     groups = {name: [name] for name in tasks}
     if all(name in tasks for name in STANDARD_TASKS):
         groups[AVERAGE] = list(STANDARD_TASKS)
@@ -231,7 +240,7 @@ def _groups(tasks: Mapping[str, object]) -> dict[str, list[str]]:
 
 
 def _names(reports: Sequence[Report]) -> list[str]:
-    """The models' names; those that occur again get a number."""
+    """Return the names of the models, with a number added to repeated names."""
     seen: dict[str, int] = {}
     names = []
     for report in reports:
@@ -253,8 +262,8 @@ def _check_same(reports: Sequence[Report]) -> None:
                 )
 
 
-def _dependent(model: TaskResult, first: TaskResult) -> tuple[float, float]:
-    """p of Williams' test and of Steiger's Z."""
+def _dependent_tests(model: TaskResult, first: TaskResult) -> tuple[float, float]:
+    """Return the p-values of Williams' test and of Steiger's Z."""
     between = spearman(model.cosines, first.cosines) / 100
     figures = (model.spearman / 100, first.spearman / 100, between, model.pairs)
     if model.pairs < 4 or math.isnan(sum(figures)):

@@ -1,38 +1,49 @@
-"""Where two models differ: the pairs that moved most, and kinds of pairs."""
+"""Error analysis of two models: the pairs that moved most, and scores by kind of pair."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from simcse_kit.evaluation.pair_set import PairSet
-from simcse_kit.evaluation.results import TaskResult
+from simcse_kit.evaluation.records import TaskResult
 from simcse_kit.evaluation.statistics.bootstrap import Bootstrap, Interval, Sample
 from simcse_kit.evaluation.statistics.distribution import least_resamples
-from simcse_kit.evaluation.statistics.slices import slices
 
-__all__ = ["Flip", "SliceScore", "flips_of", "sample_of", "slice_scores"]
+__all__ = [
+    "SLICES",
+    "Flip",
+    "SliceScore",
+    "flips_of",
+    "places",
+    "sample_of",
+    "slice_scores",
+    "slices",
+]
 
-# A slice with fewer pairs of a task says nothing about that task.
+# Smaller slices of a task say nothing about the task.
 _SLICE_PAIRS = 30
 _SLICE_RESAMPLES = 2000
+
+_WORD = re.compile(r"\w+(?:'\w+)?", re.UNICODE)
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_NEGATIONS = frozenset(
+    "no not none nobody nothing nowhere never neither nor without cannot n't hardly".split()
+)
 
 
 @dataclass(frozen=True)
 class Flip:
-    """A pair that two models place differently.
+    """A pair that two models rank differently.
 
-    Attributes:
-        task: where it is from.
-        sentence1: its first sentence.
-        sentence2: its second sentence.
-        gold: its grade.
-        places: where the gold score, the first model and the other model place it among the pairs
-            of the task, from 0 (least alike) to 1.
-        gain: how much nearer to the gold place the other model's is than the first's, -1 to 1.
+    ``places`` are its ranks in the task by human score, by the first and by the second model,
+    scaled from 0 (least similar) to 1. ``gain`` is how much closer the second model's rank is to
+    the rank by human score, -1 to 1.
     """
 
     task: str
@@ -45,14 +56,9 @@ class Flip:
 
 @dataclass(frozen=True)
 class SliceScore:
-    """One kind of pairs.
+    """Spearman x100 of two models on one kind of pair, and the difference, second minus first.
 
-    Attributes:
-        name: of the slice.
-        pairs: how many there are.
-        tasks: tasks that hold at least 30 of them; scores are means over those.
-        scores: of every model, Spearman x100.
-        difference: of the model less the first, with its interval.
+    Scores are means over the ``tasks`` with at least 30 of the ``pairs``.
     """
 
     name: str
@@ -63,7 +69,7 @@ class SliceScore:
 
 
 def sample_of(models: Sequence[TaskResult]) -> Sample:
-    """One task of several models, with its subsets as strata."""
+    """Combine the results of several models on one task, with its subsets as strata."""
     first = models[0]
     return Sample(
         gold=first.gold,
@@ -72,24 +78,28 @@ def sample_of(models: Sequence[TaskResult]) -> Sample:
     )
 
 
+def places(values: np.ndarray) -> np.ndarray:
+    """Scale average ranks to 0 (lowest) to 1 (highest).
+
+    Examples:
+        >>> places(np.array([5.0, 1.0, 5.0])).tolist()
+        [0.75, 0.0, 0.75]
+    """
+    return np.asarray((rankdata(values) - 1) / max(1, len(values) - 1))
+
+
 def flips_of(
     pairs: Mapping[str, PairSet],
     tasks: Mapping[str, tuple[TaskResult, TaskResult]],
     most: int,
 ) -> list[Flip]:
-    """The pairs that moved most, best for the second model first.
+    """Find the pairs that moved most between two models, best for the second model first.
 
-    Args:
-        pairs: of every task.
-        tasks: name -> the task of the first model and of the other.
-        most: pairs at each end.
+    The list has at most ``most`` improved, and as many worsened, pairs.
     """
     found = []
     for name, (first, other) in tasks.items():
-        gold, one, two = (
-            (rankdata(values) - 1) / max(1, len(values) - 1)
-            for values in (first.gold, first.cosines, other.cosines)
-        )
+        gold, one, two = map(places, (first.gold, first.cosines, other.cosines))
         gains = np.abs(one - gold) - np.abs(two - gold)
         order = np.argsort(-gains, kind="stable")
         ends = [*order[:most], *order[max(most, len(order) - most) :]]
@@ -120,15 +130,7 @@ def slice_scores(
     *,
     progress: bool = False,
 ) -> list[SliceScore]:
-    """Scores and differences on each kind of pairs of :data:`SLICES`.
-
-    Args:
-        pairs: of every task.
-        tasks: name -> the task of the first model and of the other.
-        seed: of the bootstrap.
-        level: of the intervals.
-        progress: bars on stderr, after two seconds, on a terminal.
-    """
+    """Score two models on each kind of pair in :data:`SLICES`, with bootstrap intervals."""
     samples: dict[str, dict[str, Sample]] = {}
     counts: dict[str, int] = {}
     for name, models in tasks.items():
@@ -154,7 +156,7 @@ def slice_scores(
 
 
 def _part(sample: Sample, inside: np.ndarray) -> Sample | None:
-    """The pairs that are in a slice; None where they are too few or all graded alike."""
+    """Select the pairs of a slice; None if they are too few or all have the same human score."""
     if inside.sum() < _SLICE_PAIRS or np.ptp(sample.gold[inside]) == 0:
         return None
     ends = np.cumsum(sample.strata)
@@ -162,3 +164,56 @@ def _part(sample: Sample, inside: np.ndarray) -> Sample | None:
     return Sample(
         sample.gold[inside], sample.predicted[:, inside], tuple(size for size in sizes if size)
     )
+
+
+def slices(pairs: PairSet) -> dict[str, NDArray[np.bool_]]:
+    """Assign pairs to the slices of :data:`SLICES`, which overlap: for each slice (n,) bool.
+
+    Examples:
+        >>> pairs = PairSet("t", ["It is not red."], ["It is red."], np.zeros(1))
+        >>> [name for name, inside in slices(pairs).items() if inside.any()]
+        ['length differs by 0-1 words', 'word overlap 0.5 or more', 'one sentence is negated']
+    """
+    split = [
+        (_words(one), _words(two))
+        for one, two in zip(pairs.sentences1, pairs.sentences2, strict=True)
+    ]
+    return {
+        name: np.array([belongs(one, two) for one, two in split], dtype=bool)
+        for name, belongs in SLICES.items()
+    }
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def _overlap(one: list[str], two: list[str]) -> float:
+    """Jaccard's index of the distinct words."""
+    return len({*one} & {*two}) / max(1, len({*one, *two}))
+
+
+def _gap(one: list[str], two: list[str]) -> int:
+    return abs(len(one) - len(two))
+
+
+def _negated(words: list[str]) -> bool:
+    return any(word in _NEGATIONS or word.endswith("n't") for word in words)
+
+
+def _numbers(words: list[str]) -> list[str]:
+    return sorted(word for word in words if _NUMBER.fullmatch(word))
+
+
+SLICES: dict[str, Callable[[list[str], list[str]], bool]] = {
+    "length differs by 0-1 words": lambda one, two: _gap(one, two) <= 1,
+    "length differs by 2-4 words": lambda one, two: 2 <= _gap(one, two) <= 4,
+    "length differs by 5 words or more": lambda one, two: _gap(one, two) >= 5,
+    "word overlap below 0.25": lambda one, two: _overlap(one, two) < 0.25,
+    "word overlap 0.25 to 0.5": lambda one, two: 0.25 <= _overlap(one, two) < 0.5,
+    "word overlap 0.5 or more": lambda one, two: _overlap(one, two) >= 0.5,
+    "one sentence is negated": lambda one, two: _negated(one) != _negated(two),
+    "different numbers": lambda one, two: _numbers(one) != _numbers(two),
+    "same words, other order": lambda one, two: one != two and sorted(one) == sorted(two),
+}
+"""Kinds of pairs: for each slice, whether a pair of word lists belongs to it."""

@@ -1,9 +1,9 @@
 """Spearman's correlation without each pair in turn, in n log n steps.
 
-Leaving pair i out lowers the rank of every other pair by 1 where its value is larger than that of
-pair i, and by a half where the two are tied. So the sums of the shorter correlation follow from
-those of all pairs: rank sums over the pairs above pair i, and the number of pairs that are above
-it on both sides, which a count over the binary digits of the ranks gives for all pairs at once.
+Without pair i, the rank of every other pair falls by 1 if its value is larger than that of pair i,
+and by a half if the two are tied. So the sums of the shorter correlation follow from the sums of
+all pairs, rank sums over the pairs above pair i, and the number of pairs above pair i on both
+sides. A count over the binary digits of the ranks gives this number for all pairs at once.
 """
 
 from __future__ import annotations
@@ -18,23 +18,28 @@ Counts = NDArray[np.int64]
 
 
 def leave_one_out(gold: Floats, predicted: Floats) -> Floats:
-    """Spearman's correlation x100, ties averaged, without each pair in turn.
+    """Compute Spearman's correlation x100, ties averaged, without each pair in turn.
 
     Args:
-        gold: (n,) grades, n >= 3.
+        gold: (n,) human scores, n >= 3.
         predicted: (m, n) scores of m models.
 
     Returns:
-        (n, m); NaN where a side is constant without the pair.
+        (n, m); NaN if a side is constant without the pair.
+
+    Examples:
+        >>> gold, scores = np.array([1.0, 2.0, 3.0, 4.0]), np.array([[1.0, 2.0, 4.0, 3.0]])
+        >>> leave_one_out(gold, scores)[:, 0].round(6).tolist()
+        [50.0, 50.0, 100.0, 100.0]
     """
     pairs = len(gold)
     one = _Side(gold)
     found = np.empty((pairs, len(predicted)))
     for number, scores in enumerate(predicted):
         two = _Side(scores)
-        # Of the n - 1 pairs left the ranks are r - u and s - v, with u and v 1 above pair i and
-        # 1/2 in a tie; their mean is n / 2. Ranks are taken less (n + 1) / 2 here, so that the
-        # mean left over is -1/2.
+        # The ranks of the n - 1 remaining pairs are r - u and s - v, where u and v are 1 above
+        # pair i and 1/2 in a tie; their mean is n / 2. Here (n + 1) / 2 is subtracted from all
+        # ranks, so that the remaining mean is -1/2.
         products = float(one.ranks @ two.ranks) - one.ranks * two.ranks
         products -= one.sums_above(two.ranks) + two.sums_above(one.ranks)
         products += _both_above(one, two)
@@ -48,8 +53,8 @@ class _Side:
     """One side of the pairs.
 
     Attributes:
-        codes: (n,) places of the values among the distinct ones, from 0.
-        ranks: (n,) average ranks less their mean.
+        codes: (n,) ranks of the values among the distinct values, from 0.
+        ranks: (n,) centred average ranks.
     """
 
     def __init__(self, values: Floats):
@@ -59,18 +64,18 @@ class _Side:
         self.ranks: Floats = middle[self.codes]
 
     def above(self) -> Floats:
-        """(n,): how many other pairs have a larger value, ties counted half."""
+        """Count the other pairs with a larger value, ties as one half: (n,)."""
         higher = len(self.codes) - self._ends + (self._sizes - 1) / 2
         return np.asarray(higher[self.codes], dtype=np.float64)
 
     def sums_above(self, weights: Floats) -> Floats:
-        """(n,): the weights of the other pairs with a larger value, ties counted half."""
+        """Sum the weights of the other pairs with a larger value, ties as one half: (n,)."""
         groups = np.bincount(self.codes, weights=weights)
         higher = np.append(np.cumsum(groups[::-1])[::-1][1:], 0.0)
         return np.asarray((higher + groups / 2)[self.codes] - weights / 2)
 
     def spreads(self) -> Floats:
-        """(n,): the sum of squared deviations of the ranks without each pair."""
+        """Compute the sum of squared deviations of the ranks without each pair: (n,)."""
         left = len(self.codes) - 1
         ties = self._sizes.astype(np.float64)
         cubes = (ties**3 - ties).sum() - 3 * ties * (ties - 1)
@@ -79,9 +84,9 @@ class _Side:
 
 
 def _both_above(one: _Side, two: _Side) -> Floats:
-    """(n,): the sum over the other pairs of u times v, each 1 above, 1/2 in a tie, 0 below."""
-    # With signs: u v = (1 + s)(1 + t) / 4, where s t is 1 for the same order on both sides and -1
-    # for opposite orders.
+    """Sum u times v over the other pairs, each 1 above, 1/2 in a tie and 0 below: (n,)."""
+    # With signs s and t: u v = (1 + s)(1 + t) / 4, where s t is 1 if both sides have the same
+    # order, and -1 if they have opposite orders.
     others = len(one.codes) - 1
     same = _both_below(one.codes, two.codes) + _both_below(-one.codes, -two.codes)
     opposite = _both_below(one.codes, -two.codes) + _both_below(-one.codes, two.codes)
@@ -90,8 +95,8 @@ def _both_above(one: _Side, two: _Side) -> Floats:
 
 
 def _both_below(one: Counts, two: Counts) -> Counts:
-    """(n,): how many pairs have smaller values on both sides."""
-    # Among equal values of `one` the larger `two` goes first, so that ties are not counted.
+    """Count the pairs with smaller values on both sides: (n,)."""
+    # Among equal values of `one` the larger `two` comes first, so that ties do not count.
     places = np.lexsort((-two, one))
     smaller = np.empty(len(one), dtype=np.int64)
     smaller[places] = _smaller_before((two - two.min())[places])
@@ -99,11 +104,11 @@ def _both_below(one: Counts, two: Counts) -> Counts:
 
 
 def _smaller_before(keys: Counts) -> Counts:
-    """(n,): how many earlier entries are smaller; keys are 0 or more.
+    """Count the earlier entries that are smaller: (n,); keys are not negative.
 
-    A smaller key agrees in the leading binary digits down to one where it has 0 and the other 1.
-    So for each digit the entries are grouped by their leading digits, in their order, and each
-    with a 1 counts the zeros before it in its group.
+    Two keys share their leading binary digits up to the first digit that differs, where the smaller
+    key has a 0. So for each digit the entries are grouped by their leading digits, in their order,
+    and each entry with a 1 counts the zeros before it in its group.
     """
     found = np.zeros(len(keys), dtype=np.int64)
     order = np.arange(len(keys))

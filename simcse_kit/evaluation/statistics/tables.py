@@ -1,58 +1,67 @@
-"""Comparisons as text for a terminal."""
+"""Comparisons as text tables for a terminal."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from simcse_kit.evaluation.statistics.bootstrap import Interval
-from simcse_kit.evaluation.statistics.comparison import Comparison, Difference
+from simcse_kit.evaluation.statistics.comparison import Comparison
 from simcse_kit.evaluation.statistics.error_analysis import Flip
 from simcse_kit.evaluation.statistics.seeds import Systems
 from simcse_kit.utils.printable import one_line
+from simcse_kit.utils.tables import Table, render_text
 
 __all__ = ["render_comparison", "render_systems"]
 
-_TEXT = 70
+# Displayed characters of a sentence.
+_SENTENCE = 70
 
 
 def render_comparison(found: Comparison) -> str:
-    """Scores with intervals, differences with tests, slices, and the pairs that flipped."""
+    """Show scores with intervals, differences with tests, slices, and the pairs that moved most."""
+    first = found.models[0]
     share = f"{100 * found.level:g} %"
-    lines = [f"Spearman x100 with {share} intervals (BCa bootstrap, {found.resamples:,} resamples)"]
-    lines += _table(
-        ["task", *found.models],
-        [[task, *map(_interval, each)] for task, each in found.scores.items()],
-    )
+    scores = ([task, *map(_interval, each)] for task, each in found.scores.items())
+    lines = [
+        f"Spearman x100 with {share} intervals (BCa bootstrap, {found.resamples:,} resamples)",
+        _table(["task", *found.models], scores),
+    ]
     for model in found.models[1:]:
-        lines += ["", one_line(f"{model} less {found.models[0]}, on the same pairs")]
-        lines += _table(
-            ["task", "difference", "p", "Holm p", "Williams p", "Steiger p", "verdict"],
-            [_difference(each) for each in found.of(model)],
+        tests = (
+            [
+                each.task,
+                _interval(each.difference, sign=True),
+                *map(_p, (each.p, each.adjusted, each.williams, each.steiger)),
+                each.verdict,
+            ]
+            for each in found.of(model)
         )
+        heads = ["task", "difference", "p", "Holm p", "Williams p", "Steiger p", "verdict"]
+        lines += ["", one_line(f"{model} less {first}, on the same pairs"), _table(heads, tests)]
         if found.slices.get(model):
-            lines += ["", "by kind of pair (mean over the tasks that have 30 of them or more)"]
-            lines += _table(
-                ["kind", "pairs", "tasks", found.models[0], model, "difference"],
+            slices = (
                 [
-                    [
-                        each.name,
-                        str(each.pairs),
-                        str(each.tasks),
-                        *map(_score, each.scores),
-                        _interval(each.difference, sign=True),
-                    ]
-                    for each in found.slices[model]
-                ],
-            )
-        for title, gain in ((f"placed better by {model}", 1), ("placed worse", -1)):
-            moved = [flip for flip in found.flips.get(model, []) if flip.gain * gain > 0]
-            if moved:
-                lines += [
-                    "",
-                    f"{one_line(title)} (place among the pairs of the task, 0 least alike, 1 most)",
+                    each.name,
+                    str(each.pairs),
+                    str(each.tasks),
+                    *map(_score, each.scores),
+                    _interval(each.difference, sign=True),
                 ]
-                lines += [_flip(flip) for flip in (moved if gain > 0 else moved[::-1])]
+                for each in found.slices[model]
+            )
+            lines += [
+                "",
+                "by kind of pair (mean over the tasks that have 30 of them or more)",
+                _table(["kind", "pairs", "tasks", first, model, "difference"], slices),
+            ]
+        flips = found.flips.get(model, [])
+        better = [flip for flip in flips if flip.gain > 0]
+        worse = [flip for flip in reversed(flips) if flip.gain < 0]
+        for title, moved in ((f"placed better by {model}", better), ("placed worse", worse)):
+            if moved:
+                scale = "(place among the pairs of the task, 0 least similar, 1 most)"
+                lines += ["", f"{one_line(title)} {scale}", *map(_flip, moved)]
     lines += [
         "",
         "Differences: percentile intervals of the paired bootstrap; p is the smallest alpha whose",
@@ -64,41 +73,36 @@ def render_comparison(found: Comparison) -> str:
 
 
 def render_systems(found: Systems) -> str:
-    """Means and spreads over seeds, and paired differences."""
+    """Show means and standard deviations over seeds, and paired differences."""
     names = [f"{system[0]} (+{len(system) - 1})" for system in found.systems]
-    lines = [f"Spearman x100, mean ± standard deviation over {len(found.systems[0])} seeds"]
-    lines += _table(
-        ["task", *names],
-        [
-            [
-                task,
-                *(
-                    f"{found.mean(task, n):.2f} ± {found.deviation(task, n):.2f}"
-                    for n in range(len(names))
-                ),
-            ]
-            for task in found.scores
-        ],
+    numbers = range(len(names))
+    means = (
+        [task, *(f"{found.mean(task, n):.2f} ± {found.deviation(task, n):.2f}" for n in numbers)]
+        for task in found.scores
     )
-    for number in range(1, len(names)):
-        lines += ["", one_line(f"{names[number]} less {names[0]}, seed by seed")]
-        lines += _table(
-            ["task", "difference", "p", "Holm p", "verdict"],
+    lines = [
+        f"Spearman x100, mean ± standard deviation over {len(found.systems[0])} seeds",
+        _table(["task", *names], means),
+    ]
+    for number in numbers[1:]:
+        tests = (
             [
-                [
-                    each.task,
-                    _interval(
-                        Interval(each.paired.difference, each.paired.low, each.paired.high),
-                        sign=True,
-                    ),
-                    _p(each.paired.p),
-                    _p(each.adjusted),
-                    each.verdict,
-                ]
-                for each in found.differences
-                if each.system == number
-            ],
+                each.task,
+                _interval(
+                    Interval(each.paired.difference, each.paired.low, each.paired.high), sign=True
+                ),
+                _p(each.paired.p),
+                _p(each.adjusted),
+                each.verdict,
+            ]
+            for each in found.differences
+            if each.system == number
         )
+        lines += [
+            "",
+            one_line(f"{names[number]} less {names[0]}, seed by seed"),
+            _table(["task", "difference", "p", "Holm p", "verdict"], tests),
+        ]
     lines += [
         "",
         f"Paired t-test over seeds; the verdict is at {1 - found.level:g}, Holm-adjusted.",
@@ -106,23 +110,18 @@ def render_systems(found: Systems) -> str:
     return "\n".join(lines)
 
 
-def _difference(each: Difference) -> list[str]:
-    return [
-        each.task,
-        _interval(each.difference, sign=True),
-        *map(_p, (each.p, each.adjusted, each.williams, each.steiger)),
-        each.verdict,
-    ]
+def _table(heads: list[str], rows: Iterable[list[str]]) -> str:
+    return render_text(Table.of_text(heads, rows))
 
 
 def _flip(flip: Flip) -> str:
-    gold, one, two = flip.places
+    gold, first, this = flip.places
     texts = " | ".join(
-        text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"
-        for text in (flip.sentence1, flip.sentence2)
+        sentence if len(sentence) <= _SENTENCE else sentence[: _SENTENCE - 1] + "…"
+        for sentence in (flip.sentence1, flip.sentence2)
     )
-    said = f"{flip.task}: gold {gold:.2f}, first {one:.2f}, this {two:.2f}: {texts}"
-    return f"  {one_line(said)}"
+    line = f"{flip.task}: gold {gold:.2f}, first {first:.2f}, this {this:.2f}: {texts}"
+    return f"  {one_line(line)}"
 
 
 def _interval(interval: Interval, *, sign: bool = False) -> str:
@@ -142,16 +141,3 @@ def _p(value: float) -> str:
     if math.isnan(value):
         return "-"
     return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns side by side: the first to the left, the others to the right."""
-    heads, rows = [one_line(head) for head in heads], [[one_line(c) for c in row] for row in rows]
-    widths = [max(len(row[at]) for row in [heads, *rows]) for at in range(len(heads))]
-    return [
-        "  ".join(
-            cell.rjust(width) if at else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in [heads, *rows]
-    ]

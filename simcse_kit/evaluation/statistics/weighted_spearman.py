@@ -1,8 +1,8 @@
-"""Spearman's correlation of many weighted versions of the same pairs, without sorting again.
+"""Spearman's correlation of many resamples of the same pairs, with a single sort.
 
-A resample of n pairs is a weight for each of them. Its average ranks follow from cumulative sums of
-the weights in the order of the whole set, so that the sort is done once and every resample costs a
-few passes over n numbers.
+A resample of n pairs gives each pair a weight, the number of times it was drawn. Cumulative sums
+of the weights in sorted order give the average ranks of the resample. So the pairs are sorted once,
+and every resample costs a few passes over n numbers.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ Floats = NDArray[np.float64]
 
 
 class WeightedRanks:
-    """Graded pairs with the cosines of several models.
+    """Graded pairs with the cosines of one or more models.
 
     Args:
-        gold: (n,) grades.
+        gold: (n,) human scores.
         predicted: (m, n) cosines of m models.
+
+    Examples:
+        >>> ranks = WeightedRanks(np.array([1.0, 2.0, 3.0]), np.array([[1.0, 3.0, 2.0]]))
+        >>> ranks.correlations(np.array([[1.0, 1.0], [1.0, 0.0], [1.0, 2.0]])).round(6).tolist()
+        [[50.0], [100.0]]
     """
 
     def __init__(self, gold: Floats, predicted: Floats):
@@ -33,58 +38,42 @@ class WeightedRanks:
         self.models = len(predicted)
 
     def correlations(self, weights: Floats) -> Floats:
-        """Spearman's correlation x100 of each model under each weighting, ties averaged.
+        """Compute Spearman's correlation x100 of each model in each resample, ties averaged.
 
         Args:
-            weights: (n, r), how often each pair counts in each of r versions.
+            weights: (n, r) counts of each pair in each of r resamples.
 
         Returns:
-            (r, m); NaN where one side of a version is constant.
+            (r, m); NaN if one side of a resample is constant.
         """
-        if weights.shape[1] == 1:
-            return self._of_one(weights[:, 0])[None]
-        sums, ranks = self._gold.centred_ranks(weights)
-        spread = np.einsum("gr,gr,gr->r", sums, ranks, ranks)
-        found = np.empty((weights.shape[1], self.models))
+        resamples = weights.shape[1]
+        if resamples == 1:  # one-dimensional passes are faster
+            weights = weights[:, 0]
+        sums, ranks = self._gold.centred_ranks(weights[self._gold.order])
+        spread = np.einsum("g...,g...,g...->...", sums, ranks, ranks)
+        found = np.empty((resamples, self.models))
         for number, model in enumerate(self._models):
-            # Rows are gathered, which copies r numbers at a time.
             own = weights[model.order]
             gold = ranks[self._gold.group[model.order]]
-            model_sums, model_ranks = model.centred_ranks_of_ordered(own)
-            model_spread = np.einsum("gr,gr,gr->r", model_sums, model_ranks, model_ranks)
+            model_sums, model_ranks = model.centred_ranks(own)
+            model_spread = np.einsum("g...,g...,g...->...", model_sums, model_ranks, model_ranks)
             own *= gold
-            both = np.einsum("gr,gr->r", model.sum_groups(own), model_ranks)
+            both = np.einsum("g...,g...->...", model.sum_groups(own), model_ranks)
             with np.errstate(invalid="ignore", divide="ignore"):
                 found[:, number] = 100.0 * both / np.sqrt(spread * model_spread)
         return found
 
-    def _of_one(self, weights: Floats) -> Floats:
-        """(m,): the same of weights (n,), in whole passes, which many pairs take less time in."""
-        sums, ranks = self._gold.centred_ranks(weights)
-        spread = np.einsum("g,g,g->", sums, ranks, ranks)
-        gold = ranks[self._gold.group]
-        found = np.empty(self.models)
-        for number, model in enumerate(self._models):
-            own = weights[model.order]
-            model_sums, model_ranks = model.centred_ranks_of_ordered(own)
-            model_spread = np.einsum("g,g,g->", model_sums, model_ranks, model_ranks)
-            own *= gold[model.order]
-            both = np.einsum("g,g->", model.sum_groups(own), model_ranks)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                found[number] = 100.0 * both / np.sqrt(spread * model_spread)
-        return found
-
     def leave_one_out(self) -> Floats:
-        """The correlations x100 without each pair in turn: (n, m); in n log n steps."""
+        """Compute the (n, m) correlations x100 without each pair in turn, in n log n steps."""
         return leave_one_out(self._gold_values, self._predicted)
 
 
 class _Order:
-    """The order of n values, and which of them are tied.
+    """The sorted order of n values, with their ties.
 
     Attributes:
-        order: (n,) places of the values, lowest first.
-        group: (n,) number of its tie group, for each value in the given order.
+        order: (n,) indices of the values, lowest first.
+        group: (n,) number of the tie group of each value, in the given order.
     """
 
     def __init__(self, values: Floats):
@@ -97,22 +86,25 @@ class _Order:
         self.group[self.order] = np.cumsum(new) - 1
 
     def sum_groups(self, ordered: Floats) -> Floats:
-        """(n, r) in :attr:`order` to the sums (g, r) of the tie groups."""
+        """Sum (n, ...) values in sorted order over the g tie groups: (g, ...)."""
         if self._starts is None:
             return ordered
         sums: Floats = np.add.reduceat(ordered, self._starts, axis=0)
         return sums
 
-    def centred_ranks(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Weight and average rank, less the mean rank, of each tie group: both (g, r)."""
-        return self.centred_ranks_of_ordered(weights[self.order])
+    def centred_ranks(self, ordered: Floats) -> tuple[Floats, Floats]:
+        """Return weight and centred average rank of each tie group.
 
-    def centred_ranks_of_ordered(self, ordered: Floats) -> tuple[Floats, Floats]:
-        """The same of weights that are in :attr:`order` already."""
+        Args:
+            ordered: (n, ...) weights in sorted order.
+
+        Returns:
+            Two arrays (g, ...).
+        """
         sums = self.sum_groups(ordered)
         ranks = np.cumsum(sums, axis=0)
-        # The last of a group has rank `ranks`, the first that less its weight, plus 1; the mean
-        # rank of all is half the total weight and a half.
+        # The last value of a group has rank `ranks`, the first has that minus its weight plus 1.
+        # The mean rank of all values is (total weight + 1) / 2.
         shift = ranks[-1] / 2
         ranks -= sums / 2
         ranks -= shift

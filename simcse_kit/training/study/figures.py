@@ -17,21 +17,21 @@ from simcse_kit.utils.files import write_whole
 
 __all__ = ["write_plot"]
 
-# Okabe and Ito's palette, which readers with a colour deficiency can tell apart.
+# Okabe and Ito's palette, distinguishable with a colour vision deficiency.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6d00", "#444444")
 _MARKERS = "os^DvP*X"
 _START = "#8a8f98"
-# Characters of a line of options.
+# Characters in a line of options.
 _WIDTH = 36
 _SETTINGS: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "simcse-kit", "font.size": 10}
 
 
 def write_plot(rows: Sequence[Row], path: Path) -> None:
-    """Write the plot as SVG; methods without a figure are left out of it.
+    """Write the plot as SVG; methods without a figure are left out.
 
     Args:
-        rows: of :func:`~simcse_kit.training.study.table.rows_of`.
-        path: the file.
+        rows: The rows of :func:`~simcse_kit.training.study.table.rows_of`.
+        path: The file to write.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context():
@@ -71,7 +71,7 @@ def _scores(axes: Axes, rows: Sequence[Row], styles: Sequence[tuple[str, str]]) 
             )
     axes.set_yticks(range(len(rows)), [_label(row.method) for row in rows], fontsize=8.5)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    # Room for the number beside the last point.
+    # Space for the number next to the last point.
     axes.margins(x=0.2)
     axes.set_xlabel("points: seeds, bar: mean")
     axes.set_title("dev Spearman x100", fontsize=11)
@@ -93,7 +93,7 @@ def _plane(axes: Axes, rows: Sequence[Row], styles: Sequence[tuple[str, str]]) -
 
 
 def _label(method: str) -> str:
-    """The name, and its options in lines that leave the plot some room."""
+    """Put the options of a method into short lines below its name."""
     name, bracket, options = method.partition("(")
     if not bracket:
         return name

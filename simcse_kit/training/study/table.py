@@ -1,4 +1,4 @@
-"""The rows of a study: mean and spread over the seeds of each method."""
+"""The table of a study: mean and spread over the seeds of each method."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simcse_kit.training.study.runs import FIGURES, RunRecord
+from simcse_kit.utils.tables import Table, render_markdown
 
 __all__ = ["Row", "rows_of", "text_table"]
 
@@ -26,10 +27,10 @@ class Row:
     """One method over its seeds.
 
     Attributes:
-        method: label.
-        values: what each seed gave, by name of the figure.
-        seeds: runs that were made.
-        failed: why runs failed.
+        method: Label of the method.
+        values: The values of all seeds, by name of the figure.
+        seeds: Number of runs.
+        failed: The distinct reasons why runs failed.
     """
 
     method: str
@@ -38,17 +39,17 @@ class Row:
     failed: tuple[str, ...]
 
     def mean(self, figure: str) -> float | None:
-        """Over the seeds that have it; None where none has."""
+        """Average a figure over the seeds that have it; None if no seed has it."""
         found = self.values.get(figure)
         return statistics.fmean(found) if found else None
 
     def deviation(self, figure: str) -> float | None:
-        """Sample standard deviation over the seeds; None for fewer than two."""
+        """Return the sample standard deviation over the seeds; None for fewer than two."""
         found = self.values.get(figure, [])
         return statistics.stdev(found) if len(found) > 1 else None
 
     def to_json(self) -> dict[str, Any]:
-        """For study.json."""
+        """Return the form in study.json."""
         means = {name: self.mean(name) for name in self.values}
         deviations = {name: self.deviation(name) for name in self.values}
         return {
@@ -61,7 +62,7 @@ class Row:
 
 
 def rows_of(records: Sequence[RunRecord]) -> list[Row]:
-    """A row a method: those that were trained by falling dev score, then the untrained encoder."""
+    """Make a row for each method, best mean dev score first, the untrained encoder last."""
     rows = []
     for label in dict.fromkeys(record.method for record in records):
         runs = [record for record in records if record.method == label]
@@ -81,14 +82,18 @@ def rows_of(records: Sequence[RunRecord]) -> list[Row]:
 
 
 def text_table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table; mean ± sample standard deviation."""
-    lines = ["| method | seeds | " + " | ".join(head for head, _ in _HEADS.values()) + " |"]
-    lines.append("|---|---|" + "---|" * len(_HEADS))
-    for row in rows:
-        cells = [_cell(row, name, digits) for name, (_, digits) in _HEADS.items()]
-        lines.append(f"| {row.method} | {row.seeds} | {' | '.join(cells)} |")
-    lines += [f"\n{row.method} failed: {reason}" for row in rows for reason in row.failed]
-    return "\n".join(lines)
+    """Render the rows as a Markdown table of means ± sample standard deviations."""
+    heads = ["method", "seeds", *(head for head, _ in _HEADS.values())]
+    lines = [
+        [
+            row.method,
+            str(row.seeds),
+            *(_cell(row, name, digits) for name, (_, digits) in _HEADS.items()),
+        ]
+        for row in rows
+    ]
+    failures = [f"{row.method} failed: {reason}" for row in rows for reason in row.failed]
+    return "\n\n".join([render_markdown(Table.of_text(heads, lines), raw=True), *failures])
 
 
 def _cell(row: Row, figure: str, digits: int) -> str:
