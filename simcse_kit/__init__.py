@@ -19,8 +19,8 @@ _PUBLIC = {
     "SimcseError": "errors",
     "SentenceEncoder": "encoder.encoder",
     "RunConfig": "config",
-    "TrainResult": "training.run",
-    "train": "training.run",
+    "TrainResult": "training.result",
+    "train": "training.api",
     "Report": "evaluation.results",
     "evaluate": "evaluation.evaluate",
 }
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from simcse_kit.errors import ConfigError, DataError, ModelError, SimcseError
     from simcse_kit.evaluation.evaluate import evaluate
     from simcse_kit.evaluation.results import Report
-    from simcse_kit.training.run import TrainResult, train
+    from simcse_kit.training.api import train
+    from simcse_kit.training.result import TrainResult
 
 
 def __getattr__(name: str) -> Any:

@@ -22,11 +22,12 @@ import transformers
 import typer
 
 from simcse_kit.cli.main import app
-from simcse_kit.config import RunConfig, load_config, parse_setting
+from simcse_kit.config import RunConfig, load_config
 from simcse_kit.data.readers import read_examples
 from simcse_kit.errors import DataError, SimcseError
 from simcse_kit.methods import METHODS, build_config
-from simcse_kit.training.plan import check
+from simcse_kit.training.prepare import check
+from simcse_kit.utils.settings import parse_setting
 from tests.small_data import sentences
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,7 +24,7 @@ from harness.texts import Data
 from variants import training
 from variants.original import Original
 
-from simcse_kit.training.run import train
+from simcse_kit import train
 
 
 def ours(params: dict, seed: int) -> list[float]:

@@ -18,10 +18,9 @@ from safetensors.torch import load_file
 from simcse_kit.config import RunConfig
 from simcse_kit.errors import ConfigError
 from simcse_kit.training.batching.chunking import check_chunking
-from simcse_kit.training.run import train
 from simcse_kit.utils.distributed import _BUCKET, ALONE, Processes, _buckets, launched
 from tests.small_data import sentences
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, train
 from tests.training.test_resume import timeless
 
 SCRIPT = Path(__file__).parents[2] / "evaluation" / "reliability" / "processes.py"

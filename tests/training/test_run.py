@@ -20,9 +20,8 @@ from simcse_kit.methods.simcse import SimCSE
 from simcse_kit.training import build
 from simcse_kit.training.batching.order import ShuffledOrder
 from simcse_kit.training.batching.subset import RowSubset
-from simcse_kit.training.run import train
 from tests.small_data import sentences
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, Trained, train
 
 TEXTS = sentences(10, seed=9)
 
@@ -45,16 +44,15 @@ def same_weights(first: Path, second: Path) -> bool:
 # ------------------------------------------------------------------ what a run leaves behind
 
 
-@pytest.mark.usefixtures("with_curves")
 @pytest.mark.parametrize("kind", ["texts", "pairs", "triplets"])
 def test_a_run_learns_and_leaves_an_encoder_with_its_records(
     kind: str,
     make_config: MakeConfig,
-    trained: list[Method],
+    trained: Trained,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     config = make_config({"training": {"max_steps": 20}}, kind=kind)
-    result = train(config)
+    result = train(config, callbacks=[trained], report=True)
     folder = result.output
 
     history = result.history
@@ -85,7 +83,7 @@ def test_a_run_learns_and_leaves_an_encoder_with_its_records(
     assert load_config(file=folder / "run.toml").method.options["temperature"] == 0.05
     # training goes on as a mode of the method; the saved encoder is the one in memory
     np.testing.assert_array_equal(
-        SentenceEncoder.load(folder).encode(TEXTS), trained[0].encoder.encode(TEXTS)
+        SentenceEncoder.load(folder).encode(TEXTS), trained.methods[0].encoder.encode(TEXTS)
     )
     assert not list(folder.glob(".*"))
     assert capsys.readouterr().out == ""
@@ -94,7 +92,7 @@ def test_a_run_learns_and_leaves_an_encoder_with_its_records(
 def test_the_best_checkpoint_is_kept_not_the_last(
     make_config: MakeConfig,
     dev_file: Path,
-    trained: list[Method],
+    trained: Trained,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scores = iter([10.0, 20.0, 90.0, 50.0])
@@ -108,12 +106,12 @@ def test_the_best_checkpoint_is_kept_not_the_last(
         return score
 
     monkeypatch.setattr(build, "dev_scorer", scorer)
-    result = train(make_config({"evaluation": {"dev": str(dev_file)}}))
+    result = train(make_config({"evaluation": {"dev": str(dev_file)}}), callbacks=[trained])
     assert (result.score_name, result.start_score) == ("dev_spearman", 10)
     assert (result.best_score, result.best_step) == (90, 8)
     saved = SentenceEncoder.load(result.output).encode(TEXTS)
     np.testing.assert_array_equal(saved, seen[2])
-    np.testing.assert_array_equal(trained[0].encoder.encode(TEXTS), seen[2])
+    np.testing.assert_array_equal(trained.methods[0].encoder.encode(TEXTS), seen[2])
     assert not np.array_equal(saved, seen[3])
 
 
@@ -285,14 +283,14 @@ def test_learning_nothing_is_warned_of(
 
 
 def test_nothing_to_evaluate_on_keeps_the_last_state(
-    make_config: MakeConfig, trained: list[Method], caplog: pytest.LogCaptureFixture
+    make_config: MakeConfig, trained: Trained, caplog: pytest.LogCaptureFixture
 ) -> None:
-    result = train(make_config({"evaluation": {"held_out": 0}}))
+    result = train(make_config({"evaluation": {"held_out": 0}}), callbacks=[trained])
     assert "the last state is kept" in caplog.text
     assert (result.score_name, result.start_score, result.best_score) == (None, None, None)
     assert all("dev_loss" not in row for row in result.history)
     np.testing.assert_array_equal(
-        SentenceEncoder.load(result.output).encode(TEXTS), trained[0].encoder.encode(TEXTS)
+        SentenceEncoder.load(result.output).encode(TEXTS), trained.methods[0].encoder.encode(TEXTS)
     )
 
 

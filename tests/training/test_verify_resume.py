@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from simcse_kit.errors import ConfigError, SimcseError
-from simcse_kit.training.run import train
 from simcse_kit.training.verify_resume import differences, verify_resume
 from tests.small_data import write_corpus
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, train
 
 
 def swap_byte(path: Path) -> None:
@@ -68,8 +67,8 @@ def test_times_and_places_do_not_count(make_config: MakeConfig) -> None:
     assert compared > 10
 
 
-def test_what_cannot_be_proved_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="3 steps and 1 kill at least, got 2 steps"):
+def test_too_few_steps_or_kills_are_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at least 3 steps and 1 kill, got 2 steps"):
         verify_resume(make_config(), tmp_path, steps=2)
     with pytest.raises(SimcseError, match="batch_size is 1000 but the data has only 64 rows"):
         verify_resume(make_config({"training": {"batch_size": 1000}}), tmp_path)

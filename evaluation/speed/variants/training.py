@@ -112,7 +112,7 @@ def _our_config(params: dict[str, Any], seed: int, log_every: int) -> Any:
 
 def ours(params: dict[str, Any], rounds: Any) -> None:
     """``train`` with the preset of the paper; ``config`` holds what differs from it."""
-    from simcse_kit.training.run import train
+    from simcse_kit import train
 
     pin()
     config = _our_config(params, seed=1, log_every=10)
@@ -123,7 +123,7 @@ def ours(params: dict[str, Any], rounds: Any) -> None:
 
 def our_curve(params: dict[str, Any], rounds: Any) -> None:
     """The losses of a whole run, for each seed."""
-    from simcse_kit.training.run import train
+    from simcse_kit import train
 
     pin()
 

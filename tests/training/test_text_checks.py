@@ -9,10 +9,9 @@ import pytest
 
 from simcse_kit.errors import DataError
 from simcse_kit.methods import METHODS
-from simcse_kit.training.row_variety import check_distinct
-from simcse_kit.training.run import train
+from simcse_kit.training.text_checks import check_distinct
 from tests.small_data import run_config, sentences
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, train
 
 SIMCSE = METHODS.resolve("simcse")
 TEXTS = [(text,) for text in sentences(64)]

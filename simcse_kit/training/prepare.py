@@ -1,0 +1,202 @@
+"""First phase of a run: checks of the settings and of the training text, without any weights."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection
+
+import torch
+
+from simcse_kit.config import MethodSection, RunConfig
+from simcse_kit.data.corpus import Corpus
+from simcse_kit.data.readers import Example
+from simcse_kit.encoder.unknown_text import some
+from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.methods import METHODS, build_config
+from simcse_kit.methods.common.base import Method
+from simcse_kit.methods.common.checks import check_batch, check_reads
+from simcse_kit.methods.common.config import MethodConfig
+from simcse_kit.training.arguments import training_arguments
+from simcse_kit.training.batching.subset import RowSubset, drawn_one_by_one, rows_digest, split_rows
+from simcse_kit.training.plan import RunPlan, StartOptions
+from simcse_kit.training.selection import BOTH, LOSS, SELECTIONS, SPEARMAN
+from simcse_kit.training.settings_checks import check_settings, unused_settings
+from simcse_kit.training.state.resume import check_resumable
+from simcse_kit.training.text_checks import ROWS, check_distinct
+
+__all__ = ["check", "prepare"]
+
+logger = logging.getLogger(__name__)
+
+
+def check(config: RunConfig, *, allow_call: Collection[str] = ()) -> None:
+    """Check a run without loading weights; nothing is trained.
+
+    Args:
+        config: the configuration of the run.
+        allow_call: modules and packages whose functions augmentations may call.
+
+    Raises:
+        ConfigError: a setting is wrong, or the output folder cannot be used.
+        DataError: the training text or the dev set is wrong.
+    """
+    prepare(config, StartOptions(overwrite=True, allow_call=allow_call))
+
+
+def prepare(config: RunConfig, start: StartOptions, processes: int = 1) -> RunPlan:
+    """Check everything that needs no weights, and read the training text.
+
+    Args:
+        config: the configuration of the run.
+        start: how the run starts.
+        processes: number of processes that share each batch.
+
+    Raises:
+        ConfigError: a setting is wrong, or the output folder cannot be used.
+        DataError: the training text or the dev set is wrong.
+    """
+    method: type[Method] = METHODS.resolve(config.method.name)
+    options = build_config(config.method.name, config.method.options)
+    # With the method's defaults, so that run.toml is complete and repeats the run later on.
+    section = MethodSection.model_validate({"name": config.method.name, **options.model_dump()})
+    config = config.model_copy(update={"method": section})
+    settings = check_settings(config, method, options, start, processes)
+    corpus = Corpus.build(
+        config.data.train,
+        columns=config.data.columns,
+        on_bad_row=config.data.on_bad_row,
+        label=config.data.label,
+        documents=config.data.documents,
+    )
+    _check_corpus(corpus, method, options, config.training.batch_size)
+    by_dev = settings.dev is not None and config.evaluation.select in (None, "dev")
+    rows, held_out = _split(config, corpus, wanted=0 if by_dev else config.evaluation.held_out)
+    score_name = _score_name(config, method, by_dev=by_dev, has_held_out=bool(held_out))
+    views = method.views(corpus.kind, corpus.negatives)
+    if settings.augment is not None:
+        views = settings.augment.lay_out(corpus.kind, views)
+    plan = RunPlan(
+        config=config,
+        method=method,
+        options=options,
+        corpus=corpus,
+        dev=settings.dev,
+        rows=rows,
+        held_out=held_out,
+        score_name=score_name,
+        folder=settings.folder,
+        resume=start.resume,
+        arguments=training_arguments(
+            config, settings.folder, _steps(config, len(rows)), score_name
+        ),
+        views=views,
+        augment=settings.augment,
+    )
+    if start.resume:
+        _check_resumable(plan, by_dev=by_dev, allow_changed=start.allow_changed)
+    _log_remarks(plan)
+    return plan
+
+
+def _check_corpus(
+    corpus: Corpus, method: type[Method], options: MethodConfig, batch_size: int
+) -> None:
+    """Refuse text that the method cannot read or cannot learn from."""
+    check_reads(method, corpus.kind)
+    if corpus.kind == "labelled":
+        method.check_labels(options, torch.tensor(corpus.labels()))
+    if len(corpus) < 2:
+        raise DataError("the data has only 1 row, and training needs at least 2; give more data")
+    if len(corpus) < batch_size:
+        raise ConfigError(
+            f"training.batch_size is {batch_size} but the data has only "
+            f"{len(corpus)} rows; use --batch-size {len(corpus)} or less, or more data"
+        )
+    check_batch(method, options, batch_size, corpus.kind, corpus.negatives)
+    rows = corpus.rows(some(range(len(corpus)), ROWS))
+    check_distinct([row.texts for row in rows], corpus.kind, method, batch_size)
+
+
+def _split(config: RunConfig, corpus: Corpus, wanted: int) -> tuple[RowSubset, list[Example]]:
+    """Keep ``wanted`` rows back, or none if the data has no rows to spare."""
+    training, evaluation = config.training, config.evaluation
+    rows, held_out = split_rows(corpus, wanted, training.seed)
+    if len(rows) >= training.batch_size and len(held_out) >= 2:
+        return rows, held_out
+    if evaluation.select not in (None, "dev"):
+        raise ConfigError(
+            f"evaluation.select is {evaluation.select!r}, which needs held-out rows: of "
+            f"{len(corpus):,} rows evaluation.held_out = {evaluation.held_out} leaves "
+            f"{len(held_out)} to hold out and {len(rows):,} to train on in batches of "
+            f"{training.batch_size}"
+        )
+    return split_rows(corpus, 0, training.seed)
+
+
+def _score_name(
+    config: RunConfig, method: type[Method], *, by_dev: bool, has_held_out: bool
+) -> str | None:
+    """Choose the metric that selects the checkpoint, and warn if it says little."""
+    if by_dev:
+        return SPEARMAN
+    if not has_held_out:
+        logger.warning("nothing to evaluate on: the last state is kept, not the best")
+        return None
+    name = SELECTIONS[config.evaluation.select or "loss"]
+    if name in (LOSS, BOTH) and method.collapse_is_lowest:
+        logger.warning(
+            "the checkpoint is chosen by the loss of held-out rows, which for method %r is lowest "
+            "when all vectors are equal; give graded pairs with --dev, or keep the last state "
+            "with --set evaluation.held_out=0",
+            method.name,
+        )
+    return name
+
+
+def _steps(config: RunConfig, rows: int) -> int:
+    """Count the optimizer steps of the whole run."""
+    accumulation: int = config.trainer.get("gradient_accumulation_steps", 1)
+    steps_of_epoch = math.ceil(rows // config.training.batch_size / accumulation)
+    return config.training.max_steps or max(1, math.ceil(steps_of_epoch * config.training.epochs))
+
+
+def _check_resumable(plan: RunPlan, *, by_dev: bool, allow_changed: bool) -> None:
+    """Refuse to resume a run that was started with other settings, text or held-out rows."""
+    size, seed = len(plan.corpus), plan.config.training.seed
+    before = drawn_one_by_one(size, 0 if by_dev else plan.config.evaluation.held_out, seed)
+    if size - len(before) < plan.config.training.batch_size or len(before) < 2:
+        before = []
+    check_resumable(
+        plan.folder,
+        plan.config,
+        fingerprint=plan.corpus.fingerprint,
+        held_out=plan.held_out_digest,
+        held_out_before=rows_digest(before),
+        allow_changed=allow_changed,
+    )
+
+
+def _log_remarks(plan: RunPlan) -> None:
+    """Log the size of the data and the settings without effect; refuse workers that need a model.
+
+    Raises:
+        ConfigError: data-loader workers would have to run the model.
+    """
+    workers = plan.arguments.dataloader_num_workers
+    if plan.augment is not None and plan.augment.needs_model and workers:
+        raise ConfigError(
+            "augmentation mlm runs the model, which data-loader workers do not have; leave out "
+            f"trainer.dataloader_num_workers = {workers}"
+        )
+    logger.info(
+        "%d %s, %s%s",
+        len(plan.corpus),
+        plan.corpus.kind,
+        plan.negatives,
+        " (gradient accumulation adds none; a larger --batch-size with --memory-budget does)"
+        if plan.arguments.gradient_accumulation_steps > 1 and plan.method.needs_negatives
+        else "",
+    )
+    for sentence in unused_settings(plan):
+        logger.warning("%s", sentence)
