@@ -6,16 +6,16 @@ named flags. Unknown keys are refused. The resolved configuration is written bef
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.registry import closest
-from simcse_kit.utils.settings import merge, nested, read_toml
+from simcse_kit.registry import closest, is_outside, is_within
+from simcse_kit.utils.settings import merge, nested, read_toml, validated
 from simcse_kit.utils.sizes import parse_bytes
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "named_settings",
     "preset_path",
     "presets",
-    "validated",
 ]
 
 PRESET_FOLDER = Path(__file__).resolve().parent / "presets"
@@ -56,7 +55,15 @@ class MethodSection(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str = Field("simcse", description="one of `simcse methods`")
+    name: str = Field(
+        "simcse", description="one of `simcse methods`, or package.module:Class of your own"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _with_underscores(cls, value: str) -> str:
+        """Spell ``margin-contrastive``, as earlier versions wrote it, with an underscore."""
+        return value if is_outside(value) else value.replace("-", "_")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -80,9 +87,7 @@ class DataSection(Section):
         description="txt files contain documents, each followed by a blank line: a row is a "
         "sentence and this many next ones; 0: no documents",
     )
-    on_bad_row: Literal["error", "skip"] = Field(
-        "error", description="stop, or skip and count the row"
-    )
+    on_bad_row: Literal["error", "skip"] = Field("error", description="stop, or skip and count")
     augment: str | list[str] | None = Field(
         None,
         description="chain of augmentations, such as delete(0.1)|reorder(2), for the positives of "
@@ -106,15 +111,12 @@ class EvaluationSection(Section):
     """The choice of the best checkpoint, and the watch for a collapse."""
 
     dev: str | None = Field(
-        None,
-        description="folder with STS-B, or file of score, sentence, sentence; without one, rows of "
-        "the training text are held out",
+        None, description="folder with STS-B, or file of score, sentence, sentence"
     )
     select: Literal["dev", "loss", "alignment_uniformity", "both"] | None = Field(
         None,
-        description="score that chooses the checkpoint: Spearman on the dev set (default with a "
-        "dev set); of held-out rows the loss (the default without), alignment + uniformity, or the "
-        "sum of all three",
+        description="what chooses the checkpoint: Spearman on the dev set (default with one); "
+        "of held-out rows the loss (default without), alignment + uniformity, or all three",
     )
     every: int = Field(125, ge=1, description="steps between evaluations")
     held_out: int = Field(
@@ -124,8 +126,7 @@ class EvaluationSection(Section):
         50,
         ge=0,
         description="steps between measurements of alignment, uniformity and rank on a fixed "
-        "sample of the dev set or of the held-out rows; 0: no measurements, and no detection of a "
-        "collapse",
+        "sample; 0: no measurements, and no detection of a collapse",
     )
     on_collapse: Literal["warn", "stop", "rollback"] = Field(
         "warn",
@@ -142,9 +143,7 @@ class TrainingSection(Section):
     max_steps: int | None = Field(None, ge=1, description="number of steps, in place of epochs")
     batch_size: int = Field(64, ge=1, description="rows of a step; the others are negatives")
     learning_rate: float = Field(3e-5, gt=0, description="peak learning rate")
-    schedule: Literal["linear", "cosine", "constant"] = Field(
-        "linear", description="learning rate after the warmup"
-    )
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="after warmup")
     warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps with warmup")
     weight_decay: float = Field(0.0, ge=0, description="of AdamW, except for biases and LayerNorm")
     max_grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
@@ -157,9 +156,7 @@ class TrainingSection(Section):
     chunk_tokens: int | None = Field(
         None, ge=1, description="embed every batch in chunks of this many tokens"
     )
-    deterministic: bool = Field(
-        False, description="allow only deterministic operators; for GPUs (see README)"
-    )
+    deterministic: bool = Field(False, description="allow only deterministic operators; for GPUs")
     report_to: list[str] = Field(
         default_factory=list, description="services such as tensorboard or wandb, if installed"
     )
@@ -261,6 +258,7 @@ def load_config(
     file: str | Path | None = None,
     overrides: Iterable[Mapping[str, Any]] = (),
     source: str = "command line",
+    allow_call: Collection[str] = (),
 ) -> RunConfig:
     """Resolve the configuration of a run.
 
@@ -269,10 +267,11 @@ def load_config(
         file: a TOML file, which overrides the preset.
         overrides: nested tables, which override both; later tables win.
         source: where ``overrides`` come from, named in messages.
+        allow_call: modules and packages whose methods the file may name.
 
     Raises:
         ConfigError: a file is missing or not valid TOML, a key is unknown, a value is not allowed,
-            or the file alone would let code of a model run.
+            or the file alone would let code of a model or of another package run.
     """
     layers: list[tuple[str, Mapping[str, Any]]] = []
     overrides = list(overrides)
@@ -280,7 +279,7 @@ def load_config(
         layers.append((f"preset {preset}", read_toml(preset_path(preset))))
     if file is not None:
         layers.append((str(file), read_toml(Path(file))))
-        _check_remote_code(layers[-1][1], str(file), overrides)
+        _check_outside_code(layers[-1][1], str(file), overrides, allow_call)
     layers += [(source, table) for table in overrides]
     merged: dict[str, Any] = {}
     for where, table in layers:
@@ -291,56 +290,31 @@ def load_config(
     return config
 
 
-def _check_remote_code(
-    table: Mapping[str, Any], file: str, overrides: Iterable[Mapping[str, Any]]
+def _check_outside_code(
+    table: Mapping[str, Any],
+    file: str,
+    overrides: Iterable[Mapping[str, Any]],
+    allow_call: Collection[str],
 ) -> None:
-    """Refuse a file that lets a model's own code run, unless the command line allows it too."""
+    """Refuse a file that lets code outside this package run, unless the command line does too."""
+
+    def value(layer: Mapping[str, Any], section: str, key: str) -> Any:
+        content = layer.get(section)
+        return content.get(key) if isinstance(content, Mapping) else None
+
+    method = value(table, "method", "name")
+    outside = isinstance(method, str) and is_outside(method) and not is_within(method, allow_call)
+    if outside and all(value(layer, "method", "name") is None for layer in overrides):
+        raise ConfigError(
+            f"{file}: method.name = {method!r} imports code, which a file cannot allow; if you "
+            f"trust that code, add --method {method}"
+        )
 
     def allows(layer: Mapping[str, Any]) -> bool:
-        model = layer.get("model")
-        return isinstance(model, Mapping) and bool(model.get("trust_remote_code"))
+        return bool(value(layer, "model", "trust_remote_code"))
 
     if allows(table) and not any(map(allows, overrides)):
         raise ConfigError(
             f"{file}: model.trust_remote_code = true lets Python code of the model run, which a "
             "file cannot allow; if you trust that code, add --set model.trust_remote_code=true"
         )
-
-
-def validated(model: type[Any], values: Mapping[str, Any], *, where: str, prefix: str = "") -> Any:
-    """Make a configuration object, with pydantic's findings said in one line.
-
-    Args:
-        model: the pydantic class.
-        values: what was given.
-        where: the source to name in the message.
-        prefix: table that the keys belong to, such as ``"method"``.
-
-    Raises:
-        ConfigError: the first thing that is wrong: key, value, what is allowed.
-    """
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        parts = [str(part) for part in first["loc"]]
-        key = ".".join([prefix, *parts] if prefix else parts)
-        if first["type"] == "extra_forbidden":
-            known = _known_keys(model, parts[:-1])
-            hint = closest(parts[-1], known)
-            message = f"unknown key {key!r}{hint}; known: {', '.join(known)}"
-        elif first["type"] == "model_type":
-            message = f"{key} is {first['input']!r}: it must be a table, [{key}]"
-        else:
-            reason = first["msg"].removeprefix("Value error, ")
-            message = f"{key} is {first['input']!r}: {reason[0].lower()}{reason[1:]}"
-        raise ConfigError(f"{where}: {message}") from None
-
-
-def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        field = model.model_fields.get(part)
-        if field is None or not isinstance(field.annotation, type):
-            return []
-        model = field.annotation
-    return list(model.model_fields)

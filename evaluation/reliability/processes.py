@@ -66,7 +66,7 @@ CASES = {
         "prototypical", "pairs", {"queue_size": 32, "clusters": [3], "every": 2, "warmup": 0.0}
     ),
     "two encoders": Case("dual_encoder", "triplets"),
-    "margin": Case("margin-contrastive", "labelled"),
+    "margin": Case("margin_contrastive", "labelled"),
 }
 STEPS = 3
 
@@ -76,6 +76,7 @@ def batches(method: Any, case: Case) -> list[Any]:
     from simcse_kit.data.collate import Collator
     from simcse_kit.data.readers import Example
     from simcse_kit.methods.common.batch import Batch
+    from simcse_kit.methods.common.contrast import DataSpec
 
     words = (
         "the a cat dog man woman sat ran plays reads on in under park house river red old".split()
@@ -86,7 +87,7 @@ def batches(method: Any, case: Case) -> list[Any]:
         return " ".join(draw.choices(words, k=draw.randint(2, 9)))
 
     kind: Any = case.kind
-    views = type(method).views(kind, 1)
+    views = type(method).views(DataSpec(kind, 1))
     collate = Collator(method.encoder.tokenize, method.encoder.tokenizer.pad_token_id, views)
     label = (lambda row: float(row % 2)) if kind == "labelled" else (lambda _: None)
     return [

@@ -25,7 +25,10 @@ __all__ = [
 Model = Annotated[
     str | None, typer.Option(help="Bundled name, folder, or Hub name. [default: mini]")
 ]
-Method = Annotated[str | None, typer.Option(help="See `simcse methods`. [default: simcse]")]
+Method = Annotated[
+    str | None,
+    typer.Option(help="See `simcse methods`, or package.module:Class. [default: simcse]"),
+]
 Preset = Annotated[str | None, typer.Option(help="See `simcse presets`.")]
 ConfigFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="A run.toml, which overrides the preset.")
@@ -41,7 +44,7 @@ AllowCall = Annotated[
     typer.Option(
         "--allow-call",
         metavar="MODULE",
-        help="Allow augmentations to call functions of a module; a configuration file cannot.",
+        help="Allow augmentations and --config to use code of a module; a file cannot allow it.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -51,6 +54,7 @@ def load_run(
     preset: str | None = None,
     file: str | None = None,
     settings: list[str] | None = None,
+    allow_call: list[str] | None = None,
     **named: Any,
 ) -> RunConfig:
     """Resolve the configuration of a training run from the options of a command.
@@ -59,10 +63,11 @@ def load_run(
         preset: name of a preset.
         file: a TOML file.
         settings: texts ``key=value`` of ``--set``.
+        allow_call: modules of ``--allow-call``.
         **named: values by the names of :data:`~simcse_kit.config.SHORT_NAMES`; None is left out.
     """
     from simcse_kit.config import load_config, named_settings
     from simcse_kit.utils.settings import parse_setting
 
     tables = [*map(parse_setting, settings or []), named_settings(**named)]
-    return load_config(preset=preset, file=file, overrides=tables)
+    return load_config(preset=preset, file=file, overrides=tables, allow_call=allow_call or ())

@@ -101,6 +101,7 @@ def train_command(
         preset,
         config,
         settings,
+        allow_call,
         train=data or None,
         model=model,
         method=method,

@@ -192,7 +192,7 @@ def graded_remedy(label: str, pair: Sequence[str] | None, threshold: str = "4") 
     """
     columns = "" if pair is None else f"--columns {','.join(pair)} "
     return (
-        f"to train on pairs with grades, give {columns}--method margin-contrastive "
+        f"to train on pairs with grades, give {columns}--method margin_contrastive "
         f"--set data.label={label} --set method.one_means=similar "
         f"--set method.threshold={threshold} (the grade from which on a pair is similar); to "
         "choose the checkpoint by them, train on another file and give this one with --dev, with "

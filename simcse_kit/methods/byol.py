@@ -26,6 +26,8 @@ __all__ = ["BYOL", "BYOLConfig"]
 class BYOLConfig(DropoutConfig):
     """Options of BYOL; the defaults are those of the paper for ImageNet."""
 
+    needs_negatives: ClassVar[bool] = False
+
     momentum: float = Field(
         default=0.996,
         ge=0,
@@ -63,7 +65,6 @@ class BYOL(Method):
         year=2020,
     )
     reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
-    needs_negatives: ClassVar[bool] = False
     collapse_is_lowest: ClassVar[bool] = True
     Config: ClassVar[type[MethodConfig]] = BYOLConfig
 
@@ -83,20 +84,15 @@ class BYOL(Method):
             "--batch-size",
         )
 
-    @classmethod
-    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:  # noqa: ARG003
-        """None at all."""
-        return 0
-
     def layout(self, batch: Batch) -> Batch:
         """Two views for the online network, then the same two for the target: (B, 4, L)."""
-        return self.two_views(batch).take_views([0, 1, 0, 1])
+        return super().layout(batch).take_views([0, 1, 0, 1])
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """(R, L) -> (R, d): views 0 and 1 by the encoder, 2 and 3 by the target's."""
         return embed_apart(input_ids, attention_mask, views > 1, self.encoder, self.target_encoder)
 
-    def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:  # noqa: ARG002
+    def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """Normalised MSE of (B, 4, d), from each view to the other, summed.
 
         Logs ``prediction_loss``, and how far apart the sentences lie, as

@@ -10,12 +10,12 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.contrast import negatives_per_anchor
 from simcse_kit.losses.nt_xent import nt_xent
 from simcse_kit.losses.similarity import unit_rows
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.contrast import Contrast, DataSpec
 from simcse_kit.methods.common.perturbation import (
     add_noise,
     cut_elements,
@@ -148,6 +148,10 @@ class ConSERTConfig(DropoutConfig):
             perturbation(view, what="method.views")
         return views
 
+    def contrast(self, data: DataSpec, batch_size: int) -> Contrast:
+        """Compare an anchor with both views of the other rows."""
+        return Contrast(2 * (batch_size - 1))
+
 
 class ConSERT(Method):
     """NT-Xent between two views of a sentence whose input embeddings are augmented differently.
@@ -175,11 +179,6 @@ class ConSERT(Method):
     def __init__(self, encoder: SentenceEncoder, config: ConSERTConfig):
         super().__init__(encoder, config)
         self.perturbations = [perturbation(view, what="method.views") for view in config.views]
-
-    @classmethod
-    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:  # noqa: ARG003
-        """Both views of the other rows."""
-        return 2 * negatives_per_anchor(batch_size)
 
     def layout(self, batch: Batch) -> Batch:
         """Two views, those to be shuffled with their tokens in another order.

@@ -8,11 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from simcse_kit.losses.contrast import negatives_per_anchor
 from simcse_kit.losses.cpc import predictive_nce
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.contrast import DataSpec
 
 if TYPE_CHECKING:
     from simcse_kit.data.readers import Kind
@@ -31,6 +31,15 @@ class CPCConfig(DropoutConfig):
         default="dot", description="of prediction and sentence; cosine wants a low temperature"
     )
     temperature: float = Field(default=1.0, gt=0, description="divides the similarities")
+
+    def unused(self, data: DataSpec) -> list[str]:
+        """Report distances beyond the next sentences that rows have."""
+        if self.distances <= data.negatives:
+            return []
+        return [
+            f"method.distances = {self.distances} predicts no further than the {data.negatives} "
+            "next sentences of a row; raise data.documents, or lower it"
+        ]
 
 
 class CPC(Method):
@@ -61,22 +70,6 @@ class CPC(Method):
         self.predictors = nn.ModuleList(
             nn.Linear(dim, dim, bias=False) for _ in range(config.distances)
         )
-
-    @classmethod
-    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:  # noqa: ARG003
-        """The sentences at the same distance in the other rows."""
-        return negatives_per_anchor(batch_size)
-
-    @classmethod
-    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
-        """Distances beyond the next sentences that rows have."""
-        assert isinstance(options, CPCConfig)
-        if options.distances <= negatives:
-            return []
-        return [
-            f"method.distances = {options.distances} predicts no further than the {negatives} next "
-            "sentences of a row; raise data.documents, or lower it"
-        ]
 
     def layout(self, batch: Batch) -> Batch:
         """Without the sentences that are farther away than any that is predicted."""

@@ -13,11 +13,12 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.forward_batches import require_padding
 from simcse_kit.encoder.inference import evaluation_mode
 from simcse_kit.errors import ModelError
-from simcse_kit.losses.info_nce import info_nce_terms, negatives_per_anchor
+from simcse_kit.losses.info_nce import info_nce_terms
 from simcse_kit.losses.replaced_token import replaced_token_loss
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
+from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import mlp_head, relu_layers
 from simcse_kit.methods.common.masking import mask_tokens
 
@@ -52,6 +53,22 @@ class DiffCSEConfig(DropoutConfig):
         description="masked language model with the encoder's vocabulary, a name or folder (paper: "
         "distilbert-base-uncased); unset takes the encoder's own as it was before training",
     )
+
+    def chunking_obstacle(self) -> str | None:
+        """Refuse chunks with the discriminator, which needs the whole batch at once."""
+        if not self.rtd_weight:
+            return None
+        return (
+            f"method.rtd_weight = {self.rtd_weight} runs a second transformer on the whole batch "
+            "at once"
+        )
+
+    def unused(self, data: DataSpec) -> list[str]:
+        """Report options of replaced-token detection if its weight is 0."""
+        if self.rtd_weight:
+            return []
+        keys = ("masking_ratio", "fill", "generator")
+        return inert(self, *keys, because="method.rtd_weight is 0")
 
 
 class DiffCSE(Method):
@@ -93,35 +110,6 @@ class DiffCSE(Method):
         if config.rtd_weight:
             self.discriminator = _Discriminator(encoder)
             self.generator = _frozen_generator(encoder, config.generator)
-
-    @classmethod
-    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:  # noqa: ARG003
-        """Positives of the other rows."""
-        return negatives_per_anchor(batch_size)
-
-    @classmethod
-    def beyond_embeddings(cls, options: MethodConfig) -> str | None:
-        """The discriminator takes the whole batch at once, and as much memory as that needs."""
-        assert isinstance(options, DiffCSEConfig)
-        if options.rtd_weight > 0:
-            return (
-                f"method.rtd_weight = {options.rtd_weight} runs a second transformer on the whole "
-                "batch at once"
-            )
-        return super().beyond_embeddings(options)
-
-    @classmethod
-    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
-        """Options of the detection of replaced tokens without its weight."""
-        assert isinstance(options, DiffCSEConfig)
-        if options.rtd_weight:
-            return []
-        keys = ("masking_ratio", "fill", "generator")
-        return inert(options, *keys, because="method.rtd_weight is 0")
-
-    def layout(self, batch: Batch) -> Batch:
-        """(B, 1, L) -> (B, 2, L): a sentence is its own positive under another dropout mask."""
-        return self.two_views(batch)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """InfoNCE of the projected (B, 2, d), and the detection of replaced tokens.

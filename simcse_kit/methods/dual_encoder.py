@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
-from simcse_kit.losses.info_nce import negatives_per_anchor
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.objective import (
     ObjectiveConfig,
     ObjectiveLoss,
@@ -29,6 +29,14 @@ __all__ = ["DualEncoder", "DualEncoderConfig"]
 
 class DualEncoderConfig(DropoutConfig, ObjectiveConfig):
     """Options of the dual encoder; DPR compares by dot product, this by cosine and temperature."""
+
+    def check_data(self, data: DataSpec) -> None:
+        """Refuse data that the objective cannot use."""
+        check_objective_data(self, data.kind)
+
+    def unused(self, data: DataSpec) -> list[str]:
+        """Report options that the objective does not take."""
+        return unused_in_objective(self, data.kind)
 
 
 class DualEncoder(Method):
@@ -62,24 +70,6 @@ class DualEncoder(Method):
         self.key_encoder: SentenceEncoder = copy.deepcopy(encoder)
         self.objective = ObjectiveLoss(config, encoder)
 
-    @classmethod
-    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:
-        """Positives of the other rows, and the hard negatives of all rows."""
-        hard = len(cls.views(kind, negatives)) - 2 if kind == "triplets" else 0
-        return negatives_per_anchor(batch_size, hard)
-
-    @classmethod
-    def check_data(cls, options: MethodConfig, kind: Kind) -> None:
-        """Refuse data without the hard negatives that the objective needs, or with useless ones."""
-        assert isinstance(options, DualEncoderConfig)
-        check_objective_data(options, kind)
-
-    @classmethod
-    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
-        """Options that the objective does not take."""
-        assert isinstance(options, DualEncoderConfig)
-        return unused_in_objective(options, kind)
-
     def companions(self) -> Mapping[str, SentenceEncoder]:
         """The key encoder, in the folder ``key``."""
         return {"key": self.key_encoder}
@@ -97,6 +87,6 @@ class DualEncoder(Method):
         output: MethodOutput = self.objective(embeddings, batch)
         return output
 
-    def after_step(self, progress: float) -> None:  # noqa: ARG002
+    def after_step(self, progress: float) -> None:
         """A learned temperature is kept in its bounds."""
         self.objective.after_step()

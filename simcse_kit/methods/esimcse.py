@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from simcse_kit.encoder.backbone import position_limit
 from simcse_kit.encoder.inference import evaluation_mode
-from simcse_kit.losses.info_nce import negatives_per_anchor
 from simcse_kit.losses.info_nce_queue import queued_info_nce
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
+from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import mlp_head
 from simcse_kit.methods.common.momentum import Momentum
 from simcse_kit.methods.common.queue import KeyQueue
@@ -59,6 +59,12 @@ class ESimCSEConfig(DropoutConfig):
         description="layer between encoder and loss, in training only: linear + tanh, or none",
     )
 
+    def unused(self, data: DataSpec) -> list[str]:
+        """Report the momentum of an encoder that only the queue needs."""
+        if self.queue_size:
+            return []
+        return inert(self, "momentum", because="method.queue_size is 0")
+
 
 class ESimCSE(Method):
     """SimCSE whose positives differ in length, with more negatives than the batch has.
@@ -90,25 +96,6 @@ class ESimCSE(Method):
         if config.queue_size:
             self.momentum = Momentum(encoder)
             self.queue = KeyQueue(config.queue_size, dim)
-
-    @classmethod
-    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:  # noqa: ARG003
-        """Positives of the other rows; the queue is told of in :meth:`queue_size`."""
-        return negatives_per_anchor(batch_size)
-
-    @classmethod
-    def queue_size(cls, options: MethodConfig) -> int:
-        """The most keys that an anchor meets besides."""
-        assert isinstance(options, ESimCSEConfig)
-        return options.queue_size
-
-    @classmethod
-    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
-        """The momentum of an encoder that only the queue needs."""
-        assert isinstance(options, ESimCSEConfig)
-        if options.queue_size:
-            return []
-        return inert(options, "momentum", because="method.queue_size is 0")
 
     def layout(self, batch: Batch) -> Batch:
         """(B, 1, L) -> (B, 3, L'): the sentence, with repetitions, and as it was for the key.
@@ -180,7 +167,7 @@ class ESimCSE(Method):
         }
         return MethodOutput(loss=terms.loss, logs=logs)
 
-    def after_step(self, progress: float) -> None:  # noqa: ARG002
+    def after_step(self, progress: float) -> None:
         """The momentum encoder follows, and the queue takes in the keys of the step."""
         if self.momentum is not None and self.queue is not None:
             self.momentum.follow(self.encoder, self.options.momentum)

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 class MarginContrastiveConfig(DropoutConfig):
     """Options of the margin contrastive loss; the formula is that of Hadsell et al. 2006."""
 
+    needs_negatives: ClassVar[bool] = False
+
     margin: float = Field(
         default=1.0,
         gt=0,
@@ -62,6 +64,18 @@ class MarginContrastiveConfig(DropoutConfig):
             check_prefixes(self.matryoshka)
         return self
 
+    def check_labels(self, labels: Tensor) -> None:
+        """Refuse labels that are not finite and, without a threshold, labels other than 0 and 1."""
+        graded = self.threshold is not None
+        odd = labels[~(labels.isfinite() if graded else (labels == 0) | (labels == 1))]
+        if len(odd):
+            raise DataError(
+                f"label {odd[0].item():g} is not {'a number' if graded else '0 or 1'}, as method "
+                "'margin_contrastive' needs; correct it, or for grades give the one from which on "
+                "pairs are similar, such as --set method.threshold=4 "
+                "--set method.one_means=similar"
+            )
+
 
 class MarginContrastive(Method):
     """Similar pairs are pulled together, dissimilar ones pushed apart up to a margin.
@@ -81,7 +95,7 @@ class MarginContrastive(Method):
         ConfigError: prefixes beyond the width of the encoder.
     """
 
-    name: ClassVar[str] = "margin-contrastive"
+    name: ClassVar[str] = "margin_contrastive"
     paper: ClassVar[Paper] = Paper(
         title="Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks; the loss is that of "
         "Hadsell, Chopra & LeCun 2006, Dimensionality Reduction by Learning an Invariant Mapping",
@@ -89,7 +103,6 @@ class MarginContrastive(Method):
         year=2019,
     )
     reads: ClassVar[tuple[Kind, ...]] = ("labelled",)
-    needs_negatives: ClassVar[bool] = False
     Config: ClassVar[type[MethodConfig]] = MarginContrastiveConfig
 
     options: MarginContrastiveConfig
@@ -100,29 +113,6 @@ class MarginContrastive(Method):
         if config.matryoshka:
             check_prefixes(config.matryoshka, width=encoder.embedding_dim)
 
-    @classmethod
-    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:  # noqa: ARG003
-        """None: rows are not compared with each other."""
-        return 0
-
-    @classmethod
-    def check_labels(cls, options: MethodConfig, labels: Tensor) -> None:
-        """Refuse what is no number, and without a threshold what is neither 0 nor 1.
-
-        Raises:
-            DataError: there is such a label.
-        """
-        assert isinstance(options, MarginContrastiveConfig)
-        fit = labels.isfinite() if options.threshold is not None else (labels == 0) | (labels == 1)
-        odd = labels[~fit]
-        if len(odd):
-            wanted = "a number" if options.threshold is not None else "0 or 1"
-            raise DataError(
-                f"label {odd[0].item():g} is not {wanted}, as method {cls.name!r} takes them; mend "
-                "it, or for grades give the one from which on pairs are similar, such as "
-                "--set method.threshold=4 --set method.one_means=similar"
-            )
-
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """The margin contrastive loss of (B, 2, d).
 
@@ -130,7 +120,7 @@ class MarginContrastive(Method):
         over the pairs of each sort; one that a batch has none of is not logged.
 
         Raises:
-            DataError: see :meth:`check_labels`.
+            DataError: see :meth:`MarginContrastiveConfig.check_labels`.
             ConfigError: data without labels.
         """
         different = self._different(batch.labels)
@@ -179,7 +169,7 @@ class MarginContrastive(Method):
                 f"method {self.name!r} needs a label in every row and the batch has none; "
                 "give labelled data"
             )
-        self.check_labels(self.options, labels)
+        self.options.check_labels(labels)
         cut = 1.0 if self.options.threshold is None else self.options.threshold
         ones = labels >= cut
         return ones if self.options.one_means == "dissimilar" else ~ones

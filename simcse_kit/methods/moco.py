@@ -9,12 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from simcse_kit.losses.info_nce import negatives_per_anchor
 from simcse_kit.losses.info_nce_queue import queued_info_nce
 from simcse_kit.losses.moco import momentum_contrast
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
+from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.momentum import Momentum
 from simcse_kit.methods.common.queue import KeyQueue
@@ -62,6 +62,12 @@ class MoCoConfig(DropoutConfig):
         default=128, ge=1, description="width of the vectors that the loss compares"
     )
 
+    def unused(self, data: DataSpec) -> list[str]:
+        """Report the width of a layer that version v1 does not have."""
+        if self.version == "v2":
+            return []
+        return inert(self, "hidden_size", because="the head of v1 is one linear layer")
+
 
 class MoCo(Method):
     """A query against its key and the keys of earlier batches.
@@ -97,29 +103,6 @@ class MoCo(Method):
         self.key_head = Momentum(self.head)
         self.queue = KeyQueue(config.queue_size, config.projection_size)
         self.temperature = config.temperature or _TEMPERATURES[config.version]
-
-    @classmethod
-    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:  # noqa: ARG003
-        """Keys of the other rows, as in the first step; then it is those of the queue."""
-        return negatives_per_anchor(batch_size)
-
-    @classmethod
-    def queue_size(cls, options: MethodConfig) -> int:
-        """Keys that the queue holds once it is full."""
-        assert isinstance(options, MoCoConfig)
-        return options.queue_size
-
-    @classmethod
-    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
-        """The width of a layer that v1 does not have."""
-        assert isinstance(options, MoCoConfig)
-        if options.version == "v2":
-            return []
-        return inert(options, "hidden_size", because="the head of v1 is one linear layer")
-
-    def layout(self, batch: Batch) -> Batch:
-        """A single view, of kind ``texts``, is query and key: (B, 1, L) -> (B, 2, L)."""
-        return self.two_views(batch)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """(R, L) -> (R, d): view 0 by the encoder, view 1 by the key encoder without gradient."""
@@ -170,7 +153,7 @@ class MoCo(Method):
         }
         return MethodOutput(loss=terms.loss, logs=logs)
 
-    def after_step(self, progress: float) -> None:  # noqa: ARG002
+    def after_step(self, progress: float) -> None:
         """The key encoder and its head follow; the queue takes in the keys of the step."""
         self.key_encoder.follow(self.encoder, self.options.momentum)
         self.key_head.follow(self.head, self.options.momentum)

@@ -13,7 +13,7 @@ from simcse_kit.encoder.backbone import position_limit
 from simcse_kit.encoder.forward_batches import require_padding
 from simcse_kit.encoder.template import Template, check_template
 from simcse_kit.errors import ConfigError
-from simcse_kit.losses.info_nce import info_nce_terms, negatives_per_anchor
+from simcse_kit.losses.info_nce import info_nce_terms
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import MethodConfig
@@ -105,12 +105,6 @@ class PromptBERT(Method):
         self.head: nn.Module | None = (
             mlp_head(encoder.embedding_dim) if config.head == "mlp" else None
         )
-
-    @classmethod
-    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:
-        """Positives of the other rows, and the hard negatives of all rows."""
-        hard = len(cls.views(kind, negatives)) - 2 if kind == "triplets" else 0
-        return negatives_per_anchor(batch_size, hard)
 
     def layout(self, batch: Batch) -> Batch:
         """A single view is taken twice; all views but the first go into the second template."""

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from simcse_kit.encoder.inference import evaluation_mode
 from simcse_kit.losses.clustering import concentrations, spherical_kmeans
-from simcse_kit.losses.contrast import negatives_per_anchor
 from simcse_kit.losses.info_nce_queue import queued_info_nce
 from simcse_kit.losses.prototypes import proto_nce
 from simcse_kit.losses.similarity import cosine_matrix, unit_rows
@@ -143,21 +142,6 @@ class PrototypicalContrast(Method):
         # The random numbers of k-means follow from the count of steps, so that it is their state.
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("clustered", torch.zeros((), dtype=torch.bool))
-
-    @classmethod
-    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:  # noqa: ARG003
-        """Keys of the other rows; those of the queue, which begins empty, are not counted."""
-        return negatives_per_anchor(batch_size)
-
-    @classmethod
-    def queue_size(cls, options: MethodConfig) -> int:
-        """Keys of earlier batches that are negatives too."""
-        assert isinstance(options, PrototypicalConfig)
-        return options.queue_size
-
-    def layout(self, batch: Batch) -> Batch:
-        """A single view, of kind ``texts``, is query and key: (B, 1, L) -> (B, 2, L)."""
-        return self.two_views(batch)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """(R, L) -> (R, dim): keys by the momentum encoder and its head, without gradient."""

@@ -12,6 +12,7 @@ from simcse_kit.losses.nt_xent import nt_xent
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.contrast import Contrast, DataSpec
 from simcse_kit.methods.common.heads import relu_layers
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ class SimCLRConfig(DropoutConfig):
         default=False,
         description="BatchNorm in the projector (not in the paper's formula, but in its code)",
     )
+
+    def contrast(self, data: DataSpec, batch_size: int) -> Contrast:
+        """Compare an anchor with both views of the other rows."""
+        return Contrast(2 * (batch_size - 1))
 
 
 class SimCLR(Method):
@@ -67,15 +72,6 @@ class SimCLR(Method):
             batch_norm=config.batch_norm,
             last_norm=config.batch_norm,
         )
-
-    @classmethod
-    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:  # noqa: ARG003
-        """Both views of the other rows."""
-        return 2 * (batch_size - 1)
-
-    def layout(self, batch: Batch) -> Batch:
-        """A single view, of kind ``texts``, is taken twice: (B, 1, L) -> (B, 2, L)."""
-        return self.two_views(batch)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """NT-Xent of the projections of (B, 2, d).

@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.losses.contrast import negatives_per_anchor
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import MethodConfig, inert
+from simcse_kit.methods.common.config import Dropout, MethodConfig, inert
+from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import mlp_head
 from simcse_kit.methods.common.masking import mask_tokens, masked_lm_loss
 from simcse_kit.methods.common.objective import (
@@ -46,12 +46,7 @@ class SimCSEConfig(ObjectiveConfig):
     mlm_probability: float = Field(
         default=0.15, gt=0, le=1, description="share of the tokens that MLM asks for"
     )
-    dropout: float | None = Field(
-        default=None,
-        ge=0,
-        lt=1,
-        description="set every dropout of the encoder; unset keeps its own",
-    )
+    dropout: Dropout = None
 
     @model_validator(mode="after")
     def _prefixes_are_kept(self) -> SimCSEConfig:
@@ -62,6 +57,28 @@ class SimCSEConfig(ObjectiveConfig):
                 "'none'"
             )
         return self
+
+    def check_data(self, data: DataSpec) -> None:
+        """Refuse data that the objective cannot use."""
+        check_objective_data(self, data.kind)
+
+    def chunking_obstacle(self) -> str | None:
+        """Refuse chunks with the MLM loss, which has a forward pass of its own."""
+        if not self.mlm_weight:
+            return None
+        return (
+            f"method.mlm_weight = {self.mlm_weight} adds a loss of the token states, not of the "
+            "embeddings"
+        )
+
+    def unused(self, data: DataSpec) -> list[str]:
+        """Report options that the objective, the head or the MLM loss does not take."""
+        found = unused_in_objective(self, data.kind)
+        if not self.mlm_weight:
+            found += inert(self, "mlm_probability", because="method.mlm_weight is 0")
+        if self.head == "none":
+            found += inert(self, "mlp_only_train", because="method.head is 'none'")
+        return found
 
 
 class SimCSE(Method):
@@ -93,8 +110,6 @@ class SimCSE(Method):
 
     def __init__(self, encoder: SentenceEncoder, config: SimCSEConfig):
         super().__init__(encoder, config)
-        if config.dropout is not None:
-            encoder.set_dropout(config.dropout)
         self.head: nn.Module | None = None
         if config.head == "mlp" and config.mlp_only_train:
             self.head = mlp_head(encoder.embedding_dim)
@@ -110,48 +125,10 @@ class SimCSE(Method):
                 )
             self.mlm = encoder.masked_lm()
 
-    @classmethod
-    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:
-        """Positives of the other rows, and the hard negatives of all rows."""
-        hard = len(cls.views(kind, negatives)) - 2 if kind == "triplets" else 0
-        return negatives_per_anchor(batch_size, hard)
-
-    @classmethod
-    def check_data(cls, options: MethodConfig, kind: Kind) -> None:
-        """Refuse data without the hard negatives that the objective needs, or with useless ones."""
-        assert isinstance(options, SimCSEConfig)
-        check_objective_data(options, kind)
-
-    @classmethod
-    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
-        """Options of a loss, a head or an objective that is not there."""
-        assert isinstance(options, SimCSEConfig)
-        found = unused_in_objective(options, kind)
-        if not options.mlm_weight:
-            found += inert(options, "mlm_probability", because="method.mlm_weight is 0")
-        if options.head == "none":
-            found += inert(options, "mlp_only_train", because="method.head is 'none'")
-        return found
-
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """(R, L) -> (R, d): one encoder forward, then the head if the method has one."""
         embeddings = super().embed(input_ids, attention_mask, views)
         return embeddings if self.head is None else self.head(embeddings)
-
-    @classmethod
-    def beyond_embeddings(cls, options: MethodConfig) -> str | None:
-        """The MLM loss is one of the token states, and of a forward pass of its own."""
-        assert isinstance(options, SimCSEConfig)
-        if options.mlm_weight > 0:
-            return (
-                f"method.mlm_weight = {options.mlm_weight} adds a loss of the token states, not of "
-                "the embeddings"
-            )
-        return super().beyond_embeddings(options)
-
-    def layout(self, batch: Batch) -> Batch:
-        """A single view, of kind ``texts``, is taken twice: (B, 1, L) -> (B, 2, L)."""
-        return self.two_views(batch)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """The objective of (B, V, d): anchors, positives, hard negatives; and MLM, with its weight.
@@ -172,7 +149,7 @@ class SimCSE(Method):
             loss = loss + self.options.mlm_weight * mlm_loss
         return MethodOutput(loss=loss, logs=logs)
 
-    def after_step(self, progress: float) -> None:  # noqa: ARG002
+    def after_step(self, progress: float) -> None:
         """Keep a learned temperature in its bounds."""
         self.objective.after_step()
 

@@ -24,6 +24,8 @@ __all__ = ["SimSiam", "SimSiamConfig"]
 class SimSiamConfig(DropoutConfig):
     """Options of SimSiam; the defaults are those of the paper for ImageNet."""
 
+    needs_negatives: ClassVar[bool] = False
+
     projection_size: int | None = Field(
         default=None,
         ge=1,
@@ -59,7 +61,6 @@ class SimSiam(Method):
         title="Exploring Simple Siamese Representation Learning", arxiv="2011.10566", year=2020
     )
     reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
-    needs_negatives: ClassVar[bool] = False
     collapse_is_lowest: ClassVar[bool] = True
     Config: ClassVar[type[MethodConfig]] = SimSiamConfig
 
@@ -78,16 +79,7 @@ class SimSiam(Method):
             + ("" if config.stop_gradient else ", set method.stop_gradient back to true"),
         )
 
-    @classmethod
-    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:  # noqa: ARG003
-        """None at all."""
-        return 0
-
-    def layout(self, batch: Batch) -> Batch:
-        """A single view, of kind ``texts``, is taken twice: (B, 1, L) -> (B, 2, L)."""
-        return self.two_views(batch)
-
-    def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:  # noqa: ARG002
+    def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """Negative cosine of (B, 2, d), the mean of both directions; -1 at best.
 
         Logs ``prediction_loss``, and how far apart the sentences lie, as

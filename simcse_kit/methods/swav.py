@@ -14,6 +14,7 @@ from simcse_kit.losses.similarity import cosine_matrix, full_precision, unit_row
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
+from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.queue import KeyQueue
 
@@ -26,6 +27,8 @@ __all__ = ["SwAV", "SwAVConfig"]
 
 class SwAVConfig(DropoutConfig):
     """Options of SwAV; the defaults are those of the paper."""
+
+    needs_negatives: ClassVar[bool] = False
 
     prototypes: int = Field(
         default=3000, ge=2, description="K, the clusters that sentences are shared out among"
@@ -56,6 +59,12 @@ class SwAVConfig(DropoutConfig):
         description="share of the training after which the queue fills (paper: epoch 15 of 200)",
     )
 
+    def unused(self, data: DataSpec) -> list[str]:
+        """Report a start of the queue that does not exist."""
+        if self.queue_size:
+            return []
+        return inert(self, "queue_start", because="method.queue_size is 0")
+
 
 class SwAV(Method):
     """Views of a sentence predict each other's cluster; no sentence is a negative of another.
@@ -77,7 +86,6 @@ class SwAV(Method):
         year=2020,
     )
     reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
-    needs_negatives = False
     Config: ClassVar[type[MethodConfig]] = SwAVConfig
 
     options: SwAVConfig
@@ -92,29 +100,6 @@ class SwAV(Method):
         views = 2 if config.queue_size else 0
         self.queues = nn.ModuleList(KeyQueue(config.queue_size, config.dim) for _ in range(views))
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
-
-    @classmethod
-    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:  # noqa: ARG003
-        """None: the other sentences of a batch compete for the prototypes, and are not pushed."""
-        return 0
-
-    @classmethod
-    def queue_size(cls, options: MethodConfig) -> int:
-        """Features of earlier batches, which take part in the assignment alone."""
-        assert isinstance(options, SwAVConfig)
-        return options.queue_size
-
-    @classmethod
-    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
-        """When a queue begins that is not there."""
-        assert isinstance(options, SwAVConfig)
-        if options.queue_size:
-            return []
-        return inert(options, "queue_start", because="method.queue_size is 0")
-
-    def layout(self, batch: Batch) -> Batch:
-        """A single view, of kind ``texts``, is taken twice: (B, 1, L) -> (B, 2, L)."""
-        return self.two_views(batch)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """Swapped prediction of (B, 2, d).

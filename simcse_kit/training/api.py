@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack
 from simcse_kit.config import SHORT_NAMES, RunConfig, load_config, named_settings
 from simcse_kit.data.in_memory import write_rows
 from simcse_kit.errors import ConfigError
+from simcse_kit.methods.common.base import Method
 from simcse_kit.registry import closest
 from simcse_kit.training.plan import StartOptions
 from simcse_kit.training.result import TrainResult
@@ -29,7 +30,8 @@ class TrainOptions(TypedDict, total=False):
     Attributes:
         model: bundled name, folder or Hub name of the encoder to start from; ``"mini"`` by default.
         pooling: pooling that replaces the model's own, such as ``"mean"``.
-        method: name of the method; ``simcse methods`` lists them.
+        method: name of the method, see ``simcse methods``, or a subclass of
+            :class:`~simcse_kit.methods.common.base.Method`.
         objective: the loss of the method, such as ``"info_nce"`` or ``"decoupled"``.
         temperature: temperature of the loss.
         output: folder of the encoder; ``"simcse-output"`` by default.
@@ -57,7 +59,7 @@ class TrainOptions(TypedDict, total=False):
 
     model: str | Path
     pooling: str
-    method: str
+    method: str | type[Method]
     objective: str
     temperature: float
     output: str | Path
@@ -128,24 +130,21 @@ def train(
         SimcseError: another process of the run has ended.
 
     Examples:
-        >>> import os, tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> os.environ["SIMCSE_CACHE"] = folder
+        >>> import tempfile
         >>> animals = ["cat", "dog", "bird", "horse", "fish", "mouse", "cow", "sheep"]
         >>> pairs = [(f"The {name} is sleeping.", f"A sleeping {name}.") for name in animals]
-        >>> losses = []
+        >>> rows = []
         >>> result = train(
         ...     pairs,
-        ...     output=folder + "/encoder",
+        ...     output=tempfile.mkdtemp(),
         ...     batch_size=4,
         ...     max_steps=2,
-        ...     seed=1,
-        ...     callbacks=[lambda row: losses.append(row.get("loss"))],
+        ...     callbacks=[rows.append],
         ... )
-        >>> result.steps, losses[-1] is not None
+        >>> result.steps, rows == result.history
         (2, True)
         >>> result.encoder.encode(["A new sentence."]).shape
-        (1, 128)
+        (1, 256)
     """
     start, report, named = _sorted_options(options)
     if isinstance(data, RunConfig):
@@ -177,6 +176,7 @@ def train(
         file=config,
         overrides=[*tables, named_settings(**named)],
         source="train()",
+        allow_call=start.allow_call,
     )
     with nullcontext() if rows is None else rows.errors_by_row():
         return run_training(resolved, start, callbacks=callbacks, report=report)
@@ -198,7 +198,9 @@ def _sorted_options(given: Mapping[str, Any]) -> tuple[StartOptions, bool, dict[
 
 
 def _plain(value: Any) -> Any:
-    """Convert paths and tuples to what TOML has."""
+    """Convert paths, tuples and classes to what TOML has."""
+    if isinstance(value, type):
+        return f"{value.__module__}:{value.__qualname__}"
     if isinstance(value, Path):
         return str(value)
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -114,7 +114,7 @@ def build(
     cache = gradient_cache(
         plan.folder, config.training, arguments, memory, resume=plan.resume, processes=processes
     )
-    views = len(method.views(plan.corpus.kind, plan.corpus.negatives))
+    views = len(method.views(plan.data))
     accumulation = arguments.gradient_accumulation_steps
     per_step = config.training.batch_size * views * accumulation
     counting = CountingCollator(collator)
@@ -126,9 +126,7 @@ def build(
         measurements=Measurements(
             scorer=_scorer(plan, collator, cache, length),
             probe=_probe(plan, length),
-            reference_loss=method.loss_reference(
-                config.training.batch_size, plan.corpus.kind, plan.corpus.negatives
-            ),
+            reference_loss=plan.contrast.reference_loss,
             sentences_per_step=per_step,
         ),
         cache=cache,
@@ -269,7 +267,7 @@ def _add_callbacks(
     callbacks: list[TrainerCallback] = [MethodState(method)]
     if writes:
         callbacks.append(MetricsFile(plan.folder / METRICS))
-        callbacks.append(ProgressBar(measured.sentences_per_step, plan.negatives))
+        callbacks.append(ProgressBar(measured.sentences_per_step, str(plan.contrast)))
     monitor = None
     # After the metrics file, which starts empty.
     if measured.probe is not None:
@@ -283,14 +281,13 @@ def _add_callbacks(
 
 def _facts(plan: RunPlan, method: Method) -> Facts:
     """Collect what can explain a collapse."""
-    corpus, training = plan.corpus, plan.config.training
     rows = plan.rows.__getitems__(range(min(len(plan.rows), _FOR_DUPLICATES)))
     anchors = [row.texts[0] for row in rows]
     return Facts(
         views_are_equal=method.views_are_equal,
-        negatives=method.negatives_per_anchor(training.batch_size, corpus.kind, corpus.negatives),
-        needs_negatives=method.needs_negatives,
+        negatives=plan.contrast.in_batch,
+        needs_negatives=plan.contrast.needed,
         temperature=getattr(plan.options, "temperature", None),
-        learning_rate=training.learning_rate,
+        learning_rate=plan.config.training.learning_rate,
         duplicates=1 - len(set(anchors)) / len(anchors),
     )

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from simcse_kit.config import RunConfig
+from simcse_kit.registry import is_outside
 
 __all__ = ["error_line", "permission_flags", "train_command"]
 
@@ -25,6 +26,8 @@ def permission_flags(config: RunConfig, allow_call: Collection[str]) -> list[str
         allow_call: modules whose functions augmentations may call.
     """
     flags = [part for module in allow_call for part in ("--allow-call", module)]
+    if is_outside(config.method.name):
+        flags += ["--method", config.method.name]
     if config.model.trust_remote_code:
         flags += ["--set", "model.trust_remote_code=true"]
     return flags

@@ -14,8 +14,8 @@ from simcse_kit.data.corpus import Corpus
 from simcse_kit.data.readers import Example
 from simcse_kit.evaluation.dev_set import DevSet
 from simcse_kit.methods.common.base import Method
-from simcse_kit.methods.common.checks import negatives_text
 from simcse_kit.methods.common.config import MethodConfig
+from simcse_kit.methods.common.contrast import Contrast, DataSpec
 from simcse_kit.training.batching.subset import RowSubset, rows_digest
 
 __all__ = ["RunPlan", "StartOptions"]
@@ -83,8 +83,11 @@ class RunPlan:
         return rows_digest([row.row for row in self.held_out])
 
     @property
-    def negatives(self) -> str:
-        """How many negatives an anchor meets, in words."""
-        size = self.config.training.batch_size
-        corpus = self.corpus
-        return negatives_text(self.method, self.options, size, corpus.kind, corpus.negatives)
+    def data(self) -> DataSpec:
+        """The form of the training data."""
+        return DataSpec(self.corpus.kind, self.corpus.negatives)
+
+    @property
+    def contrast(self) -> Contrast:
+        """What the method compares an anchor with in one batch."""
+        return self.options.contrast(self.data, self.config.training.batch_size)

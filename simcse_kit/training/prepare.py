@@ -13,10 +13,11 @@ from simcse_kit.data.corpus import Corpus
 from simcse_kit.data.readers import Example
 from simcse_kit.encoder.unknown_text import some
 from simcse_kit.errors import ConfigError, DataError
-from simcse_kit.methods import METHODS, build_config
+from simcse_kit.methods import build_config, find_method
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.checks import check_batch, check_reads
 from simcse_kit.methods.common.config import MethodConfig
+from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.training.arguments import training_arguments
 from simcse_kit.training.batching.subset import RowSubset, drawn_one_by_one, rows_digest, split_rows
 from simcse_kit.training.plan import RunPlan, StartOptions
@@ -56,7 +57,7 @@ def prepare(config: RunConfig, start: StartOptions, processes: int = 1) -> RunPl
         ConfigError: a setting is wrong, or the output folder cannot be used.
         DataError: the training text or the dev set is wrong.
     """
-    method: type[Method] = METHODS.resolve(config.method.name)
+    method = find_method(config.method.name)
     options = build_config(config.method.name, config.method.options)
     # With the method's defaults, so that run.toml is complete and repeats the run later on.
     section = MethodSection.model_validate({"name": config.method.name, **options.model_dump()})
@@ -69,11 +70,12 @@ def prepare(config: RunConfig, start: StartOptions, processes: int = 1) -> RunPl
         label=config.data.label,
         documents=config.data.documents,
     )
-    _check_corpus(corpus, method, options, config.training.batch_size)
+    data = DataSpec(corpus.kind, corpus.negatives)
+    _check_corpus(corpus, data, method, options, config.training.batch_size)
     by_dev = settings.dev is not None and config.evaluation.select in (None, "dev")
     rows, held_out = _split(config, corpus, wanted=0 if by_dev else config.evaluation.held_out)
     score_name = _score_name(config, method, by_dev=by_dev, has_held_out=bool(held_out))
-    views = method.views(corpus.kind, corpus.negatives)
+    views = method.views(data)
     if settings.augment is not None:
         views = settings.augment.lay_out(corpus.kind, views)
     plan = RunPlan(
@@ -100,12 +102,16 @@ def prepare(config: RunConfig, start: StartOptions, processes: int = 1) -> RunPl
 
 
 def _check_corpus(
-    corpus: Corpus, method: type[Method], options: MethodConfig, batch_size: int
+    corpus: Corpus,
+    data: DataSpec,
+    method: type[Method],
+    options: MethodConfig,
+    batch_size: int,
 ) -> None:
     """Refuse text that the method cannot read or cannot learn from."""
     check_reads(method, corpus.kind)
     if corpus.kind == "labelled":
-        method.check_labels(options, torch.tensor(corpus.labels()))
+        options.check_labels(torch.tensor(corpus.labels()))
     if len(corpus) < 2:
         raise DataError("the data has only 1 row, and training needs at least 2; give more data")
     if len(corpus) < batch_size:
@@ -113,7 +119,7 @@ def _check_corpus(
             f"training.batch_size is {batch_size} but the data has only "
             f"{len(corpus)} rows; use --batch-size {len(corpus)} or less, or more data"
         )
-    check_batch(method, options, batch_size, corpus.kind, corpus.negatives)
+    check_batch(method, options, data, batch_size)
     rows = corpus.rows(some(range(len(corpus)), ROWS))
     check_distinct([row.texts for row in rows], corpus.kind, method, batch_size)
 
@@ -193,9 +199,9 @@ def _log_remarks(plan: RunPlan) -> None:
         "%d %s, %s%s",
         len(plan.corpus),
         plan.corpus.kind,
-        plan.negatives,
+        plan.contrast,
         " (gradient accumulation adds none; a larger --batch-size with --memory-budget does)"
-        if plan.arguments.gradient_accumulation_steps > 1 and plan.method.needs_negatives
+        if plan.arguments.gradient_accumulation_steps > 1 and plan.contrast.needed
         else "",
     )
     for sentence in unused_settings(plan):

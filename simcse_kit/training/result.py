@@ -218,7 +218,7 @@ def _summary(built: Build, result: TrainResult) -> dict[str, str]:
         "Start": config.model.name,
         "Pooling": method.encoder.pooling,
         "Data": f"{len(corpus):,} {corpus.kind}" + (f", skipped: {skipped}" if skipped else ""),
-        "Batch": f"{training.batch_size} rows, {plan.negatives}",
+        "Batch": f"{training.batch_size} rows, {plan.contrast}",
         "Learning rate": f"{training.learning_rate:g}, {training.schedule}",
         "Steps": f"{result.steps:,} in {result.seconds:.0f} s "
         f"({result.sentences_per_second:.0f} sentences/s)",

@@ -76,7 +76,7 @@ def check_settings(
     if model.pooling is not None:
         check_pooling(model.pooling)
     read_recipe(resolve_model(model.name, trust_remote_code=model.trust_remote_code))
-    for name in method.other_models(options):
+    for name in options.other_models():
         read_recipe(resolve_model(name))
     dev = None if config.evaluation.dev is None else DevSet.load(config.evaluation.dev)
     return CheckedSettings(folder, dev, augment)
@@ -84,7 +84,7 @@ def check_settings(
 
 def unused_settings(plan: RunPlan) -> list[str]:
     """List the settings that have no effect in this run, one sentence for each."""
-    found = plan.method.unused(plan.options, plan.corpus.kind, plan.corpus.negatives)
+    found = plan.options.unused(plan.data)
     evaluation, fields = plan.config.evaluation, EvaluationSection.model_fields
     steps = plan.arguments.max_steps
     by_dev = evaluation.dev is not None and evaluation.select in (None, "dev")

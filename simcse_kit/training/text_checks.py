@@ -64,7 +64,7 @@ def check_distinct(
         _check_positives(pairs, views_are_equal=views_are_equal)
     useful = _check_hard_negatives(pairs) if kind == "triplets" else 0
     # Hard negatives are something to learn from even if all anchors are the same.
-    needs_others = method.needs_negatives and useful <= _SOME * len(rows)
+    needs_others = method.Config.needs_negatives and useful <= _SOME * len(rows)
     if kind in ("texts", "pairs", "triplets"):
         _check_batches(rows, batch_size, what, sampled, needs_others=needs_others)
 

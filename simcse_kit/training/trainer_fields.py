@@ -12,9 +12,10 @@ import torch
 import transformers
 from pydantic import Field
 
-from simcse_kit.config import Section, validated
+from simcse_kit.config import Section
 from simcse_kit.errors import ConfigError
 from simcse_kit.registry import closest
+from simcse_kit.utils.settings import validated
 
 __all__ = ["OURS", "RECOMPUTE", "REFUSED", "AllowedKeys", "check_trainer_keys", "for_trainer"]
 

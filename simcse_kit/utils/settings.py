@@ -1,4 +1,4 @@
-"""Nested tables of settings: TOML files, ``key=value`` texts, merging."""
+"""Nested tables of settings: TOML files, ``key=value`` texts, merging, validation."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.errors import ConfigError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticUndefined
 
-__all__ = ["merge", "nested", "parse_setting", "read_toml"]
+from simcse_kit.errors import ConfigError
+from simcse_kit.registry import closest
+
+__all__ = ["merge", "nested", "parse_setting", "read_toml", "validated"]
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
@@ -67,3 +71,55 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{path} is nested too deeply for TOML") from None
+
+
+def validated(
+    model: type[Any], values: Mapping[str, Any], *, where: str = "", prefix: str = ""
+) -> Any:
+    """Make a configuration object, with all problems that pydantic finds in one line.
+
+    Args:
+        model: the pydantic class.
+        values: the given keys and values.
+        where: the source to name in the message, such as a file.
+        prefix: the table that the keys belong to, such as ``"method"``.
+
+    Raises:
+        ConfigError: an unknown key, or a value that is not allowed.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        problems = [_problem(model, problem, prefix) for problem in error.errors(include_url=False)]
+        raise ConfigError((f"{where}: " if where else "") + " | ".join(problems)) from None
+
+
+def _problem(model: type[BaseModel], problem: Mapping[str, Any], prefix: str) -> str:
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join([prefix, *path] if prefix else path)
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(model, path[:-1])
+        return f"unknown key {key!r}{closest(path[-1], known)}; known: {', '.join(known)}"
+    if problem["type"] == "model_type":
+        return f"{key} is {problem['input']!r}: it must be a table, [{key}]"
+    rule = problem["msg"].removeprefix("Value error, ")
+    return f"{key} is {problem['input']!r}: {rule[0].lower()}{rule[1:]}{_default(model, path)}"
+
+
+def _default(model: type[BaseModel], path: list[str]) -> str:
+    field = model.model_fields.get(path[0])
+    if len(path) > 1 and field is not None and isinstance(field.annotation, type):
+        inner = field.annotation
+        return _default(inner, path[1:]) if issubclass(inner, BaseModel) else ""
+    if field is None or field.default in (PydanticUndefined, None):
+        return ""
+    return f" (default {field.default!r})"
+
+
+def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is None or not isinstance(field.annotation, type):
+            return []
+        model = field.annotation
+    return list(model.model_fields)

@@ -52,7 +52,7 @@ def parse_chain(text: str, *, what: str) -> list[Call]:
 
 
 def parse_list(text: str, *, what: str) -> list[Call]:
-    """Split ``"a,b-c(x=2)"`` into its calls; a name may hold dashes.
+    """Split ``"a,b-c(x=2)"`` into its calls; a name may contain ``-``, ``.`` and ``:``.
 
     Args:
         text: names, each with arguments in brackets or without, joined by commas.
@@ -66,7 +66,7 @@ def parse_list(text: str, *, what: str) -> list[Call]:
         if part == ",":
             continue
         name, bracket, arguments = part.strip().partition("(")
-        if not re.fullmatch(r"[A-Za-z_][\w-]*", name):
+        if not re.fullmatch(r"[A-Za-z_][\w.:-]*", name):
             raise ConfigError(
                 f"{what} is {text!r}, which cannot be read at {part!r}; write names joined by "
                 "commas, options in brackets, such as simcse,moco(queue_size=1024)"

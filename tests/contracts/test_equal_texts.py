@@ -41,14 +41,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cpc": {"distances": 2},
     "diffcse": {"rtd_weight": 0.0},
     "esimcse": {"queue_size": 16, "dup_rate": 0.0},
-    "margin-contrastive": {"margin": 2.0},
+    "margin_contrastive": {"margin": 2.0},
     "moco": {"queue_size": 16, "in_batch": True},
     "prototypical": {"queue_size": 30, "clusters": [2]},
     "simcse": {"head": "none"},
 }
 # Here only equal texts are looked at: positives are anchors too, and one text may be the positive
 # of several; CPC wants the one text at a distance; labelled pairs have no positives.
-EQUAL_ONLY = ("simclr", "consert", "cpc", "margin-contrastive")
+EQUAL_ONLY = ("simclr", "consert", "cpc", "margin_contrastive")
 OBJECTIVE_CALLS = [
     "info_nce",
     "info_nce(symmetric=True)",
@@ -138,7 +138,7 @@ def check(method: Method, kind: str, case: str, *, queued: bool = False, partner
     slopes = pushes(method, batch, queue_ids)
     where = forbidden(batch, queue_ids, partners=partners)
     assert float(slopes[where].max()) <= 1e-12 if where.any() else True
-    if method.needs_negatives:
+    if method.options.needs_negatives:
         assert float(slopes[~where].max()) > 1e-6
 
 
@@ -161,7 +161,7 @@ def test_every_objective_is_looked_at() -> None:
 def test_equal_texts_are_no_negatives(encoder: SentenceEncoder, name: str, kind: str) -> None:
     # These have no vectors of other rows in their loss; SwAV compares with prototypes alone.
     if name in ("byol", "simsiam", "swav"):
-        assert not METHODS.resolve(name).needs_negatives
+        assert not METHODS.resolve(name).Config.needs_negatives
         return
     for case in CASES:
         check(build(encoder, name), kind, case, partners=name not in EQUAL_ONLY)

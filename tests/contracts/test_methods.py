@@ -22,8 +22,9 @@ from simcse_kit.errors import ConfigError
 from simcse_kit.methods import METHODS, build_config
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.checks import check_reads
+from simcse_kit.methods.common.checks import check_reads, chunking_obstacle
 from simcse_kit.methods.common.config import MethodConfig, parse_config
+from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.training.batching.gradient_cache import GradientCache
 
 SENTENCES = [
@@ -70,7 +71,7 @@ def make_batch(method: type[Method], encoder: SentenceEncoder, kind: str) -> Ten
         for i in range(count)
     ]
     several = kind in ("triplets", "documents")
-    layout = method.views(kind, HARD_NEGATIVES if several else 0)  # type: ignore[arg-type]
+    layout = method.views(DataSpec(kind, HARD_NEGATIVES if several else 0))  # type: ignore[arg-type]
     texts = [[row[column] for column in layout] for row in rows]
     # By the encoder, as the collator does it: it may put sentences into a template.
     tokens, _ = encoder.tokenize([text for row in texts for text in row])
@@ -311,13 +312,14 @@ def test_reference_loss_is_the_loss_of_a_collapsed_encoder(
 ) -> None:
     method = make(name)
     negatives = HARD_NEGATIVES if kind == "triplets" else 0
-    if not method.needs_negatives:
-        assert method.loss_reference(8, kind, negatives) is None  # type: ignore[arg-type]
+    contrast = method.options.contrast(DataSpec(kind, negatives), 8)  # type: ignore[arg-type]
+    assert contrast.needed is type(method.options).needs_negatives
+    reference = contrast.reference_loss
+    if reference is None:
+        assert (contrast.in_batch, contrast.needed) == (0, False)
         return
-    count = method.negatives_per_anchor(8, kind, negatives)  # type: ignore[arg-type]
-    assert count >= 7
-    reference = method.loss_reference(8, kind, negatives)  # type: ignore[arg-type]
-    assert reference == pytest.approx(math.log(count + 1))
+    assert contrast.in_batch >= 7
+    assert reference == pytest.approx(math.log(contrast.in_batch + 1))
     batch = make_batch(type(method), method.encoder, kind)
     batch["view_mask"][:] = True
     batch["text_ids"] = torch.arange(batch["text_ids"].numel()).view_as(batch["text_ids"])
@@ -332,7 +334,7 @@ def test_unknown_key_is_refused_with_the_closest_name(name: str) -> None:
     key = next(iter(METHODS.resolve(name).Config.model_fields))
     with pytest.raises(ConfigError) as caught:
         build_config(name, {key[:-1]: 1})
-    assert f"unknown key method.{key[:-1]} (did you mean '{key}'?)" in str(caught.value)
+    assert f"unknown key 'method.{key[:-1]}' (did you mean '{key}'?)" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -351,13 +353,9 @@ def test_a_number_must_not_be_true_or_false() -> None:
         rate: float | None = Field(default=None)
         flag: bool | None = Field(default=None)
 
-    class Fake(Method):
-        name = "fake"
-        Config = Options
-
-    assert parse_config(Fake, {"rate": 1, "flag": True}) == Options(rate=1.0, flag=True)
-    with pytest.raises(ConfigError, match=r"method\.rate = True is not allowed: must not be true"):
-        parse_config(Fake, {"rate": True})
+    assert parse_config(Options, {"rate": 1, "flag": True}) == Options(rate=1.0, flag=True)
+    with pytest.raises(ConfigError, match=r"method\.rate is True: must not be true or false"):
+        parse_config(Options, {"rate": True})
 
 
 def test_refusal_explains_every_kind_there_is() -> None:
@@ -383,5 +381,5 @@ def test_a_loss_that_is_none_of_embeddings_is_known_as_such() -> None:
         def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
             raise NotImplementedError
 
-    assert Whole.beyond_embeddings(MethodConfig()) is not None
-    assert Parts.beyond_embeddings(MethodConfig()) is None
+    assert chunking_obstacle(Whole, MethodConfig()) is not None
+    assert chunking_obstacle(Parts, MethodConfig()) is None

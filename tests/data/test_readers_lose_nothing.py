@@ -250,7 +250,7 @@ def test_a_column_of_numbers_is_no_text(tmp_path: Path, kind: str) -> None:
     for on_bad_row in ("error", "skip"):
         message = failure(path, on_bad_row=on_bad_row)
         assert message.startswith(f"{path}: column 'hard_neg' holds numbers only, such as '0'")
-        assert "--columns sent0,sent1 --method margin-contrastive" in message
+        assert "--columns sent0,sent1 --method margin_contrastive" in message
         assert "--set data.label=hard_neg" in message
         assert "--set method.threshold=2.5" in message
     assert "column 'hard_neg'" in failure(path, columns=("hard_neg", "sent0"))

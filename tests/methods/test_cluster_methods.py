@@ -18,6 +18,7 @@ from simcse_kit.losses.prototypes import swapped_prediction
 from simcse_kit.methods import METHODS, build_config
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.contrast import Contrast, DataSpec
 from simcse_kit.methods.prototypical import PrototypicalContrast, one_cluster_a_text
 from simcse_kit.methods.swav import SwAV
 from tests.small_data import sentences
@@ -113,9 +114,9 @@ def test_queue_of_swav_serves_the_assignment_once_it_is_full(encoder: SentenceEn
 
 
 def test_swav_has_no_negatives_and_no_reference() -> None:
-    assert SwAV.negatives_per_anchor(8, "texts") == 0
-    assert SwAV.loss_reference(8) is None
-    assert SwAV.queue_size(build_config("swav", {"queue_size": 64})) == 64
+    contrast = build_config("swav", {"queue_size": 64}).contrast(DataSpec("texts"), 8)
+    assert contrast == Contrast(0, queue=64, needed=False)
+    assert contrast.reference_loss is None
 
 
 # ------------------------------------------------------------------ prototypical
@@ -224,8 +225,8 @@ def test_held_out_rows_leave_the_queue_alone(encoder: SentenceEncoder) -> None:
             r"1280 clusters need a queue of 12800 keys or more and method.queue_size is 100",
         ),
         ({"clusters": [1]}, "every clustering needs 2 clusters or more"),
-        ({"clusters": []}, r"method.clusters = \[\] is not allowed"),
-        ({"mates": "kept"}, "method.mates = 'kept' is not allowed"),
+        ({"clusters": []}, r"method.clusters is \[\]: list should have"),
+        ({"mates": "kept"}, "method.mates is 'kept': input should be"),
     ],
 )
 def test_clusters_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:

@@ -65,8 +65,8 @@ def test_weight_zero_builds_no_second_model(tiny_encoder_dir: Path) -> None:
     assert method.generator is None
     assert method.discriminator is None
     assert "rtd_loss" not in method(**batch_of(method.encoder, ANCHORS)).logs
-    assert DiffCSE.beyond_embeddings(DiffCSEConfig(rtd_weight=0.0)) is None
-    assert "rtd_weight = 0.005" in str(DiffCSE.beyond_embeddings(DiffCSEConfig()))
+    assert DiffCSEConfig(rtd_weight=0.0).chunking_obstacle() is None
+    assert "rtd_weight = 0.005" in str(DiffCSEConfig().chunking_obstacle())
 
 
 # ------------------------------------------------------------------ generator

@@ -17,6 +17,7 @@ from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.methods import build_config
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.checks import check_batch
+from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.esimcse import ESimCSE, ESimCSEConfig, repeat_tokens
 from simcse_kit.training.batching.gradient_cache import GradientCache
 from tests.methods.test_simcse import ANCHORS, POSITIVES, batch_of
@@ -247,7 +248,7 @@ def test_without_queue_there_is_no_second_encoder(tiny_encoder_dir: Path) -> Non
 
 def test_options_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match=r"method.queue_size is 8, less than a batch of 9 brings"):
-        check_batch(ESimCSE, ESimCSEConfig(queue_size=8), 9, "texts")
+        check_batch(ESimCSE, ESimCSEConfig(queue_size=8), DataSpec("texts"), 9)
     for options in ({"queue_size": -1}, {"dup_rate": 1.5}, {"momentum": 2.0}, {"head": "big"}):
         with pytest.raises(ConfigError, match=f"method.{next(iter(options))}"):
             build_config("esimcse", options)

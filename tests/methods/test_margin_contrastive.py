@@ -15,6 +15,7 @@ from simcse_kit.losses.pair_margin import margin_contrastive, pair_distance
 from simcse_kit.methods import build_config
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.checks import check_batch
+from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.margin_contrastive import MarginContrastive
 
 BINARY = torch.tensor([0.0, 1.0, 1.0, 0.0])
@@ -27,7 +28,7 @@ def encoder(tiny_encoder_dir: Path) -> SentenceEncoder:
 
 
 def build(encoder: SentenceEncoder, **options: Any) -> MarginContrastive:
-    return MarginContrastive(encoder, build_config("margin-contrastive", options))  # type: ignore[arg-type]
+    return MarginContrastive(encoder, build_config("margin_contrastive", options))  # type: ignore[arg-type]
 
 
 def batch_of(labels: Tensor | None) -> Batch:
@@ -76,10 +77,10 @@ def test_other_labels_are_refused(encoder: SentenceEncoder, bad: Tensor) -> None
 
 
 def test_what_is_no_number_is_no_grade() -> None:
-    options = build_config("margin-contrastive", {"threshold": 4.0})
-    MarginContrastive.check_labels(options, GRADES)
+    options = build_config("margin_contrastive", {"threshold": 4.0})
+    options.check_labels(GRADES)
     with pytest.raises(DataError, match="label nan is not a number"):
-        MarginContrastive.check_labels(options, GRADES * torch.nan)
+        options.check_labels(GRADES * torch.nan)
 
 
 def test_a_batch_without_labels_is_refused(encoder: SentenceEncoder) -> None:
@@ -104,24 +105,24 @@ def test_prefixes_are_summed(encoder: SentenceEncoder) -> None:
 
 
 def test_a_batch_of_one_pair_will_do() -> None:
-    check_batch(MarginContrastive, build_config("margin-contrastive", {}), 1, "labelled")
+    check_batch(MarginContrastive, build_config("margin_contrastive", {}), DataSpec("labelled"), 1)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"margin": 0}, "method.margin = 0 is not allowed: must be greater than 0 (default 1.0)"),
+        ({"margin": 0}, "method.margin is 0: input should be greater than 0 (default 1.0)"),
         (
             {"form": "cubed"},
-            "method.form = 'cubed' is not allowed: must be 'distance' or 'squared'",
+            "method.form is 'cubed': input should be 'distance' or 'squared'",
         ),
-        ({"one_means": "same"}, "must be 'dissimilar' or 'similar' (default 'dissimilar')"),
+        ({"one_means": "same"}, "input should be 'dissimilar' or 'similar' (default 'dissimilar')"),
         ({"matryoshka": [0]}, "matryoshka is [0]; give different numbers"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        build_config("margin-contrastive", options)
+        build_config("margin_contrastive", options)
     assert message in str(caught.value)
 
 

@@ -24,7 +24,8 @@ from simcse_kit.methods import METHODS, build_config
 from simcse_kit.methods.byol import BYOL
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.checks import check_batch, negatives_text
+from simcse_kit.methods.common.checks import check_batch
+from simcse_kit.methods.common.contrast import Contrast, DataSpec
 from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.momentum import Momentum, cosine_momentum
 from simcse_kit.methods.common.queue import KeyQueue
@@ -513,43 +514,43 @@ def test_non_finite_vectors_are_left_to_the_loss(make: Make) -> None:
 def test_methods_without_negatives_say_so(name: str) -> None:
     method = METHODS.resolve(name)
     options = build_config(name, {})
-    check_batch(method, options, 2, "texts")
-    assert negatives_text(method, options, 64, "texts") == "no negatives"
-    assert method.negatives_per_anchor(64, "texts") == 0
-    assert method.loss_reference(64, "texts") is None
+    texts = DataSpec("texts")
+    check_batch(method, options, texts, 2)
+    assert options.contrast(texts, 64) == Contrast(0, needed=False)
+    assert str(options.contrast(texts, 64)) == "no negatives"
     with pytest.raises(ConfigError, match=r"batch_size is 1, but .*use --batch-size 2") as caught:
-        check_batch(method, options, 1, "texts")
+        check_batch(method, options, texts, 1)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["simclr", "moco"])
 def test_one_row_leaves_nothing_to_tell_apart(name: str) -> None:
     with pytest.raises(ConfigError, match=r"batch_size is 1, which leaves texts no negatives"):
-        check_batch(METHODS.resolve(name), build_config(name, {}), 1, "texts")
+        check_batch(METHODS.resolve(name), build_config(name, {}), DataSpec("texts"), 1)
 
 
 def test_a_queue_smaller_than_a_batch_is_refused() -> None:
     options = build_config("moco", {"queue_size": 63})
     with pytest.raises(ConfigError) as caught:
-        check_batch(MoCo, options, 64, "texts")
+        check_batch(MoCo, options, DataSpec("texts"), 64)
     assert str(caught.value) == (
         "method.queue_size is 63, less than a batch of 64 brings; use --set method.queue_size=64 "
         "or more, or a smaller --batch-size"
     )
-    check_batch(MoCo, options, 63, "texts")
-    text = negatives_text(MoCo, options, 32, "texts")
-    assert text == "31 negatives per anchor, up to 63 from the queue"
+    check_batch(MoCo, options, DataSpec("texts"), 63)
+    contrast = options.contrast(DataSpec("texts"), 32)
+    assert str(contrast) == "31 negatives per anchor, up to 63 from the queue"
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("moco", {"queue_size": 0}, "method.queue_size = 0 is not allowed: must be greater than"),
-        ("moco", {"momentum": 1.5}, "method.momentum = 1.5 is not allowed"),
-        ("moco", {"version": "v3"}, "method.version = 'v3' is not allowed: must be 'v1' or 'v2'"),
-        ("byol", {"momentum": -0.1}, "method.momentum = -0.1 is not allowed"),
-        ("simclr", {"temperature": 0}, "method.temperature = 0 is not allowed"),
-        ("simsiam", {"predictor_size": 0}, "method.predictor_size = 0 is not allowed"),
+        ("moco", {"queue_size": 0}, "method.queue_size is 0: input should be greater than"),
+        ("moco", {"momentum": 1.5}, "method.momentum is 1.5"),
+        ("moco", {"version": "v3"}, "method.version is 'v3': input should be 'v1' or 'v2'"),
+        ("byol", {"momentum": -0.1}, "method.momentum is -0.1"),
+        ("simclr", {"temperature": 0}, "method.temperature is 0"),
+        ("simsiam", {"predictor_size": 0}, "method.predictor_size is 0"),
         ("dual_encoder", {"objective": "cosine"}, "unknown objective 'cosine'"),
     ],
 )

@@ -21,6 +21,7 @@ from simcse_kit.losses.nt_xent import nt_xent
 from simcse_kit.methods import build_config
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.checks import check_batch
+from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.objective import ObjectiveConfig, ObjectiveLoss
 from simcse_kit.methods.common.objective_registry import OBJECTIVES, parse_objective
 from simcse_kit.methods.simcse import SimCSE
@@ -340,10 +341,10 @@ def test_data_that_an_objective_cannot_use_is_refused_before_weights_are_loaded(
     config = build_config("simcse", {"objective": call})
     wants = parse_objective(call).hard_negatives
     if wants != ("refused" if kind == "triplets" else "needed"):
-        check_batch(SimCSE, config, 4, kind, int(kind == "triplets"))
+        check_batch(SimCSE, config, DataSpec(kind, int(kind == "triplets")), 4)
         return
     with pytest.raises(ConfigError, match="hard negatives") as caught:
-        check_batch(SimCSE, config, 4, kind, int(kind == "triplets"))
+        check_batch(SimCSE, config, DataSpec(kind, int(kind == "triplets")), 4)
     assert "\n" not in str(caught.value)
 
 

@@ -16,6 +16,7 @@ from simcse_kit.encoder.packing.layout import MULTIPLE, pack
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.methods import build_config
+from simcse_kit.methods.common.contrast import Contrast, DataSpec
 from simcse_kit.methods.common.heads import mlp_head
 from simcse_kit.methods.common.masking import mask_tokens, masked_lm_loss
 from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
@@ -128,13 +129,14 @@ def test_one_row_is_refused(encoder: SentenceEncoder) -> None:
 
 
 def test_layout_and_negatives() -> None:
-    assert SimCSE.views("texts") == (0,)
-    assert SimCSE.views("pairs") == (0, 1)
-    assert SimCSE.views("triplets", 2) == (0, 1, 2, 3)
-    assert SimCSE.negatives_per_anchor(64, "texts") == 63
-    assert SimCSE.negatives_per_anchor(64, "pairs") == 63
-    assert SimCSE.negatives_per_anchor(64, "triplets", 1) == 127
-    assert SimCSE.loss_reference(64, "texts") == pytest.approx(4.1589, abs=1e-4)
+    assert SimCSE.views(DataSpec("texts")) == (0,)
+    assert SimCSE.views(DataSpec("pairs")) == (0, 1)
+    assert SimCSE.views(DataSpec("triplets", 2)) == (0, 1, 2, 3)
+    options = SimCSEConfig()
+    assert options.contrast(DataSpec("texts"), 64) == Contrast(63)
+    assert options.contrast(DataSpec("pairs"), 64) == Contrast(63)
+    assert options.contrast(DataSpec("triplets", 1), 64) == Contrast(127)
+    assert Contrast(63).reference_loss == pytest.approx(4.1589, abs=1e-4)
 
 
 # ------------------------------------------------------------------ the head
@@ -397,16 +399,16 @@ def test_defaults_are_those_of_the_paper() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temprature": 0.1}, "unknown key method.temprature (did you mean 'temperature'?); known"),
-        ({"temperature": 0}, "method.temperature = 0 is not allowed: must be greater than 0"),
-        ({"temperature": float("nan")}, "method.temperature = nan is not allowed: must be"),
-        ({"temperature": True}, "method.temperature = True is not allowed: must not be true"),
-        ({"temperature": "warm"}, "method.temperature = 'warm' is not allowed: must be a valid n"),
-        ({"head": "mpl"}, "method.head = 'mpl' is not allowed: must be 'mlp' or 'none'"),
-        ({"hard_negative_alpha": -1}, "must be greater than or equal to 0 (default 1.0)"),
-        ({"mlm_probability": 0}, "method.mlm_probability = 0 is not allowed"),
-        ({"dropout": 1.0}, "method.dropout = 1.0 is not allowed: must be less than 1"),
-        ({"mlp_only_train": "perhaps"}, "method.mlp_only_train = 'perhaps' is not allowed"),
+        ({"temprature": 0.1}, "unknown key 'method.temprature' (did you mean 'temperature'?)"),
+        ({"temperature": 0}, "method.temperature is 0: input should be greater than 0"),
+        ({"temperature": float("nan")}, "method.temperature is nan: input should be"),
+        ({"temperature": True}, "method.temperature is True: must not be true"),
+        ({"temperature": "warm"}, "method.temperature is 'warm': input should be a valid n"),
+        ({"head": "mpl"}, "method.head is 'mpl': input should be 'mlp' or 'none'"),
+        ({"hard_negative_alpha": -1}, "input should be greater than or equal to 0 (default 1.0)"),
+        ({"mlm_probability": 0}, "method.mlm_probability is 0"),
+        ({"dropout": 1.0}, "method.dropout is 1.0: input should be less than 1"),
+        ({"mlp_only_train": "perhaps"}, "method.mlp_only_train is 'perhaps'"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
@@ -419,5 +421,5 @@ def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
 def test_all_wrong_options_are_named_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         build_config("simcse", {"temperature": -1, "haed": "mlp"})
-    assert "method.temperature = -1" in str(caught.value)
+    assert "method.temperature is -1" in str(caught.value)
     assert "method.haed" in str(caught.value)

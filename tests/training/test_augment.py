@@ -20,6 +20,7 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, MissingExtraError, ModelError
 from simcse_kit.methods import METHODS, build_config
 from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.training.mlm_proposals import Proposals
 from simcse_kit.training.result import TrainResult
 from tests.small_data import WORDS, sentences
@@ -201,7 +202,7 @@ def test_methods_take_two_prepared_views(name: str, tiny_encoder_dir: Path) -> N
     rows = [Example((text,), row=row) for row, text in enumerate(sentences(8))]
     shapes = []
     for augment in (None, AugmentedViews("delete(0.5)", seed=0)):
-        views = method.views("texts")
+        views = method.views(DataSpec("texts"))
         views = views if augment is None else augment.lay_out("texts", views)
         collate = Collator(method.encoder.tokenize, 0, views, augment)
         batch = method.layout(Batch(**collate(rows)))

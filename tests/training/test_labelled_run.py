@@ -33,7 +33,7 @@ def labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_margin_is_learned_from_labels(tiny_encoder_dir: Path, labelled: Path) -> None:
-    method = {"name": "margin-contrastive"}
+    method = {"name": "margin_contrastive"}
     result = train(config_of(tiny_encoder_dir, labelled, method=method, data={"label": "label"}))
     assert result.steps == 2
     assert SentenceEncoder.load(result.output).encode(["the cat"]).shape == (1, 32)
@@ -43,7 +43,7 @@ def test_a_margin_is_learned_from_labels(tiny_encoder_dir: Path, labelled: Path)
 def test_wrong_labels_and_kinds_are_refused_before_the_model_is_opened(
     labelled: Path, tiny_encoder_dir: Path
 ) -> None:
-    method = {"name": "margin-contrastive"}
+    method = {"name": "margin_contrastive"}
     labelled.write_text(labelled.read_text().replace(",1\n", ",3\n"))
     with pytest.raises(DataError, match="label 3 is not 0 or 1"):
         train(config_of(tiny_encoder_dir, labelled, method=method, data={"label": "label"}))

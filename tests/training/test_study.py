@@ -108,7 +108,7 @@ def test_a_method_may_have_a_learning_rate_of_its_own(
     ("methods", "message"),
     [
         ("simcze", "unknown method 'simcze'"),
-        ("simcse(temprature=1)", "unknown key method.temprature"),
+        ("simcse(temprature=1)", "unknown key 'method.temprature'"),
         ("simcse(1)", "an argument without a name"),
         ("simcse(lr=0)", "learning_rate"),
         ("simcse,simcse", "names simcse twice"),

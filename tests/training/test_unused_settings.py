@@ -9,6 +9,7 @@ import pytest
 
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.methods import METHODS, build_config
+from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.training.plan import StartOptions
 from simcse_kit.training.prepare import check, prepare
 from tests.training.conftest import MakeConfig
@@ -69,10 +70,9 @@ def test_defaults_are_not_named(make_config: MakeConfig, caplog: pytest.LogCaptu
 
 
 def test_distances_beyond_the_rows_are_said() -> None:
-    method = METHODS.resolve("cpc")
     options = build_config("cpc", {"distances": 3})
-    assert method.unused(options, "documents", 3) == []
-    (said,) = method.unused(options, "documents", 2)
+    assert options.unused(DataSpec("documents", 3)) == []
+    (said,) = options.unused(DataSpec("documents", 2))
     assert "method.distances = 3 predicts no further than the 2 next sentences" in said
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor, nn
 
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.config import MethodConfig
+from simcse_kit.methods.common.contrast import DataSpec
 
 if TYPE_CHECKING:
     from simcse_kit.data.readers import Kind
@@ -58,14 +58,14 @@ class Method(nn.Module):
     - :meth:`layout` and :meth:`loss` run once for a batch. State, such as a queue of keys, is
       collected in :meth:`loss` and moved on in :meth:`after_step`.
     - A method whose loss is not a function of the embeddings says so in
-      :meth:`beyond_embeddings`.
+      :meth:`MethodConfig.chunking_obstacle`.
 
     Args:
         encoder: the encoder to train; it is what gets saved at the end.
         config: an instance of the class's ``Config``; kept as ``options``.
 
     Attributes:
-        views_are_equal: whether :meth:`two_views` found no dropout to tell the views apart.
+        views_are_equal: whether :meth:`layout` found both views of a sentence to be equal.
     """
 
     name: ClassVar[str]
@@ -73,8 +73,6 @@ class Method(nn.Module):
     paper: ClassVar[Paper]
     reads: ClassVar[tuple[Kind, ...]]
     """The kinds of training data it can read."""
-    needs_negatives: ClassVar[bool] = True
-    """Whether an anchor without negatives has nothing to learn from."""
     collapse_is_lowest: ClassVar[bool] = False
     """Whether its loss is lowest where all vectors are alike, so that it chooses no checkpoint."""
     Config: ClassVar[type[MethodConfig]] = MethodConfig
@@ -84,53 +82,30 @@ class Method(nn.Module):
     def __init__(self, encoder: SentenceEncoder, config: MethodConfig):
         super().__init__()
         self.encoder = encoder
-        if isinstance(config, DropoutConfig) and config.dropout is not None:
-            encoder.set_dropout(config.dropout)
+        dropout: float | None = getattr(config, "dropout", None)
+        if dropout is not None:
+            encoder.set_dropout(dropout)
         self.views_are_equal = False
         self._dropout_checked = False
         # Not `config`: the trainer takes that for a transformers configuration and writes to it.
         self.options = config
 
     @classmethod
-    def views(cls, kind: Kind, negatives: int = 0) -> tuple[int, ...]:
-        """How the collator lays out a row: view v holds text ``views[v]`` of the example.
+    def views(cls, data: DataSpec) -> tuple[int, ...]:
+        """Return which text of a row each view holds; by default every text once, in order.
 
-        Texts ``(0,)``, pairs and labelled ``(0, 1)``, triplets ``(0, 1, 2, …)``; documents
-        ``(0, 1, …)``, a sentence and those that come next. A method that wants two separately
-        prepared copies of a sentence answers ``(0, 0)``.
-
-        Args:
-            kind: the kind of the data.
-            negatives: the most hard negatives a row has, or next sentences of documents; 0 for
-                other kinds. A row with fewer is filled with a dummy sentence and marked in
-                ``view_mask``.
+        A method that needs two separately prepared copies of a sentence returns ``(0, 0)``. A row
+        with fewer hard negatives than the others is filled with a dummy sentence, which
+        ``view_mask`` marks.
         """
-        more = max(negatives, 1)
-        counts = {"texts": 1, "pairs": 2, "labelled": 2, "triplets": 2 + more}
-        return tuple(range(counts.get(kind, 1 + more)))
-
-    @classmethod
-    def beyond_embeddings(cls, options: MethodConfig) -> str | None:  # noqa: ARG003
-        """Why the loss is no function of the embeddings alone; None where it is one.
-
-        Such a method cannot be trained in chunks. The answer follows "because".
-
-        Args:
-            options: the method's options; no weights are needed.
-        """
-        if cls.loss is Method.loss:
-            return "its loss is not written as a function of the embeddings"
-        return None
+        return data.columns
 
     def layout(self, batch: Batch) -> Batch:
-        """The views to embed, made of those that the collator gave; by default the same."""
-        return batch
+        """Return the views to embed: by default a single view is taken twice.
 
-    def two_views(self, batch: Batch) -> Batch:
-        """A single view, of kind ``texts``, taken twice: (B, 1, L) -> (B, 2, L).
-
-        More views stay as they are. Twins under dropout differ, since it is drawn for each
-        element; that there is none is said once.
+        (B, 1, L) becomes (B, 2, L); two or more views stay as they are. The twins differ by
+        dropout, which is drawn for every element. If the encoder has no dropout, that is logged
+        once.
         """
         if batch.shape[1] > 1:
             return batch
@@ -145,7 +120,7 @@ class Method(nn.Module):
                 )
         return batch.repeat_views(2)
 
-    def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:  # noqa: ARG002
+    def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """Embeddings as the loss sees them: one encoder forward, then the heads of the method.
 
         Args:
@@ -196,81 +171,6 @@ class Method(nn.Module):
         Args:
             progress: share of the training that is done, 0 to 1.
         """
-
-    @classmethod
-    def negatives_per_anchor(cls, batch_size: int, kind: Kind, negatives: int = 0) -> int:
-        """Negatives one anchor meets, for the line logged at the start.
-
-        Args:
-            batch_size: rows in one forward pass.
-            kind: the kind of the data.
-            negatives: the most hard negatives a row has.
-        """
-        raise NotImplementedError
-
-    @classmethod
-    def check_data(cls, options: MethodConfig, kind: Kind) -> None:
-        """Refuse a kind of data that the method reads, but not with these options.
-
-        Args:
-            options: the method's options; no weights are needed.
-            kind: the kind of the data.
-
-        Raises:
-            ConfigError: as subclasses say.
-        """
-
-    @classmethod
-    def check_labels(cls, options: MethodConfig, labels: Tensor) -> None:
-        """Refuse labels that the method cannot learn from with these options.
-
-        Args:
-            options: the method's options; no weights are needed.
-            labels: (n,) float, of some rows or of all.
-
-        Raises:
-            DataError: as subclasses say.
-        """
-
-    @classmethod
-    def unused(cls, options: MethodConfig, kind: Kind, negatives: int = 0) -> list[str]:  # noqa: ARG003
-        """What was given and changes nothing with these options and this data; a sentence each.
-
-        Args:
-            options: the method's options; no weights are needed.
-            kind: the kind of the data.
-            negatives: the most hard negatives or next sentences of a row.
-        """
-        return []
-
-    @classmethod
-    def other_models(cls, options: MethodConfig) -> list[str]:
-        """Names of further models that the method opens."""
-        names = (getattr(options, key, None) for key in ("guide", "generator"))
-        return [name for name in names if name is not None]
-
-    @classmethod
-    def queue_size(cls, options: MethodConfig) -> int:  # noqa: ARG003
-        """Keys of earlier batches that an anchor may meet besides; 0 without a queue.
-
-        Args:
-            options: the method's options; no weights are needed.
-        """
-        return 0
-
-    @classmethod
-    def loss_reference(
-        cls, batch_size: int, kind: Kind = "texts", negatives: int = 0
-    ) -> float | None:
-        """The loss of an encoder that gives all sentences one vector: ln of the candidates.
-
-        A loss that stays there has learnt nothing. None where there are no candidates to tell
-        apart. A method whose candidates become more, such as one with a queue, logs ``ln_batch``
-        itself. Arguments as in :meth:`negatives_per_anchor`.
-        """
-        if not cls.needs_negatives:
-            return None
-        return math.log(1 + cls.negatives_per_anchor(batch_size, kind, negatives))
 
     def companions(self) -> Mapping[str, SentenceEncoder]:
         """Further encoders to save, each in a folder of that name beside :attr:`encoder`."""

@@ -1,17 +1,13 @@
-"""Whether a method can learn from the data and the batches of a run. Needs no weights."""
+"""Checks, before any weights are loaded, that a method can learn from data and batches."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.config import MethodConfig
+from simcse_kit.methods.common.contrast import DataSpec
 
-if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
-
-__all__ = ["check_batch", "check_reads", "negatives_text"]
+__all__ = ["check_batch", "check_reads", "chunking_obstacle"]
 
 _ROWS = {
     "texts": "one sentence a row",
@@ -23,46 +19,48 @@ _ROWS = {
 
 
 def check_batch(
-    method: type[Method], options: MethodConfig, batch_size: int, kind: Kind, negatives: int = 0
+    method: type[Method], options: MethodConfig, data: DataSpec, batch_size: int
 ) -> None:
-    """Refuse a batch that a method cannot learn from. Needs no weights.
+    """Refuse a batch that a method cannot learn from.
+
+    Args:
+        method: the class of the method.
+        options: its options.
+        data: the form of the training data.
+        batch_size: rows in one forward pass.
 
     Raises:
-        ConfigError: there are no negatives, or one row where a method needs several, or the queue
-            holds less than a batch, or the options do not fit the kind of data.
+        ConfigError: there are no negatives, or one row where the method needs several, or the queue
+            holds less than a batch, or the options do not fit the data.
     """
-    method.check_data(options, kind)
-    if method.needs_negatives and method.negatives_per_anchor(batch_size, kind, negatives) < 1:
+    options.check_data(data)
+    contrast = options.contrast(data, batch_size)
+    if contrast.needed and contrast.in_batch < 1:
         raise ConfigError(
-            f"training.batch_size is {batch_size}, which leaves {kind} no negatives to learn "
+            f"training.batch_size is {batch_size}, which leaves {data.kind} no negatives to learn "
             "from; use --batch-size 2 or more"
         )
-    if batch_size < 2 and not method.needs_negatives and kind != "labelled":
+    if batch_size < 2 and not contrast.needed and data.kind != "labelled":
         raise ConfigError(
             f"training.batch_size is {batch_size}, but method {method.name!r} compares the rows "
             "of a batch in its BatchNorm layers; use --batch-size 2 or more"
         )
-    size = method.queue_size(options)
-    if 0 < size < batch_size:
+    if 0 < contrast.queue < batch_size:
         raise ConfigError(
-            f"method.queue_size is {size}, less than a batch of {batch_size} brings; use "
+            f"method.queue_size is {contrast.queue}, less than a batch of {batch_size} brings; use "
             f"--set method.queue_size={batch_size} or more, or a smaller --batch-size"
         )
 
 
-def negatives_text(
-    method: type[Method], options: MethodConfig, batch_size: int, kind: Kind, negatives: int = 0
-) -> str:
-    """How many negatives an anchor meets, in words."""
-    if not method.needs_negatives:
-        return "no negatives"
-    count = method.negatives_per_anchor(batch_size, kind, negatives)
-    size = method.queue_size(options)
-    return f"{count} negatives per anchor" + (f", up to {size} from the queue" if size else "")
+def chunking_obstacle(method: type[Method], options: MethodConfig) -> str | None:
+    """Return why the batches of a method cannot be embedded in chunks; None if they can."""
+    if method.loss is Method.loss:
+        return "its loss is not written as a function of the embeddings"
+    return options.chunking_obstacle()
 
 
 def check_reads(method: type[Method], kind: str) -> None:
-    """Refuse data that a method cannot read. Needs the class only, no weights.
+    """Refuse data that a method cannot read.
 
     Raises:
         ConfigError: ``kind`` is not among ``method.reads``.

@@ -1,62 +1,111 @@
-"""The options of a training method, checked."""
+"""The options of a training method, and what follows from them before any weights are loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from simcse_kit.errors import ConfigError
-from simcse_kit.registry import closest
+from simcse_kit.methods.common.contrast import Contrast, DataSpec
+from simcse_kit.utils.settings import validated
 
 if TYPE_CHECKING:
-    from simcse_kit.methods.common.base import Method
+    from torch import Tensor
 
-__all__ = ["DropoutConfig", "MethodConfig", "inert", "parse_config"]
+__all__ = ["Dropout", "DropoutConfig", "MethodConfig", "inert", "parse_config"]
+
+C = TypeVar("C", bound="MethodConfig")
+
+Dropout = Annotated[
+    float | None,
+    Field(ge=0, lt=1, description="set every dropout of the encoder; unset keeps its own"),
+]
 
 
 class MethodConfig(BaseModel):
-    """Base of every method's options: unknown keys, NaN and infinity are refused."""
+    """Base class of the options of every method. Unknown keys, NaN and infinity are refused.
+
+    An option named ``queue_size`` is the number of vectors that a queue keeps; options named
+    ``guide`` and ``generator`` name further models to open.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    needs_negatives: ClassVar[bool] = True
+    """Whether an anchor without negatives has nothing to learn from."""
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_value_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # pydantic reads true as 1.0, which turns a slip into a temperature.
+        # pydantic reads true as 1.0, so a slip would become a temperature.
         if isinstance(value, bool) and info.field_name is not None:
             annotation = cls.model_fields[info.field_name].annotation
             if bool not in (annotation, *get_args(annotation)):
                 raise ValueError("must not be true or false")
         return value
 
+    def contrast(self, data: DataSpec, batch_size: int) -> Contrast:
+        """Return what an anchor is compared with: by default the other rows of the batch.
+
+        The negatives are the positives of the other rows and the hard negatives of all rows.
+
+        Args:
+            data: the form of the training data.
+            batch_size: rows in one forward pass.
+        """
+        queue: int = getattr(self, "queue_size", 0)
+        if not self.needs_negatives:
+            return Contrast(0, queue, needed=False)
+        return Contrast(batch_size - 1 + batch_size * data.hard_negatives, queue)
+
+    def check_data(self, data: DataSpec) -> None:
+        """Refuse data that the method reads, but not with these options.
+
+        Raises:
+            ConfigError: the options do not fit the data.
+        """
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Refuse labels that the method cannot learn from with these options.
+
+        Args:
+            labels: (n,) float, the labels of some or all rows.
+
+        Raises:
+            DataError: there is such a label.
+        """
+
+    def unused(self, data: DataSpec) -> list[str]:
+        """Return a sentence for each option that was set and has no effect."""
+        return []
+
+    def chunking_obstacle(self) -> str | None:
+        """Return why batches cannot be embedded in chunks, a clause after "because"; else None.
+
+        Chunks need a loss that is a function of the embeddings alone.
+        """
+        return None
+
+    def other_models(self) -> list[str]:
+        """Return the names of the further models that the method opens."""
+        names = (getattr(self, key, None) for key in ("guide", "generator"))
+        return [name for name in names if name is not None]
+
 
 class DropoutConfig(MethodConfig):
-    """Base of the options of methods whose views differ by dropout."""
+    """Base class of the options of methods whose views differ by dropout."""
 
-    dropout: float | None = Field(
-        default=None,
-        ge=0,
-        lt=1,
-        description="set every dropout of the encoder; unset keeps its own",
-    )
+    dropout: Dropout = None
 
 
 def inert(options: MethodConfig, *keys: str, because: str) -> list[str]:
-    """A sentence for each of these options that was changed from its default, to no effect.
+    """Return a sentence for each of these options that is not at its default.
 
     Args:
-        options: of the method.
-        keys: of options that do nothing.
-        because: why.
+        options: the options of the method.
+        keys: names of options that have no effect.
+        because: the reason.
     """
     fields = type(options).model_fields
     return [
@@ -66,29 +115,15 @@ def inert(options: MethodConfig, *keys: str, because: str) -> list[str]:
     ]
 
 
-def parse_config(method: type[Method], options: Mapping[str, Any]) -> MethodConfig:
-    """The method's ``Config`` made of ``options``, with errors a user can act on.
+def parse_config(config_class: type[C], options: Mapping[str, Any]) -> C:
+    """Make the options of a method, with defaults for those that are not given.
+
+    Args:
+        config_class: the ``Config`` of the method.
+        options: option -> value.
 
     Raises:
         ConfigError: one line that names every unknown key and every value that is not allowed.
     """
-    try:
-        return method.Config.model_validate(dict(options))
-    except ValidationError as error:
-        fields = method.Config.model_fields
-        problems = []
-        for problem in error.errors(include_url=False):
-            key = ".".join(map(str, problem["loc"]))
-            if problem["type"] == "extra_forbidden":
-                names = list(fields)
-                problems.append(
-                    f"unknown key method.{key}{closest(key, names)}; known: {', '.join(names)}"
-                )
-                continue
-            rule = problem["msg"].removeprefix("Value error, ")
-            rule = rule.replace("Input should be", "must be", 1)
-            default = fields[str(problem["loc"][0])].default
-            problems.append(
-                f"method.{key} = {problem['input']!r} is not allowed: {rule} (default {default!r})"
-            )
-        raise ConfigError(" | ".join(problems)) from None
+    parsed: C = validated(config_class, options, prefix="method")
+    return parsed

@@ -13,6 +13,7 @@ from simcse_kit.config import TrainingSection
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
+from simcse_kit.methods.common.checks import chunking_obstacle
 from simcse_kit.methods.common.config import MethodConfig
 from simcse_kit.training.batching.gradient_cache import GradientCache
 from simcse_kit.training.batching.memory import MemoryPlan, plan_memory
@@ -44,7 +45,7 @@ def check_chunking(
             f"training.memory_budget = {training.memory_budget!r} and training.chunk_tokens = "
             f"{training.chunk_tokens} both set the chunk size; give one of them"
         )
-    reason = method.beyond_embeddings(options) if given or processes > 1 else None
+    reason = chunking_obstacle(method, options) if given or processes > 1 else None
     if reason is not None and not given:
         raise ConfigError(
             f"{processes} processes cannot share the batches of method {method.name!r}, because "

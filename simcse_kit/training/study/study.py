@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.config import RunConfig, validated
+from simcse_kit.config import RunConfig
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.dev_set import DevSet
@@ -20,7 +20,7 @@ from simcse_kit.training.study.runs import RunRecord, finished_run, measured, ru
 from simcse_kit.training.study.table import Row, rows_of, text_table
 from simcse_kit.utils.files import write_whole
 from simcse_kit.utils.progress import progress_bar
-from simcse_kit.utils.settings import merge
+from simcse_kit.utils.settings import merge, validated
 from simcse_kit.utils.spec import Call, parse_list
 
 __all__ = ["Study", "compare_methods", "variants"]
