@@ -30,7 +30,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("accelerate.utils.memory.clear_device_cache", lambda *_, **__: None)
 
 
-def train(data: Any = None, *, report: bool = False, **options: Any) -> TrainResult:
+def train(data: Any, *, report: bool = False, **options: Any) -> TrainResult:
     """Train as users do, but by default without drawing curves, which takes longer than the run."""
     return simcse_kit.train(data, report=report, **options)
 
@@ -43,6 +43,16 @@ class Trained(TrainerCallback):
 
     def on_train_begin(self, *_: Any, model: Any = None, **__: Any) -> None:
         self.methods.append(model)
+
+
+@pytest.fixture(scope="session")
+def plain_run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_dir: Path) -> Path:
+    """The folder of a finished run with the settings of ``make_config()``; not to be changed."""
+    folder = tmp_path_factory.mktemp("plain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIMCSE_CACHE", str(folder / "cache"))
+        config = run_config(tiny_encoder_dir, write_corpus(folder, "texts"), folder / "out")
+        return train(config).output
 
 
 @pytest.fixture

@@ -145,12 +145,13 @@ def budget(size: str | int | None = None, chunk: int | None = None) -> dict[str,
     return {"training": {"memory_budget": size, "chunk_tokens": chunk}}
 
 
-def test_a_run_with_a_generous_budget_is_the_plain_run(make_config: MakeConfig) -> None:
-    plain = train(make_config(name="plain"))
+def test_a_run_with_a_generous_budget_is_the_plain_run(
+    make_config: MakeConfig, plain_run: Path
+) -> None:
     wide = train(make_config(budget("100GB"), name="wide"))
-    assert timeless(wide.output) == timeless(plain.output)
+    assert timeless(wide.output) == timeless(plain_run)
     file = "model.safetensors"
-    assert same_weights(wide.output / file, plain.output / file)
+    assert same_weights(wide.output / file, plain_run / file)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
