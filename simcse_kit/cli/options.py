@@ -44,7 +44,7 @@ AllowCall = Annotated[
     typer.Option(
         "--allow-call",
         metavar="MODULE",
-        help="Allow augmentations and --config to use code of a module; a file cannot allow it.",
+        help="Allow augmentations and configuration files to use code of this module.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

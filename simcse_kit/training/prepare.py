@@ -5,28 +5,36 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection
+from pathlib import Path
 
 import torch
 
-from simcse_kit.config import MethodSection, RunConfig
+from simcse_kit.config import EvaluationSection, MethodSection, RunConfig
+from simcse_kit.data.augment.views import AugmentedViews
 from simcse_kit.data.corpus import Corpus
 from simcse_kit.data.readers import Example
+from simcse_kit.encoder.folder.recipe import read_recipe
+from simcse_kit.encoder.folder.resolve import resolve_model
+from simcse_kit.encoder.pooling import check_pooling
 from simcse_kit.encoder.unknown_text import some
 from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.evaluation.dev_set import DevSet
 from simcse_kit.methods import build_config, find_method
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.checks import check_batch, check_reads
 from simcse_kit.methods.common.config import MethodConfig
 from simcse_kit.methods.common.contrast import DataSpec
-from simcse_kit.training.arguments import training_arguments
+from simcse_kit.training.arguments import check_reporting, training_arguments
+from simcse_kit.training.batching.chunking import check_chunking
 from simcse_kit.training.batching.subset import RowSubset, drawn_one_by_one, rows_digest, split_rows
 from simcse_kit.training.plan import RunPlan, StartOptions
 from simcse_kit.training.selection import BOTH, LOSS, SELECTIONS, SPEARMAN
-from simcse_kit.training.settings_checks import check_settings, unused_settings
+from simcse_kit.training.state.output_dir import check_output
 from simcse_kit.training.state.resume import check_resumable
 from simcse_kit.training.text_checks import ROWS, check_distinct
+from simcse_kit.training.trainer_fields import check_trainer_keys
 
-__all__ = ["check", "prepare"]
+__all__ = ["check", "prepare", "unused_settings"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +70,17 @@ def prepare(config: RunConfig, start: StartOptions, processes: int = 1) -> RunPl
     # With the method's defaults, so that run.toml is complete and repeats the run later on.
     section = MethodSection.model_validate({"name": config.method.name, **options.model_dump()})
     config = config.model_copy(update={"method": section})
-    settings = check_settings(config, method, options, start, processes)
+    _check_settings(config, method, options, start, processes)
+    chains = config.data.augment
+    augment = (
+        None
+        if chains is None
+        else AugmentedViews(chains, config.training.seed, allow_call=start.allow_call)
+    )
+    output = Path(config.training.output)
+    folder = check_output(output, resume=start.resume, overwrite=start.overwrite)
+    _check_models(config, options)
+    dev = None if config.evaluation.dev is None else DevSet.load(config.evaluation.dev)
     corpus = Corpus.build(
         config.data.train,
         columns=config.data.columns,
@@ -72,33 +90,62 @@ def prepare(config: RunConfig, start: StartOptions, processes: int = 1) -> RunPl
     )
     data = DataSpec(corpus.kind, corpus.negatives)
     _check_corpus(corpus, data, method, options, config.training.batch_size)
-    by_dev = settings.dev is not None and config.evaluation.select in (None, "dev")
+    by_dev = dev is not None and config.evaluation.select in (None, "dev")
     rows, held_out = _split(config, corpus, wanted=0 if by_dev else config.evaluation.held_out)
     score_name = _score_name(config, method, by_dev=by_dev, has_held_out=bool(held_out))
     views = method.views(data)
-    if settings.augment is not None:
-        views = settings.augment.lay_out(corpus.kind, views)
+    if augment is not None:
+        views = augment.lay_out(corpus.kind, views)
     plan = RunPlan(
         config=config,
         method=method,
         options=options,
         corpus=corpus,
-        dev=settings.dev,
+        dev=dev,
         rows=rows,
         held_out=held_out,
         score_name=score_name,
-        folder=settings.folder,
+        folder=folder,
         resume=start.resume,
-        arguments=training_arguments(
-            config, settings.folder, _steps(config, len(rows)), score_name
-        ),
+        arguments=training_arguments(config, folder, _steps(config, len(rows)), score_name),
         views=views,
-        augment=settings.augment,
+        augment=augment,
     )
     if start.resume:
         _check_resumable(plan, by_dev=by_dev, allow_changed=start.allow_changed)
     _log_remarks(plan)
     return plan
+
+
+def _check_settings(
+    config: RunConfig,
+    method: type[Method],
+    options: MethodConfig,
+    start: StartOptions,
+    processes: int,
+) -> None:
+    """Refuse wrong settings before the text is read, which may take long."""
+    if start.allow_changed and not start.resume:
+        raise ConfigError(
+            "--allow-changed applies only to a resumed run; add --resume or leave it out"
+        )
+    check_trainer_keys(config.trainer, schedule=config.training.schedule)
+    check_reporting(config.training.report_to)
+    check_chunking(method, options, config.training, processes)
+    if not config.data.train:
+        raise ConfigError("no training data: name files or folders, such as data/sentences.txt")
+    if config.evaluation.select == "dev" and config.evaluation.dev is None:
+        raise ConfigError("evaluation.select is 'dev' but there is no dev set; give --dev")
+
+
+def _check_models(config: RunConfig, options: MethodConfig) -> None:
+    """Refuse models that cannot be found or whose recipe is not supported."""
+    model = config.model
+    if model.pooling is not None:
+        check_pooling(model.pooling)
+    read_recipe(resolve_model(model.name, trust_remote_code=model.trust_remote_code))
+    for name in options.other_models():
+        read_recipe(resolve_model(name))
 
 
 def _check_corpus(
@@ -206,3 +253,29 @@ def _log_remarks(plan: RunPlan) -> None:
     )
     for sentence in unused_settings(plan):
         logger.warning("%s", sentence)
+
+
+def unused_settings(plan: RunPlan) -> list[str]:
+    """List the settings that have no effect in this run, one sentence for each."""
+    found = plan.options.unused(plan.data)
+    evaluation, fields = plan.config.evaluation, EvaluationSection.model_fields
+    steps = plan.arguments.max_steps
+    by_dev = evaluation.dev is not None and evaluation.select in (None, "dev")
+    if by_dev and evaluation.held_out not in (0, fields["held_out"].default):
+        found.append(
+            f"evaluation.held_out = {evaluation.held_out} has no effect: the dev set chooses the "
+            "checkpoint, so no rows are held out"
+        )
+    if evaluation.on_collapse != "warn" and not evaluation.trace_every:
+        found.append(
+            f"evaluation.on_collapse = {evaluation.on_collapse!r} has no effect: with "
+            "evaluation.trace_every = 0 nothing is measured that could show a collapse"
+        )
+    if evaluation.every > steps and evaluation.every != fields["every"].default:
+        found.append(
+            f"evaluation.every = {evaluation.every} is more than the {steps} steps of the run: "
+            "the score is measured only before the first step and after the last"
+        )
+    if plan.augment is not None and not plan.augment.changes:
+        found.append("data.augment has no effect: identity changes no text")
+    return found

@@ -67,9 +67,6 @@ class ContrastiveTrainer(transformers.Trainer):
         measurements: what is measured and logged.
         cache: computes the steps in chunks; None: each batch in one piece.
         processes: the processes that share each batch; with several, ``cache`` divides it.
-
-    Attributes:
-        measurements: as given.
     """
 
     def __init__(

@@ -93,10 +93,11 @@ def verify_resume(
     began = time.monotonic()
     _finish(_start(folder / "whole.toml", flags))
     trained: float = json.loads((whole / RESULT).read_text(encoding="utf-8"))["seconds"]
-    pauses = _Pauses(time.monotonic() - began - trained, trained, random.Random(seed))
+    opening, rng = time.monotonic() - began - trained, random.Random(seed)
     for _ in range(_TRIES):
         shutil.rmtree(cut, ignore_errors=True)  # of a run that could not be killed in time
-        killed = _run_killed(folder / "killed.toml", flags, cut, kills, pauses)
+        waits = _waits(opening, trained, rng)
+        killed = _run_killed(folder / "killed.toml", flags, cut, kills, waits)
         if killed:
             break
     else:
@@ -178,41 +179,23 @@ def _start(config: Path, flags: list[str], *, resume: bool = False) -> subproces
     )
 
 
-@dataclass(frozen=True)
-class _Pauses:
-    """Random times before a kill, in seconds.
-
-    Args:
-        opening: time of a run before its first step.
-        trained: time of its steps.
-        random: source of the random numbers.
-    """
-
-    opening: float
-    trained: float
-    random: random.Random
-
-    def first(self) -> float:
-        """Draw the time from the first checkpoint to the first kill."""
-        return self.random.uniform(0, self.trained / 2)
-
-    def next(self) -> float:
-        """Draw the time from a resumed start to the next kill."""
-        return self.random.uniform(self.opening / 2, self.opening + self.trained / 4)
+def _waits(opening: float, trained: float, rng: random.Random) -> Iterator[float]:
+    """Draw the seconds before each kill, from the times of the start and of the steps."""
+    # The first kill comes after a checkpoint, so that there is something to resume.
+    yield rng.uniform(0, trained / 2)
+    while True:
+        yield rng.uniform(opening / 2, opening + trained / 4)
 
 
 def _run_killed(
-    config: Path, flags: list[str], output: Path, kills: int, pauses: _Pauses
+    config: Path, flags: list[str], output: Path, kills: int, waits: Iterator[float]
 ) -> list[int]:
     """Train to the end with kills on the way; return the step of the newest checkpoint at each."""
     killed: list[int] = []
     running = _start(config, flags)
-    # The first kill comes after a checkpoint, so that there is something to resume.
-    wait = pauses.first()
-    while len(killed) < kills and _killed(running, output, wait, checkpoint=not killed):
+    while len(killed) < kills and _killed(running, output, next(waits), checkpoint=not killed):
         killed.append(max(checkpoint_steps(output / CHECKPOINTS), default=0))
         running = _start(config, flags, resume=True)
-        wait = pauses.next()
     _finish(running)
     return killed
 
