@@ -19,10 +19,11 @@ def methods_command(as_json: _Json = False) -> None:
     entries = {}
     for name in METHODS:
         method = METHODS.resolve(name)
+        paper = method.paper
         entries[name] = {
-            "title": method.paper.title,
-            "arxiv": method.paper.arxiv,
-            "year": method.paper.year,
+            "title": method.name if paper is None else paper.title,
+            "arxiv": None if paper is None else paper.arxiv,
+            "year": None if paper is None else paper.year,
             "reads": list(method.reads),
             "options": {
                 key: {"default": field.default, "help": field.description}
@@ -33,7 +34,8 @@ def methods_command(as_json: _Json = False) -> None:
         typer.echo(json.dumps(entries))
         return
     for name, entry in entries.items():
-        typer.echo(f"{name}: {entry['title']} ({entry['year']}, arXiv {entry['arxiv']})")
+        source = f" ({entry['year']}, arXiv {entry['arxiv']})" if entry["arxiv"] else ""
+        typer.echo(f"{name}: {entry['title']}{source}")
         typer.echo(f"  reads {', '.join(entry['reads'])}")
         for key, option in entry["options"].items():
             typer.echo(f"  method.{key} = {option['default']}  # {option['help']}")

@@ -1,10 +1,10 @@
-"""ConSERT: augmentations of the input embeddings (arXiv 2105.11741)."""
+"""ConSERT: contrast of augmented input embeddings (arXiv 2105.11741)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 from torch import Tensor
@@ -14,7 +14,7 @@ from simcse_kit.losses.nt_xent import nt_xent
 from simcse_kit.losses.similarity import unit_rows
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.config import DropoutConfig
 from simcse_kit.methods.common.contrast import Contrast, DataSpec
 from simcse_kit.methods.common.perturbation import (
     add_noise,
@@ -27,7 +27,6 @@ from simcse_kit.registry import closest
 from simcse_kit.utils.spec import bound, parse_chain
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["ConSERT", "ConSERTConfig", "Perturbation", "perturbation"]
@@ -66,7 +65,7 @@ def _nothing() -> None:
     return None
 
 
-# The first two change no states: `shuffle` is one of tokens, and comes before all others.
+# The first two change no states: `shuffle` reorders tokens, before all others.
 _PERTURBATIONS: dict[str, Callable[..., Change | None]] = {
     "none": _nothing,
     "shuffle": _nothing,
@@ -80,33 +79,33 @@ _PERTURBATIONS: dict[str, Callable[..., Change | None]] = {
 
 @dataclass(frozen=True)
 class Perturbation:
-    """What is done to one view.
+    """The augmentations of one view.
 
     Args:
-        shuffles: whether its tokens are shuffled.
-        changes: what is done to its input embeddings, in this order.
+        shuffles: whether the tokens are shuffled.
+        changes: functions of the input embeddings, applied in this order.
     """
 
     shuffles: bool
     changes: tuple[Change, ...]
 
     def __call__(self, states: Tensor) -> Tensor:
-        """(r, l, d) to the changed states (r, l, d)."""
+        """Change the states (r, l, d) of r rows."""
         for change in self.changes:
             states = change(states)
         return states
 
 
 def perturbation(text: str, *, what: str) -> Perturbation:
-    """Read ``"shuffle|feature_cutoff(0.2)"``.
+    """Parse a chain such as ``"shuffle|feature_cutoff(0.2)"``.
 
     Args:
         text: none, shuffle, cutoff(rate) or token_cutoff(rate), feature_cutoff(rate),
             dropout(rate), noise(deviation); several are joined by ``|``.
-        what: the setting that the text belongs to, for messages.
+        what: the setting that contains the text, for error messages.
 
     Raises:
-        ConfigError: an unknown name, or arguments that do not fit.
+        ConfigError: an unknown name, or wrong arguments.
     """
     calls = parse_chain(text, what=what)
     changes = []
@@ -123,7 +122,7 @@ def perturbation(text: str, *, what: str) -> Perturbation:
 
 
 class ConSERTConfig(DropoutConfig):
-    """Options of ConSERT; the defaults are those of the paper without supervision."""
+    """Options of ConSERT, with the paper's defaults for the unsupervised setting."""
 
     views: list[str] = Field(
         default=["feature_cutoff(0.2)", "shuffle"],
@@ -154,25 +153,28 @@ class ConSERTConfig(DropoutConfig):
 
 
 class ConSERT(Method):
-    """NT-Xent between two views of a sentence whose input embeddings are augmented differently.
+    """NT-Xent between two views of a sentence with different input-embedding augmentations.
 
-    Data of kind ``texts``: both views are the sentence. Data of kind ``pairs``: anchor and
-    positive, each with its own augmentations. Embeddings are altered where the transformer's first
-    layer gets them. In evaluation mode nothing is random and so nothing is altered.
+    For data of kind ``texts``, both views are the
+    sentence; for ``pairs``, anchor and positive, each with its own augmentations. Embeddings are
+    changed at the input of the first transformer layer. In evaluation mode nothing is changed.
 
     Deviations: special tokens are not shuffled, so that every pooling finds its token. The paper's
-    adversarial noise needs the gradient of a label, and is left out; Gaussian noise is an addition.
+    adversarial noise needs the gradient of a label and is left out; Gaussian noise is an addition.
+
+    Examples:
+        >>> ConSERTConfig(views=["cutoff(0.2)", "noise(0.01)"]).dropout
+        0.0
     """
 
-    name: ClassVar[str] = "consert"
-    paper: ClassVar[Paper] = Paper(
-        title="ConSERT: A Contrastive Framework for Self-Supervised Sentence Representation "
-        "Transfer",
-        arxiv="2105.11741",
-        year=2021,
+    name = "consert"
+    paper = Paper(
+        "ConSERT: A Contrastive Framework for Self-Supervised Sentence Representation Transfer",
+        "2105.11741",
+        2021,
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
-    Config: ClassVar[type[MethodConfig]] = ConSERTConfig
+    reads = ("texts", "pairs")
+    Config = ConSERTConfig
 
     options: ConSERTConfig
 
@@ -181,10 +183,7 @@ class ConSERT(Method):
         self.perturbations = [perturbation(view, what="method.views") for view in config.views]
 
     def layout(self, batch: Batch) -> Batch:
-        """Two views, those to be shuffled with their tokens in another order.
-
-        A single view, of kind ``texts``, is taken twice: (B, 1, L) -> (B, 2, L).
-        """
+        """Return (B, 2, L): a single view is taken twice, and views are shuffled as configured."""
         batch = batch if batch.shape[1] > 1 else batch.repeat_views(2)
         if not (self.training and any(part.shuffles for part in self.perturbations)):
             return batch
@@ -197,7 +196,7 @@ class ConSERT(Method):
         return replace(batch, input_ids=input_ids)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
-        """(R, L) -> (R, d): one encoder forward, each row with the augmentations of its view."""
+        """Embed (R, L) as (R, d), each row with the augmentations of its view."""
         if not (self.training and any(part.changes for part in self.perturbations)):
             return super().embed(input_ids, attention_mask, views)
 
@@ -212,12 +211,12 @@ class ConSERT(Method):
         return embeddings
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """NT-Xent of (B, 2, d).
+        """Compute NT-Xent of (B, 2, d).
 
         Logs ``contrastive_loss`` and ``positive_cosine``, the mean cosine of the two views.
 
         Raises:
-            ConfigError: a batch of one sentence.
+            ConfigError: the batch has one row.
         """
         first, second = embeddings[:, 0], embeddings[:, 1]
         loss = nt_xent(

@@ -1,8 +1,8 @@
-"""Contrastive Predictive Coding, CPC, on the sentences of a document (arXiv 1807.03748)."""
+"""CPC: contrastive predictive coding over the sentences of a document (arXiv 1807.03748)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
@@ -11,24 +11,21 @@ from torch import Tensor, nn
 from simcse_kit.losses.cpc import predictive_nce
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.config import DropoutConfig
 from simcse_kit.methods.common.contrast import DataSpec
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["CPC", "CPCConfig"]
 
 
 class CPCConfig(DropoutConfig):
-    """Options of CPC; the defaults are those of the paper's experiment with text."""
+    """Options of CPC, with the defaults of the paper's experiment with text."""
 
-    distances: int = Field(
-        default=3, ge=1, description="how many of the next sentences are predicted"
-    )
+    distances: int = Field(default=3, ge=1, description="number of next sentences to predict")
     similarity: Literal["dot", "cosine"] = Field(
-        default="dot", description="of prediction and sentence; cosine wants a low temperature"
+        default="dot", description="of prediction and sentence; cosine needs a low temperature"
     )
     temperature: float = Field(default=1.0, gt=0, description="divides the similarities")
 
@@ -43,24 +40,25 @@ class CPCConfig(DropoutConfig):
 
 
 class CPC(Method):
-    """A sentence tells the next ones of its document from those of other documents.
+    """Prediction of the next sentences of a document among those of other documents.
 
-    One linear map for each distance predicts the embedding of the sentence so far ahead. Its
-    negatives are the sentences at the same distance from the other sentences of the batch. The
-    loss is the mean over the distances; one at which fewer than two documents go on is left out.
+    For each distance, a linear map predicts the embedding of the sentence at that distance. The
+    negatives are the sentences at the same distance in the other rows of the batch (equation 4 of
+    arXiv 1807.03748). The loss is the mean over the distances; a distance with fewer than two
+    documents in the batch is left out.
 
-    Deviation: the context is the sentence itself. The paper reads all sentences so far with a GRU,
-    which would be thrown away here, as it is the encoder of single sentences that is wanted.
+    Deviation: the context is the sentence itself. The paper reads all previous sentences with a
+    GRU, which would be discarded here, because only the sentence encoder is kept.
+
+    Examples:
+        >>> CPCConfig(distances=3).unused(DataSpec("documents", 3))
+        []
     """
 
-    name: ClassVar[str] = "cpc"
-    paper: ClassVar[Paper] = Paper(
-        title="Representation Learning with Contrastive Predictive Coding",
-        arxiv="1807.03748",
-        year=2018,
-    )
-    reads: ClassVar[tuple[Kind, ...]] = ("documents",)
-    Config: ClassVar[type[MethodConfig]] = CPCConfig
+    name = "cpc"
+    paper = Paper("Representation Learning with Contrastive Predictive Coding", "1807.03748", 2018)
+    reads = ("documents",)
+    Config = CPCConfig
 
     options: CPCConfig
 
@@ -72,14 +70,14 @@ class CPC(Method):
         )
 
     def layout(self, batch: Batch) -> Batch:
-        """Without the sentences that are farther away than any that is predicted."""
+        """Drop the sentences beyond the largest predicted distance."""
         wanted = min(batch.shape[1], 1 + self.options.distances)
         return batch.take_views(range(wanted))
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """InfoNCE of (B, 1 + k, d): a sentence, and the k next ones.
+        """Compute InfoNCE of a sentence and its k next sentences (B, 1 + k, d).
 
-        Logs ``contrastive_loss``, and ``loss_at_1``, ``loss_at_2``, … for each distance.
+        Logs ``contrastive_loss``, and for each distance ``loss_at_1``, ``loss_at_2`` and so on.
         """
         parts: list[Tensor] = []
         logs: dict[str, float | Tensor] = {}
@@ -97,7 +95,7 @@ class CPC(Method):
             )
             parts.append(part)
             logs[f"loss_at_{distance}"] = part.detach()
-        # A batch of last sentences has nothing to predict, but must not stop the training.
+        # A batch of last sentences has nothing to predict, and must not stop the training.
         loss = torch.stack(parts).mean() if parts else embeddings.sum() * 0.0
         logs["contrastive_loss"] = loss.detach()
         return MethodOutput(loss=loss, logs=logs)

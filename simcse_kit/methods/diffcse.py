@@ -1,9 +1,9 @@
-"""DiffCSE: vectors that tell what was edited in a sentence (arXiv 2204.10298)."""
+"""DiffCSE: contrastive learning with replaced-token detection (arXiv 2204.10298)."""
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -17,19 +17,16 @@ from simcse_kit.losses.info_nce import info_nce_terms
 from simcse_kit.losses.replaced_token import replaced_token_loss
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
+from simcse_kit.methods.common.config import DropoutConfig, inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import mlp_head, relu_layers
 from simcse_kit.methods.common.masking import mask_tokens
-
-if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
 
 __all__ = ["DiffCSE", "DiffCSEConfig"]
 
 
 class DiffCSEConfig(DropoutConfig):
-    """Options of DiffCSE; the defaults are those of the paper for BERT-base on STS."""
+    """Options of DiffCSE, with the paper's defaults for BERT-base on STS."""
 
     temperature: float = Field(default=0.05, gt=0, description="tau, divides the cosines")
     head: Literal["batchnorm", "mlp", "none"] = Field(
@@ -40,13 +37,13 @@ class DiffCSEConfig(DropoutConfig):
     rtd_weight: float = Field(
         default=0.005,
         ge=0,
-        description="lambda, weight of replaced-token detection; 0 does without",
+        description="lambda, weight of replaced-token detection; 0 leaves it out",
     )
     masking_ratio: float = Field(
-        default=0.3, gt=0, le=1, description="share of the tokens that the generator fills in anew"
+        default=0.3, gt=0, le=1, description="share of the tokens that the generator replaces"
     )
     fill: Literal["argmax", "sample"] = Field(
-        default="argmax", description="the generator's likeliest token, or one drawn"
+        default="argmax", description="the generator's most likely token, or a sampled one"
     )
     generator: str | None = Field(
         default=None,
@@ -72,28 +69,31 @@ class DiffCSEConfig(DropoutConfig):
 
 
 class DiffCSE(Method):
-    """SimCSE, and a second task: to find the replaced tokens of a sentence, given its vector.
+    """SimCSE with a second task: detect replaced tokens of a sentence, given its embedding.
 
-    A frozen generator fills in masked tokens; a discriminator, which starts as a copy of the
-    encoder's transformer, says of each token of the edited sentence whether it was replaced. In
-    place of the first token it sees the vector of the sentence before the edit. Generator,
-    discriminator and head are gone when the encoder is saved.
-
-    In evaluation mode nothing is random, so nothing is edited and the loss is the contrastive one.
+    A frozen generator fills in masked tokens. A discriminator, which starts as a copy of the
+    encoder's transformer, predicts for each token of the edited sentence whether it was replaced.
+    Instead of the first token it reads the embedding of the original sentence (section 3 of
+    arXiv 2204.10298; ``cls_input`` in
+    https://github.com/voidism/DiffCSE/blob/5f069da6b80edc04d2463e972feed878a2ba3ee8/diffcse/models.py).
+    Generator, discriminator and head are dropped when the encoder is saved. In evaluation mode
+    nothing is edited, and the loss is the contrastive one.
 
     Raises:
-        ModelError: the encoder or the named model has no masked-LM head, the tokenizer no mask
-            token, the vocabularies differ, or the transformer is not built like BERT.
+        ModelError: the encoder or the generator has no MLM head, the tokenizer has no mask token,
+            the vocabularies differ, or the transformer is not built like BERT.
+
+    Examples:
+        >>> DiffCSEConfig(rtd_weight=0).chunking_obstacle() is None
+        True
     """
 
-    name: ClassVar[str] = "diffcse"
-    paper: ClassVar[Paper] = Paper(
-        title="DiffCSE: Difference-based Contrastive Learning for Sentence Embeddings",
-        arxiv="2204.10298",
-        year=2022,
+    name = "diffcse"
+    paper = Paper(
+        "DiffCSE: Difference-based Contrastive Learning for Sentence Embeddings", "2204.10298", 2022
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts",)
-    Config: ClassVar[type[MethodConfig]] = DiffCSEConfig
+    reads = ("texts",)
+    Config = DiffCSEConfig
 
     options: DiffCSEConfig
 
@@ -112,15 +112,16 @@ class DiffCSE(Method):
             self.generator = _frozen_generator(encoder, config.generator)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """InfoNCE of the projected (B, 2, d), and the detection of replaced tokens.
+        """Compute InfoNCE of the projected (B, 2, d), plus weighted replaced-token detection.
 
-        Logs ``contrastive_loss``, ``positive_cosine`` and ``accuracy``; in training also
-        ``rtd_loss`` before its weight, and ``replaced``, the share of the tokens that differ.
+        Logs ``contrastive_loss``, ``positive_cosine`` and ``accuracy``; in training also the
+        unweighted ``rtd_loss`` and ``replaced``, the share of the tokens that differ.
 
         Raises:
-            ConfigError: a batch without any negative.
+            ConfigError: the batch has no negatives.
         """
-        # BatchNorm sees both views together, as the official code has it.
+        # BatchNorm over both views together, as the authors do (ProjectionMLP, lines 35-50 of the
+        # file linked above).
         vectors = embeddings.flatten(0, 1)
         if self.head is not None:
             vectors = self.head(vectors)
@@ -148,7 +149,7 @@ class DiffCSE(Method):
 
     @torch.no_grad()
     def _edit(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(R, L) ids in which the generator has filled in a share of the tokens, row by row."""
+        """Return (R, L) ids in which the generator has replaced a share of the tokens."""
         assert self.generator is not None
         tokenizer = self.encoder.tokenizer
         masked, chosen = mask_tokens(
@@ -161,7 +162,7 @@ class DiffCSE(Method):
         )
         with evaluation_mode(self.generator):
             logits = self.generator(input_ids=masked, attention_mask=attention_mask).logits[chosen]
-        # A model may have more rows of embeddings than the tokenizer has tokens.
+        # A model may have more embeddings than the tokenizer has tokens.
         logits = logits[:, : len(tokenizer)]
         if self.options.fill == "argmax":
             filled = logits.argmax(dim=1)
@@ -173,10 +174,10 @@ class DiffCSE(Method):
 
 
 class _Discriminator(nn.Module):
-    """A transformer that says of each token whether it was replaced, given a sentence vector.
+    """A transformer that predicts which tokens were replaced, given the sentence embedding.
 
     Args:
-        encoder: its transformer is copied.
+        encoder: the encoder whose transformer is copied.
     """
 
     def __init__(self, encoder: SentenceEncoder):
@@ -194,26 +195,26 @@ class _Discriminator(nn.Module):
         if not isinstance(getattr(self.backbone, "embeddings", None), nn.Module) or inner != width:
             kind = self.backbone.config.model_type
             raise ModelError(
-                f"method diffcse puts the sentence vector among the token embeddings, which a "
-                f"{kind} has no place for; use a model built like BERT or set method.rtd_weight "
-                "to 0"
+                "method diffcse replaces a token embedding by the sentence vector, which model "
+                f"type {kind!r} does not allow; use a model built like BERT or set "
+                "method.rtd_weight to 0"
             )
         if encoder.embedding_dim != width:
             raise ModelError(
                 f"the encoder's vectors have {encoder.embedding_dim} dimensions and its token "
-                f"embeddings {width}, so that method diffcse cannot put one in the place of the "
-                "other; open it with a pooling without head"
+                f"embeddings {width}, so method diffcse cannot replace one by the other; open it "
+                "with a pooling without head"
             )
         self.classifier = nn.Linear(width, 2)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, vectors: Tensor) -> Tensor:
-        """Tokens (R, L) and vectors (R, d) to logits (R, L, 2): original, replaced."""
+        """Map tokens (R, L) and vectors (R, d) to logits (R, L, 2): original, replaced."""
 
         def put(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
             return torch.cat([vectors.to(output.dtype).unsqueeze(1), output[:, 1:]], dim=1)
 
-        # Behind the LayerNorm of the embeddings, as the official code has it; `inputs_embeds`
-        # would come before.
+        # TRAP: after the LayerNorm of the embeddings, as the authors do; `inputs_embeds` would
+        # come before it.
         hook = self.backbone.embeddings.register_forward_hook(put)
         try:
             states = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
@@ -237,7 +238,7 @@ def _frozen_generator(encoder: SentenceEncoder, name: str | None) -> nn.Module:
                 f"method.generator = {name!r} has another vocabulary than the encoder; use a "
                 "masked language model with the same tokenizer, or leave method.generator unset"
             )
-    # The encoder's own shares its weights, which are about to change.
+    # A copy, since the encoder's own MLM shares the weights in training.
     generator = copy.deepcopy(source.masked_lm())
     for weight in generator.parameters():
         weight.requires_grad_(False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from simcse_kit.encoder.inference import evaluation_mode
 from simcse_kit.losses.info_nce_queue import queued_info_nce
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
+from simcse_kit.methods.common.config import DropoutConfig, inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import mlp_head
 from simcse_kit.methods.common.momentum import Momentum
@@ -25,7 +25,6 @@ from simcse_kit.methods.common.queue import KeyQueue
 from simcse_kit.methods.common.two_towers import embed_apart
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["ESimCSE", "ESimCSEConfig", "repeat_tokens"]
@@ -35,24 +34,27 @@ _ANCHOR, _POSITIVE, _KEY = 0, 1, 2
 
 
 class ESimCSEConfig(DropoutConfig):
-    """Options of ESimCSE; the defaults are those of the paper for BERT-base."""
+    """Options of ESimCSE, with the paper's defaults for BERT-base."""
 
     temperature: float = Field(default=0.05, gt=0, description="tau, divides the cosines")
     dup_rate: float = Field(
         default=0.32,
         ge=0,
         le=1,
-        description="most sub-words repeated, as a share of the sentence (two always may be); "
-        "0 repeats none",
+        description="maximum share of the sub-words that is repeated (up to two in short "
+        "sentences); 0 repeats none",
     )
     queue_size: int = Field(
         default=160,
         ge=0,
         description="keys of earlier batches kept as further negatives (paper: 2.5 times the "
-        "batch of 64); 0 does without queue and momentum encoder",
+        "batch of 64); 0 for no queue and no momentum encoder",
     )
     momentum: float = Field(
-        default=0.995, ge=0, le=1, description="share of itself that the momentum encoder keeps"
+        default=0.995,
+        ge=0,
+        le=1,
+        description="share of weights that the momentum encoder keeps",
     )
     head: Literal["mlp", "none"] = Field(
         default="mlp",
@@ -67,23 +69,27 @@ class ESimCSEConfig(DropoutConfig):
 
 
 class ESimCSE(Method):
-    """SimCSE whose positives differ in length, with more negatives than the batch has.
+    """SimCSE with positives of different length and a queue of further negatives.
 
-    The positive of a sentence is the sentence with some of its sub-words said twice, so that equal
-    length tells nothing. The keys in the queue are of the sentences as they were, by the momentum
-    encoder without dropout and the head that is trained. In evaluation mode nothing is random and
-    so nothing is repeated.
+    The positive is the sentence with some sub-words repeated, so that equal length is no cue for
+    a positive (section 3.1 of arXiv 2109.04380). The queue holds keys of unmodified sentences,
+    computed by a momentum encoder without dropout and by the trained head (section 3.2). In
+    evaluation mode nothing is repeated.
+
+    Examples:
+        >>> str(ESimCSEConfig().contrast(DataSpec("texts"), 64))
+        '63 negatives per anchor, up to 160 from the queue'
     """
 
-    name: ClassVar[str] = "esimcse"
-    paper: ClassVar[Paper] = Paper(
-        title="ESimCSE: Enhanced Sample Building Method for Contrastive Learning of Unsupervised "
+    name = "esimcse"
+    paper = Paper(
+        "ESimCSE: Enhanced Sample Building Method for Contrastive Learning of Unsupervised "
         "Sentence Embedding",
-        arxiv="2109.04380",
-        year=2021,
+        "2109.04380",
+        2021,
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts",)
-    Config: ClassVar[type[MethodConfig]] = ESimCSEConfig
+    reads = ("texts",)
+    Config = ESimCSEConfig
 
     options: ESimCSEConfig
 
@@ -98,11 +104,11 @@ class ESimCSE(Method):
             self.queue = KeyQueue(config.queue_size, dim)
 
     def layout(self, batch: Batch) -> Batch:
-        """(B, 1, L) -> (B, 3, L'): the sentence, with repetitions, and as it was for the key.
+        """Return (B, 3, L'): the sentence, its copy with repetitions, and the sentence for the key.
 
-        Without a queue there is no third view. All views keep the id of the sentence.
+        Without a queue the third view is absent. All views have the id of the sentence.
         """
-        # Two views are copies that were prepared separately, by augmentations.
+        # If there are two views, augmentation prepared them separately.
         views = [_ANCHOR, batch.shape[1] - 1, _ANCHOR]
         batch = batch.take_views(views[: 2 if self.queue is None else 3])
         if not (self.training and self.options.dup_rate):
@@ -123,7 +129,7 @@ class ESimCSE(Method):
         return replace(batch, input_ids=input_ids, attention_mask=attention_mask)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
-        """(R, L) -> (R, d): keys by the momentum encoder, without gradient, the others trained."""
+        """Embed (R, L) as (R, d): keys with the momentum encoder, without gradient."""
 
         def trained(ids: Tensor, mask: Tensor) -> Tensor:
             return self._headed(self.encoder(ids, mask))
@@ -136,13 +142,13 @@ class ESimCSE(Method):
         return embed_apart(input_ids, attention_mask, views == _KEY, trained, keys)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """InfoNCE of (B, V, d), with the queue in the denominator; the batch's keys come later.
+        """Compute InfoNCE of (B, V, d), with the keys of earlier batches as further negatives.
 
-        Logs ``contrastive_loss``, ``positive_cosine``, ``accuracy``, ``queue``, the keys that the
-        loss has met, and ``ln_batch``, the logarithm of all candidates.
+        Logs ``contrastive_loss``, ``positive_cosine``, ``accuracy``, ``queue`` (number of keys) and
+        ``ln_batch`` (logarithm of the number of candidates).
 
         Raises:
-            ConfigError: a batch without any negative.
+            ConfigError: the batch has no negatives.
         """
         anchors, ids = embeddings[:, _ANCHOR], batch.text_ids[:, _ANCHOR]
         if self.queue is None:
@@ -158,7 +164,7 @@ class ESimCSE(Method):
             positive_ids=batch.text_ids[:, _POSITIVE],
             queue_ids=key_ids,
         )
-        # Not of held-out rows, whose loss is taken without gradients.
+        # Not for held-out rows, whose loss is computed without gradient.
         if self.queue is not None and self.training and torch.is_grad_enabled():
             self.queue.push(embeddings[:, _KEY], batch.text_ids[:, _KEY])
         logs = terms.logs() | {
@@ -168,7 +174,7 @@ class ESimCSE(Method):
         return MethodOutput(loss=terms.loss, logs=logs)
 
     def after_step(self, progress: float) -> None:
-        """The momentum encoder follows, and the queue takes in the keys of the step."""
+        """Update the momentum encoder, and add the keys of the step to the queue."""
         if self.momentum is not None and self.queue is not None:
             self.momentum.follow(self.encoder, self.options.momentum)
             self.queue.advance()
@@ -186,19 +192,19 @@ def repeat_tokens(
     pad_id: int,
     most: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Say some tokens of each row twice, each right after itself.
+    """Repeat some tokens of each row, each directly after itself.
 
-    Of N ordinary tokens, n are repeated, n drawn uniformly from the integers 0 to
-    max(2, int(rate·N)), the tokens without replacement (section 3.1 of arXiv 2109.04380). Special
-    tokens are never repeated. Draws from torch's global generator.
+    The number of repeated tokens is drawn uniformly from the integers 0 to max(2, int(rate·N)) for
+    N ordinary tokens, the tokens without replacement (section 3.1 of arXiv 2109.04380). Special
+    tokens are never repeated. The random numbers come from torch's global generator.
 
     Args:
-        input_ids: (R, L) int64, padded on the right; left as it is.
+        input_ids: (R, L) int64, padded on the right; not modified.
         attention_mask: (R, L), 0 at padding.
-        rate: share of the tokens that is repeated at the most.
+        rate: maximum share of the tokens that is repeated.
         special_ids: ids that are never repeated.
-        pad_id: id that fills up shorter rows.
-        most: tokens that no row may exceed; None for no limit.
+        pad_id: id of the padding token.
+        most: maximum length of a row; None for no limit.
 
     Returns:
         Ids and mask, both (R, L') with L' of L or more.
@@ -207,7 +213,7 @@ def repeat_tokens(
     special = torch.tensor(list(special_ids), dtype=input_ids.dtype, device=device)
     ordinary = attention_mask.bool() & ~torch.isin(input_ids, special)
     count = ordinary.sum(dim=1)
-    # In float64, as Python has it: 0.32 * 25 is 8, in float32 a little less.
+    # TRAP: float64, as in Python: 0.32 * 25 is 8, but a little less in float32.
     bound = (count.double() * rate).long().clamp_min(2)
     wanted = (torch.rand(len(count), device=device, dtype=torch.float64) * (bound + 1)).long()
     wanted = torch.minimum(wanted, count)

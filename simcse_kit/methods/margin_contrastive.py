@@ -1,9 +1,9 @@
-"""Margin contrastive learning from labelled pairs, on sentences (arXiv 1908.10084)."""
+"""Margin contrastive loss for labelled pairs (arXiv 1908.10084; Hadsell et al. 2006)."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -14,10 +14,9 @@ from simcse_kit.losses.matryoshka import check_prefixes, prefix_losses
 from simcse_kit.losses.pair_margin import margin_contrastive, pair_distance
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.config import DropoutConfig
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["MarginContrastive", "MarginContrastiveConfig"]
@@ -26,15 +25,15 @@ logger = logging.getLogger(__name__)
 
 
 class MarginContrastiveConfig(DropoutConfig):
-    """Options of the margin contrastive loss; the formula is that of Hadsell et al. 2006."""
+    """Options of the margin contrastive loss of Hadsell et al. 2006."""
 
-    needs_negatives: ClassVar[bool] = False
+    needs_negatives = False
 
     margin: float = Field(
         default=1.0,
         gt=0,
-        description="m, the distance from which on dissimilar pairs are left alone; unit vectors "
-        "are 0 to 2 apart",
+        description="m, distance above which dissimilar pairs have no loss; unit vectors have "
+        "distances of 0 to 2",
     )
     form: Literal["distance", "squared"] = Field(
         default="distance",
@@ -46,12 +45,12 @@ class MarginContrastiveConfig(DropoutConfig):
     )
     one_means: Literal["dissimilar", "similar"] = Field(
         default="dissimilar",
-        description="what label 1 says of a pair: dissimilar as Y in the paper, or similar as in "
-        "paraphrase data",
+        description="meaning of label 1: dissimilar as Y in the paper, or similar as in paraphrase "
+        "data",
     )
     threshold: float | None = Field(
         default=None,
-        description="for graded labels: from this on a label counts as 1; unset takes 0 and 1 only",
+        description="for graded labels: labels of at least this count as 1; unset: 0 and 1 only",
     )
     matryoshka: list[int] = Field(
         default=[],
@@ -78,32 +77,37 @@ class MarginContrastiveConfig(DropoutConfig):
 
 
 class MarginContrastive(Method):
-    """Similar pairs are pulled together, dissimilar ones pushed apart up to a margin.
+    """Margin loss that pulls similar pairs together and pushes dissimilar ones apart.
 
-    ``L = (1-Y) d^2 + Y max(0, m-d)^2``, where **Y = 1 is a dissimilar pair**. That is how label 1
-    is read; most paraphrase data has it the other way round and wants ``one_means = "similar"``.
-    Labels other than 0 and 1, such as the grades of STS, are refused unless ``threshold`` cuts
-    them: with ``one_means = "similar"`` and ``threshold = 4``, grades of 4 and more are similar.
+    ``L = (1-Y) d^2 + Y max(0, m-d)^2``, where **Y = 1 marks a dissimilar pair** (equation 4 of
+    Hadsell et al. 2006 without its factor 1/2). Most paraphrase data has the opposite labels and
+    needs ``one_means = "similar"``. Labels other than 0 and 1, such as the grades of STS, are
+    refused unless ``threshold`` divides them: with ``one_means = "similar"`` and ``threshold = 4``,
+    grades of 4 and more are similar.
 
-    A pair of equal texts that is labelled dissimilar cannot be learned; it is left out. The first
-    one is logged, because it often means that ``one_means`` is the wrong way round.
+    A pair of equal texts that is labelled dissimilar cannot be learned and is left out. The first
+    one is logged, because it often means that ``one_means`` is wrong.
 
-    Deviation: the distance is that of unit vectors, since it is cosines that are used afterwards;
-    the paper's distance is that of the outputs as they are.
+    Deviation: the distance is that of unit vectors, since cosines are used afterwards; the paper
+    does not normalise.
 
     Raises:
-        ConfigError: prefixes beyond the width of the encoder.
+        ConfigError: a Matryoshka prefix is longer than the embedding.
+
+    Examples:
+        >>> MarginContrastiveConfig(one_means="similar", threshold=4).margin
+        1.0
     """
 
-    name: ClassVar[str] = "margin_contrastive"
-    paper: ClassVar[Paper] = Paper(
-        title="Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks; the loss is that of "
+    name = "margin_contrastive"
+    paper = Paper(
+        "Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks; the loss is that of "
         "Hadsell, Chopra & LeCun 2006, Dimensionality Reduction by Learning an Invariant Mapping",
-        arxiv="1908.10084",
-        year=2019,
+        "1908.10084",
+        2019,
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("labelled",)
-    Config: ClassVar[type[MethodConfig]] = MarginContrastiveConfig
+    reads = ("labelled",)
+    Config = MarginContrastiveConfig
 
     options: MarginContrastiveConfig
 
@@ -114,14 +118,14 @@ class MarginContrastive(Method):
             check_prefixes(config.matryoshka, width=encoder.embedding_dim)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """The margin contrastive loss of (B, 2, d).
+        """Compute the margin contrastive loss of (B, 2, d).
 
-        Logs ``contrastive_loss``, and ``similar_distance`` and ``dissimilar_distance``, the mean
-        over the pairs of each sort; one that a batch has none of is not logged.
+        Logs ``contrastive_loss``, and the mean distances ``similar_distance`` and
+        ``dissimilar_distance``, each if the batch has such pairs.
 
         Raises:
             DataError: see :meth:`MarginContrastiveConfig.check_labels`.
-            ConfigError: data without labels.
+            ConfigError: the data has no labels.
         """
         different = self._different(batch.labels)
         equal = batch.text_ids[:, 0] == batch.text_ids[:, 1]
@@ -132,7 +136,7 @@ class MarginContrastive(Method):
 
         def compute(vectors: Tensor) -> Tensor:
             distances = pair_distance(vectors[:, 0], vectors[:, 1], options.metric)
-            # As a similar pair at distance 0, which adds nothing.
+            # A similar pair at distance 0 adds nothing.
             distances = distances.masked_fill(contradiction, 0)
             return margin_contrastive(
                 distances, different, margin=options.margin, squared=options.form == "squared"
@@ -156,14 +160,14 @@ class MarginContrastive(Method):
             return
         self._contradiction_logged = True
         logger.warning(
-            "a pair of equal texts is labelled dissimilar and is left out, as all such pairs are; "
+            "a pair of equal texts is labelled dissimilar; such pairs are left out; "
             "if label %d means similar in your data, use --set method.one_means=%s",
             1 if self.options.one_means == "dissimilar" else 0,
             "similar" if self.options.one_means == "dissimilar" else "dissimilar",
         )
 
     def _different(self, labels: Tensor | None) -> Tensor:
-        """(B,) bool, Y of the formula."""
+        """Return (B,) bool, Y of the formula."""
         if labels is None:
             raise ConfigError(
                 f"method {self.name!r} needs a label in every row and the batch has none; "

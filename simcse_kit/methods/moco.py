@@ -1,9 +1,9 @@
-"""MoCo: a slowly moving key encoder and a queue of keys (arXiv 1911.05722 and 2003.04297)."""
+"""MoCo: momentum contrast with a queue of keys (arXiv 1911.05722 and 2003.04297)."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
@@ -13,7 +13,7 @@ from simcse_kit.losses.info_nce_queue import queued_info_nce
 from simcse_kit.losses.moco import momentum_contrast
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
+from simcse_kit.methods.common.config import DropoutConfig, inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.momentum import Momentum
@@ -21,7 +21,6 @@ from simcse_kit.methods.common.queue import KeyQueue
 from simcse_kit.methods.common.two_towers import embed_apart
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["MoCo", "MoCoConfig"]
@@ -30,7 +29,7 @@ _TEMPERATURES = {"v1": 0.07, "v2": 0.2}
 
 
 class MoCoConfig(DropoutConfig):
-    """Options of MoCo; the defaults are those of the papers for ImageNet."""
+    """Options of MoCo, with the papers' defaults for ImageNet."""
 
     version: Literal["v1", "v2"] = Field(
         default="v2",
@@ -42,15 +41,15 @@ class MoCoConfig(DropoutConfig):
         description="tau, divides the cosines; unset: 0.2 for v2, 0.07 for v1, as in the papers",
     )
     momentum: float = Field(
-        default=0.999, ge=0, le=1, description="share of itself that the key encoder keeps"
+        default=0.999, ge=0, le=1, description="share of its weights that the key encoder keeps"
     )
     queue_size: int = Field(
-        default=65536, ge=1, description="K, keys of earlier batches that are the negatives"
+        default=65536, ge=1, description="K, number of keys of earlier batches, the negatives"
     )
     in_batch: bool = Field(
         default=False,
-        description="the keys of the other rows are negatives too; false, as in the paper, has "
-        "them only as long as the queue is empty",
+        description="use the keys of the other rows as negatives too; false, as in the paper, uses "
+        "them only while the queue is empty",
     )
     hidden_size: int | None = Field(
         default=None,
@@ -70,27 +69,31 @@ class MoCoConfig(DropoutConfig):
 
 
 class MoCo(Method):
-    """A query against its key and the keys of earlier batches.
+    """Contrast of a query with its key and with keys of earlier batches.
 
-    The key encoder and its head are a moving average of those that are trained; they get no
-    gradient, and dropout acts in them as in the others. The queue begins empty, while the paper
-    begins with random vectors: in the first step, and in the loss of held-out rows, which must not
-    depend on how full the queue is, the keys of the other rows are the negatives. Keys of the same
-    text as a query or as its key do not count for it.
+    Equation 1 of arXiv 1911.05722. The key encoder and its head are moving averages of the trained
+    ones (equation 2); they get no gradient and use dropout. The queue starts empty, unlike the
+    random vectors of the paper: in the first step, and in the loss of held-out rows, which must not
+    depend on the state of the queue, the keys of the other rows are the negatives. Keys with the
+    same text as a query or its key are not negatives of that query.
 
-    Data of kind ``texts``: query and key are one sentence under two dropout masks. Of ``pairs``:
-    the anchor asks, the positive is the key. Heads and key encoder are gone when the encoder is
-    saved. Transformers have no BatchNorm, so that nothing need be shuffled.
+    For data of kind ``texts``, query and key are one sentence under two dropout masks; for
+    ``pairs``, the anchor is the query and the positive is the key. Heads and key encoder are
+    dropped when the encoder is saved. Transformers have no BatchNorm, so keys are not shuffled
+    between devices. The head of v2 is that of
+    https://github.com/facebookresearch/moco/blob/7397dfe146c7ca6bbb58e9c382498069178ba764/moco/builder.py#L34-L41
+
+    Examples:
+        >>> str(MoCoConfig(queue_size=4096).contrast(DataSpec("texts"), 64))
+        '63 negatives per anchor, up to 4096 from the queue'
     """
 
-    name: ClassVar[str] = "moco"
-    paper: ClassVar[Paper] = Paper(
-        title="Momentum Contrast for Unsupervised Visual Representation Learning",
-        arxiv="1911.05722",
-        year=2019,
+    name = "moco"
+    paper = Paper(
+        "Momentum Contrast for Unsupervised Visual Representation Learning", "1911.05722", 2019
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
-    Config: ClassVar[type[MethodConfig]] = MoCoConfig
+    reads = ("texts", "pairs")
+    Config = MoCoConfig
 
     options: MoCoConfig
 
@@ -105,17 +108,17 @@ class MoCo(Method):
         self.temperature = config.temperature or _TEMPERATURES[config.version]
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
-        """(R, L) -> (R, d): view 0 by the encoder, view 1 by the key encoder without gradient."""
+        """Embed (R, L) as (R, d): view 0 with the encoder, view 1 with the key encoder."""
         return embed_apart(input_ids, attention_mask, views > 0, self.encoder, self.key_encoder)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """The loss of the queries (B, 0, d); the keys (B, 1, d) enter the queue after the step.
+        """Compute the loss of queries and keys (B, 2, d); the keys enter the queue after the step.
 
-        Logs ``contrastive_loss``, ``positive_cosine``, ``accuracy``, ``queue`` (keys in it) and
-        ``ln_batch``, the logarithm of the candidates that a query has met.
+        Logs ``contrastive_loss``, ``positive_cosine``, ``accuracy``, ``queue`` (number of keys) and
+        ``ln_batch`` (logarithm of the number of candidates).
 
         Raises:
-            ConfigError: an empty queue and a batch of one row.
+            ConfigError: the queue is empty and the batch has one row.
         """
         queries, keys = self.head(embeddings[:, 0]), self.key_head(embeddings[:, 1])
         query_ids, key_ids = batch.text_ids.unbind(1)
@@ -154,7 +157,7 @@ class MoCo(Method):
         return MethodOutput(loss=terms.loss, logs=logs)
 
     def after_step(self, progress: float) -> None:
-        """The key encoder and its head follow; the queue takes in the keys of the step."""
+        """Update the key encoder and its head, and add the keys of the step to the queue."""
         self.key_encoder.follow(self.encoder, self.options.momentum)
         self.key_head.follow(self.head, self.options.momentum)
         self.queue.advance()

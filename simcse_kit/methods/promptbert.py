@@ -1,9 +1,9 @@
-"""PromptBERT: the vector is what a template makes the model say (arXiv 2201.04337)."""
+"""PromptBERT: the embedding is the state at the mask token of a template (arXiv 2201.04337)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -20,27 +20,26 @@ from simcse_kit.methods.common.config import MethodConfig
 from simcse_kit.methods.common.heads import mlp_head
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["PromptBERT", "PromptBERTConfig", "exchange"]
 
 
 class PromptBERTConfig(MethodConfig):
-    """Options of PromptBERT; the defaults are those of the unsupervised setting for BERT."""
+    """Options of PromptBERT, with the paper's defaults for unsupervised BERT."""
 
     template: str = Field(
         default='This sentence of "[X]" means [MASK].',
-        description="what an anchor is put into, and every sentence after training: [X] is the "
-        "sentence, [MASK] the place of the vector",
+        description="template of anchors, and of every sentence after training: [X] is the "
+        "sentence, [MASK] the token whose state is the embedding",
     )
     second_template: str = Field(
         default='This sentence : "[X]" means [MASK].',
-        description="what positives and hard negatives are put into",
+        description="template of positives and hard negatives",
     )
     remove_bias: bool = Field(
         default=True,
-        description="subtract what the template says without a sentence; in training only",
+        description="subtract the embedding of the template without a sentence; in training only",
     )
     temperature: float = Field(default=0.05, gt=0, description="tau, divides the cosines")
     head: Literal["mlp", "none"] = Field(
@@ -58,29 +57,31 @@ class PromptBERTConfig(MethodConfig):
 
 
 class PromptBERT(Method):
-    """InfoNCE between two templates that a sentence is put into.
+    """Contrast of the same sentence in two prompt templates.
 
-    From the start on the encoder puts sentences into the first template and takes the state at the
-    mask token: that is what the dev set is scored with, and what is saved. The bias of a template
-    is taken away in training only, as the paper does it for the unsupervised model.
+    The encoder puts every sentence into the first template and returns the state at the mask
+    token, in training, in evaluation and after it is saved. The bias of a template is the state at
+    the mask token without the sentence (template denoising in arXiv 2201.04337). It is subtracted
+    in training only, as the paper does for the unsupervised model:
+    https://github.com/kongds/Prompt-BERT/blob/165e47e7e6d87e75339124e3ecbfe6a0c126997e/prompt_bert/models.py#L79-L109
 
-    Data of kind ``texts``: both views of a sentence are made here. Data of kind ``pairs`` and
-    ``triplets``: positives and hard negatives come from the data.
+    For data of kind ``texts``, both views are made here. For ``pairs`` and ``triplets``, positives
+    and hard negatives come from the data.
 
     Raises:
-        ModelError: the tokenizer has no mask token, the encoder keeps a head, or its states depend
+        ModelError: the tokenizer has no mask token, the encoder has a head, or its states depend
             on the padding and the bias is to be removed.
-        ConfigError: the templates have their mask token in different places.
+        ConfigError: the mask token has different positions in the two templates.
+
+    Examples:
+        >>> PromptBERTConfig(template="[X] means [MASK].").remove_bias
+        True
     """
 
-    name: ClassVar[str] = "promptbert"
-    paper: ClassVar[Paper] = Paper(
-        title="PromptBERT: Improving BERT Sentence Embeddings with Prompts",
-        arxiv="2201.04337",
-        year=2022,
-    )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs", "triplets")
-    Config: ClassVar[type[MethodConfig]] = PromptBERTConfig
+    name = "promptbert"
+    paper = Paper("PromptBERT: Improving BERT Sentence Embeddings with Prompts", "2201.04337", 2022)
+    reads = ("texts", "pairs", "triplets")
+    Config = PromptBERTConfig
 
     options: PromptBERTConfig
 
@@ -95,11 +96,11 @@ class PromptBERT(Method):
             Template.of(text, encoder.tokenizer)
             for text in (config.template, config.second_template)
         )
-        # All views go through the encoder together, which reads them at one place.
+        # All views go through the encoder together, which reads one position.
         if first.place != second.place:
             raise ConfigError(
                 f"method.template has its mask token {_where(first)} and method.second_template "
-                f"{_where(second)}; write both so that it stands in the same place"
+                f"{_where(second)}; write both templates with it in the same position"
             )
         self._templates = first, second
         self.head: nn.Module | None = (
@@ -107,7 +108,7 @@ class PromptBERT(Method):
         )
 
     def layout(self, batch: Batch) -> Batch:
-        """A single view is taken twice; all views but the first go into the second template."""
+        """Return (B, 2 or more, L) views, all but the first in the second template."""
         if batch.shape[1] == 1:
             batch = batch.repeat_views(2)
         examples, views = batch.shape
@@ -126,19 +127,19 @@ class PromptBERT(Method):
         )
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
-        """(R, L) -> (R, d): the states at the mask token without their bias, then the head."""
+        """Embed (R, L) as (R, d): the state at the mask token minus its bias, then the head."""
         embeddings = super().embed(input_ids, attention_mask, views)
         if self.options.remove_bias:
             embeddings = embeddings - self._bias(input_ids, attention_mask, views > 0)
         return embeddings if self.head is None else self.head(embeddings)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """InfoNCE of (B, V, d): anchors, positives, hard negatives.
+        """Compute InfoNCE of anchors, positives and hard negatives (B, V, d).
 
         Logs ``contrastive_loss``, ``positive_cosine`` and ``accuracy``.
 
         Raises:
-            ConfigError: a batch without any negative.
+            ConfigError: the batch has no negatives.
         """
         has_hard = batch.shape[1] > 2
         terms = info_nce_terms(
@@ -154,10 +155,10 @@ class PromptBERT(Method):
         return MethodOutput(loss=terms.loss, logs=terms.logs())
 
     def _bias(self, input_ids: Tensor, attention_mask: Tensor, second: Tensor) -> Tensor:
-        """(R, d): the state at the mask token where nobody sees the sentence.
+        """Return (R, d), the state at the mask token if no token attends to the sentence.
 
-        The template keeps the positions that it has around a sentence of that length. It depends
-        on template and length alone, so each pair of those is computed once, with gradient.
+        The tokens of the template keep their positions around a sentence of this length. The bias
+        depends on template and length alone, so it is computed once for each pair, with gradient.
         """
         lengths = attention_mask.sum(dim=1)
         kinds, kind = torch.unique(lengths * 2 + second, return_inverse=True)
@@ -193,16 +194,16 @@ def exchange(
     pad_id: int,
     most: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Take sentences out of one template and put them into another.
+    """Move sentences from one template to another.
 
     Args:
-        input_ids: (R, L) int64, padded on the right, all in the old template; left as it is.
+        input_ids: (R, L) int64, padded on the right, all in the old template; not modified.
         attention_mask: (R, L), 0 at padding.
-        rows: (R,) bool, which rows to change.
-        old: the template they are in.
+        rows: (R,) bool, True for the rows to move.
+        old: the current template.
         new: the template for ``rows``.
-        pad_id: id that fills up shorter rows.
-        most: tokens that no row may exceed; a sentence that does not fit is cut.
+        pad_id: id of the padding token.
+        most: maximum length of a row; longer sentences are truncated. None for no limit.
 
     Returns:
         Ids and mask, both (R, L'), padded to the longest row.
@@ -218,7 +219,7 @@ def exchange(
     lengths = torch.where(rows, inside + taken, attention_mask.sum(dim=1))
     column = torch.arange(int(lengths.max()), device=device).expand(len(input_ids), -1)
     end = (len(head) + inside)[:, None]
-    # Out of range only where the token comes from elsewhere.
+    # Out of range only at the template, which is filled in below.
     source = torch.where(rows[:, None], column - len(head) + len(old.head), column)
     ids = input_ids.gather(1, source.clamp(0, input_ids.shape[1] - 1))
     if len(head):

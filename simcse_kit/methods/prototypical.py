@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -16,38 +16,39 @@ from simcse_kit.losses.prototypes import proto_nce
 from simcse_kit.losses.similarity import cosine_matrix, unit_rows
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.config import DropoutConfig
 from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.momentum import Momentum
 from simcse_kit.methods.common.queue import KeyQueue
 from simcse_kit.methods.common.two_towers import embed_apart
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["PrototypicalConfig", "PrototypicalContrast", "one_cluster_a_text"]
 
-# Fewer keys a cluster make no centre worth the name; faiss warns below 39, the paper allows 10.
+# Keys needed for a meaningful centre: faiss warns below 39, the paper allows 10.
 _KEYS_A_CLUSTER = 10
 _QUERY, _KEY = 0, 1
 
 
 class PrototypicalConfig(DropoutConfig):
-    """Options of PCL; the defaults are those of the paper, but for what depends on its corpus."""
+    """Options of PCL, with the paper's defaults except those that depend on its corpus."""
 
     temperature: float = Field(
         default=0.1, gt=0, description="tau of InfoNCE, and the mean concentration of prototypes"
     )
     queue_size: int = Field(
-        default=16384, ge=1, description="keys that are clustered, and negatives as in MoCo"
+        default=16384,
+        ge=1,
+        description="keys that are clustered and used as negatives, as in MoCo",
     )
     clusters: list[int] = Field(
         default=[320, 640, 1280],
         min_length=1,
         validate_default=True,
-        description="clusters of each clustering (paper: 25, 50 and 100 thousand for 1.28 million "
-        "images, which is as many for each key)",
+        description="number of clusters of each clustering (paper: 25, 50 and 100 thousand for "
+        "1.28 million images, the same ratio)",
     )
     every: int = Field(default=500, ge=1, description="steps between clusterings (paper: an epoch)")
     warmup: float = Field(
@@ -63,7 +64,10 @@ class PrototypicalConfig(DropoutConfig):
     iterations: int = Field(default=20, ge=1, description="most rounds of k-means")
     smoothing: float = Field(default=10.0, gt=0, description="alpha of the concentration")
     momentum: float = Field(
-        default=0.999, ge=0, le=1, description="share of itself that the momentum encoder keeps"
+        default=0.999,
+        ge=0,
+        le=1,
+        description="share of weights that the momentum encoder keeps",
     )
     dim: int = Field(default=128, ge=1, description="width of queries, keys and prototypes")
 
@@ -82,11 +86,11 @@ class PrototypicalConfig(DropoutConfig):
 
 
 class Clustering(nn.Module):
-    """The prototypes of one clustering; a checkpoint holds them.
+    """The prototypes of one clustering, as buffers of the checkpoint.
 
     Args:
-        clusters: how many.
-        dim: their width.
+        clusters: number of prototypes.
+        dim: width of a prototype.
     """
 
     centres: Tensor
@@ -98,35 +102,38 @@ class Clustering(nn.Module):
         self.register_buffer("concentration", torch.ones(clusters))
 
     def nearest(self, keys: Tensor) -> Tensor:
-        """(n, d) to the number (n,) of the nearest prototype of each."""
+        """Return (n,), the number of the nearest prototype of each of (n, d) keys."""
         return cosine_matrix(keys, self.centres).argmax(dim=1)
 
 
 class PrototypicalContrast(Method):
-    """MoCo whose queries are also drawn to the prototype of their cluster.
+    """MoCo with an additional attraction of each query to the prototype of its cluster.
 
-    E-step, every so many steps: the keys in the queue are clustered by k-means, several times with
-    different k. M-step: InfoNCE plus the mean over the clusterings of ProtoNCE. The cluster of a
-    sentence is that of its key.
+    E-step, every ``every`` steps: the keys in the queue are clustered by k-means, once for each
+    number of clusters. M-step: InfoNCE plus the mean ProtoNCE over the clusterings (equation 11 of
+    arXiv 2005.04966). The cluster of a sentence is the cluster of its key.
 
-    Sentences of one cluster (that with the most prototypes) are left out of each other's
-    negatives, so that two sentences about cats in one batch are not pushed apart. The paper keeps
-    them: ``mates = "negatives"``.
+    Sentences of one cluster (of the clustering with the most prototypes) are not used as negatives
+    of each other, so that two sentences about cats in one batch are not pushed apart. The paper
+    keeps them: ``mates = "negatives"``.
 
-    Deviations: the paper clusters the keys of its whole corpus at each epoch; here it is the
-    newest ``queue_size`` keys, since a corpus of text is seen once or twice. Negatives are the
-    keys of the other rows too, since the queue begins empty. k-means goes by the cosine. All
-    prototypes are negatives of a query, not a sample of them.
+    Deviations: the paper clusters the keys of its whole corpus at each epoch; here the newest
+    ``queue_size`` keys are clustered, since a corpus of text is read once or twice. The keys of
+    the other rows are negatives too, since the queue starts empty. k-means uses the cosine. All
+    prototypes are negatives of a query, while the authors sample some of them:
+    https://github.com/salesforce/PCL/blob/964da1fb7c0546e8ce55627fa3c0debde4b7e456/pcl/builder.py
+
+    Examples:
+        >>> PrototypicalConfig(clusters=[8, 16], queue_size=160).mates
+        'masked'
     """
 
-    name: ClassVar[str] = "prototypical"
-    paper: ClassVar[Paper] = Paper(
-        title="Prototypical Contrastive Learning of Unsupervised Representations",
-        arxiv="2005.04966",
-        year=2020,
+    name = "prototypical"
+    paper = Paper(
+        "Prototypical Contrastive Learning of Unsupervised Representations", "2005.04966", 2020
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
-    Config: ClassVar[type[MethodConfig]] = PrototypicalConfig
+    reads = ("texts", "pairs")
+    Config = PrototypicalConfig
 
     options: PrototypicalConfig
     steps: Tensor
@@ -139,12 +146,12 @@ class PrototypicalContrast(Method):
         self.momentum = Momentum(self._live())
         self.queue = KeyQueue(config.queue_size, config.dim)
         self.clusterings = nn.ModuleList(Clustering(k, config.dim) for k in config.clusters)
-        # The random numbers of k-means follow from the count of steps, so that it is their state.
+        # The number of steps seeds k-means, so it is part of the state.
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("clustered", torch.zeros((), dtype=torch.bool))
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
-        """(R, L) -> (R, dim): keys by the momentum encoder and its head, without gradient."""
+        """Embed (R, L) as (R, dim): keys with the momentum encoder and head, without gradient."""
 
         def query(ids: Tensor, mask: Tensor) -> Tensor:
             embeddings: Tensor = self.head(self.encoder(ids, mask))
@@ -153,7 +160,7 @@ class PrototypicalContrast(Method):
         @torch.no_grad()
         def key(ids: Tensor, mask: Tensor) -> Tensor:
             encoder, head = cast(nn.ModuleList, self.momentum.copy)
-            # Without dropout, so that a sentence has one place among the clusters.
+            # Without dropout, so that the cluster of a sentence is deterministic.
             with evaluation_mode(self.momentum.copy):
                 embeddings: Tensor = head(encoder(ids, mask))
             return embeddings
@@ -161,14 +168,14 @@ class PrototypicalContrast(Method):
         return embed_apart(input_ids, attention_mask, views == _KEY, query, key)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """InfoNCE of queries and keys (B, 2, dim), and ProtoNCE once there are prototypes.
+        """Compute InfoNCE of queries and keys (B, 2, dim), plus ProtoNCE once prototypes exist.
 
         Logs ``contrastive_loss`` (InfoNCE alone), ``positive_cosine``, ``accuracy``, ``queue``,
         ``ln_batch`` of all candidates and, with prototypes, ``prototype_loss`` and
         ``prototype_accuracy``, the share of queries nearest to the prototype of their key.
 
         Raises:
-            ConfigError: a batch without any negative.
+            ConfigError: the batch has no negatives.
         """
         wide = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
         queries, keys = wide[:, _QUERY], wide[:, _KEY].detach()
@@ -244,13 +251,13 @@ class PrototypicalContrast(Method):
     def _identities(
         self, keys: Tensor, earlier: Tensor, batch: Batch, earlier_texts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What InfoNCE takes for the same: of queries, keys and queue; texts, or clusters."""
+        """Return the ids of queries, keys and queue, equal for rows that are no negatives."""
         query_texts, key_texts = batch.text_ids[:, _QUERY], batch.text_ids[:, _KEY]
         if not self.clustered or self.options.mates == "negatives":
             return query_texts, key_texts, earlier_texts
         finest = max(self._clusterings(), key=lambda part: len(part.centres))
         own, older = finest.nearest(keys), finest.nearest(earlier)
-        # A query, whose text may be another than that of its key, is where its key is.
+        # The cluster of a query is that of its key, even if their texts differ.
         same = one_cluster_a_text(
             torch.cat([query_texts, key_texts, earlier_texts]), torch.cat([own, own, older])
         )
@@ -259,15 +266,14 @@ class PrototypicalContrast(Method):
 
 
 def one_cluster_a_text(texts: Tensor, nearest: Tensor) -> Tensor:
-    """The cluster of each text: where it occurs several times, the lowest of its clusters.
+    """Return one cluster for each text: the lowest one if its copies have several.
 
-    The copies of a text may lie in different clusters: its key has moved on since it was queued,
-    and a query is where the key of its pair is. They must not be each other's negatives all the
-    same.
+    Copies of a text can have different clusters, because keys change while they are in the queue
+    and a query has the cluster of its key. They must still not be negatives of each other.
 
     Args:
-        texts: (n,) int64, equal exactly where the texts are equal.
-        nearest: (n,) int64, the cluster of each.
+        texts: (n,) int64, ids of the texts.
+        nearest: (n,) int64, the cluster of each row.
 
     Returns:
         (n,) int64.

@@ -1,8 +1,8 @@
-"""SimCLR: every view against all others of the batch, through a projector (arXiv 2002.05709)."""
+"""SimCLR: contrast of all views of a batch through a projector (arXiv 2002.05709)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 from torch import Tensor
@@ -11,19 +11,18 @@ from torch.nn.functional import cosine_similarity
 from simcse_kit.losses.nt_xent import nt_xent
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.config import DropoutConfig
 from simcse_kit.methods.common.contrast import Contrast, DataSpec
 from simcse_kit.methods.common.heads import relu_layers
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["SimCLR", "SimCLRConfig"]
 
 
 class SimCLRConfig(DropoutConfig):
-    """Options of SimCLR; the defaults are those of the paper for ImageNet."""
+    """Options of SimCLR, with the paper's defaults for ImageNet."""
 
     temperature: float = Field(default=0.1, gt=0, description="tau, divides the cosines")
     hidden_size: int | None = Field(
@@ -48,19 +47,23 @@ class SimCLRConfig(DropoutConfig):
 class SimCLR(Method):
     """NT-Xent over both views of all rows: 2N - 1 candidates for each of 2N vectors.
 
-    Data of kind ``texts``: the views are a sentence twice, under two dropout masks. Of ``pairs``:
-    anchor and positive, each in the part of the anchor once. The projector is gone when the
-    encoder is saved.
+    Equation 1 of arXiv 2002.05709. For data of kind ``texts``, the views are the sentence under
+    two dropout masks; for ``pairs``, anchor and positive, each used as the anchor once. The
+    projector is dropped when the encoder is saved. The BatchNorm of ``batch_norm`` is that of
+    ``projection_head`` in
+    https://github.com/google-research/simclr/blob/244e7128004c5fd3c7805cf3135c79baa6c3bb96/model_util.py
+
+    Examples:
+        >>> str(SimCLRConfig().contrast(DataSpec("texts"), 64))
+        '126 negatives per anchor'
     """
 
-    name: ClassVar[str] = "simclr"
-    paper: ClassVar[Paper] = Paper(
-        title="A Simple Framework for Contrastive Learning of Visual Representations",
-        arxiv="2002.05709",
-        year=2020,
+    name = "simclr"
+    paper = Paper(
+        "A Simple Framework for Contrastive Learning of Visual Representations", "2002.05709", 2020
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
-    Config: ClassVar[type[MethodConfig]] = SimCLRConfig
+    reads = ("texts", "pairs")
+    Config = SimCLRConfig
 
     options: SimCLRConfig
 
@@ -74,12 +77,12 @@ class SimCLR(Method):
         )
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """NT-Xent of the projections of (B, 2, d).
+        """Compute NT-Xent of the projections of (B, 2, d).
 
         Logs ``contrastive_loss`` and ``positive_cosine``, the mean cosine of the projected views.
 
         Raises:
-            ConfigError: a batch of one row.
+            ConfigError: the batch has one row.
         """
         projections = self.projector(embeddings.flatten(0, 1)).view(*batch.shape, -1)
         first, second = projections.unbind(1)

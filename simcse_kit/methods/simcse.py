@@ -1,8 +1,8 @@
-"""SimCSE, unsupervised and supervised (arXiv 2104.08821)."""
+"""SimCSE: contrastive learning from dropout or from labelled pairs (arXiv 2104.08821)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import Dropout, MethodConfig, inert
+from simcse_kit.methods.common.config import Dropout, inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import mlp_head
 from simcse_kit.methods.common.masking import mask_tokens, masked_lm_loss
@@ -22,14 +22,13 @@ from simcse_kit.methods.common.objective import (
 )
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["SimCSE", "SimCSEConfig"]
 
 
 class SimCSEConfig(ObjectiveConfig):
-    """Options of SimCSE; the defaults are those of the unsupervised setting of the paper."""
+    """Options of SimCSE, with the paper's defaults for the unsupervised setting."""
 
     head: Literal["mlp", "none"] = Field(
         default="mlp", description="layer between encoder and loss: linear + tanh, or none"
@@ -44,7 +43,7 @@ class SimCSEConfig(ObjectiveConfig):
         description="lambda, weight of the masked-language-model loss (paper: 0.1)",
     )
     mlm_probability: float = Field(
-        default=0.15, gt=0, le=1, description="share of the tokens that MLM asks for"
+        default=0.15, gt=0, le=1, description="share of the tokens that MLM predicts"
     )
     dropout: Dropout = None
 
@@ -82,29 +81,30 @@ class SimCSEConfig(ObjectiveConfig):
 
 
 class SimCSE(Method):
-    """InfoNCE over in-batch negatives, or another objective.
+    """Contrast of two views of a sentence with the other sentences of the batch.
 
-    Data of kind ``texts``: a sentence is its own positive under another dropout mask. The method
-    makes both views itself, in one forward pass of 2B rows; dropout is drawn for each element, so
-    the twins differ. Data of kind ``pairs`` and ``triplets``: the positive, and the hard
-    negatives, come from the data. The kind is read off the number of views.
+    For data of kind ``texts``, a sentence is its own positive under another dropout mask
+    (equation 4 of arXiv 2104.08821): both views go through the encoder in one forward pass of 2B
+    rows, and dropout is drawn for every element. For ``pairs`` and ``triplets``, the positive and
+    the hard negatives come from the data (equation 5).
 
-    With ``mlp_only_train`` the head belongs to the method and is gone when the encoder is saved;
-    without it the head is installed in the encoder. A head the encoder already keeps stays part
-    of the encoder: it is trained on, never replaced.
+    With ``mlp_only_train`` the head belongs to the method and is dropped when the encoder is
+    saved; without it the head is installed in the encoder. A head that the encoder already has
+    stays part of the encoder: it is trained further, never replaced. The head is that of
+    https://github.com/princeton-nlp/SimCSE/blob/206d7aef05aeadc8e6d354dfc8656c9e9521cc64/simcse/models.py#L19-L33
 
     Raises:
         ModelError: ``mlm_weight`` is above 0 and the model has no MLM head or no mask token.
+
+    Examples:
+        >>> str(SimCSEConfig().contrast(DataSpec("triplets", 1), 64))
+        '127 negatives per anchor'
     """
 
-    name: ClassVar[str] = "simcse"
-    paper: ClassVar[Paper] = Paper(
-        title="SimCSE: Simple Contrastive Learning of Sentence Embeddings",
-        arxiv="2104.08821",
-        year=2021,
-    )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs", "triplets")
-    Config: ClassVar[type[MethodConfig]] = SimCSEConfig
+    name = "simcse"
+    paper = Paper("SimCSE: Simple Contrastive Learning of Sentence Embeddings", "2104.08821", 2021)
+    reads = ("texts", "pairs", "triplets")
+    Config = SimCSEConfig
 
     options: SimCSEConfig
 
@@ -126,35 +126,35 @@ class SimCSE(Method):
             self.mlm = encoder.masked_lm()
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
-        """(R, L) -> (R, d): one encoder forward, then the head if the method has one."""
+        """Embed (R, L) as (R, d): the encoder, then the head if the method has one."""
         embeddings = super().embed(input_ids, attention_mask, views)
         return embeddings if self.head is None else self.head(embeddings)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """The objective of (B, V, d): anchors, positives, hard negatives; and MLM, with its weight.
+        """Compute the objective of anchors, positives and hard negatives (B, V, d), and MLM.
 
-        Logs what :class:`~simcse_kit.methods.common.objective.ObjectiveLoss` does, and with
-        ``mlm_weight`` ``mlm_loss`` before its weight.
+        Logs the numbers of :class:`~simcse_kit.methods.common.objective.ObjectiveLoss` and, with
+        ``mlm_weight``, the unweighted ``mlm_loss``.
 
         Raises:
-            ConfigError: a batch without any negative, or with shapes that do not fit.
+            ConfigError: the batch has no negatives, or shapes that do not match.
         """
         output = self.objective(embeddings, batch)
         loss: Tensor = output.loss
         logs: dict[str, float | Tensor] = output.logs
         if self.mlm is not None:
-            # After the contrastive forward, so that its dropout draws do not depend on MLM.
+            # After the contrastive forward pass, whose dropout must not depend on MLM.
             mlm_loss = self._mlm_loss(*batch.rows(), batch.view_mask.flatten())
             logs["mlm_loss"] = mlm_loss.detach()
             loss = loss + self.options.mlm_weight * mlm_loss
         return MethodOutput(loss=loss, logs=logs)
 
     def after_step(self, progress: float) -> None:
-        """Keep a learned temperature in its bounds."""
+        """Clamp a learned temperature to its bounds."""
         self.objective.after_step()
 
     def _mlm_loss(self, input_ids: Tensor, attention_mask: Tensor, present: Tensor) -> Tensor:
-        """Masks every view anew, the twins of one sentence differently; dummy rows are left out."""
+        """Mask every view independently and predict the masked tokens, without dummy rows."""
         assert self.mlm is not None
         tokenizer = self.encoder.tokenizer
         masked_ids, chosen = mask_tokens(

@@ -1,30 +1,28 @@
-"""SimSiam: a predictor and a stop-gradient, and neither negatives nor momentum (2011.10566)."""
+"""SimSiam: a predictor and a stop-gradient, without negatives (arXiv 2011.10566)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from simcse_kit.losses.prediction import negative_cosine
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.collapse import CollapseWatch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig
+from simcse_kit.methods.common.config import DropoutConfig
 from simcse_kit.methods.common.heads import relu_layers
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["SimSiam", "SimSiamConfig"]
 
 
 class SimSiamConfig(DropoutConfig):
-    """Options of SimSiam; the defaults are those of the paper for ImageNet."""
+    """Options of SimSiam, with the paper's defaults for ImageNet."""
 
-    needs_negatives: ClassVar[bool] = False
+    needs_negatives = False
 
     projection_size: int | None = Field(
         default=None,
@@ -39,30 +37,38 @@ class SimSiamConfig(DropoutConfig):
     )
     stop_gradient: bool = Field(
         default=True,
-        description="no gradient to what is predicted; false is the paper's ablation, which "
-        "collapses",
+        description="no gradient through the predicted projections; false is the paper's ablation, "
+        "which collapses",
     )
+
+    def collapse_remedy(self) -> str | None:
+        """Return what to try if the embeddings collapse."""
+        return None if self.stop_gradient else "set method.stop_gradient back to true"
 
 
 class SimSiam(Method):
-    """No negatives: a predictor turns the projection of one view into that of the other.
+    """Prediction of the projection of the other view, without negatives or momentum.
 
-    The projector has three layers with BatchNorm after each, the last without scale and shift; the
-    predictor two, with BatchNorm in its hidden layer. Both see one view of the whole batch at a
-    time, and are gone when the encoder is saved. Collapse is watched for.
+    The gradient is stopped at the predicted projection (equation 4 of arXiv 2011.10566). The
+    projector has three layers with BatchNorm after each, the last without scale and shift; the
+    predictor has two, with BatchNorm in its hidden layer. Both process one view of the whole batch
+    at a time, and are dropped when the encoder is saved:
+    https://github.com/facebookresearch/simsiam/blob/39ac33e618948b88cbe43a65e31f142537073e55/simsiam/builder.py#L21-L37
 
-    Data of kind ``texts``: the views are a sentence twice, under two dropout masks. Of ``pairs``:
-    anchor and positive. The paper keeps the predictor's learning rate constant; here it follows
-    the schedule of all weights.
+    For data of kind ``texts``, the views are the sentence under two dropout masks; for ``pairs``,
+    anchor and positive. Deviation: the predictor's learning rate follows the schedule, while the
+    paper keeps it constant.
+
+    Examples:
+        >>> SimSiamConfig(stop_gradient=False).collapse_remedy()
+        'set method.stop_gradient back to true'
     """
 
-    name: ClassVar[str] = "simsiam"
-    paper: ClassVar[Paper] = Paper(
-        title="Exploring Simple Siamese Representation Learning", arxiv="2011.10566", year=2020
-    )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
-    collapse_is_lowest: ClassVar[bool] = True
-    Config: ClassVar[type[MethodConfig]] = SimSiamConfig
+    name = "simsiam"
+    paper = Paper("Exploring Simple Siamese Representation Learning", "2011.10566", 2020)
+    reads = ("texts", "pairs")
+    collapse_is_lowest = True
+    Config = SimSiamConfig
 
     options: SimSiamConfig
 
@@ -73,17 +79,16 @@ class SimSiam(Method):
         self.projector = relu_layers([dim, dim, dim, out], batch_norm=True, last_norm=True)
         narrow = config.predictor_size or max(1, out // 4)
         self.predictor = relu_layers([out, narrow, out], batch_norm=True)
-        self.watch = CollapseWatch(
-            self.name,
-            "try a lower training.learning_rate or a larger --batch-size"
-            + ("" if config.stop_gradient else ", set method.stop_gradient back to true"),
-        )
+
+    @property
+    def monitored_head(self) -> nn.Module:
+        """The projector, whose outputs collapse before the embeddings do."""
+        return self.projector
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """Negative cosine of (B, 2, d), the mean of both directions; -1 at best.
+        """Compute the negative cosine of (B, 2, d), the mean of both directions; at least -1.
 
-        Logs ``prediction_loss``, and how far apart the sentences lie, as
-        :class:`~simcse_kit.methods.common.collapse.CollapseWatch` says.
+        Logs ``prediction_loss``.
         """
         first, second = (self.projector(embeddings[:, view]) for view in (0, 1))
         stop = self.options.stop_gradient
@@ -92,4 +97,4 @@ class SimSiam(Method):
             + negative_cosine(self.predictor(second), first, stop_gradient=stop)
         ) / 2
         logs: dict[str, float | Tensor] = {"prediction_loss": loss.detach()}
-        return MethodOutput(loss=loss, logs=logs | self.watch(embeddings[:, 0], first))
+        return MethodOutput(loss=loss, logs=logs)

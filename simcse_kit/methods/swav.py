@@ -1,8 +1,8 @@
-"""SwAV: clusters of equal size, and the code of one view predicted from the other (2006.09882)."""
+"""SwAV: swapped prediction of cluster assignments (arXiv 2006.09882)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from pydantic import Field
@@ -13,44 +13,43 @@ from simcse_kit.losses.prototypes import swapped_prediction
 from simcse_kit.losses.similarity import cosine_matrix, full_precision, unit_rows
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
-from simcse_kit.methods.common.config import DropoutConfig, MethodConfig, inert
+from simcse_kit.methods.common.config import DropoutConfig, inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.queue import KeyQueue
 
 if TYPE_CHECKING:
-    from simcse_kit.data.readers import Kind
     from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["SwAV", "SwAVConfig"]
 
 
 class SwAVConfig(DropoutConfig):
-    """Options of SwAV; the defaults are those of the paper."""
+    """Options of SwAV, with the paper's defaults."""
 
-    needs_negatives: ClassVar[bool] = False
+    needs_negatives = False
 
-    prototypes: int = Field(
-        default=3000, ge=2, description="K, the clusters that sentences are shared out among"
-    )
+    prototypes: int = Field(default=3000, ge=2, description="K, number of clusters")
     temperature: float = Field(default=0.1, gt=0, description="tau of the prediction")
     epsilon: float = Field(
-        default=0.05, gt=0, description="how soft the codes are; small: one prototype a sentence"
+        default=0.05,
+        gt=0,
+        description="softness of the assignment; small: one prototype a sentence",
     )
     iterations: int = Field(default=3, ge=1, description="rounds of Sinkhorn-Knopp")
-    dim: int = Field(default=128, ge=1, description="width of the features that meet prototypes")
+    dim: int = Field(default=128, ge=1, description="width of features and prototypes")
     hidden: int = Field(default=2048, ge=1, description="width of the hidden layer of the head")
     frozen: float = Field(
         default=0.01,
         ge=0,
         le=1,
-        description="share of the training in which prototypes stand still (paper: one epoch)",
+        description="share of the training with frozen prototypes (paper: one epoch)",
     )
     queue_size: int = Field(
         default=0,
         ge=0,
         description="features of earlier batches that take part in the assignment (paper: 3840 "
-        "for batches of 256); 0 does without",
+        "for batches of 256); 0 for no queue",
     )
     queue_start: float = Field(
         default=0.075,
@@ -67,26 +66,33 @@ class SwAVConfig(DropoutConfig):
 
 
 class SwAV(Method):
-    """Views of a sentence predict each other's cluster; no sentence is a negative of another.
+    """Prediction of the cluster assignment of one view from the other view, without negatives.
 
-    Data of kind ``texts``: both views are the sentence, under different dropout masks (the paper:
-    crops of an image). Data of kind ``pairs``: anchor and positive. To give all
-    sentences one vector is no way out, since every prototype gets its equal part of the batch.
+    Equations 1 and 2 of arXiv 2006.09882. For data of kind ``texts``, both views are the sentence
+    under different dropout masks (the paper: crops of an image); for ``pairs``, anchor and
+    positive. Equal embeddings are not a solution, since every prototype gets an equal part of the
+    batch.
 
-    A batch much smaller than the number of prototypes leaves each of them a small part of a
-    sentence; choose fewer prototypes, or a queue, as the paper does for small batches. The queue
-    holds one row of features for each view, is used once it is full, and serves the assignment
-    alone. Multi-crop has no counterpart here.
+    In a batch much smaller than the number of prototypes, each prototype gets a small part of a
+    sentence; use fewer prototypes, or a queue, as the paper does for small batches. The queue has
+    one row of features for each view, is used when it is full, and takes part in the assignment
+    alone, as ``train`` does in
+    https://github.com/facebookresearch/swav/blob/04b8f4310a21ddd92af7e2b8f2ea2ef501ce7158/main_swav.py
+    Multi-crop has no counterpart here.
+
+    Examples:
+        >>> SwAVConfig(queue_start=0.5).unused(DataSpec("texts"))
+        ['method.queue_start = 0.5 has no effect, because method.queue_size is 0']
     """
 
-    name: ClassVar[str] = "swav"
-    paper: ClassVar[Paper] = Paper(
-        title="Unsupervised Learning of Visual Features by Contrasting Cluster Assignments",
-        arxiv="2006.09882",
-        year=2020,
+    name = "swav"
+    paper = Paper(
+        "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments",
+        "2006.09882",
+        2020,
     )
-    reads: ClassVar[tuple[Kind, ...]] = ("texts", "pairs")
-    Config: ClassVar[type[MethodConfig]] = SwAVConfig
+    reads = ("texts", "pairs")
+    Config = SwAVConfig
 
     options: SwAVConfig
     progress: Tensor
@@ -102,25 +108,25 @@ class SwAV(Method):
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """Swapped prediction of (B, 2, d).
+        """Compute the swapped prediction of (B, 2, d).
 
-        Logs ``contrastive_loss``; ``agreement``, the share of sentences whose views have the same
-        best prototype; and ``prototypes_used``, the share of prototypes that are the best of some
-        view.
+        Logs ``contrastive_loss``; ``agreement``, the share of sentences with the same best
+        prototype for both views; and ``prototypes_used``, the share of prototypes that are the best
+        of a view.
         """
         rows = len(embeddings)
         features = unit_rows(self.head(embeddings.flatten(0, 1)))
         weight = self.prototypes.weight
         if self._frozen():
             weight = weight.detach()
-        # Prototypes have length 1 already: normalising them anew would turn their gradient.
+        # TRAP: prototypes have length 1; normalising them again would change their gradient.
         with full_precision(features.device):
             scores = (features @ weight.to(features.dtype).T).view(rows, 2, -1)
         codes = [self._codes(scores[:, v], v) for v in range(2)]
         loss = swapped_prediction(
             scores[:, 0], scores[:, 1], *codes, temperature=self.options.temperature
         )
-        # Not of held-out rows, whose loss is taken without gradients.
+        # Not for held-out rows, whose loss is computed without gradient.
         if self.training and torch.is_grad_enabled() and self._queue_fills():
             for view, queue in enumerate(self._queues()):
                 queue.push(features.view(rows, 2, -1)[:, view], batch.text_ids[:, view])
@@ -134,8 +140,8 @@ class SwAV(Method):
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        """Prototypes go back to length 1; the queue takes in the features of the step."""
-        # While they stand still, not even their last bits may change.
+        """Normalise the prototypes, and add the features of the step to the queue."""
+        # Frozen prototypes must not change at all, not even by rounding.
         if not self._frozen():
             self._normalise()
         for queue in self._queues():
@@ -145,7 +151,7 @@ class SwAV(Method):
     def _codes(self, scores: Tensor, view: int) -> Tensor:
         rows = len(scores)
         features = self._queues()[view].contents()[0] if len(self.queues) else scores[:0]
-        # Half a queue would weigh the batch in another way at every step.
+        # A partly filled queue would change the weight of the batch at every step.
         if len(self.queues) and len(features) == self.options.queue_size:
             earlier = cosine_matrix(features, self.prototypes.weight.detach())
             scores = torch.cat([earlier.to(scores.dtype), scores.detach()])

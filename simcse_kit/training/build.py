@@ -30,7 +30,7 @@ from simcse_kit.training.callbacks import (
     as_callback,
 )
 from simcse_kit.training.mlm_proposals import Proposals
-from simcse_kit.training.monitor.collapse import Doctor, Facts
+from simcse_kit.training.monitor.collapse import CollapseMonitor, Facts
 from simcse_kit.training.monitor.geometry_probe import Probe
 from simcse_kit.training.plan import RunPlan
 from simcse_kit.training.selection import (
@@ -77,7 +77,7 @@ class Build:
     method: Method
     trainer: ContrastiveTrainer
     counts: BatchCounts
-    monitor: Doctor | None
+    monitor: CollapseMonitor | None
     start_model: str
     sentences_per_step: int
 
@@ -261,7 +261,7 @@ def _held_out_probe(plan: RunPlan, max_length: int) -> Probe:
 
 def _add_callbacks(
     trainer: ContrastiveTrainer, plan: RunPlan, method: Method, *, writes: bool
-) -> Doctor | None:
+) -> CollapseMonitor | None:
     """Add the callbacks of every run, and return the watch for a collapse."""
     evaluation, measured = plan.config.evaluation, trainer.measurements
     callbacks: list[TrainerCallback] = [MethodState(method)]
@@ -271,7 +271,9 @@ def _add_callbacks(
     monitor = None
     # After the metrics file, which starts empty.
     if measured.probe is not None:
-        monitor = Doctor(evaluation.on_collapse, lambda: _facts(plan, method), trainer.go_back)
+        monitor = CollapseMonitor(
+            evaluation.on_collapse, lambda: _facts(plan, method), trainer.go_back
+        )
         callbacks += [monitor, Trace(evaluation.trace_every, trainer.trace)]
     callbacks.append(StepFlow(None if measured.scorer is None else trainer.evaluate))
     for callback in callbacks:
@@ -290,4 +292,5 @@ def _facts(plan: RunPlan, method: Method) -> Facts:
         temperature=getattr(plan.options, "temperature", None),
         learning_rate=plan.config.training.learning_rate,
         duplicates=1 - len(set(anchors)) / len(anchors),
+        remedy=plan.options.collapse_remedy(),
     )

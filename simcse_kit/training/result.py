@@ -214,7 +214,7 @@ def _summary(built: Build, result: TrainResult) -> dict[str, str]:
     config, corpus, training = plan.config, plan.corpus, plan.config.training
     skipped = ", ".join(f"{count} {reason}" for reason, count in result.skipped.items())
     rows = {
-        "Method": f"{method.name}: {method.paper.title} (arXiv {method.paper.arxiv})",
+        "Method": method.name if method.paper is None else f"{method.name}: {method.paper}",
         "Start": config.model.name,
         "Pooling": method.encoder.pooling,
         "Data": f"{len(corpus):,} {corpus.kind}" + (f", skipped: {skipped}" if skipped else ""),
@@ -251,6 +251,11 @@ def _card(method: Method, summary: dict[str, str]) -> str:
     """Write the model card: how to use the encoder, how it was trained, what to cite."""
     facts = "\n".join(f"| {escaped(name)} | {escaped(value)} |" for name, value in summary.items())
     paper = method.paper
+    source = (
+        f"Method `{method.name}`"
+        if paper is None
+        else f"Method: *{paper.title}* ({paper.year}), <https://arxiv.org/abs/{paper.arxiv}>"
+    )
     return f"""{default_card(method.encoder)}
 ## Training
 
@@ -260,5 +265,5 @@ def _card(method: Method, summary: dict[str, str]) -> str:
 
 The whole configuration is in `run.toml`, the curves are in `training.html`.
 
-Method: *{paper.title}* ({paper.year}), <https://arxiv.org/abs/{paper.arxiv}>
+{source}
 """

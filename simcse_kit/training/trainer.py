@@ -193,7 +193,9 @@ class ContrastiveTrainer(transformers.Trainer):
         probe = self.measurements.probe
         if probe is None:
             return
-        found = self._measured(lambda: probe.measure(self._method.encoder))
+        found = self._measured(
+            lambda: probe.measure(self._method.encoder, self._method.monitored_head)
+        )
         if found:
             self.log(found)
 

@@ -19,7 +19,7 @@ from simcse_kit.methods import METHODS, build_config
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.objective_registry import OBJECTIVES, parse_objective
-from tests.contracts.test_methods import HARD_NEGATIVES, make_batch
+from tests.contracts.test_methods import HARD_NEGATIVES, NAMES, make_batch
 
 ROWS = 6
 # Two of the rows stand alone, so that there is always something to push apart.
@@ -143,9 +143,9 @@ def check(method: Method, kind: str, case: str, *, queued: bool = False, partner
 
 
 def method_cases() -> Iterator[Any]:
-    for name in METHODS:
+    for name in NAMES:
         for kind in METHODS.resolve(name).reads:
-            yield pytest.param(name, kind, id=f"{name}-{kind}")
+            yield pytest.param(name, kind, id=f"{name.rpartition(':')[2]}-{kind}")
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from simcse_kit.methods.common.checks import check_reads, chunking_obstacle
 from simcse_kit.methods.common.config import MethodConfig, parse_config
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.training.batching.gradient_cache import GradientCache
+from tests.contracts import own_method
 
 SENTENCES = [
     "the cat sat on the mat .",
@@ -50,9 +51,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 # Options without the noise that `embed` draws beside dropout, and so chunk by chunk.
 QUIET: dict[str, dict[str, Any]] = {"consert": {"views": ["none", "none"]}}
+# The last one is of no file of the package, as a user's own.
+NAMES = [*METHODS, own_method.NAME]
 CASES = [
-    pytest.param(name, kind, id=f"{name}-{kind}")
-    for name in METHODS
+    pytest.param(name, kind, id=f"{name.rpartition(':')[2]}-{kind}")
+    for name in NAMES
     for kind in METHODS.resolve(name).reads
 ]
 Tensors = dict[str, Tensor]
@@ -226,7 +229,7 @@ def test_forward_leaves_inputs_and_modes_as_they_are(make: Make, name: str, kind
         assert torch.equal(value, copies[key]), key
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_building_a_method_keeps_the_mode_of_the_encoder(tiny_encoder_dir: Path, name: str) -> None:
     for training in (True, False):
         encoder = SentenceEncoder.load(tiny_encoder_dir).train(training)
@@ -273,7 +276,7 @@ def test_absent_negatives_do_not_count(make: Make, name: str) -> None:
     torch.testing.assert_close(method(**batch).loss, expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_wrong_kind_of_data_is_refused_before_weights_are_loaded(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -285,7 +288,9 @@ def test_wrong_kind_of_data_is_refused_before_weights_are_loaded(
     for kind in method.reads:
         check_reads(method, kind)
     for kind in set(get_args(Kind)) - set(method.reads):
-        with pytest.raises(ConfigError, match=f"'{name}' cannot read '{kind}' data") as caught:
+        with pytest.raises(
+            ConfigError, match=f"'{method.name}' cannot read '{kind}' data"
+        ) as caught:
             check_reads(method, kind)
         assert all(known in str(caught.value) for known in method.reads)
         assert "\n" not in str(caught.value)
@@ -329,7 +334,7 @@ def test_reference_loss_is_the_loss_of_a_collapsed_encoder(
     assert loss.item() == pytest.approx(reference, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_unknown_key_is_refused_with_the_closest_name(name: str) -> None:
     key = next(iter(METHODS.resolve(name).Config.model_fields))
     with pytest.raises(ConfigError) as caught:

@@ -247,7 +247,7 @@ def test_without_queue_there_is_no_second_encoder(tiny_encoder_dir: Path) -> Non
 
 
 def test_options_that_cannot_be() -> None:
-    with pytest.raises(ConfigError, match=r"method.queue_size is 8, less than a batch of 9 brings"):
+    with pytest.raises(ConfigError, match=r"method.queue_size is 8, less than a batch of 9;"):
         check_batch(ESimCSE, ESimCSEConfig(queue_size=8), DataSpec("texts"), 9)
     for options in ({"queue_size": -1}, {"dup_rate": 1.5}, {"momentum": 2.0}, {"head": "big"}):
         with pytest.raises(ConfigError, match=f"method.{next(iter(options))}"):

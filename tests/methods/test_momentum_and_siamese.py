@@ -26,7 +26,7 @@ from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.checks import check_batch
 from simcse_kit.methods.common.contrast import Contrast, DataSpec
-from simcse_kit.methods.common.heads import relu_layers
+from simcse_kit.methods.common.heads import project_batch, relu_layers
 from simcse_kit.methods.common.momentum import Momentum, cosine_momentum
 from simcse_kit.methods.common.queue import KeyQueue
 from simcse_kit.methods.dual_encoder import DualEncoder
@@ -437,74 +437,30 @@ def test_queries_and_keys_have_encoders_of_their_own(make: Make) -> None:
 # ------------------------------------------------------------------ collapse
 
 
-ONE_POINT = torch.ones(6, 32)
+@pytest.mark.parametrize("name", ["byol", "simsiam"])
+def test_the_projector_is_measured_with_the_statistics_of_the_sample(make: Make, name: str) -> None:
+    method = make(name).eval()
+    vectors = torch.randn(12, 32)
+    before = copy.deepcopy(method.monitored_head.state_dict())
+    found = project_batch(method.monitored_head, vectors)
+    torch.testing.assert_close(method.monitored_head.state_dict(), before, rtol=0, atol=0)
+    assert not method.monitored_head.training
+    torch.testing.assert_close(found, method.projector.train()(vectors).detach())
 
 
-def test_collapse_is_named_once_with_numbers_and_a_remedy(
-    make: Make, caplog: pytest.LogCaptureFixture
-) -> None:
-    method = make("simsiam", stop_gradient=False)
-    spread = torch.randn(6, 32)
-    for vectors in [spread, ONE_POINT, ONE_POINT, spread, *[ONE_POINT] * 4]:
-        method.watch(vectors, spread)
-        assert not caplog.records
-    for _ in range(3):
-        logs = method.watch(ONE_POINT, spread)
-    (record,) = caplog.records
-    message = record.getMessage()
-    assert message.startswith(
-        "complete collapse of the embeddings of method 'simsiam': spread 0.000, mean cosine 1.0"
-    )
-    assert "at the start); try a lower training.learning_rate" in message
-    assert "set method.stop_gradient back to true" in message
-    assert "\n" not in message
-    assert set(logs) == {
-        prefix + name
-        for prefix in ("", "projection_")
-        for name in ("spread", "mean_cosine", "effective_rank")
-    }
-    assert logs["spread"] == pytest.approx(0, abs=1e-6)
-    assert logs["projection_spread"] > 0.5
+@pytest.mark.parametrize("name", ["byol", "simsiam"])
+def test_a_checkpoint_that_still_holds_what_was_measured_first_loads(make: Make, name: str) -> None:
+    first, second = make(name), make(name)
+    old = first.state_dict() | {"watch.start": torch.zeros(2, 3, dtype=torch.float64)}
+    second.load_state_dict(old, strict=True)
+    torch.testing.assert_close(second.state_dict(), first.state_dict(), rtol=0, atol=0)
 
 
-def test_collapse_of_the_projections_alone_is_named(
-    make: Make, caplog: pytest.LogCaptureFixture
-) -> None:
-    method, vectors = make("byol"), torch.randn(12, 32)
-    method.watch(vectors, vectors)
-    for _ in range(6):
-        method.watch(vectors, vectors[:, :1] * ONE_POINT[0])
-    assert caplog.messages[0].startswith("dimensional collapse of the projections of method 'byol'")
-    assert len(caplog.messages) == 1
-
-
-def test_held_out_rows_are_not_judged(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    method = make("byol")
-    with torch.no_grad():
-        output = method(**batch_of(method))
-    assert method.watch.start.isnan().all()
-    assert {"spread", "projection_effective_rank"} <= set(output.logs)
-    method(**batch_of(method))
-    assert method.watch.start.isfinite().all()
-    with torch.no_grad():
-        for _ in range(9):
-            method.watch(ONE_POINT, ONE_POINT)
-    assert not caplog.records
-
-
-def test_an_interruption_keeps_what_it_started_from(
-    make: Make, caplog: pytest.LogCaptureFixture
-) -> None:
-    first, second = make("byol"), make("byol")
-    first(**batch_of(first))
-    second.load_state_dict(first.state_dict(), strict=True)
-    for _ in range(5):
-        second.watch(ONE_POINT, torch.randn(6, 8))
-    assert "complete collapse of the embeddings of method 'byol'" in caplog.text
-
-
-def test_non_finite_vectors_are_left_to_the_loss(make: Make) -> None:
-    assert make("byol").watch(torch.full((4, 32), math.nan), ONE_POINT[:4]) == {}
+def test_each_method_names_its_own_remedy_for_a_collapse() -> None:
+    assert "method.momentum" in str(build_config("byol", {}).collapse_remedy())
+    assert build_config("simsiam", {}).collapse_remedy() is None
+    unstopped = build_config("simsiam", {"stop_gradient": False})
+    assert unstopped.collapse_remedy() == "set method.stop_gradient back to true"
 
 
 # ------------------------------------------------------------------ bad input
@@ -525,7 +481,7 @@ def test_methods_without_negatives_say_so(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["simclr", "moco"])
 def test_one_row_leaves_nothing_to_tell_apart(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"batch_size is 1, which leaves texts no negatives"):
+    with pytest.raises(ConfigError, match=r"batch_size is 1, which leaves no negatives for texts"):
         check_batch(METHODS.resolve(name), build_config(name, {}), DataSpec("texts"), 1)
 
 
@@ -534,7 +490,7 @@ def test_a_queue_smaller_than_a_batch_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         check_batch(MoCo, options, DataSpec("texts"), 64)
     assert str(caught.value) == (
-        "method.queue_size is 63, less than a batch of 64 brings; use --set method.queue_size=64 "
+        "method.queue_size is 63, less than a batch of 64; use --set method.queue_size=64 "
         "or more, or a smaller --batch-size"
     )
     check_batch(MoCo, options, DataSpec("texts"), 63)

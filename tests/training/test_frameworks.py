@@ -62,7 +62,10 @@ def test_resumed_equals_uninterrupted(
         assert losses[-1]["queue"] == 20
         assert losses[-1]["ln_batch"] == pytest.approx(torch.tensor(21.0).log().item())
     else:
-        assert all("ln_batch" not in row and 0 < row["spread"] <= 1 for row in losses)
+        assert all("ln_batch" not in row for row in losses)
+        traced = [row for row in lines[0] if "trace_spread" in row]
+        assert traced
+        assert all(0 < row["trace_projection_spread"] <= 1 for row in traced)
 
 
 @pytest.mark.parametrize("method", [of("moco", queue_size=20), of("byol"), of("dual_encoder")])
@@ -109,18 +112,19 @@ def test_collapse_in_training_is_warned_of_once(
         of("simsiam", stop_gradient=False),
         {
             "training": {
-                "max_steps": 90,
+                "max_steps": 40,
                 "batch_size": 16,
-                "learning_rate": 1e-2,
+                "learning_rate": 3e-2,
                 "schedule": "constant",
             },
-            "evaluation": {"held_out": 0, "every": 1000},
+            "evaluation": {"trace_every": 10, "every": 1000},
         },
     )
-    train(config)
-    warning, *more = [text for text in caplog.messages if "collapse" in text]
-    assert "dimensional collapse of the projections of method 'simsiam': spread 0." in warning
-    assert not any("projections" in text for text in more)
+    result = train(config)
+    assert str(result.collapse).startswith("dimensional collapse")
+    assert "set method.stop_gradient back to true, or use a method" in str(result.collapse)
+    (warning,) = [text for text in caplog.messages if "dimensional" in text]
+    assert str(result.collapse) in warning
 
 
 @pytest.mark.parametrize(
@@ -128,7 +132,7 @@ def test_collapse_in_training_is_warned_of_once(
     [
         (of("moco", queue_size=7), 8, "method.queue_size is 7, less than a batch of 8"),
         (of("byol"), 1, "training.batch_size is 1, but method 'byol'"),
-        (of("moco"), 1, "leaves texts no negatives"),
+        (of("moco"), 1, "leaves no negatives for texts"),
         (of("dual_encoder"), 8, "'dual_encoder' cannot read 'texts' data"),
     ],
 )

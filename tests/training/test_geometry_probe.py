@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from simcse_kit.data.readers import Example
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ModelError
 from simcse_kit.evaluation.dev_set import DevSet
+from simcse_kit.methods.common.heads import project_batch, relu_layers
 from simcse_kit.metrics import geometry
+from simcse_kit.metrics.collapse import spread_of
 from simcse_kit.training import build
 from simcse_kit.training.monitor.collapse import Facts, collapse_in, diagnose
 from simcse_kit.training.monitor.geometry_probe import Probe
@@ -93,6 +96,23 @@ def test_a_run_with_the_trace_is_the_run_without(make_config: MakeConfig) -> Non
     assert not [row for row in without.history if "trace_spread" in row]
 
 
+def test_projections_are_measured_as_the_loss_sees_them(encoder: SentenceEncoder) -> None:
+    rows = [Example((text,)) for text in sentences(300)]
+    probe = Probe.of_rows(rows, "texts", seed=0, max_length=32)
+    assert probe is not None
+    torch.manual_seed(0)
+    head = relu_layers([encoder.embedding_dim, 16, 8], batch_norm=True).eval()
+    found = probe.measure(encoder, head)
+    vectors = encoder.encode(probe.sentences, to="torch", normalize=False)
+    expected = spread_of(project_batch(head, vectors))
+    for name, value in vars(expected).items():
+        assert found[f"trace_projection_{name}"] == pytest.approx(value)
+    assert found["trace_spread"] == probe.measure(encoder)["trace_spread"]
+    with torch.no_grad():
+        head[0].weight.fill_(math.nan)
+    assert set(probe.measure(encoder, head)) == set(probe.measure(encoder))
+
+
 def test_two_measurements_in_a_row_make_a_collapse() -> None:
     assert collapse_in(steps(HEALTHY)) is None
     assert collapse_in(steps(HEALTHY, COLLAPSED)) is None
@@ -106,6 +126,14 @@ def test_two_measurements_in_a_row_make_a_collapse() -> None:
     assert collapse_in(steps(COLLAPSED, COLLAPSED, COLLAPSED)) is None
 
 
+def test_a_collapse_of_the_projections_alone_is_named() -> None:
+    projected = {key.replace("trace_", "trace_projection_"): x for key, x in HEALTHY.items()}
+    flat = projected | {"trace_projection_effective_rank": 1.2}
+    rows = steps(HEALTHY | projected, HEALTHY | flat, HEALTHY | flat)
+    assert str(collapse_in(rows)).startswith("dimensional collapse of the projections: spread 0.6")
+    assert collapse_in(rows[:2]) is None
+
+
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
@@ -115,6 +143,10 @@ def test_two_measurements_in_a_row_make_a_collapse() -> None:
         ({"temperature": 2.0}, "the temperature is 2; set method.temperature"),
         ({"temperature": 1e-3}, "the temperature is 0.001"),
         ({"needs_negatives": False, "negatives": 0}, "the method has no negatives"),
+        (
+            {"needs_negatives": False, "negatives": 0, "remedy": "raise method.momentum"},
+            "use a larger --batch-size, raise method.momentum, or use a method with negatives",
+        ),
         ({}, "the learning rate 0.001 may be too large; try a fifth"),
     ],
 )
@@ -134,7 +166,7 @@ def collapses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """From the 5th measurement on the probe shows a collapse; gives the measurements made."""
     made: list[int] = []
 
-    def measure(_probe: Probe, _encoder: SentenceEncoder) -> dict[str, float]:
+    def measure(_probe: Probe, *_: Any) -> dict[str, float]:
         made.append(len(made))
         return COLLAPSED if made[-1] >= 5 else HEALTHY
 

@@ -1,11 +1,11 @@
-"""What a training method is: an encoder, a loss, and the state they need, in one module."""
+"""Base class of training methods: an encoder, a loss and their state in one module."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class MethodOutput:
-    """One training step's result.
+    """Result of one training step.
 
     Args:
-        loss: the scalar to minimise.
-        logs: name -> number to report; tensors are detached scalars.
+        loss: scalar to minimise.
+        logs: name -> number to log; tensors are detached scalars.
     """
 
     loss: Tensor
@@ -37,47 +37,63 @@ class MethodOutput:
 
 @dataclass(frozen=True)
 class Paper:
-    """Where a method comes from."""
+    """Title, arXiv id and year of the paper that introduced a method."""
 
     title: str
     arxiv: str
     year: int
 
+    def __str__(self) -> str:
+        return f"{self.title} (arXiv {self.arxiv})"
+
 
 class Method(nn.Module):
-    """A training method. The method is the model: heads and state are submodules and buffers.
+    """A training method. Heads and state are submodules and buffers of the method.
 
-    So the optimizer, the device, distributed training and the checkpoint hold all of it.
-    Subclasses set the class attributes and write :meth:`loss`, and where they need to
-    :meth:`layout` and :meth:`embed`. One training step is :meth:`layout`, :meth:`embed` of all
-    rows, :meth:`loss`: either in one piece, which is :meth:`forward`, or with the rows in chunks
-    (gradient caching). So that both are the same:
+    The optimizer, the device, distributed training and the checkpoints therefore cover all of it.
+    A subclass sets the class attributes, writes :meth:`loss` and, if necessary, overrides
+    :meth:`layout` and :meth:`embed`. One training step calls :meth:`layout`, :meth:`embed` for
+    all rows, and :meth:`loss`: either at once, in :meth:`forward`, or with the rows in chunks
+    (gradient caching). Both give the same result under these conditions:
 
-    - :meth:`embed` treats every row by itself and changes no state. It runs up to twice for a
-      row. What depends on other rows, such as a BatchNorm head, belongs in :meth:`loss`.
-    - :meth:`layout` and :meth:`loss` run once for a batch. State, such as a queue of keys, is
-      collected in :meth:`loss` and moved on in :meth:`after_step`.
-    - A method whose loss is not a function of the embeddings says so in
-      :meth:`MethodConfig.chunking_obstacle`.
+    - :meth:`embed` treats every row independently and changes no state; it runs up to twice for a
+      row. Computations over several rows, such as a BatchNorm head, belong in :meth:`loss`.
+    - :meth:`layout` and :meth:`loss` run once per batch. State, such as a queue of keys, is
+      collected in :meth:`loss` and updated in :meth:`after_step`.
+    - If the loss is not a function of the embeddings alone,
+      :meth:`~simcse_kit.methods.common.config.MethodConfig.chunking_obstacle` returns why.
 
     Args:
-        encoder: the encoder to train; it is what gets saved at the end.
-        config: an instance of the class's ``Config``; kept as ``options``.
+        encoder: the encoder to train; it is saved at the end.
+        config: the options, an instance of ``Config``; available as ``options``.
 
     Attributes:
         views_are_equal: whether :meth:`layout` found both views of a sentence to be equal.
+
+    Examples:
+        >>> class Squared(Method):
+        ...     def loss(self, embeddings, batch):
+        ...         return MethodOutput((embeddings[:, 0] - embeddings[:, 1]).square().mean())
+        >>> Squared.name, Squared.reads
+        ('Squared', ('texts',))
     """
 
     name: ClassVar[str]
-    """Key in the table of methods."""
-    paper: ClassVar[Paper]
-    reads: ClassVar[tuple[Kind, ...]]
-    """The kinds of training data it can read."""
+    """Name in messages; by default that of the class."""
+    paper: ClassVar[Paper | None] = None
+    reads: ClassVar[tuple[Kind, ...]] = ("texts",)
+    """Kinds of training data that the method can read."""
     collapse_is_lowest: ClassVar[bool] = False
-    """Whether its loss is lowest where all vectors are alike, so that it chooses no checkpoint."""
+    """Whether the loss is lowest when all vectors are equal, so that it cannot choose a checkpoint.
+    """
     Config: ClassVar[type[MethodConfig]] = MethodConfig
 
     encoder: SentenceEncoder
+
+    def __init_subclass__(cls, **keywords: Any):
+        super().__init_subclass__(**keywords)
+        if "name" not in cls.__dict__:
+            cls.name = cls.__name__
 
     def __init__(self, encoder: SentenceEncoder, config: MethodConfig):
         super().__init__()
@@ -87,8 +103,9 @@ class Method(nn.Module):
             encoder.set_dropout(dropout)
         self.views_are_equal = False
         self._dropout_checked = False
-        # Not `config`: the trainer takes that for a transformers configuration and writes to it.
+        # TRAP: not `config`, which the trainer takes for a transformers configuration and modifies.
         self.options = config
+        self.register_load_state_dict_pre_hook(_drop_retired_keys)  # type: ignore[no-untyped-call]
 
     @classmethod
     def views(cls, data: DataSpec) -> tuple[int, ...]:
@@ -121,13 +138,12 @@ class Method(nn.Module):
         return batch.repeat_views(2)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
-        """Embeddings as the loss sees them: one encoder forward, then the heads of the method.
+        """Embed rows with one forward pass of the encoder, then with the heads of the method.
 
         Args:
             input_ids: (R, L) int64.
             attention_mask: (R, L), 0 at padding.
-            views: (R,) int64, which view of its example each row is; for methods that treat them
-                differently, such as those with a momentum encoder.
+            views: (R,) int64, the number of each row's view; used by methods with two encoders.
 
         Returns:
             (R, d), not normalised.
@@ -136,11 +152,11 @@ class Method(nn.Module):
         return embeddings
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
-        """The loss of the embeddings of one batch.
+        """Compute the loss of one batch.
 
         Args:
-            embeddings: (B, V, d), as :meth:`embed` gives them.
-            batch: the (B, V) views that were embedded, as :meth:`layout` gave them.
+            embeddings: (B, V, d), from :meth:`embed`.
+            batch: (B, V) views, from :meth:`layout`.
         """
         raise NotImplementedError
 
@@ -152,26 +168,31 @@ class Method(nn.Module):
         view_mask: Tensor,
         labels: Tensor | None = None,
     ) -> MethodOutput:
-        """The loss of one batch, with all rows in one forward pass of the encoder.
+        """Compute the loss of one batch, with all rows in one forward pass of the encoder.
 
-        Args:
-            input_ids: (B, V, L) int64; this and the others as in :class:`Batch`.
-            attention_mask: (B, V, L).
-            text_ids: (B, V) int64.
-            view_mask: (B, V) bool.
-            labels: (B,) float32, or None.
+        The arguments are the fields of :class:`~simcse_kit.methods.common.batch.Batch`.
         """
         batch = self.layout(Batch(input_ids, attention_mask, text_ids, view_mask, labels))
         embeddings = self.embed(*batch.rows(), batch.view_numbers())
         return self.loss(embeddings.view(*batch.shape, -1), batch)
 
     def after_step(self, progress: float) -> None:
-        """Called after every optimizer step.
+        """Update the state after an optimizer step.
 
         Args:
-            progress: share of the training that is done, 0 to 1.
+            progress: completed share of the training, from 0 to 1.
         """
 
+    @property
+    def monitored_head(self) -> nn.Module | None:
+        """A projector that the collapse monitor measures too; None to measure embeddings alone."""
+        return None
+
     def companions(self) -> Mapping[str, SentenceEncoder]:
-        """Further encoders to save, each in a folder of that name beside :attr:`encoder`."""
+        """Return further encoders to save, by the name of the subfolder for each."""
         return {}
+
+
+def _drop_retired_keys(_module: nn.Module, state: dict[str, Tensor], *_: object) -> None:
+    """Let checkpoints of version 0.1 load, in which BYOL and SimSiam kept first statistics."""
+    state.pop("watch.start", None)

@@ -10,10 +10,10 @@ from simcse_kit.methods.common.contrast import DataSpec
 __all__ = ["check_batch", "check_reads", "chunking_obstacle"]
 
 _ROWS = {
-    "texts": "one sentence a row",
-    "pairs": "two texts a row (anchor, positive)",
-    "triplets": "three or more texts a row (anchor, positive, hard negatives)",
-    "labelled": "two texts and a number a row; data.label names the column of the number",
+    "texts": "one sentence per row",
+    "pairs": "two texts per row (anchor, positive)",
+    "triplets": "three or more texts per row (anchor, positive, hard negatives)",
+    "labelled": "two texts and a number per row; data.label names the column of the number",
     "documents": "sentences in order, a blank line after each document; data.documents = 1 or more",
 }
 
@@ -30,15 +30,15 @@ def check_batch(
         batch_size: rows in one forward pass.
 
     Raises:
-        ConfigError: there are no negatives, or one row where the method needs several, or the queue
-            holds less than a batch, or the options do not fit the data.
+        ConfigError: an anchor has no negatives, BatchNorm gets a single row, the queue is smaller
+            than a batch, or the options do not fit the data.
     """
     options.check_data(data)
     contrast = options.contrast(data, batch_size)
     if contrast.needed and contrast.in_batch < 1:
         raise ConfigError(
-            f"training.batch_size is {batch_size}, which leaves {data.kind} no negatives to learn "
-            "from; use --batch-size 2 or more"
+            f"training.batch_size is {batch_size}, which leaves no negatives for {data.kind}; "
+            "use --batch-size 2 or more"
         )
     if batch_size < 2 and not contrast.needed and data.kind != "labelled":
         raise ConfigError(
@@ -47,7 +47,7 @@ def check_batch(
         )
     if 0 < contrast.queue < batch_size:
         raise ConfigError(
-            f"method.queue_size is {contrast.queue}, less than a batch of {batch_size} brings; use "
+            f"method.queue_size is {contrast.queue}, less than a batch of {batch_size}; use "
             f"--set method.queue_size={batch_size} or more, or a smaller --batch-size"
         )
 

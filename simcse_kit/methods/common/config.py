@@ -81,10 +81,15 @@ class MethodConfig(BaseModel):
         return []
 
     def chunking_obstacle(self) -> str | None:
-        """Return why batches cannot be embedded in chunks, a clause after "because"; else None.
+        """Return why batches cannot be embedded in chunks; None if they can.
 
-        Chunks need a loss that is a function of the embeddings alone.
+        Chunks need a loss that is a function of the embeddings alone. The answer completes a
+        sentence after "because".
         """
+        return None
+
+    def collapse_remedy(self) -> str | None:
+        """Return what to try with this method if the embeddings collapse, as an imperative."""
         return None
 
     def other_models(self) -> list[str]:

@@ -23,21 +23,21 @@ def mask_tokens(
     vocabulary: int,
     probability: float = 0.15,
 ) -> tuple[Tensor, Tensor]:
-    """Choose tokens to predict and hide them in a copy of the input.
+    """Choose tokens to predict, and hide them in a copy of the input.
 
     Of the chosen tokens 80 % become the mask token, 10 % a random token, and 10 % stay. Special
-    and padding tokens are never chosen. Draws from torch's global generator.
+    and padding tokens are never chosen. The random numbers come from torch's global generator.
 
     Args:
-        input_ids: (R, L) int64; left as it is.
+        input_ids: (R, L) int64; not modified.
         attention_mask: (R, L), 0 at padding.
         mask_id: id of the mask token.
-        special_ids: ids that are never chosen.
-        vocabulary: random tokens are drawn from 0 to ``vocabulary - 1``.
-        probability: chance of each token to be chosen.
+        special_ids: ids of the tokens that are never chosen.
+        vocabulary: size of the vocabulary that random tokens are drawn from.
+        probability: probability of each token to be chosen.
 
     Returns:
-        (R, L) the altered copy, and (R, L) bool, True at the chosen tokens.
+        The modified copy (R, L), and (R, L) bool, True at the chosen tokens.
     """
     special = torch.tensor(list(special_ids), dtype=input_ids.dtype, device=input_ids.device)
     ordinary = attention_mask.bool() & ~torch.isin(input_ids, special)
@@ -52,15 +52,15 @@ def mask_tokens(
 
 
 def masked_lm_loss(logits: Tensor, input_ids: Tensor, chosen: Tensor) -> Tensor:
-    """Mean cross entropy over the chosen tokens, in float32 or wider.
+    """Compute the mean cross entropy over the chosen tokens, in float32 or wider.
 
     Args:
         logits: (R, L, vocabulary).
-        input_ids: (R, L) the original ids.
-        chosen: (R, L) bool.
+        input_ids: (R, L), the original ids.
+        chosen: (R, L) bool, the tokens to predict.
 
     Returns:
-        A scalar; 0, still joined to the graph, where nothing was chosen.
+        A scalar; 0, still part of the graph, if no token was chosen.
     """
     picked = logits[chosen]
     picked = picked.to(torch.promote_types(picked.dtype, torch.float32))

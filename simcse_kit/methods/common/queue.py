@@ -1,4 +1,4 @@
-"""The first-in-first-out queue of keys of MoCo (arXiv 1911.05722)."""
+"""First-in-first-out queue of keys, as in MoCo (arXiv 1911.05722)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ __all__ = ["KeyQueue"]
 
 
 class KeyQueue(nn.Module):
-    """The newest keys of earlier batches; any size goes with any batch size.
+    """The newest keys of earlier batches. The size need not be a multiple of the batch size.
 
-    It starts empty, never with random vectors. What :meth:`push` gets is held back until
-    :meth:`advance`, so that a batch never meets its own keys, and so that gradient accumulation
-    and gradient caching see one queue for all parts of a step. Keys and ids are buffers: a
-    checkpoint taken after :meth:`advance` holds all of it.
+    The queue starts empty. Keys from :meth:`push` are held back until :meth:`advance`, so that a
+    batch never meets its own keys, and that gradient accumulation and gradient caching use one
+    queue for all parts of a step. Keys and ids are buffers: a checkpoint written after
+    :meth:`advance` holds the complete queue.
 
     Args:
-        size: most keys.
+        size: maximum number of keys.
         dim: width of a key.
+
+    Examples:
+        >>> queue = KeyQueue(size=3, dim=2)
+        >>> queue.push(torch.zeros(2, 2), torch.tensor([7, 8]))
+        >>> len(queue)
+        0
+        >>> queue.advance()
+        >>> queue.contents()[1]
+        tensor([7, 8])
     """
 
     keys: Tensor
@@ -29,7 +38,7 @@ class KeyQueue(nn.Module):
         super().__init__()
         self.register_buffer("keys", torch.zeros(size, dim))
         self.register_buffer("ids", torch.zeros(size, dtype=torch.int64))
-        # How many keys there are, and where the next one goes.
+        # Number of keys, and position of the next one.
         self.register_buffer("state", torch.zeros(2, dtype=torch.int64))
         self._pending: list[tuple[Tensor, Tensor]] = []
 
@@ -37,25 +46,25 @@ class KeyQueue(nn.Module):
         return int(self.state[0])
 
     def contents(self) -> tuple[Tensor, Tensor]:
-        """Keys ``(n, dim)`` and ids ``(n,)`` of the texts they are of, without gradient.
+        """Return copies of the keys ``(n, dim)`` and of the ids of their texts ``(n,)``.
 
-        Copies: :meth:`advance` may come between a forward pass and its backward pass.
+        Copies, because :meth:`advance` may run between a forward pass and its backward pass.
         """
         count = len(self)
         return self.keys[:count].clone(), self.ids[:count].clone()
 
     def push(self, keys: Tensor, ids: Tensor) -> None:
-        """Hand in the keys of a batch.
+        """Hold the keys of a batch back for :meth:`advance`.
 
         Args:
             keys: (n, dim).
-            ids: (n,) int64.
+            ids: (n,) int64, ids of their texts.
         """
         self._pending.append((keys.detach().to(self.keys.dtype), ids))
 
     @torch.no_grad()
     def advance(self) -> None:
-        """Take in what was handed in; the oldest keys make room."""
+        """Add the pending keys, and drop the oldest ones if the queue is full."""
         pending, self._pending = self._pending, []
         for keys, ids in pending:
             size = len(self.keys)

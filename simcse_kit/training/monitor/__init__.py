@@ -1,1 +1,1 @@
-"""Monitors of a run: geometry, collapse, divergence."""
+"""Monitors of a training run: geometry, collapse and divergence."""

@@ -1,4 +1,4 @@
-"""What to do where the embeddings collapse in training, and what it comes from."""
+"""Detection, diagnosis and handling of collapsing embeddings during training."""
 
 from __future__ import annotations
 
@@ -11,36 +11,39 @@ from transformers import TrainerCallback, TrainerState
 
 from simcse_kit.metrics.collapse import Spread, collapse_of
 from simcse_kit.training.callbacks import history_rows
-from simcse_kit.training.monitor.geometry_probe import PREFIX
+from simcse_kit.training.monitor.geometry_probe import PREFIX, PROJECTION
 
-__all__ = ["Doctor", "Facts", "Policy", "collapse_in", "diagnose"]
+__all__ = ["CollapseMonitor", "Facts", "Policy", "collapse_in", "diagnose"]
 
 logger = logging.getLogger(__name__)
 
 Policy = Literal["warn", "stop", "rollback"]
+Row = Mapping[str, float]
 
-# One measurement may be odd by chance.
+# A single measurement may be low by chance.
 _IN_A_ROW = 2
 _ROLLBACKS = 2
-# Fewer negatives than this leave the sphere hardly any reason to be filled.
 _FEW_NEGATIVES = 3
 _MANY_DUPLICATES = 0.3
 _TEMPERATURES = (0.005, 0.5)
-# Of the loss of an encoder that tells nothing apart.
-_NOTHING_LEARNT = 0.98
+# Above this share of ln(candidates) the encoder has learned nothing.
+_NOTHING_LEARNED = 0.98
+# What is measured, with the prefix of its numbers.
+_PARTS = {"": PREFIX, " of the projections": PREFIX + PROJECTION}
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a run, to tell the cause of a collapse by.
+    """Properties of a run that can explain a collapse.
 
     Attributes:
-        views_are_equal: there is no dropout, and nothing else that tells two views apart.
-        negatives: of an anchor, in its batch.
-        needs_negatives: whether the method has any.
-        temperature: of the loss; None where it has none.
-        learning_rate: the peak.
-        duplicates: share of rows whose anchor occurred before, of a sample.
+        views_are_equal: whether both views of a sentence are equal, because there is no dropout.
+        negatives: negatives of an anchor in its batch.
+        needs_negatives: whether the method compares with negatives.
+        temperature: temperature of the loss; None for a loss without temperature.
+        learning_rate: peak of the schedule.
+        duplicates: share of the rows whose anchor occurred in an earlier row.
+        remedy: what to try with this method in particular, as an imperative; None for nothing.
     """
 
     views_are_equal: bool
@@ -49,32 +52,41 @@ class Facts:
     temperature: float | None
     learning_rate: float
     duplicates: float
+    remedy: str | None = None
 
 
-def collapse_in(rows: Sequence[Mapping[str, float]]) -> str | None:
-    """The collapse that the newest measurements of a history agree on, in words; or None.
+def collapse_in(rows: Sequence[Row]) -> str | None:
+    """Describe the collapse that the two newest measurements agree on; None if there is none.
 
-    Compared is with the first measurement of the history.
+    Embeddings and, if they are measured, projections are compared with the first measurement.
 
     Args:
-        rows: of metrics.jsonl.
+        rows: rows of metrics.jsonl.
+
+    Examples:
+        >>> good = {"trace_spread": 0.6, "trace_mean_cosine": 0.5, "trace_effective_rank": 20.0}
+        >>> bad = {"trace_spread": 0.0, "trace_mean_cosine": 1.0, "trace_effective_rank": 1.0}
+        >>> collapse_in([good, bad, bad])[:40]
+        'complete collapse: spread 0.000, mean co'
+        >>> collapse_in([good, bad, good]) is None
+        True
     """
-    traces = [row for row in rows if f"{PREFIX}spread" in row]
-    if len(traces) <= _IN_A_ROW:
-        return None
-    start, *_ = spreads = [_spread(row) for row in traces]
-    kinds = [collapse_of(now, start) for now in spreads[-_IN_A_ROW:]]
-    if None in kinds:
-        return None
-    return f"{kinds[-1]} collapse: {spreads[-1]} ({start} at the start)"
+    for part, prefix in _PARTS.items():
+        spreads = _spreads(rows, prefix)
+        if len(spreads) <= _IN_A_ROW:
+            continue
+        kinds = [collapse_of(now, spreads[0]) for now in spreads[-_IN_A_ROW:]]
+        if None not in kinds:
+            return f"{kinds[-1]} collapse{part}: {spreads[-1]} ({spreads[0]} at the start)"
+    return None
 
 
-def diagnose(facts: Facts, rows: Sequence[Mapping[str, float]]) -> str:
-    """The likeliest cause of a collapse, with the evidence and what to do about it.
+def diagnose(facts: Facts, rows: Sequence[Row]) -> str:
+    """Return the most likely cause of a collapse, the evidence and a remedy.
 
     Args:
-        facts: of the run.
-        rows: of metrics.jsonl.
+        facts: properties of the run.
+        rows: rows of metrics.jsonl.
     """
     if facts.views_are_equal:
         return (
@@ -86,39 +98,41 @@ def diagnose(facts: Facts, rows: Sequence[Mapping[str, float]]) -> str:
     if facts.duplicates >= _MANY_DUPLICATES:
         return (
             f"{100 * facts.duplicates:.0f} % of the rows repeat an anchor, and repeated texts are "
-            "no negatives of each other; use simcse data dedupe"
+            "not used as negatives of each other; use simcse data dedupe"
         )
     low, high = _TEMPERATURES
     if facts.temperature is not None and not low <= facts.temperature <= high:
         return (
             f"the temperature is {facts.temperature:g}; set method.temperature to 0.05, or to "
-            "something between 0.01 and 0.2"
+            "another value between 0.01 and 0.2"
         )
     if not facts.needs_negatives:
+        remedy = f"{facts.remedy}, " if facts.remedy else ""
         return (
-            "the method has no negatives, and nothing but a moderate step keeps it apart; lower "
-            f"training.learning_rate = {facts.learning_rate:g} to a fifth, or enlarge the batch"
+            "the method has no negatives, and large steps make it collapse; lower "
+            f"training.learning_rate = {facts.learning_rate:g} to a fifth, use a larger "
+            f"--batch-size, {remedy}or use a method with negatives, such as simcse"
         )
-    evidence = _at_nothing(rows)
     return (
-        f"{evidence}the learning rate {facts.learning_rate:g} may be too large; try a fifth of it, "
-        "or training.warmup_ratio = 0.1"
+        f"{_nothing_learned(rows)}the learning rate {facts.learning_rate:g} may be too large; try "
+        "a fifth of it, or training.warmup_ratio = 0.1"
     )
 
 
-class Doctor(TrainerCallback):
-    """Watch the trace; on a collapse say why, and stop or go back if asked to.
+class CollapseMonitor(TrainerCallback):
+    """Checks every measurement of the geometry probe, and acts on a collapse.
 
     Args:
-        policy: ``warn`` once; ``stop`` the training; or ``rollback``: go back to the weights of the
-            last good checkpoint with half the learning rate, at most twice, then stop.
-        facts: gives those of the run.
-        go_back: puts the weights of the newest checkpoint of at most so many steps back, with half
-            the learning rate; gives its step, or None where there is none.
+        policy: ``warn`` logs the first collapse; ``stop`` also ends the training; ``rollback``
+            restores the weights of the last good checkpoint with half the learning rate, at most
+            twice, and then ends the training.
+        facts: returns the properties of the run.
+        go_back: restores the newest checkpoint of at most this step, with half the learning rate,
+            and returns its step, or None if there is no such checkpoint.
 
     Attributes:
-        finding: what was found last; None while all is well.
-        stopped: whether the training was ended because of it.
+        finding: description of the last collapse; None if there was none.
+        stopped: whether the monitor ended the training.
     """
 
     def __init__(
@@ -133,21 +147,21 @@ class Doctor(TrainerCallback):
     def on_log(
         self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any
     ) -> None:
-        """Look at a new measurement."""
+        """Check a new measurement."""
         if f"{PREFIX}spread" not in (logs or {}):
             return
         rows = history_rows(state.log_history)
-        returns = [row for row in rows if "rolled_back_to" in row]
-        # What was measured before a return says nothing of what came after, but for the start.
-        since = int(returns[-1]["step"]) if returns else -1
-        judged = [row for row in rows if row["step"] > since or row["step"] == 0]
-        found = collapse_in(judged)
+        rollbacks = [row for row in rows if "rolled_back_to" in row]
+        # Measurements before a rollback no longer count, except the first one.
+        since = int(rollbacks[-1]["step"]) if rollbacks else -1
+        recent = [row for row in rows if row["step"] > since or row["step"] == 0]
+        found = collapse_in(recent)
         if found is None or (self._policy == "warn" and self.finding is not None):
             return
         self.finding = f"{found}; {diagnose(self._facts(), rows)}"
-        if self._policy == "rollback" and len(returns) < _ROLLBACKS:
-            # A checkpoint of the step of a return was written after it.
-            step = self._go_back(max(_last_healthy(judged), since))
+        if self._policy == "rollback" and len(rollbacks) < _ROLLBACKS:
+            # The checkpoint of the step of a rollback was written after it.
+            step = self._go_back(max(_last_healthy(recent), since))
             if step is not None:
                 logger.warning(
                     "step %d: %s; went back to the weights of step %d, with half the learning rate",
@@ -162,25 +176,33 @@ class Doctor(TrainerCallback):
             self.stopped = control.should_training_stop = True
 
 
-def _last_healthy(rows: Sequence[Mapping[str, float]]) -> int:
-    """The step of the last measurement that showed no collapse."""
-    traces = [row for row in rows if f"{PREFIX}spread" in row]
-    start = _spread(traces[0])
-    healthy = [row for row in traces if collapse_of(_spread(row), start) is None]
-    return int(healthy[-1]["step"])
+def _spreads(rows: Sequence[Row], prefix: str) -> list[Spread]:
+    names = ("spread", "mean_cosine", "effective_rank")
+    measured = [row for row in rows if f"{prefix}spread" in row]
+    return [Spread(*(row[prefix + name] for name in names)) for row in measured]
 
 
-def _spread(row: Mapping[str, float]) -> Spread:
-    return Spread(*(row[PREFIX + name] for name in ("spread", "mean_cosine", "effective_rank")))
+def _last_healthy(rows: Sequence[Row]) -> int:
+    """Return the step of the last measurement without a collapse."""
+    measured = [row for row in rows if f"{PREFIX}spread" in row]
+
+    def is_healthy(row: Row) -> bool:
+        return all(
+            collapse_of(now, _spreads(measured, prefix)[0]) is None
+            for prefix in _PARTS.values()
+            for now in _spreads([row], prefix)
+        )
+
+    return int([row for row in measured if is_healthy(row)][-1]["step"])
 
 
-def _at_nothing(rows: Sequence[Mapping[str, float]]) -> str:
-    """What the loss says: whether it is where it would be if nothing were told apart."""
+def _nothing_learned(rows: Sequence[Row]) -> str:
+    """Return a clause that says that the loss is that of equal vectors; else an empty string."""
     losses = [row for row in rows if "contrastive_loss" in row and "ln_batch" in row]
-    if not losses or losses[-1]["contrastive_loss"] < _NOTHING_LEARNT * losses[-1]["ln_batch"]:
+    if not losses or losses[-1]["contrastive_loss"] < _NOTHING_LEARNED * losses[-1]["ln_batch"]:
         return ""
     last = losses[-1]
     return (
         f"the loss is {last['contrastive_loss']:.3f}, and {last['ln_batch']:.3f} is that of an "
-        "encoder that tells nothing apart; "
+        "encoder that gives every sentence the same vector; "
     )

@@ -1,4 +1,4 @@
-"""What is left of a run whose loss or gradient is no number: the batch, to look at."""
+"""Detection of a NaN or infinite loss or gradient, with the batch that caused it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simcse_kit.utils.files import write_whole
 __all__ = ["BATCH_FILE", "check_finite"]
 
 BATCH_FILE = "diverged-batch.jsonl"
-"""In the output folder: the step, what was not finite, then a row of the batch a line."""
+"""File in the output folder: a line with step and value, then a line for every row."""
 
 
 def check_finite(
@@ -29,19 +29,19 @@ def check_finite(
     checkpoints: Path,
     write: bool = True,
 ) -> None:
-    """Stop the training where a number is NaN or infinite, before it reaches the weights.
+    """Stop the training if a number is NaN or infinite, before it reaches the weights.
 
     Args:
-        what: the name of the number.
+        what: name of the number.
         value: the number.
-        method: that is trained; it knows the tokenizer.
-        inputs: the batch that led to it.
-        step: the optimizer step under way, from 1.
-        checkpoints: the folder of the checkpoints; the batch is written beside it.
-        write: whether it is, or another process does that.
+        method: the method in training, whose tokenizer decodes the batch.
+        inputs: the batch.
+        step: number of the current optimizer step, from 1.
+        checkpoints: folder of the checkpoints; the batch is written next to it.
+        write: whether this process writes the batch.
 
     Raises:
-        ModelError: it is NaN or infinite.
+        ModelError: the number is NaN or infinite.
     """
     number = float(value)
     if math.isfinite(number):
@@ -52,22 +52,18 @@ def check_finite(
     kept = list(checkpoint_steps(checkpoints))
     good = f"the checkpoint of step {kept[-1]} is good" if kept else "there is no checkpoint yet"
     raise ModelError(
-        f"step {step}: {what} is {number}, so that the training has diverged; its batch is in "
-        f"{place}, and {good}; lower training.learning_rate, or look for odd rows in the batch"
+        f"step {step}: {what} is {number}, so the training has diverged; its batch is in {place}, "
+        f"and {good}; lower training.learning_rate, or look for unusual rows in the batch"
     )
 
 
 def _lines(what: str, number: float, method: Method, inputs: dict[str, Tensor], step: int) -> str:
     tokenizer = method.encoder.tokenizer
     rows: list[dict[str, object]] = [{"step": step, "what": what, "value": str(number)}]
-    for row, (views, masks, there) in enumerate(
-        zip(inputs["input_ids"], inputs["attention_mask"], inputs["view_mask"], strict=True)
-    ):
-        kept = [
-            ids[mask.bool()].tolist()
-            for ids, mask, present in zip(views, masks, there.tolist(), strict=True)
-            if present
-        ]
+    tensors = (inputs[name] for name in ("input_ids", "attention_mask", "view_mask"))
+    for row, parts in enumerate(zip(*tensors, strict=True)):
+        views = zip(*parts, strict=True)
+        kept = [ids[mask.bool()].tolist() for ids, mask, present in views if present]
         texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in kept]
         line: dict[str, object] = {"texts": texts, "input_ids": kept}
         if inputs.get("labels") is not None:

@@ -1,4 +1,4 @@
-"""The shape of the embedding space while it is trained, on a fixed probe."""
+"""Geometry of the embedding space during training, measured on a fixed sample of texts."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from simcse_kit.data.readers import Example, Kind
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.evaluation.geometry import positives
 from simcse_kit.evaluation.pair_set import PairSet
+from simcse_kit.methods.common.heads import project_batch
 from simcse_kit.metrics.collapse import spread_of
 from simcse_kit.metrics.geometry import alignment, uniformity
 
-__all__ = ["PREFIX", "Probe"]
+__all__ = ["PREFIX", "PROJECTION", "Probe"]
 
 PREFIX = "trace_"
-"""What the names of the trace begin with in metrics.jsonl."""
+"""Prefix of the measurements in metrics.jsonl."""
+PROJECTION = "projection_"
+"""Further prefix of the measurements of a projector's output."""
 
-# An encoder can lie badly only in ways that so many sentences show; more would cost time.
+# A small sample is enough to see collapse; more would slow training.
 _SENTENCES, _PAIRS = 128, 64
-# Kinds of data whose first two texts are meant to be near each other.
+# Kinds of data whose first two texts are similar in meaning.
 _PAIRED: tuple[Kind, ...] = ("pairs", "triplets", "documents")
 
 T = TypeVar("T")
@@ -33,14 +36,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Probe:
-    """Texts that stay the same over the whole training, as in figure 2 of arXiv 2104.08821.
+    """A sample of texts that stays the same during training, as in figure 2 of arXiv 2104.08821.
 
     Args:
-        sentences: distinct ones, 2 or more, for uniformity, spread and rank.
-        anchors: for the alignment.
-        positives: of the anchors; None: each anchor is its own, under two dropout masks.
-        seed: of those masks.
-        max_length: tokens of a sentence.
+        sentences: 2 or more distinct sentences, for uniformity, spread and rank.
+        anchors: first texts of the pairs, for the alignment.
+        positives: second texts of the pairs; None pairs each anchor with itself under two dropout
+            masks.
+        seed: seed of these masks.
+        max_length: maximum number of tokens of a sentence.
     """
 
     sentences: list[str]
@@ -51,7 +55,10 @@ class Probe:
 
     @classmethod
     def of_pairs(cls, pairs: PairSet, seed: int, max_length: int) -> Probe | None:
-        """A probe of graded pairs: the alignment is over those that count as positives."""
+        """Sample graded pairs; the alignment is over those with a high grade.
+
+        Returns None if there are fewer than 2 sentences.
+        """
         chosen = _some([int(at) for at in positives(pairs).nonzero()[0]], _PAIRS)
         return _probe(
             cls(
@@ -74,8 +81,10 @@ class Probe:
         sentences: int = _SENTENCES,
         pairs: int = _PAIRS,
     ) -> Probe | None:
-        """A probe of rows that training does not see, of at most so many sentences and pairs; None
-        where they are too few."""
+        """Sample held-out rows: at most this many sentences and pairs.
+
+        Returns None if there are fewer than 2 sentences.
+        """
         chosen = _some([row.texts for row in rows], pairs)
         return _probe(
             cls(
@@ -87,17 +96,22 @@ class Probe:
             )
         )
 
-    def measure(self, encoder: SentenceEncoder) -> dict[str, float]:
-        """Measure an encoder; the random numbers of the training are left as they are.
+    def measure(self, encoder: SentenceEncoder, head: nn.Module | None = None) -> dict[str, float]:
+        """Measure an encoder, without any effect on the random numbers of the training.
+
+        Args:
+            encoder: the encoder in training.
+            head: a projector whose outputs are measured too; None for no projector.
 
         Returns:
-            ``trace_alignment`` (left out where there is no positive), ``trace_uniformity``,
-            ``trace_spread`` (per-dimension standard deviation of the unit vectors, times √d),
-            ``trace_mean_cosine`` and ``trace_effective_rank``. Nothing where a vector is zero or
-            not finite, which the loss tells of.
+            ``trace_alignment`` (absent if there is no pair), ``trace_uniformity``,
+            ``trace_spread`` (standard deviation of the unit vectors, averaged over the dimensions,
+            times √d), ``trace_mean_cosine`` and ``trace_effective_rank``; the last three of the
+            projections with the prefix ``trace_projection_``. Empty if a vector is zero or not
+            finite.
         """
         cloud = self._encode(encoder, self.sentences)
-        # A method may train an encoder without dropout; both passes are then one and the same.
+        # A method may train an encoder without dropout; both passes are then equal.
         if self.positives is None:
             left, right = self._twice(encoder)
         else:
@@ -108,12 +122,22 @@ class Probe:
         found = {"uniformity": float(uniformity(cloud))}
         if len(left):
             found["alignment"] = float(alignment(left, right))
-        return {PREFIX + name: value for name, value in (found | vars(spread_of(cloud))).items()}
+        found |= vars(spread_of(cloud))
+        if head is not None:
+            raw = self._encode(encoder, self.sentences, normalize=False)
+            projections = project_batch(head, raw).float().cpu()
+            if projections.isfinite().all():
+                spread = vars(spread_of(projections))
+                found |= {PROJECTION + name: value for name, value in spread.items()}
+        return {PREFIX + name: value for name, value in found.items()}
 
-    def _encode(self, encoder: SentenceEncoder, texts: list[str]) -> Tensor:
+    def _encode(
+        self, encoder: SentenceEncoder, texts: list[str], normalize: bool | None = None
+    ) -> Tensor:
         if not texts:
             return torch.zeros(0, encoder.embedding_dim)
-        return encoder.encode(texts, to="torch", max_length=self.max_length).float().cpu()
+        vectors = encoder.encode(texts, to="torch", max_length=self.max_length, normalize=normalize)
+        return vectors.float().cpu()
 
     @torch.no_grad()
     def _twice(self, encoder: SentenceEncoder) -> tuple[Tensor, Tensor]:
@@ -139,5 +163,5 @@ def _probe(probe: Probe) -> Probe | None:
 
 
 def _some(items: list[T], most: int) -> list[T]:
-    """At most so many, at equal distances."""
+    """Take at most this many items, at equal distances."""
     return items[:: max(1, math.ceil(len(items) / most))]
