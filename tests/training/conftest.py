@@ -30,7 +30,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("accelerate.utils.memory.clear_device_cache", lambda *_, **__: None)
 
 
-def train(data: Any, *, report: bool = False, **options: Any) -> TrainResult:
+def train(data: Any = None, *, report: bool = False, **options: Any) -> TrainResult:
     """Train as users do, but by default without drawing curves, which takes longer than the run."""
     return simcse_kit.train(data, report=report, **options)
 

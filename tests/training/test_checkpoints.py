@@ -111,7 +111,7 @@ def test_a_corrupt_best_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING):
         remove_corrupt_best(newest)
     assert names(tmp_path) == ["checkpoint-8"]
-    assert "the best of those to come is kept" in caplog.text
+    assert "the best of the next ones is kept" in caplog.text
 
 
 def test_a_run_resumes_from_the_checkpoint_before_a_corrupt_one(
@@ -140,7 +140,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
     interrupt(config, monkeypatch, share=2 / 12)
     with caplog.at_level(logging.WARNING, "simcse_kit"):
         assert train(config, resume=True).steps == 12
-    assert "no complete checkpoint; the run begins with its first step" in caplog.text
+    assert "no complete checkpoint; the run starts with its first step" in caplog.text
 
 
 def test_rotation_keeps_the_best_and_the_last(make_config: MakeConfig) -> None:

@@ -56,7 +56,7 @@ def test_a_full_disk_is_refused_before_anything_is_written(
 ) -> None:
     config = make_config()
     monkeypatch.setattr(output_dir, "free_bytes", lambda _: 20_100_000)
-    with pytest.raises(ConfigError, match=r"3 checkpoints of .* has room for 20 MB; make room"):
+    with pytest.raises(ConfigError, match=r"3 checkpoints of .* has 20 MB free; free some space"):
         train(config)
     assert not Path(config.training.output).exists()
 
