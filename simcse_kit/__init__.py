@@ -1,6 +1,6 @@
-"""Text files in, a proven sentence encoder out.
+"""Training and evaluation of SimCSE-style sentence encoders.
 
-The public names are imported on first use, so ``import simcse_kit`` costs next to nothing.
+The public names are imported on first use, so ``import simcse_kit`` takes almost no time.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ from simcse_kit.utils.process import collection_paused
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "DataError": "errors",
     "ConfigError": "errors",
+    "DataError": "errors",
+    "Method": "methods.common.base",
     "ModelError": "errors",
-    "SimcseError": "errors",
-    "SentenceEncoder": "encoder.encoder",
-    "RunConfig": "config",
-    "TrainResult": "training.run",
-    "train": "training.run",
     "Report": "evaluation.results",
+    "RunConfig": "config",
+    "SentenceEncoder": "encoder.encoder",
+    "SimcseError": "errors",
+    "TrainResult": "training.result",
     "evaluate": "evaluation.evaluate",
+    "register_method": "methods",
+    "train": "training.api",
 }
 
 __all__ = [
     "ConfigError",
     "DataError",
+    "Method",
     "ModelError",
     "Report",
     "RunConfig",
@@ -36,6 +39,7 @@ __all__ = [
     "TrainResult",
     "__version__",
     "evaluate",
+    "register_method",
     "train",
 ]
 
@@ -45,7 +49,10 @@ if TYPE_CHECKING:
     from simcse_kit.errors import ConfigError, DataError, ModelError, SimcseError
     from simcse_kit.evaluation.evaluate import evaluate
     from simcse_kit.evaluation.results import Report
-    from simcse_kit.training.run import TrainResult, train
+    from simcse_kit.methods import register_method
+    from simcse_kit.methods.common.base import Method
+    from simcse_kit.training.api import train
+    from simcse_kit.training.result import TrainResult
 
 
 def __getattr__(name: str) -> Any:

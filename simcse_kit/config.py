@@ -1,4 +1,4 @@
-"""The configuration of a training run: one typed object, filled from presets, TOML and flags.
+"""Configuration of a training run: one typed object, filled from presets, TOML and flags.
 
 Later sources win: defaults, then ``--preset``, then ``--config run.toml``, then ``--set`` and the
 named flags. Unknown keys are refused. The resolved configuration is written before the first step.
@@ -6,20 +6,20 @@ named flags. Unknown keys are refused. The resolved configuration is written bef
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import PydanticUndefined
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.registry import closest, is_outside, is_within
+from simcse_kit.utils.settings import merge, nested, read_toml, validated
 from simcse_kit.utils.sizes import parse_bytes
 
 __all__ = [
+    "SHORT_NAMES",
     "DataSection",
     "EvaluationSection",
     "MethodSection",
@@ -28,19 +28,16 @@ __all__ = [
     "Section",
     "TrainingSection",
     "load_config",
-    "merge",
-    "parse_setting",
+    "named_settings",
     "preset_path",
     "presets",
-    "read_toml",
-    "validated",
 ]
 
 PRESET_FOLDER = Path(__file__).resolve().parent / "presets"
 
 
 class Section(BaseModel):
-    """Base of configuration tables: strict about keys and types, fixed once made."""
+    """Base of configuration tables: immutable, strict about keys and types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -48,13 +45,13 @@ class Section(BaseModel):
 class ModelSection(Section):
     """The encoder that training starts from."""
 
-    name: str = Field("mini", description="embedded name, folder, or name on the Hugging Face Hub")
-    pooling: str | None = Field(None, description="in place of the model's own pooling recipe")
+    name: str = Field("mini", description="bundled name, folder, or name on the Hugging Face Hub")
+    pooling: str | None = Field(None, description="pooling that replaces the model's own")
     trust_remote_code: bool = Field(False, description="allow the model's own Python code to run")
 
 
 class MethodSection(BaseModel):
-    """The training method; its other keys are checked by the method itself."""
+    """The training method; the class of the method checks the other keys."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -70,7 +67,7 @@ class MethodSection(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keys that belong to the method."""
+        """The keys of the table other than ``name``."""
         return dict(self.model_extra or {})
 
 
@@ -87,83 +84,81 @@ class DataSection(Section):
     documents: int = Field(
         0,
         ge=0,
-        description="txt files hold documents, a blank line after each: a row is a sentence and so "
-        "many next ones",
+        description="txt files contain documents, each followed by a blank line: a row is a "
+        "sentence and this many next ones; 0: no documents",
     )
     on_bad_row: Literal["error", "skip"] = Field("error", description="stop, or skip and count")
     augment: str | list[str] | None = Field(
         None,
         description="chain of augmentations, such as delete(0.1)|reorder(2), for the positives of "
-        "single sentences, else for all texts; a list has one for each view",
+        "single sentences, or for all texts of other data; a list contains one for each view",
     )
-    max_length: int = Field(32, ge=3, description="tokens of a sentence in training")
+    max_length: int = Field(32, ge=3, description="most tokens of a sentence in training")
     allow_unknown: bool = Field(
-        False, description="train on text that the model's vocabulary mostly does not have"
+        False, description="train even if the vocabulary of the model lacks most tokens"
     )
 
     @field_validator("columns", "label", mode="before")
     @classmethod
     def _positions_as_text(cls, value: Any) -> Any:
-        """``--set data.label=2`` is read as a number."""
+        """Convert positions to text, because ``--set data.label=2`` gives a number."""
         if isinstance(value, list):
             return [cls._positions_as_text(item) for item in value]
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class EvaluationSection(Section):
-    """How the best checkpoint is chosen while training."""
+    """The choice of the best checkpoint, and the watch for a collapse."""
 
     dev: str | None = Field(
-        None, description="folder with STS-B, or file of score, sentence, sentence; none: held out"
+        None, description="folder with STS-B, or file of score, sentence, sentence"
     )
     select: Literal["dev", "loss", "alignment_uniformity", "both"] | None = Field(
         None,
-        description="what chooses the checkpoint: Spearman on the dev set (default with one); of "
-        "held-out rows the loss (the default without), alignment + uniformity, or all three",
+        description="what chooses the checkpoint: Spearman on the dev set (default with one); "
+        "of held-out rows the loss (default without), alignment + uniformity, or all three",
     )
     every: int = Field(125, ge=1, description="steps between evaluations")
     held_out: int = Field(
-        512, ge=0, description="rows kept back for the dev loss where there is no dev set; 0: none"
+        512, ge=0, description="rows held out for the dev loss without a dev set; 0: none"
     )
     trace_every: int = Field(
         50,
         ge=0,
         description="steps between measurements of alignment, uniformity and rank on a fixed "
-        "sample of the dev set or of the held-out rows; 0: none, and no watch for collapse",
+        "sample; 0: no measurements, and no detection of a collapse",
     )
     on_collapse: Literal["warn", "stop", "rollback"] = Field(
         "warn",
-        description="say why, also stop, or go back to the last good checkpoint with half the "
-        "learning rate",
+        description="when the embeddings collapse: log the cause, also stop, or return to the last "
+        "good checkpoint with half the learning rate",
     )
 
 
 class TrainingSection(Section):
-    """The optimisation."""
+    """The optimisation and its output folder."""
 
     output: str = Field("simcse-output", description="folder for the encoder, curves and logs")
     epochs: float = Field(1.0, gt=0, description="passes over the data")
-    max_steps: int | None = Field(None, ge=1, description="stop after so many steps")
-    batch_size: int = Field(64, ge=1, description="rows a step, which sets the in-batch negatives")
-    learning_rate: float = Field(3e-5, gt=0, description="peak of the schedule")
+    max_steps: int | None = Field(None, ge=1, description="number of steps, in place of epochs")
+    batch_size: int = Field(64, ge=1, description="rows of a step; the others are negatives")
+    learning_rate: float = Field(3e-5, gt=0, description="peak learning rate")
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="after warmup")
-    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps spent warming up")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's, not on biases and LayerNorm")
-    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    seed: int = Field(42, ge=0, description="of weights, shuffling and dropout")
+    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps with warmup")
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW, except for biases and LayerNorm")
+    max_grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    seed: int = Field(42, ge=0, description="seed of new weights, shuffling and dropout")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 is autocast")
     memory_budget: str | int | None = Field(
         None, description="such as 4GB: larger batches are embedded in chunks that fit into it"
     )
     chunk_tokens: int | None = Field(
-        None, ge=1, description="embed every batch in chunks of so many tokens"
+        None, ge=1, description="embed every batch in chunks of this many tokens"
     )
-    deterministic: bool = Field(
-        False, description="refuse operators without a deterministic form; for GPUs (see README)"
-    )
+    deterministic: bool = Field(False, description="allow only deterministic operators; for GPUs")
     report_to: list[str] = Field(
-        default_factory=list, description="tensorboard, wandb, ... (their packages installed)"
+        default_factory=list, description="services such as tensorboard or wandb, if installed"
     )
 
     @field_validator("memory_budget", mode="before")
@@ -175,7 +170,13 @@ class TrainingSection(Section):
 
 
 class RunConfig(Section):
-    """All of a training run."""
+    """The configuration of a training run.
+
+    Examples:
+        >>> config = RunConfig(training=TrainingSection(batch_size=32, seed=1))
+        >>> config.training.batch_size, config.method.name
+        (32, 'simcse')
+    """
 
     model: ModelSection = ModelSection()
     method: MethodSection = MethodSection()
@@ -183,11 +184,11 @@ class RunConfig(Section):
     training: TrainingSection = TrainingSection()
     evaluation: EvaluationSection = EvaluationSection()
     trainer: dict[str, Any] = Field(
-        default_factory=dict, description="passed as it is to transformers.TrainingArguments"
+        default_factory=dict, description="further fields of transformers.TrainingArguments"
     )
 
     def to_toml(self) -> str:
-        """The configuration as TOML, which reads back to an equal one."""
+        """Write the configuration as TOML, which reads back to an equal one."""
         return tomli_w.dumps(_without_none(self.model_dump()))
 
 
@@ -197,23 +198,58 @@ def _without_none(value: Any) -> Any:
     return value
 
 
+SHORT_NAMES = {
+    "train": "data.train",
+    "model": "model.name",
+    "pooling": "model.pooling",
+    "method": "method.name",
+    "objective": "method.objective",
+    "temperature": "method.temperature",
+    "output": "training.output",
+    "dev": "evaluation.dev",
+    "epochs": "training.epochs",
+    "max_steps": "training.max_steps",
+    "batch_size": "training.batch_size",
+    "memory_budget": "training.memory_budget",
+    "learning_rate": "training.learning_rate",
+    "seed": "training.seed",
+    "deterministic": "training.deterministic",
+    "augment": "data.augment",
+    "max_length": "data.max_length",
+    "columns": "data.columns",
+    "label": "data.label",
+    "on_bad_row": "data.on_bad_row",
+    "allow_unknown": "data.allow_unknown",
+    "on_collapse": "evaluation.on_collapse",
+}
+"""Argument of ``simcse_kit.train``, or option of a command -> key of the configuration."""
+
+
+def named_settings(**given: Any) -> dict[str, Any]:
+    """Nest values with the names of :data:`SHORT_NAMES` into tables; None is left out."""
+    tables: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is not None:
+            tables = merge(tables, nested(SHORT_NAMES[name], value))
+    return tables
+
+
 def presets() -> list[str]:
-    """Names of the presets that come with the package."""
+    """List the names of the presets that come with the package."""
     return sorted(path.stem for path in PRESET_FOLDER.glob("*.toml"))
 
 
 def preset_path(name: str) -> Path:
-    """The file of a preset.
+    """Return the file of a preset.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: the name is unknown.
     """
-    path = PRESET_FOLDER / f"{name}.toml"
     if name not in presets():
         raise ConfigError(
             f"unknown preset {name!r}{closest(name, presets())}; known: {', '.join(presets())}"
         )
-    return path
+    return PRESET_FOLDER / f"{name}.toml"
 
 
 def load_config(
@@ -221,19 +257,21 @@ def load_config(
     preset: str | None = None,
     file: str | Path | None = None,
     overrides: Iterable[Mapping[str, Any]] = (),
+    source: str = "command line",
     allow_call: Collection[str] = (),
 ) -> RunConfig:
-    """Resolve a run's configuration.
+    """Resolve the configuration of a run.
 
     Args:
         preset: name of a packaged preset.
-        file: a TOML file, over the preset.
-        overrides: nested tables, over both, the last one on top.
+        file: a TOML file, which overrides the preset.
+        overrides: nested tables, which override both; later tables win.
+        source: where ``overrides`` come from, named in messages.
         allow_call: modules and packages whose methods the file may name.
 
     Raises:
-        ConfigError: a file is missing or no TOML, a key is unknown, a value is not allowed, or
-            the file alone would let code of a model or of another package run.
+        ConfigError: a file is missing or not valid TOML, a key is unknown, a value is not allowed,
+            or the file alone would let code of a model or of another package run.
     """
     layers: list[tuple[str, Mapping[str, Any]]] = []
     overrides = list(overrides)
@@ -241,18 +279,18 @@ def load_config(
         layers.append((f"preset {preset}", read_toml(preset_path(preset))))
     if file is not None:
         layers.append((str(file), read_toml(Path(file))))
-        _check_no_grant(layers[-1][1], str(file), overrides, allow_call)
-    layers += [("command line", table) for table in overrides]
+        _check_outside_code(layers[-1][1], str(file), overrides, allow_call)
+    layers += [(source, table) for table in overrides]
     merged: dict[str, Any] = {}
     for where, table in layers:
-        # Every key has a default, so each source is checked by itself and named in the error.
+        # Every key has a default, so each source can be checked separately and named in the error.
         validated(RunConfig, table, where=where)
         merged = merge(merged, table)
     config: RunConfig = validated(RunConfig, merged, where="the configuration")
     return config
 
 
-def _check_no_grant(
+def _check_outside_code(
     table: Mapping[str, Any],
     file: str,
     overrides: Iterable[Mapping[str, Any]],
@@ -272,109 +310,11 @@ def _check_no_grant(
             f"trust that code, add --method {method}"
         )
 
-    def grants(layer: Mapping[str, Any]) -> bool:
+    def allows(layer: Mapping[str, Any]) -> bool:
         return bool(value(layer, "model", "trust_remote_code"))
 
-    if grants(table) and not any(map(grants, overrides)):
+    if allows(table) and not any(map(allows, overrides)):
         raise ConfigError(
             f"{file}: model.trust_remote_code = true lets Python code of the model run, which a "
             "file cannot allow; if you trust that code, add --set model.trust_remote_code=true"
         )
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested tables merged key by key; lists and values are replaced."""
-    result = dict(base)
-    for key, value in over.items():
-        old = result.get(key)
-        both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        result[key] = merge(old, value) if both else value  # type: ignore[arg-type]
-    return result
-
-
-def parse_setting(text: str) -> dict[str, Any]:
-    """``"method.temperature=0.1"`` as a nested table; the value is read as TOML, else as text.
-
-    Raises:
-        ConfigError: there is no ``=`` or no key.
-    """
-    key, equals, raw = text.partition("=")
-    parts = [part.strip() for part in key.split(".")]
-    if not equals or not all(parts) or len(parts) < 2:
-        raise ConfigError(f"--set {text!r} is not table.key=value, such as method.temperature=0.1")
-    try:
-        value: Any = tomllib.loads(f"value = {raw}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
-        value = raw.strip()
-    for part in reversed(parts):
-        value = {part: value}
-    return dict(value)
-
-
-def validated(
-    model: type[Any], values: Mapping[str, Any], *, where: str = "", prefix: str = ""
-) -> Any:
-    """Make a configuration object, with all problems that pydantic finds in one line.
-
-    Args:
-        model: the pydantic class.
-        values: the given keys and values.
-        where: the source to name in the message, such as a file.
-        prefix: the table that the keys belong to, such as ``"method"``.
-
-    Raises:
-        ConfigError: an unknown key, or a value that is not allowed.
-    """
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        problems = [_problem(model, problem, prefix) for problem in error.errors(include_url=False)]
-        raise ConfigError((f"{where}: " if where else "") + " | ".join(problems)) from None
-
-
-def _problem(model: type[BaseModel], problem: Mapping[str, Any], prefix: str) -> str:
-    path = [str(part) for part in problem["loc"]]
-    key = ".".join([prefix, *path] if prefix else path)
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(model, path[:-1])
-        return f"unknown key {key!r}{closest(path[-1], known)}; known: {', '.join(known)}"
-    if problem["type"] == "model_type":
-        return f"{key} is {problem['input']!r}: it must be a table, [{key}]"
-    rule = problem["msg"].removeprefix("Value error, ")
-    return f"{key} is {problem['input']!r}: {rule[0].lower()}{rule[1:]}{_default(model, path)}"
-
-
-def _default(model: type[BaseModel], path: list[str]) -> str:
-    field = model.model_fields.get(path[0])
-    if len(path) > 1 and field is not None and isinstance(field.annotation, type):
-        inner = field.annotation
-        return _default(inner, path[1:]) if issubclass(inner, BaseModel) else ""
-    if field is None or field.default in (PydanticUndefined, None):
-        return ""
-    return f" (default {field.default!r})"
-
-
-def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        field = model.model_fields.get(part)
-        if field is None or not isinstance(field.annotation, type):
-            return []
-        model = field.annotation
-    return list(model.model_fields)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as nested tables.
-
-    Raises:
-        ConfigError: it cannot be read or is not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"configuration file {path} cannot be read: {reason}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    except RecursionError:
-        raise ConfigError(f"{path} is nested too deep for TOML to be read") from None

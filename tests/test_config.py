@@ -16,12 +16,12 @@ from simcse_kit.config import (
     RunConfig,
     load_config,
     merge,
-    parse_setting,
     preset_path,
     presets,
 )
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods import build_config
+from simcse_kit.utils.settings import parse_setting
 from simcse_kit.utils.sizes import parse_bytes
 
 

@@ -23,7 +23,7 @@ LAYERS = "errors|registry|utils|config|losses|metrics|encoder data".split("|")
 LAYERS += "methods bulk|evaluation|training|cli".split("|")
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer.split()}
 # One file a paper, one file a command: they know only these.
-SHARED = {"methods": ["common", "__init__"], "cli": ["__init__", "streams"]}
+SHARED = {"methods": ["common", "__init__"], "cli": ["__init__", "options", "streams"]}
 TABLES = ["methods/__init__", "cli/main"]
 
 

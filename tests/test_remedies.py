@@ -22,10 +22,11 @@ import transformers
 import typer
 
 from simcse_kit.cli.main import app
-from simcse_kit.config import RunConfig, load_config, parse_setting
+from simcse_kit.config import RunConfig, load_config
 from simcse_kit.errors import DataError, SimcseError
 from simcse_kit.methods import METHODS, build_config
-from simcse_kit.training.plan import check
+from simcse_kit.training.prepare import check
+from simcse_kit.utils.settings import parse_setting
 from tests.reading import training_rows
 from tests.small_data import sentences
 

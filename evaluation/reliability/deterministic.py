@@ -13,8 +13,8 @@ from statistics import median
 
 import torch
 
+from simcse_kit import train
 from simcse_kit.config import load_config
-from simcse_kit.training.run import train
 
 ROOT = Path(__file__).resolve().parents[2]
 

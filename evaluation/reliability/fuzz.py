@@ -51,13 +51,14 @@ SEEDS: dict[str, list[bytes]] = {
 def targets(folder: Path) -> dict[str, Callable[[bytes], object]]:
     """Return the function of each target, which takes the bytes."""
     from simcse_kit.bulk.shard_log import ShardLog
-    from simcse_kit.config import RunConfig, load_config, parse_setting
+    from simcse_kit.config import RunConfig, load_config
     from simcse_kit.data.augment.chain import Chain
     from simcse_kit.data.read_options import ReadOptions
     from simcse_kit.data.readers import read_texts
     from simcse_kit.encoder.folder.recipe import read_recipe
     from simcse_kit.evaluation.pairs_file import load_pairs_file
     from simcse_kit.methods.common.objective_registry import parse_objective
+    from simcse_kit.utils.settings import parse_setting
 
     def written(name: str, data: bytes) -> Path:
         path = folder / name

@@ -43,8 +43,8 @@ def one_run(options: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
+    from simcse_kit import train
     from simcse_kit.config import load_config
-    from simcse_kit.training.run import train
 
     messages: list[str] = []
     handler = logging.Handler()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from simcse_kit.cli import options
 
 __all__ = ["compare_methods_command"]
 
@@ -23,43 +25,36 @@ def compare_methods_command(
         str, typer.Option(metavar="PATH", help="STS folder or graded pairs to score on.")
     ],
     output: Annotated[str, typer.Option(metavar="DIR", help="Folder of the study.")],
-    steps: Annotated[int, typer.Option(help="Of every run.")] = 200,
+    steps: Annotated[int, typer.Option(help="Number of steps of each run.")] = 200,
     seeds: Annotated[int, typer.Option(help="Runs of each method.")] = 3,
-    model: Annotated[str, typer.Option(help="All start from this encoder.")] = "mini",
+    model: Annotated[str, typer.Option(help="Encoder that all runs start from.")] = "mini",
     preset: Annotated[
-        str | None, typer.Option(help="For all of them, its method aside; see `simcse presets`.")
+        str | None, typer.Option(help="For all runs, except for its method; see `simcse presets`.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows a step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="For all: evaluation.every=50"),
-    ] = None,
-    allow_call: Annotated[
-        list[str] | None,
-        typer.Option("--allow-call", metavar="MODULE", help="As for `simcse train`."),
-    ] = None,
+    batch_size: options.BatchSize = None,
+    lr: options.LearningRate = None,
+    settings: options.Settings = None,
+    allow_call: options.AllowCall = None,
     keep_encoders: Annotated[
-        bool, typer.Option("--keep-encoders", help="Keep the encoder of every run.")
+        bool, typer.Option("--keep-encoders", help="Keep the encoder of each run.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Make only the runs that DIR does not hold yet.")
+        bool, typer.Option("--resume", help="Train only the runs that DIR does not contain yet.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The rows as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Train several methods from one encoder on the same batches, and compare them."""
-    from simcse_kit.config import load_config, parse_setting
-
-    table: dict[str, Any] = {
-        "model": {"name": model},
-        "data": {"train": data},
-        "training": {"max_steps": steps, "output": output},
-        "evaluation": {"dev": dev},
-    }
-    for key, value in (("batch_size", batch_size), ("learning_rate", lr)):
-        if value is not None:
-            table["training"][key] = value
-    config = load_config(preset=preset, overrides=[*map(parse_setting, settings or []), table])
+    config = options.load_run(
+        preset,
+        settings=settings,
+        train=data,
+        model=model,
+        dev=dev,
+        output=output,
+        max_steps=steps,
+        batch_size=batch_size,
+        learning_rate=lr,
+    )
     from simcse_kit.training.study.study import compare_methods
 
     study = compare_methods(

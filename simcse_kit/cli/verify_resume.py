@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from simcse_kit.cli import options
+
 __all__ = ["verify_resume_command"]
 
 
@@ -15,48 +17,27 @@ def verify_resume_command(
     data: Annotated[
         list[str] | None, typer.Argument(metavar="DATA...", help="As for `simcse train`.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="As for `simcse train`.")] = None,
-    method: Annotated[str | None, typer.Option(help="As for `simcse train`.")] = None,
-    preset: Annotated[str | None, typer.Option(help="As for `simcse train`.")] = None,
-    config: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A run.toml, over the preset.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")
-    ] = None,
-    allow_call: Annotated[
-        list[str] | None,
-        typer.Option("--allow-call", metavar="MODULE", help="As for `simcse train`."),
-    ] = None,
-    steps: Annotated[int, typer.Option(help="Of each of the two runs.")] = 6,
-    kills: Annotated[int, typer.Option(help="Times that the second run is killed.")] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    model: options.Model = None,
+    method: options.Method = None,
+    preset: options.Preset = None,
+    config: options.ConfigFile = None,
+    settings: options.Settings = None,
+    allow_call: options.AllowCall = None,
+    steps: Annotated[int, typer.Option(help="Number of steps of each of the two runs.")] = 6,
+    kills: Annotated[int, typer.Option(help="How often the second run is killed.")] = 2,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Prove that a run killed and resumed equals an uninterrupted one, to the bit.
+    """Verify that a run which is killed and resumed equals an uninterrupted one, bit for bit.
 
-    Trains a few steps twice, in one go and killed at random, and compares encoder, checkpoint
-    (weights, optimizer, schedule, random numbers, state of the method) and log. Exit code 1 where
-    they differ.
+    Trains a few steps twice, once without interruption and once killed at random times, and
+    compares encoder, checkpoint (weights, optimizer, schedule, random numbers, state of the
+    method) and log. Exit code 1 if they differ.
     """
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
-    from simcse_kit.config import load_config, parse_setting
-
-    named = [
-        {table: {key: value}}
-        for table, key, value in (
-            ("data", "train", data or None),
-            ("model", "name", model),
-            ("method", "name", method),
-        )
-        if value is not None
-    ]
-    resolved = load_config(
-        preset=preset,
-        file=config,
-        overrides=[*map(parse_setting, settings or []), *named],
-        allow_call=allow_call or (),
+    resolved = options.load_run(
+        preset, config, settings, allow_call, train=data or None, model=model, method=method
     )
     from simcse_kit.training.verify_resume import verify_resume
 
@@ -64,14 +45,6 @@ def verify_resume_command(
         found = verify_resume(
             resolved, Path(folder), steps=steps, kills=kills, allow_call=allow_call or ()
         )
-    if as_json:
-        typer.echo(json.dumps(asdict(found)))
-    else:
-        places = ", ".join(f"after the checkpoint of step {step}" for step in found.killed_at)
-        typer.echo(f"{found.steps} steps in one go, and killed {places}, and resumed:")
-        for what in found.different:
-            typer.echo(f"  {what}")
-        if not found.different:
-            typer.echo(f"  the same to the bit ({found.compared} files and logs)")
+    typer.echo(json.dumps(asdict(found)) if as_json else found.text())
     if found.different:
         raise typer.Exit(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,24 +11,52 @@ from torch import Tensor
 from simcse_kit.data.augment.views import AugmentedViews
 from simcse_kit.data.readers import Example
 
-__all__ = ["Collator"]
+__all__ = ["BatchCounts", "Collator", "CountingCollator"]
 
 
 @dataclass
+class BatchCounts:
+    """Counts over the distinct sentences of each batch, summed over batches.
+
+    Attributes:
+        sentences: number of sentences.
+        cut: number of sentences longer than the maximum length.
+        tokens: number of tokens, without those that surround every sentence.
+        unknown: number of those tokens that the vocabulary does not have.
+    """
+
+    sentences: int = 0
+    cut: int = 0
+    tokens: int = 0
+    unknown: int = 0
+
+    @property
+    def truncated(self) -> float | None:
+        """Share of the sentences that were cut; None if no sentence was counted."""
+        return self.cut / self.sentences if self.sentences else None
+
+    @property
+    def unknown_share(self) -> float | None:
+        """Share of the tokens that are unknown; None if no token was counted."""
+        return self.unknown / self.tokens if self.tokens else None
+
+    def add(self, other: BatchCounts) -> None:
+        """Add the counts of another batch."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass(frozen=True)
 class Collator:
     """Collator that tokenizes all views of a batch in one call and pads them together.
 
     Attributes:
-        tokenize: Function from texts to token ids and the number of truncated texts.
-        pad_id: Token id of the padding.
-        views: Number of the text of an example that each view holds.
-        augment: Augmentation of the texts of the views, if any.
-        unknown_id: Token id for text outside the vocabulary, if any.
-        bare: Token ids of an empty sentence, which are part of every row.
-        sentences: Sum over all batches of the number of distinct sentences.
-        cut: Number of these sentences that were truncated.
-        tokens: Number of tokens in these sentences, without those of ``bare``.
-        unknown: Number of these tokens that are unknown.
+        tokenize: function from texts to token ids and the number of texts that were cut.
+        pad_id: token id that fills up shorter rows.
+        views: index of the text of an example that each view holds.
+        augment: augmentation of the views; None leaves the texts unchanged.
+        unknown_id: token id of what the vocabulary does not have; None if there is no such token.
+        bare: token ids of an empty sentence, which are part of every row.
     """
 
     tokenize: Callable[[Sequence[str]], tuple[list[list[int]], int]]
@@ -37,30 +65,20 @@ class Collator:
     augment: AugmentedViews | None = None
     unknown_id: int | None = None
     bare: Sequence[int] = ()
-    sentences: int = field(default=0, init=False)
-    cut: int = field(default=0, init=False)
-    tokens: int = field(default=0, init=False)
-    unknown: int = field(default=0, init=False)
-
-    @property
-    def truncated(self) -> float | None:
-        """Share of truncated sentences; None before the first batch."""
-        return self.cut / self.sentences if self.sentences else None
-
-    @property
-    def unknown_share(self) -> float | None:
-        """Share of unknown tokens; None before the first batch."""
-        return self.unknown / self.tokens if self.tokens else None
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """Collate a batch of B examples in V views of L tokens.
+        """Collate B examples in V views.
 
         Returns:
             ``input_ids`` and ``attention_mask`` ``(B, V, L)`` int64; ``text_ids`` ``(B, V)``
-            int64, equal for texts whose tokens before augmentation are equal; ``view_mask``
-            ``(B, V)`` bool, False for a text that an example lacks and an empty sentence replaces.
+            int64, equal where the tokens before augmentation are equal; ``view_mask`` ``(B, V)``
+            bool, False where an example has no such text and an empty sentence fills its place.
             With labelled examples also ``labels`` ``(B,)`` float32.
         """
+        return self.counted(examples)[0]
+
+    def counted(self, examples: Sequence[Example]) -> tuple[dict[str, Tensor], BatchCounts]:
+        """Collate as :meth:`__call__` does, and count the sentences of the batch."""
         shape = (len(examples), len(self.views))
         texts: list[str] = []
         present: list[bool] = []
@@ -74,9 +92,12 @@ class Collator:
             texts = self.augment(sources, examples, present)
         distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         rows, cut = self.tokenize(list(distinct))
-        self.sentences += len({text for text, there in zip(texts, present, strict=True) if there})
-        self.cut += cut
-        self._count_unknown(rows)
+        counts = BatchCounts(
+            sentences=len({text for text, there in zip(texts, present, strict=True) if there}),
+            cut=cut,
+            tokens=max(0, sum(map(len, rows)) - len(self.bare) * len(rows)),
+            unknown=self._unknown(rows),
+        )
         longest = max(len(row) for row in rows)
         padded = torch.tensor([row + [self.pad_id] * (longest - len(row)) for row in rows])
         lengths = torch.tensor([len(row) for row in rows])
@@ -92,16 +113,40 @@ class Collator:
         hashes = torch.tensor([known[text] for text in sources])
         index = torch.tensor([distinct[text] for text in texts])
         labels = [example.label for example in examples if example.label is not None]
-        return ({"labels": torch.tensor(labels, dtype=torch.float32)} if labels else {}) | {
+        batch = {"labels": torch.tensor(labels, dtype=torch.float32)} if labels else {}
+        batch |= {
             "input_ids": padded[index].view(*shape, longest),
             "attention_mask": mask[index].view(*shape, longest),
             "text_ids": hashes.view(shape),
             "view_mask": torch.tensor(present).view(shape),
         }
+        return batch, counts
 
-    def _count_unknown(self, rows: Sequence[Sequence[int]]) -> None:
-        self.tokens += max(0, sum(map(len, rows)) - len(self.bare) * len(rows))
-        if self.unknown_id is not None:
-            around = self.bare.count(self.unknown_id) * len(rows)
-            found = sum(row.count(self.unknown_id) for row in rows) - around
-            self.unknown += max(0, found)
+    def _unknown(self, rows: Sequence[Sequence[int]]) -> int:
+        if self.unknown_id is None:
+            return 0
+        around = self.bare.count(self.unknown_id) * len(rows)
+        return max(0, sum(row.count(self.unknown_id) for row in rows) - around)
+
+
+class CountingCollator:
+    """A collator that sums the counts of its batches.
+
+    Data-loader workers each have a copy, so that :attr:`counts` stays empty in the main process.
+
+    Args:
+        collator: the collator that makes the batches.
+
+    Attributes:
+        counts: the sum over all batches so far.
+    """
+
+    def __init__(self, collator: Collator):
+        self._collator = collator
+        self.counts = BatchCounts()
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Collate and count one batch."""
+        batch, counts = self._collator.counted(examples)
+        self.counts.add(counts)
+        return batch

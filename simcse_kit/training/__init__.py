@@ -1,1 +1,1 @@
-"""From a configuration to a trained encoder."""
+"""Training of a method on a corpus: phases, state on disk, comparison of methods."""

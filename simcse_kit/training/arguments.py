@@ -1,4 +1,4 @@
-"""From the configuration to transformers.TrainingArguments."""
+"""transformers.TrainingArguments from the configuration of a run."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ __all__ = ["check_reporting", "training_arguments"]
 def training_arguments(
     config: RunConfig, folder: Path, steps: int, score_name: str | None
 ) -> transformers.TrainingArguments:
-    """The trainer's arguments: ours, and those of the table ``[trainer]``.
+    """Combine the settings of the package with those of the table ``[trainer]``.
 
     Args:
-        config: the run.
-        folder: the output folder; checkpoints go into a folder in it.
-        steps: optimizer steps of the whole run.
-        score_name: the metric that chooses the checkpoint; None where nothing is evaluated.
+        config: the configuration of the run.
+        folder: the output folder; checkpoints go into a subfolder of it.
+        steps: number of optimizer steps of the whole run.
+        score_name: the metric that chooses the checkpoint; None if nothing is evaluated.
 
     Raises:
         ConfigError: a key of ``[trainer]`` cannot be given, or a value is not allowed.
@@ -49,7 +49,7 @@ def training_arguments(
         "max_steps": steps,
         "per_device_train_batch_size": training.batch_size,
         "learning_rate": training.learning_rate,
-        # Its constant schedule has no warmup.
+        # The schedule "constant" has no warmup.
         "lr_scheduler_type": "constant_with_warmup"
         if training.schedule == "constant" and warmup
         else training.schedule,
@@ -57,7 +57,7 @@ def training_arguments(
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "seed": training.seed,
-        # Without a GPU bf16 is allowed only where the CPU is asked for.
+        # Without a GPU, bf16 is allowed only if the CPU is requested explicitly.
         "use_cpu": not torch.accelerator.is_available(),
         "bf16": training.precision == "bf16",
         "logging_steps": training.log_every,
@@ -71,9 +71,9 @@ def training_arguments(
         "load_best_model_at_end": score_name is not None,
         "metric_for_best_model": score_name,
         "greater_is_better": score_name == SPEARMAN,
-        # A last batch of few rows has few negatives, a last batch of one has none.
+        # A last batch of few rows would have few negatives, a last batch of one row none.
         "dataloader_drop_last": True,
-        # The default only from torch 2.8 on.
+        # The default of transformers depends on the version of torch.
         "optim": "adamw_torch_fused",
         "remove_unused_columns": False,
         "disable_tqdm": True,
@@ -90,8 +90,8 @@ def check_reporting(names: Sequence[str]) -> None:
     """Refuse services of ``training.report_to`` that are unknown or whose package is missing.
 
     Raises:
-        ConfigError: an unknown one, or a package that no extra of ours brings.
-        MissingExtraError: a package that an extra brings.
+        ConfigError: a service is unknown, or its package belongs to no extra of simcse-kit.
+        MissingExtraError: the package of a service belongs to an extra.
     """
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:

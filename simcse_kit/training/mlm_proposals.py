@@ -1,4 +1,4 @@
-"""Masked-LM proposals for the augmentation ``mlm``, from the encoder as it was before training."""
+"""Masked-LM proposals for the augmentation ``mlm``, from the encoder before training."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from simcse_kit.errors import ModelError
 
 __all__ = ["Proposals"]
 
-# Texts of one forward pass.
+# Number of texts in one forward pass.
 _TEXTS = 64
-# Marks of word pieces, and of the pieces of sentencepiece and byte-level tokenizers.
+# Marks of word pieces, and of pieces of sentencepiece and byte-level tokenizers.
 _INSIDE, _AFTER_SPACE = "##", ("\u2581", "\u0120")
 
 
 class Proposals:
-    """Exchanges tokens of texts for what a masked language model would say there.
+    """Replacement of tokens by predictions of a masked language model.
 
-    The model is a copy that is not trained. So a text becomes the same in a resumed run, and
-    whether a batch was loaded before or after a step makes no difference.
+    The model is a copy that is not trained, so that a text is changed in the same way in a resumed
+    run, and no matter whether its batch is loaded before or after a step.
 
     Args:
-        model: ``module(input_ids=, attention_mask=).logits``.
+        model: module whose ``model(input_ids=, attention_mask=).logits`` are the predictions.
         tokenizer: its fast tokenizer, with a mask token.
-        max_length: tokens that the model reads; what comes after them stays as it is.
+        max_length: most tokens that the model reads; later tokens do not change.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any, max_length: int):
@@ -47,28 +47,28 @@ class Proposals:
 
     @classmethod
     def of(cls, encoder: SentenceEncoder, device: torch.device) -> Proposals:
-        """The proposals of an encoder, of which a copy is made.
+        """Make the proposals of a copy of an encoder.
 
         Raises:
-            ModelError: the encoder is no masked language model.
+            ModelError: the encoder is not a masked language model.
         """
         what = "augmentation mlm needs a masked language model"
         tokenizer = encoder.tokenizer
         if tokenizer.mask_token_id is None or not tokenizer.is_fast:
-            raise ModelError(f"{what}, and the tokenizer has no mask token or is no fast one")
+            raise ModelError(f"{what} with a fast tokenizer that has a mask token")
         try:
             model = encoder.masked_lm()
         except ModelError as error:
             reason = str(error).partition(";")[0]
-            raise ModelError(f"{what}: {reason}; start from one that has it, or drop mlm") from None
-        # The tokenizer too: a call leaves its padding and truncation set.
+            raise ModelError(f"{what}: {reason}; use one as the start, or drop mlm") from None
+        # A copy of the tokenizer too, because a call changes its padding and truncation.
         return cls(copy.deepcopy(model).to(device), copy.deepcopy(tokenizer), encoder.max_length)
 
     @torch.no_grad()
     def __call__(
         self, texts: Sequence[str], rngs: Sequence[Random], *, rate: float, top: int
     ) -> list[str]:
-        """See :class:`~simcse_kit.data.augment.mlm.FillMasks`."""
+        """Replace tokens of the texts; see :class:`~simcse_kit.data.augment.mlm.FillMasks`."""
         found: list[str] = []
         for start in range(0, len(texts), _TEXTS):
             part = slice(start, start + _TEXTS)
@@ -103,24 +103,24 @@ class Proposals:
         logits = self.model(input_ids=hidden.to(device), attention_mask=mask.to(device)).logits
         best = self._best(logits[rows.to(device), columns.to(device)], ids[rows, columns], top)
         changed = list(texts)
-        # From the right, so that the offsets of what is to the left stay true.
+        # From the right, so that the offsets on the left stay valid.
         for (row, at), (tokens, weights) in reversed(list(zip(cells, best, strict=True))):
             if not tokens:
                 continue
             (token,) = rngs[row].choices(tokens, weights)
             word = self.tokenizer.decode([token]).removeprefix(_INSIDE).strip()
-            if not word or "\ufffd" in word:  # a part of a character alone
+            if not word or "\ufffd" in word:  # only part of a character
                 continue
             start, end = spans[row][at]
             text = changed[row]
-            # Some tokenizers count the space before a word as part of it.
+            # Some tokenizers include the space before a word.
             start = end - len(text[start:end].lstrip())
             changed[row] = text[:start] + word + text[end:]
         return changed
 
     def _ordinary(self, text: str, ids: list[int], spans: list[tuple[int, int]]) -> list[int]:
-        """The places of tokens that may be exchanged."""
-        # Not white space alone, nor the bytes of one character, which have one span together.
+        """List the positions of tokens that may be replaced."""
+        # Excludes white space, and bytes of one character, which share a span.
         times = Counter(spans)
         return [
             at
@@ -129,7 +129,16 @@ class Proposals:
         ]
 
     def _best(self, logits: Tensor, old: Tensor, top: int) -> list[tuple[list[int], list[float]]]:
-        """The proposals of every masked token, and their weights: (n, vocabulary) and (n,)."""
+        """Rank the proposals for n masked tokens.
+
+        Args:
+            logits: (n, vocabulary).
+            old: (n,) the tokens that were masked.
+            top: most proposals for each token.
+
+        Returns:
+            For each token, the proposals and their weights.
+        """
         vocabulary = len(self._places)
         scores = logits[:, :vocabulary].float().cpu()
         scores = scores.masked_fill(self._places != self._places[old].unsqueeze(1), -torch.inf)
@@ -143,9 +152,9 @@ class Proposals:
 
 
 def _place(piece: str, special: bool) -> int:
-    """Where a piece goes: -1 nowhere, 0 begins a word, 1 goes on with it, 2 begins after a space.
+    """Classify a piece: -1 special, 0 begins a word, 1 continues it, 2 begins after a space.
 
-    Pieces with the mark of a space and those without never stand for one another.
+    Only pieces of the same class replace each other.
     """
     if special:
         return -1

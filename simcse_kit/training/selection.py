@@ -1,5 +1,8 @@
-"""The score that chooses the checkpoint: Spearman on graded pairs; or, without any labels, the loss
-of held-out rows, their alignment and uniformity, or all three."""
+"""Scores that choose the checkpoint.
+
+Spearman on graded pairs; or, without labels, the loss of held-out rows, their alignment and
+uniformity, or all three.
+"""
 
 from __future__ import annotations
 
@@ -42,30 +45,30 @@ UNDEFINED = {
     SHAPE: "a vector of a held-out row is zero or not finite",
     BOTH: "a vector of a held-out row is zero or not finite",
 }
-"""A metric -> why a scorer leaves it out."""
+"""Metric -> the reason for which a scorer leaves it out."""
 
 SELECTIONS = {"dev": SPEARMAN, "loss": LOSS, "alignment_uniformity": SHAPE, "both": BOTH}
-"""``evaluation.select`` -> the metric that chooses; lower is better but for ``dev``."""
+"""``evaluation.select`` -> the metric that chooses; lower is better, except for ``dev``."""
 
 Scorer = Callable[[Method], dict[str, float]]
-"""The dev metrics of a method, finite numbers by name; those that are undefined are left out."""
+"""Function that computes the dev metrics of a method; undefined metrics are left out."""
 
 Forward = Callable[[Method, Batch], MethodOutput]
-"""How the loss of a batch is computed."""
+"""Function that computes the loss of a batch."""
 
 
 def in_one_piece(method: Method, batch: Batch) -> MethodOutput:
-    """All rows in one forward pass, as the method itself does it."""
+    """Compute the loss with all rows in one forward pass."""
     output: MethodOutput = method(**vars(batch))
     return output
 
 
 def dev_scorer(dev: DevSet) -> Scorer:
-    """Score by graded pairs: ``dev_spearman`` and, where defined, the geometry."""
+    """Score by graded pairs: ``dev_spearman`` and, if defined, the geometry."""
 
     def score(method: Method) -> dict[str, float]:
         scores = {f"dev_{key}": value for key, value in dev.score(method.encoder).items()}
-        # Alignment is NaN without positives, Spearman where all cosines are one number.
+        # Alignment is NaN without positives, Spearman if all cosines are equal.
         return {key: value for key, value in scores.items() if math.isfinite(value)}
 
     return score
@@ -74,24 +77,24 @@ def dev_scorer(dev: DevSet) -> Scorer:
 def shape_scorer(probe: Probe) -> Scorer:
     """Score by alignment plus uniformity of held-out rows: ``dev_alignment_uniformity``.
 
-    The sum falls in the direction in which, in figure 2 of arXiv 2104.08821, encoders get better;
-    Wang and Isola (arXiv 2005.10242) train on it. A collapsed encoder has a sum of 0, a useful one
-    a negative sum.
+    The sum decreases in the direction in which encoders improve in figure 2 of arXiv 2104.08821;
+    Wang and Isola (arXiv 2005.10242) train on it. It is 0 for a collapsed encoder and negative for
+    a useful one.
     """
 
     def score(method: Method) -> dict[str, float]:
         found = probe.measure(method.encoder)
         names = (f"{PREFIX}alignment", f"{PREFIX}uniformity")
-        # Nothing is measured of vectors that are zero or not finite.
+        # The probe returns nothing if vectors are zero or not finite.
         return {SHAPE: sum(found[name] for name in names)} if found else {}
 
     return score
 
 
 def joined(scorers: Sequence[Scorer]) -> Scorer:
-    """All metrics of several scorers, and ``dev_loss_alignment_uniformity`` where it can be added.
+    """Combine several scorers, and add ``dev_loss_alignment_uniformity`` if it is defined.
 
-    That sum weighs the loss and the geometry as they come: both are natural logarithms or squared
+    That sum uses the loss and the geometry without weights: they are natural logarithms and squared
     distances of order 1.
     """
 
@@ -107,7 +110,7 @@ def joined(scorers: Sequence[Scorer]) -> Scorer:
 def batches_of(
     rows: Sequence[Example], size: int, collator: Callable[[Sequence[Example]], dict[str, Tensor]]
 ) -> list[Batch]:
-    """Full batches of held-out rows, at most ``size`` rows each; none of fewer than two rows."""
+    """Collate held-out rows into full batches of at most ``size`` rows, and at least two."""
     size = min(size, len(rows))
     if size < 2:
         return []
@@ -123,10 +126,10 @@ def loss_scorer(batches: Sequence[Batch], seed: int, forward: Forward = in_one_p
 def held_out_loss(
     method: Method, batches: Sequence[Batch], seed: int, forward: Forward = in_one_piece
 ) -> float:
-    """Mean loss over fixed batches, with the dropout that training has, drawn from ``seed``.
+    """Compute the mean loss over fixed batches, with the dropout of training drawn from ``seed``.
 
-    Without dropout the two views of unsupervised SimCSE would be one and the same. The state of
-    the random numbers is put back, so that evaluating does not change the training.
+    Without dropout the two views of unsupervised SimCSE would be equal. The random state is
+    restored, so that an evaluation does not change the training.
 
     Raises:
         ModelError: the loss is not finite.

@@ -1,10 +1,11 @@
-"""The optimisation loop: transformers.Trainer, taught that the model is a method."""
+"""The optimisation loop: a thin subclass of transformers.Trainer whose model is a method."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +23,50 @@ from simcse_kit.training.batching.gradient_cache import GradientCache
 from simcse_kit.training.batching.order import ShuffledOrder
 from simcse_kit.training.batching.subset import RowSubset
 from simcse_kit.training.monitor.divergence import check_finite
-from simcse_kit.training.selection import UNDEFINED
+from simcse_kit.training.monitor.geometry_probe import Probe
+from simcse_kit.training.selection import UNDEFINED, Scorer
 from simcse_kit.training.state.checkpoints import checkpoint_steps, written_whole
 from simcse_kit.utils.distributed import ALONE, Processes
 
-__all__ = ["ContrastiveTrainer"]
+__all__ = ["ContrastiveTrainer", "Measurements"]
 
 logger = logging.getLogger(__name__)
 
 _WEIGHTS = "model.safetensors"
-# As the trainer calls them.
+# Names that transformers.Trainer gives them.
 _OPTIMIZER = "optimizer.pt"
 _STATE = "trainer_state.json"
 
 
+@dataclass(frozen=True)
+class Measurements:
+    """What is measured during training and logged with the loss.
+
+    Attributes:
+        scorer: computes the dev metrics of the method at every evaluation; None: no evaluation.
+        probe: measures the geometry of the embeddings for the trace; None: no trace.
+        reference_loss: ln(candidates), the loss of an encoder that gives every sentence the same
+            vector, logged as ``ln_batch`` unless the method logs its own; None: no such number.
+        sentences_per_step: sentences of an optimizer step, for the speed.
+    """
+
+    scorer: Scorer | None
+    probe: Probe | None
+    reference_loss: float | None
+    sentences_per_step: int
+
+
 class ContrastiveTrainer(transformers.Trainer):
-    """A thin Trainer: the loss comes from the method, the dev score from a function.
+    """Trainer whose loss comes from the method and whose dev score comes from a function.
 
     Args:
-        method: the model; its ``forward`` takes the collator's tensors by name.
-        args: the trainer's own arguments.
+        method: the model; its ``forward`` takes the tensors of the collator by name.
+        args: the arguments of the base class.
         rows: the training rows.
-        collator: rows to tensors.
-        evaluate_method: gives the dev metrics; called with the method at every evaluation.
-        ln_batch: loss of an encoder that tells nothing apart, logged beside the loss unless the
-            method logs its own; None where there is no such number.
-        sentences_per_step: for the speed.
-        cache: makes the steps in chunks; None: in one piece.
-        processes: those that share each batch; then ``cache`` must share it out.
-        trace_method: measures the method's encoder for :meth:`trace`; None: nothing to measure on.
-        callbacks: what else happens.
+        collator: function from rows to the tensors of a batch.
+        measurements: what is measured and logged.
+        cache: computes the steps in chunks; None: each batch in one piece.
+        processes: the processes that share each batch; with several, ``cache`` divides it.
     """
 
     def __init__(
@@ -61,36 +76,28 @@ class ContrastiveTrainer(transformers.Trainer):
         *,
         rows: RowSubset,
         collator: Callable[[Sequence[Any]], dict[str, Tensor]],
-        evaluate_method: Callable[[Method], dict[str, float]] | None,
-        ln_batch: float | None,
-        sentences_per_step: int,
+        measurements: Measurements,
         cache: GradientCache | None = None,
-        trace_method: Callable[[Method], dict[str, float]] | None = None,
-        callbacks: list[transformers.TrainerCallback],
         processes: Processes = ALONE,
     ):
         super().__init__(
             model=method,
             args=args,
             train_dataset=rows,
-            # Never read; the trainer insists on one where it is to evaluate.
-            eval_dataset=None if evaluate_method is None else rows,
+            # Never read, but the base class requires one in order to evaluate.
+            eval_dataset=None if measurements.scorer is None else rows,
             data_collator=collator,
-            callbacks=callbacks,
         )
-        # Else the trainer may take the method for one that scales its loss by num_items_in_batch.
+        # Otherwise the base class may assume that the loss is scaled by num_items_in_batch.
         self.model_accepts_loss_kwargs = False
-        # We bring our own bar; the trainer's prints its logs to stdout.
+        # The package has its own progress bar; that of the base class prints to stdout.
         self.remove_callback(transformers.trainer_callback.PrinterCallback)
         self.remove_callback(transformers.trainer_callback.ProgressCallback)
         self._rows = rows
         self._method = method
-        self._evaluate_method = evaluate_method
-        self._ln_batch = ln_batch
-        self._per_step = sentences_per_step
+        self.measurements = measurements
         self._cache = cache
         self._processes = processes
-        self._trace_method = trace_method
         self._method_logs: dict[str, list[Tensor | float]] = {}
         self._inputs: dict[str, Tensor] = {}
         self._staging: Path | None = None
@@ -101,8 +108,7 @@ class ContrastiveTrainer(transformers.Trainer):
         return ShuffledOrder(len(self._rows), self.args.seed)
 
     def training_step(self, *arguments: Any, **named: Any) -> Tensor:
-        """Forward and backward; the gradients of several processes become that of their one loss,
-        before anything looks at them."""
+        """Run forward and backward, then average the gradients over all processes."""
         loss = super().training_step(*arguments, **named)
         if self.accelerator.sync_gradients:
             trained = [weight for weight in self._method.parameters() if weight.requires_grad]
@@ -114,9 +120,9 @@ class ContrastiveTrainer(transformers.Trainer):
         model: nn.Module,
         inputs: dict[str, Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002 - a trainer argument
+        num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002 - required by the base class
     ) -> Any:
-        """The method's loss; its logs are collected for the next log line."""
+        """Compute the loss of the method and collect its logs for the next log line."""
         if self._cache is None:
             output = model(**inputs)
         else:
@@ -129,7 +135,7 @@ class ContrastiveTrainer(transformers.Trainer):
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
-        # A scaler of half precision passes over steps whose gradient is infinite.
+        # In half precision the scaler skips steps whose gradient is infinite.
         if self.accelerator.scaler is None:
             self._check_finite("the norm of the gradient", norm, self._inputs)
         return norm
@@ -147,23 +153,29 @@ class ContrastiveTrainer(transformers.Trainer):
         )
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """The dev metrics, under the names that the trainer looks for."""
-        if self._evaluate_method is None:
+        """Compute the dev metrics, with the prefix that the base class expects."""
+        scorer = self.measurements.scorer
+        if scorer is None:
             return {}
-        began = time.perf_counter()
-        found = self._evaluate_method(self._method)
-        # On other processors the last digit may differ, and with it what is done about it.
-        found = self._processes.agree(lambda: found)
+        found = self._measured(lambda: scorer(self._method))
         metrics = {f"eval_{name}": value for name, value in found.items()}
-        self._evaluating += time.perf_counter() - began
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
 
+    def _measured(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Measure outside the training time; all processes get the result of the first."""
+        began = time.perf_counter()
+        # The last digit may differ between processors, and with it the decisions that follow.
+        found = measure()
+        found = self._processes.agree(lambda: found)
+        self._evaluating += time.perf_counter() - began
+        return found
+
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Whether the newest evaluation is the best; one whose score is undefined never is."""
+        """Return whether the newest evaluation is the best; an undefined score never is."""
         name = str(self.args.metric_for_best_model)
         if self.args.metric_for_best_model is not None and f"eval_{name}" not in metrics:
             logger.warning(
@@ -177,26 +189,26 @@ class ContrastiveTrainer(transformers.Trainer):
         return better
 
     def trace(self) -> None:
-        """Log what the trace measures; its time does not count as that of training."""
-        if self._trace_method is None:
+        """Measure and log the geometry of the embeddings."""
+        probe = self.measurements.probe
+        if probe is None:
             return
-        began = time.perf_counter()
-        found = self._trace_method(self._method)
-        found = self._processes.agree(lambda: found)
-        self._evaluating += time.perf_counter() - began
+        found = self._measured(
+            lambda: probe.measure(self._method.encoder, self._method.monitored_head)
+        )
         if found:
             self.log(found)
 
     def go_back(self, most: int) -> int | None:
-        """Put back weights and optimizer of an earlier checkpoint, with half the learning rate.
+        """Restore weights and optimizer of an earlier checkpoint, with half the learning rate.
 
-        Steps, schedule and data go on from where they are.
+        Steps, schedule and data continue from where they are.
 
         Args:
-            most: the checkpoint may have so many steps.
+            most: the largest step of a checkpoint that may be restored.
 
         Returns:
-            Its step; None where there is none.
+            The step of the checkpoint; None if there is none.
 
         Raises:
             ModelError: the checkpoint cannot be read.
@@ -210,22 +222,22 @@ class ContrastiveTrainer(transformers.Trainer):
         assert self.optimizer is not None
         self.optimizer.load_state_dict(torch.load(checkpoint / _OPTIMIZER, weights_only=True))
         schedule: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
-        # A checkpoint holds these, so that a resumed run keeps to the lower rate.
+        # Checkpoints contain these, so a resumed run keeps the lower rate.
         schedule.base_lrs = [rate / 2 for rate in schedule.base_lrs]
         return step
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what the method says, ln(candidates) and the speed to a training line."""
+        """Add the logs of the method, ln(candidates) and the speed to a training line."""
         if "loss" in logs:
             for name, values in self._method_logs.items():
                 logs[name] = sum(float(value) for value in values) / len(values)
             self._method_logs.clear()
-            if self._ln_batch is not None:
-                logs.setdefault("ln_batch", self._ln_batch)
+            if self.measurements.reference_loss is not None:
+                logs.setdefault("ln_batch", self.measurements.reference_loss)
             now, step = time.perf_counter(), self.state.global_step
             seconds = now - self._mark[0] - self._evaluating
             if self._mark[1] and seconds > 0:
-                done = (step - self._mark[1]) * self._per_step
+                done = (step - self._mark[1]) * self.measurements.sentences_per_step
                 logs["sentences_per_second"] = round(done / seconds, 1)
             self._mark, self._evaluating = (now, step), 0.0
         super().log(logs, start_time)
@@ -238,19 +250,19 @@ class ContrastiveTrainer(transformers.Trainer):
         return str(self._staging or self._folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Have the first process write a checkpoint, and all know which is the best."""
+        """Write a checkpoint in the first process, and tell all processes which is the best."""
         self.state.best_model_checkpoint = self._processes.agree(
             lambda: self._write_checkpoint(model, trial)
         )
 
     def _write_checkpoint(self, model: nn.Module, trial: Any) -> str | None:
-        """Write a checkpoint whole, then remove those that are neither the newest nor the best."""
+        """Write a checkpoint atomically, then remove old ones except the best."""
         name = f"checkpoint-{self.state.global_step}"
         best = self._here(self.state.best_model_checkpoint)
         with written_whole(self._folder / name) as self._staging:
             super()._save_checkpoint(model, trial)
             inside = self._staging / name
-            # The trainer has looked for the best checkpoint beside this one, where it alone is.
+            # In the staging folder the base class has seen only this checkpoint.
             if self.state.best_model_checkpoint == str(inside):
                 best = str(self._folder / name)
             self.state.best_model_checkpoint = best
@@ -262,8 +274,8 @@ class ContrastiveTrainer(transformers.Trainer):
         rotate_checkpoints(str(self._folder), self.args.save_total_limit, best)
         return best
 
-    # ---- Checkpoints hold the whole method. The trainer's own _save fails on tied weights and
-    # pickles its arguments; its loading is not strict, so that a missing tensor goes unnoticed.
+    # ---- Checkpoints contain the whole method. The _save of the base class fails on tied weights
+    # and pickles its arguments; its loading is not strict, so a missing tensor goes unnoticed.
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
         folder = Path(output_dir or str(self.args.output_dir))
@@ -281,25 +293,25 @@ class ContrastiveTrainer(transformers.Trainer):
             raise ModelError(f"checkpoint {path} cannot be read: {reason}") from error
 
     def reopen(self, checkpoint: Path) -> None:
-        """Put back the state that a finished run ended with: the log, and the best weights.
+        """Restore the final state of a finished run: its log and its best weights.
 
-        To train on from its last checkpoint would make one step too many.
+        Training on from its last checkpoint would make one step too many.
 
         Raises:
             ModelError: the weights cannot be read.
         """
         self.state = transformers.TrainerState.load_from_json(str(checkpoint / _STATE))
         best = self.state.best_model_checkpoint
-        # By its name: the folder may have been moved since.
+        # By name, because the folder may have been moved since.
         kept = checkpoint if best is None else checkpoint.parent / Path(best).name
         self._load_from_checkpoint(str(kept if kept.is_dir() else checkpoint))
 
     def _here(self, checkpoint: str | None) -> str | None:
-        """A checkpoint of this run, whose folder may have been moved since it was written."""
+        """Return the path of a checkpoint in this run's folder, which may have been moved."""
         return None if checkpoint is None else str(self._folder / Path(checkpoint).name)
 
     def _load_best_model(self) -> None:
-        if not self._processes.first:  # what is saved is the first one's
+        if not self._processes.first:  # only the first process saves the encoder
             return
         best = self._here(self.state.best_model_checkpoint)
         if best is None:

@@ -1,6 +1,6 @@
-"""Which fields of transformers.TrainingArguments a run may set, and why not the others.
+"""Fields of transformers.TrainingArguments: allowed, set by other settings, or refused.
 
-Every field of the supported releases is in one of three tables: allowed, set elsewhere, refused.
+Every field of the supported releases is in one of the three tables.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import torch
 import transformers
 from pydantic import Field
 
-from simcse_kit.config import Section, validated
+from simcse_kit.config import Section
 from simcse_kit.errors import ConfigError
 from simcse_kit.registry import closest
+from simcse_kit.utils.settings import validated
 
 __all__ = ["OURS", "RECOMPUTE", "REFUSED", "AllowedKeys", "check_trainer_keys", "for_trainer"]
 
 
 class AllowedKeys(Section):
-    """The fields that ``[trainer]`` passes on, with what is allowed in each."""
+    """The fields that ``[trainer]`` passes on, with their allowed values."""
 
     lr_scheduler_kwargs: dict[str, float | int] | None = None
     optim: Literal["adamw_torch_fused", "adamw_torch", "adafactor", "adagrad", "rmsprop", "sgd"] = (
@@ -46,7 +47,7 @@ class AllowedKeys(Section):
 
 
 RECOMPUTE = ("gradient_checkpointing", "activation_checkpointing")
-"""Two names of one setting, set by :mod:`simcse_kit.training.batching.recompute`."""
+"""Two names of one setting; :mod:`simcse_kit.training.batching.recompute` applies it."""
 
 OURS = {
     "auto_find_batch_size": "training.batch_size and training.memory_budget",
@@ -82,26 +83,26 @@ OURS = {
     "warmup_steps": "training.warmup_ratio",
     "weight_decay": "training.weight_decay",
 }
-"""Fields that other settings of ours make -> those settings."""
+"""Field -> the settings of this package that determine it."""
 
 _REASONS = {
     "nothing is uploaded by training; upload the finished folder yourself": (
         "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push "
         "hub_revision trackio_space_id trackio_bucket_id trackio_static_space_id"
     ),
-    "processes share each batch in their own way, so that every anchor meets all negatives; "
+    "processes share each batch in a special way, so that every anchor meets all negatives; "
     "start them with torchrun": (
         "accelerator_config parallelism_config fsdp fsdp_config deepspeed "
         "ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph "
         "ddp_backend ddp_timeout local_rank log_on_each_node log_level_replica "
         "save_on_each_node average_tokens_across_devices"
     ),
-    "it acts on the outputs or the embeddings of a transformers model with labels, which a "
-    "method is not": (
+    "it acts on the outputs or the embeddings of a transformers model with labels, and a method "
+    "is no such model": (
         "label_smoothing_factor neftune_noise_alpha use_liger_kernel liger_kernel_config "
         "label_names use_cache"
     ),
-    "evaluation is not the trainer's, so that it has no effect": (
+    "the trainer does not do the evaluation, so it has no effect": (
         "bf16_full_eval fp16_full_eval prediction_loss_only eval_do_concat_batches "
         "eval_use_gather_object eval_accumulation_steps include_for_metrics batch_eval_metrics "
         "do_train do_eval do_predict"
@@ -110,28 +111,26 @@ _REASONS = {
         "train_sampling_strategy group_by_length length_column_name dataloader_in_order "
         "ignore_data_skip"
     ),
-    "a resumed run would not be the uninterrupted one": (
+    "a resumed run would differ from an uninterrupted one": (
         "save_only_model restore_callback_states_from_checkpoint enable_jit_checkpoint "
         "include_num_input_tokens_seen"
     ),
-    "the layers run packed, which it cannot compile": (
-        "torch_compile torch_compile_backend torch_compile_mode"
-    ),
+    "packed layers cannot be compiled": ("torch_compile torch_compile_backend torch_compile_mode"),
     "the layers are recomputed as transformers does by default; give "
     "trainer.activation_checkpointing = true alone": (
         "gradient_checkpointing_kwargs activation_checkpointing_kwargs"
     ),
     "a loss that is not finite stops the run": ("logging_nan_inf_filter"),
-    "no optimizer that is allowed takes arguments beyond those that have keys of their own": (
+    "no allowed optimizer takes arguments other than those with their own keys": (
         "optim_args optim_target_modules"
     ),
     "data-loader workers are forked, with the tokenizer of the run": (
         "dataloader_multiprocessing_context"
     ),
-    "its own columns are all that a row has": ("remove_unused_columns"),
-    "it is for the trainer's developers": ("debug skip_memory_metrics"),
-    "it belongs to a service that training does not use": ("project"),
-    "the library has removed it, or is about to": (
+    "a row has no unused columns": ("remove_unused_columns"),
+    "it is for developers of the trainer": ("debug skip_memory_metrics"),
+    "it belongs to a service that is not used in training": ("project"),
+    "the library has removed it, or will soon": (
         "fp16_backend fp16_opt_level half_precision_backend jit_mode_eval logging_dir "
         "mp_parameters no_cuda overwrite_output_dir past_index push_to_hub_model_id "
         "push_to_hub_organization push_to_hub_token ray_scope save_safetensors torchdynamo "
@@ -142,18 +141,18 @@ _REASONS = {
 }
 
 REFUSED = {name: reason for reason, names in _REASONS.items() for name in names.split()}
-"""Fields that cannot be given -> why."""
+"""Field that cannot be given -> the reason."""
 
 _ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon")
 _FOR_WORKERS = ("dataloader_persistent_workers", "dataloader_prefetch_factor")
 
 
 def check_trainer_keys(table: dict[str, Any], *, schedule: str) -> None:
-    """Refuse what a run cannot pass on to transformers.TrainingArguments.
+    """Refuse keys of ``[trainer]`` that cannot be passed to transformers.TrainingArguments.
 
     Args:
-        table: of ``[trainer]``.
-        schedule: ``training.schedule``.
+        table: the table ``[trainer]``.
+        schedule: the value of ``training.schedule``.
 
     Raises:
         ConfigError: a key is unknown, is set elsewhere, cannot work or has no effect, or has a
@@ -180,23 +179,23 @@ def check_trainer_keys(table: dict[str, Any], *, schedule: str) -> None:
         for key in ("fp16", "tf32"):
             if table.get(key):
                 raise ConfigError(
-                    f"trainer.{key} = {table[key]!r} needs an NVIDIA GPU and none is visible; use "
+                    f"trainer.{key} = {table[key]!r} needs an NVIDIA GPU but none is visible; use "
                     "training.precision = 'bf16', or leave it out"
                 )
 
 
 def _check_effect(table: dict[str, Any], given: AllowedKeys, schedule: str) -> None:
-    """Refuse keys that change nothing in the combination with others."""
+    """Refuse keys that have no effect in combination with others."""
     for key in _ADAM:
         if key in table and not given.optim.startswith("adamw"):
             raise ConfigError(
-                f"trainer.{key} = {table[key]!r} has no part in trainer.optim = {given.optim!r}; "
-                "leave it out or choose adamw_torch"
+                f"trainer.{key} = {table[key]!r} has no effect on trainer.optim = "
+                f"{given.optim!r}; leave it out or choose adamw_torch"
             )
     for key in _FOR_WORKERS:
         if table.get(key) and not given.dataloader_num_workers:
             raise ConfigError(
-                f"trainer.{key} = {table[key]!r} is for data-loader workers and there are none; "
+                f"trainer.{key} = {table[key]!r} is for data-loader workers but there are none; "
                 "set trainer.dataloader_num_workers to 1 or more, or leave it out"
             )
     odd = set(given.lr_scheduler_kwargs or {}) - ({"num_cycles"} if schedule == "cosine" else set())
@@ -209,10 +208,10 @@ def _check_effect(table: dict[str, Any], given: AllowedKeys, schedule: str) -> N
 
 
 def for_trainer(table: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a checked table that transformers.TrainingArguments itself is to get.
+    """Select the keys of a checked table that transformers.TrainingArguments gets.
 
     Raises:
-        ConfigError: the installed release has no such field.
+        ConfigError: the installed release does not have a field.
     """
     fields = {field.name for field in dataclasses.fields(transformers.TrainingArguments)}
     passed = {key: value for key, value in table.items() if key not in RECOMPUTE}

@@ -1,4 +1,4 @@
-"""Proof, for a user's own configuration, that a killed and resumed run is the uninterrupted one."""
+"""Verification that a killed and resumed run equals an uninterrupted one, bit for bit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import random
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -15,15 +14,15 @@ from typing import Any
 
 from simcse_kit.config import RunConfig
 from simcse_kit.errors import ConfigError, SimcseError
-from simcse_kit.training.allowed_calls import grant_flags
-from simcse_kit.training.plan import check
+from simcse_kit.training.child_process import error_line, permission_flags, train_command
+from simcse_kit.training.prepare import check
 from simcse_kit.training.state.checkpoints import SEAL, checkpoint_steps
 from simcse_kit.training.state.output_dir import CHECKPOINTS, METRICS, RESULT
 from simcse_kit.utils.files import write_whole
 
 __all__ = ["Verification", "differences", "verify_resume"]
 
-# What tells of the time that passed, or of the place, and so differs between equal runs.
+# Keys and files that depend on time or place, and so differ between equal runs.
 _TIMES = ("sentences_per_second", "best_model_checkpoint", "total_flos")
 _NOT_COMPARED = ("run.toml", "result.json", "README.md", "training.html", METRICS)
 _POLL = 0.02
@@ -32,19 +31,27 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class Verification:
-    """What came of it.
+    """Result of a verification.
 
     Attributes:
-        steps: of each run.
-        killed_at: the newest checkpoint's step at each kill; 0 where there was none yet.
-        compared: files and logs that were held against each other.
-        different: those that differ, with how.
+        steps: number of steps of each run.
+        killed_at: step of the newest checkpoint at each kill; 0 if there was none yet.
+        compared: number of files and logs that were compared.
+        different: a sentence for each of them that differs.
     """
 
     steps: int
     killed_at: list[int]
     compared: int
     different: list[str]
+
+    def text(self) -> str:
+        """Describe the result in a few lines."""
+        places = ", ".join(f"after the checkpoint of step {step}" for step in self.killed_at)
+        same = f"equal, bit for bit ({self.compared} files and logs)"
+        lines = [f"  {what}" for what in self.different or [same]]
+        head = f"{self.steps} steps without interruption, and killed {places}, and resumed:"
+        return "\n".join([head, *lines])
 
 
 def verify_resume(
@@ -56,63 +63,63 @@ def verify_resume(
     seed: int = 0,
     allow_call: Collection[str] = (),
 ) -> Verification:
-    """Train twice for a few steps: in one go, and killed (SIGKILL) at random and resumed.
+    """Train twice for a few steps: without interruption, and killed (SIGKILL) and resumed.
 
-    Each run is a process of its own, started as a user would. Checkpoints are written every third
-    of the steps.
+    Each run is a separate process, started as a user would start it. Checkpoints are written every
+    third of the steps.
 
     Args:
-        config: the run; ``training.output`` and ``training.max_steps`` are not looked at.
-        folder: an existing, empty one; both runs go there.
-        steps: of each run, 3 or more.
+        config: the configuration; ``training.output`` and ``training.max_steps`` are ignored.
+        folder: an existing, empty folder for both runs.
+        steps: number of steps of each run, 3 or more.
         kills: how often the second run is killed, 1 or more.
-        seed: of the moments at which it is killed.
+        seed: seed of the random times at which it is killed.
         allow_call: modules whose functions augmentations may call.
 
     Raises:
-        ConfigError: too few steps or kills, or the run ended each time before it could be killed.
-        SimcseError: the run itself is refused; the message is the run's own.
+        ConfigError: there are too few steps or kills, or the run always ended before it could be
+            killed.
+        SimcseError: the run itself is refused; the message is that of the run.
     """
     if steps < 3 or kills < 1:
         raise ConfigError(
-            f"verify-resume needs 3 steps and 1 kill at least, got {steps} steps and {kills} kills"
+            f"verify-resume needs at least 3 steps and 1 kill, got {steps} steps and {kills} kills"
         )
     _check(config, allow_call)
-    flags = grant_flags(config, allow_call)
+    flags = permission_flags(config, allow_call)
     whole, cut = folder / "whole", folder / "killed"
     for place in (whole, cut):
         write_whole(folder / f"{place.name}.toml", _short(config, place, steps).to_toml())
     began = time.monotonic()
     _finish(_start(folder / "whole.toml", flags))
     trained: float = json.loads((whole / RESULT).read_text(encoding="utf-8"))["seconds"]
-    opening = time.monotonic() - began - trained
-
-    moments = random.Random(seed)
+    opening, rng = time.monotonic() - began - trained, random.Random(seed)
     for _ in range(_TRIES):
-        shutil.rmtree(cut, ignore_errors=True)  # a run that could not be killed in time
-        killed = _run_killed(folder / "killed.toml", flags, cut, kills, opening, trained, moments)
+        shutil.rmtree(cut, ignore_errors=True)  # of a run that could not be killed in time
+        waits = _waits(opening, trained, rng)
+        killed = _run_killed(folder / "killed.toml", flags, cut, kills, waits)
         if killed:
             break
     else:
         raise ConfigError(
-            f"the run of {steps} steps ended each time before it could be killed; give more --steps"
+            f"the run of {steps} steps always ended before it could be killed; give more --steps"
         )
     compared, different = differences(whole, cut)
     return Verification(steps, killed, compared, different)
 
 
 def differences(whole: Path, other: Path) -> tuple[int, list[str]]:
-    """Hold two finished runs against each other: encoders, newest checkpoints, logs.
+    """Compare two finished runs: encoders, newest checkpoints, logs.
 
     Returns:
-        How much was compared, and what differs.
+        The number of files and logs that were compared, and a sentence for each that differs.
     """
     found = []
     names = sorted({*_files(whole), *_files(other)})
     for name in names:
         ours, theirs = whole / name, other / name
         if not (ours.is_file() and theirs.is_file()):
-            found.append(f"{name} is there in one run only")
+            found.append(f"{name} exists in one run only")
         elif name.endswith("trainer_state.json"):
             if _timeless(json.loads(ours.read_text())) != _timeless(json.loads(theirs.read_text())):
                 found.append(f"{name} differs")
@@ -128,7 +135,7 @@ def differences(whole: Path, other: Path) -> tuple[int, list[str]]:
 
 
 def _files(run: Path) -> Iterator[str]:
-    """The encoder's files, and those of the newest checkpoint but for the seal."""
+    """List the files of the encoder, and those of the newest checkpoint except the seal."""
     steps = checkpoint_steps(run / CHECKPOINTS)
     newest = steps[max(steps)]
     for path in run.rglob("*"):
@@ -140,7 +147,7 @@ def _files(run: Path) -> Iterator[str]:
 
 
 def _check(config: RunConfig, allow_call: Collection[str]) -> None:
-    """Refuse what the runs themselves would refuse, in this process and at once."""
+    """Refuse at once what the runs themselves would refuse."""
     free = config.training.model_copy(update={"output": "simcse-verify-resume"})
     check(config.model_copy(update={"training": free}), allow_call=allow_call)
 
@@ -164,46 +171,47 @@ def _short(config: RunConfig, output: Path, steps: int) -> RunConfig:
 
 
 def _start(config: Path, flags: list[str], *, resume: bool = False) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "simcse_kit", "--quiet", "train", "--config", str(config)]
     return subprocess.Popen(
-        [*command, *flags, *["--resume"] * resume],
+        train_command(config, [*flags, *["--resume"] * resume], quiet=True),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
+def _waits(opening: float, trained: float, rng: random.Random) -> Iterator[float]:
+    """Draw the seconds before each kill, from the times of the start and of the steps."""
+    # The first kill comes after a checkpoint, so that there is something to resume.
+    yield rng.uniform(0, trained / 2)
+    while True:
+        yield rng.uniform(opening / 2, opening + trained / 4)
+
+
 def _run_killed(
-    config: Path,
-    flags: list[str],
-    output: Path,
-    kills: int,
-    opening: float,
-    trained: float,
-    moments: random.Random,
+    config: Path, flags: list[str], output: Path, kills: int, waits: Iterator[float]
 ) -> list[int]:
-    """A run from its start to its end, killed on the way; its newest checkpoint at each kill."""
+    """Train to the end with kills on the way; return the step of the newest checkpoint at each."""
     killed: list[int] = []
     running = _start(config, flags)
-    # The first time after a checkpoint, so that there is something to go on from.
-    wait = moments.uniform(0, trained / 2)
-    while len(killed) < kills and _killed(running, output, wait, checkpoint=not killed):
+    while len(killed) < kills and _killed(running, output, next(waits), checkpoint=not killed):
         killed.append(max(checkpoint_steps(output / CHECKPOINTS), default=0))
         running = _start(config, flags, resume=True)
-        wait = moments.uniform(opening / 2, opening + trained / 4)
     _finish(running)
     return killed
 
 
 def _finish(running: subprocess.Popen[str]) -> None:
-    _, said = running.communicate()
+    _, errors = running.communicate()
     if running.returncode:
-        last = (said.strip().splitlines() or ["no message"])[-1]
-        raise SimcseError(last.removeprefix("simcse: error: "))
+        raise SimcseError(error_line(errors))
 
 
 def _killed(running: subprocess.Popen[str], folder: Path, wait: float, *, checkpoint: bool) -> bool:
-    """Kill a run once it has waited; whether it had not ended by itself before."""
+    """Kill a run after a time, from its first checkpoint on if ``checkpoint`` is true.
+
+    Returns:
+        False if the run ended before.
+    """
     while checkpoint and not checkpoint_steps(folder / CHECKPOINTS):
         if running.poll() is not None:
             break

@@ -20,7 +20,7 @@ from simcse_kit.config import RunConfig
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.methods import METHODS
 from simcse_kit.methods.simcse import SimCSEConfig
-from simcse_kit.training import run as training_run
+from simcse_kit.training import api as training_api
 from simcse_kit.training.study import study
 from simcse_kit.training.study.runs import RunRecord
 from tests.cli.conftest import Done, Simcse
@@ -152,7 +152,7 @@ def test_train(simcse: Simcse, tiny_encoder_dir: Path, texts: Path, tmp_path: Pa
     assert "negatives per anchor" not in done.out
     assert SentenceEncoder.load(output).encode(LINES).shape == (3, 32)
 
-    refused(simcse(*arguments), "holds an earlier run", "--resume", "--overwrite")
+    refused(simcse(*arguments), "contains an earlier run", "--resume", "--overwrite")
     refused(simcse(*arguments, "--seed", "7", "--resume"), "training.seed was 42, is 7")
     again = simcse(*arguments, "--resume", "--json")
     assert json.loads(again.out)["steps"] == 4
@@ -198,7 +198,7 @@ def test_flags_win_over_set_file_and_preset(
         seen.append((config, how))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training_run, "train", spy)
+    monkeypatch.setattr(training_api, "train", spy)
     file = tmp_path / "run.toml"
     file.write_text("[training]\nseed = 1\nepochs = 5\n", encoding="utf-8")
     flags = (
@@ -262,7 +262,7 @@ def test_an_interrupted_training_says_how_to_go_on(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training_run, "train", interrupted)
+    monkeypatch.setattr(training_api, "train", interrupted)
     done = simcse("train", texts)
     assert (done.code, done.out) == (1, "")
     assert "interrupted" in done.err

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simcse_kit.data.collate import Collator
+from simcse_kit.data.collate import Collator, CountingCollator
 from simcse_kit.data.readers import Example
 
 PAD, START, END = 0, 1, 2
@@ -69,10 +69,11 @@ def test_text_ids_are_fixed_numbers() -> None:
 
 
 def test_counting_cut_sentences() -> None:
-    collator = Collator(tokenize, PAD, (0, 1))
-    assert collator.truncated is None
+    collator = CountingCollator(Collator(tokenize, PAD, (0, 1)))
+    counts = collator.counts
+    assert counts.truncated is None
     long = Example(("abcabcabc",))
     collator([long, long])  # one sentence; the absent second views do not count
-    assert (collator.sentences, collator.cut, collator.truncated) == (1, 1, 1.0)
+    assert (counts.sentences, counts.cut, counts.truncated) == (1, 1, 1.0)
     collator([Example(("a", "b")), Example(("a", "abcabc"))])
-    assert (collator.sentences, collator.cut, collator.truncated) == (4, 2, 0.5)
+    assert (counts.sentences, counts.cut, counts.truncated) == (4, 2, 0.5)

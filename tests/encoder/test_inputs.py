@@ -16,13 +16,13 @@ import pyarrow as pa
 import pytest
 import torch
 
+from simcse_kit import train
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.export.export import _sample
 from simcse_kit.errors import ConfigError, DataError, SimcseError
 from simcse_kit.evaluation.embed import embed
 from simcse_kit.evaluation.evaluate import evaluate
 from simcse_kit.evaluation.pair_set import PairSet
-from simcse_kit.training.run import train
 from tests.encoder.conftest import SENTENCES
 
 TWO = ["a cat", "the dog ran"]

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simcse_kit.config import RunConfig, load_config, parse_setting
+from simcse_kit.config import RunConfig, load_config
 from simcse_kit.data.augment.chain import Chain
 from simcse_kit.errors import ConfigError, SimcseError
 from simcse_kit.methods import METHODS, build_config
 from simcse_kit.methods.common.objective_registry import parse_objective
+from simcse_kit.utils.settings import parse_setting
 from simcse_kit.utils.sizes import parse_bytes
 
 TEXTS = st.text(max_size=12)

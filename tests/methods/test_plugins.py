@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from simcse_kit.training.allowed_calls import grant_flags
 
 from simcse_kit.cli.main import main
 from simcse_kit.config import RunConfig, load_config
@@ -17,8 +18,7 @@ from simcse_kit.methods import METHODS, build_config, find_method, register_meth
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.simcse import SimCSE
 from simcse_kit.registry import Registry
-from simcse_kit.training.allowed_calls import grant_flags
-from simcse_kit.training.plan import check
+from simcse_kit.training.prepare import check
 from simcse_kit.training.run import train
 from tests.small_data import run_config, write_corpus
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import TrainerCallback
 
+import simcse_kit
 from simcse_kit.config import RunConfig
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.methods.common.base import Method
-from simcse_kit.training import run
+from simcse_kit.training.result import TrainResult
 from tests.small_data import run_config, write_corpus, write_pairs
 
 MakeConfig = Callable[..., RunConfig]
@@ -23,21 +25,34 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what takes most of a small run's time: collecting garbage, and drawing curves.
-
-    The curves are drawn where a test is marked with the fixture ``with_curves``.
-    """
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the garbage collection between the phases, which takes most of a small run."""
     monkeypatch.setattr("accelerate.utils.memory.clear_device_cache", lambda *_, **__: None)
-    if "with_curves" not in request.fixturenames:
-        monkeypatch.setattr(
-            "simcse_kit.training.result.write_training_report", lambda *_, **__: None
-        )
 
 
-@pytest.fixture
-def with_curves() -> None:
-    pass
+def train(data: Any = None, *, report: bool = False, **options: Any) -> TrainResult:
+    """Train as users do, but by default without drawing curves, which takes longer than the run."""
+    return simcse_kit.train(data, report=report, **options)
+
+
+class Trained(TrainerCallback):
+    """The methods of the runs that had this callback."""
+
+    def __init__(self) -> None:
+        self.methods: list[Method] = []
+
+    def on_train_begin(self, *_: Any, model: Any = None, **__: Any) -> None:
+        self.methods.append(model)
+
+
+@pytest.fixture(scope="session")
+def plain_run(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_dir: Path) -> Path:
+    """The folder of a finished run with the settings of ``make_config()``; not to be changed."""
+    folder = tmp_path_factory.mktemp("plain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIMCSE_CACHE", str(folder / "cache"))
+        config = run_config(tiny_encoder_dir, write_corpus(folder, "texts"), folder / "out")
+        return train(config).output
 
 
 @pytest.fixture
@@ -57,17 +72,8 @@ def dev_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[Method]:
-    """The methods that were trained, as they were handed over for saving."""
-    methods: list[Method] = []
-    save = run.save_results
-
-    def spy(config: Any, method: Method, *rest: Any) -> None:
-        methods.append(method)
-        save(config, method, *rest)
-
-    monkeypatch.setattr(run, "save_results", spy)
-    return methods
+def trained() -> Trained:
+    return Trained()
 
 
 @pytest.fixture

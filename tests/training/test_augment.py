@@ -22,9 +22,9 @@ from simcse_kit.methods import METHODS, build_config
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.training.mlm_proposals import Proposals
-from simcse_kit.training.run import TrainResult, train
+from simcse_kit.training.result import TrainResult
 from tests.small_data import WORDS, sentences
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, train
 from tests.training.test_resume import interrupt, outcome, timeless
 from tests.training.test_run import same_weights
 

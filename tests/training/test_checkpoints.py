@@ -1,4 +1,4 @@
-"""Checkpoints appear whole, torn ones are told, and rotation keeps what is needed."""
+"""Checkpoints are written atomically, corrupt ones are detected, rotation keeps the best."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from pathlib import Path
 import pytest
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.training.run import train
 from simcse_kit.training.state.checkpoints import (
     checkpoint_steps,
     flaw_of,
     newest_checkpoint,
-    remove_torn_best,
+    remove_corrupt_best,
     remove_unfinished,
     written_whole,
 )
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, train
 from tests.training.test_resume import interrupt, timeless
 from tests.training.test_run import same_weights
 
@@ -50,21 +49,24 @@ def test_a_checkpoint_is_there_when_it_is_complete(tmp_path: Path) -> None:
     ("harm", "said"),
     [
         (lambda p: (p / "model.safetensors").write_bytes(b"wei"), "has 3 of 12 bytes"),
-        (lambda p: (p / "model.safetensors").write_bytes(b"Weights of 8"), "not as it was written"),
+        (
+            lambda p: (p / "model.safetensors").write_bytes(b"Weights of 8"),
+            "has changed since it was written",
+        ),
         (lambda p: (p / "model.safetensors").unlink(), "model.safetensors is missing"),
         (lambda p: (p / "complete.json").unlink(), "written last"),
         (lambda p: (p / "complete.json").write_text("{"), "cannot be read"),
         (lambda p: (p / "complete.json").write_text("[]"), "cannot be read"),
     ],
 )
-def test_a_torn_checkpoint_is_passed_over_and_said(
+def test_a_corrupt_checkpoint_is_skipped_and_logged(
     tmp_path: Path, harm: object, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, torn = write(tmp_path, 4), write(tmp_path, 8)
     harm(torn)  # type: ignore[operator]
     with caplog.at_level(logging.WARNING):
         assert newest_checkpoint(tmp_path) == whole
-    assert "checkpoint-8 is torn" in caplog.text
+    assert "checkpoint-8 is corrupt" in caplog.text
     assert said in caplog.text
     (tmp_path / ".writing-checkpoint-12").mkdir()
     remove_unfinished(tmp_path, whole)
@@ -90,29 +92,29 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, error: Exception) -> 
             (staging / "model.safetensors").write_bytes(b"half")
             raise error
 
-    with pytest.raises(ConfigError, match=r"checkpoint-8 cannot be written: .* --resume goes on"):
+    with pytest.raises(ConfigError, match=r"checkpoint-8 cannot be written: .* --resume continues"):
         write_half()
     assert names(tmp_path) == ["checkpoint-4"]
     assert flaw_of(kept) is None
 
 
-def test_a_torn_one_makes_room_for_its_successor(tmp_path: Path) -> None:
+def test_a_corrupt_checkpoint_is_replaced_by_one_of_the_same_step(tmp_path: Path) -> None:
     (write(tmp_path, 8) / "model.safetensors").write_bytes(b"torn")
     assert flaw_of(write(tmp_path, 8)) is None
 
 
-def test_a_torn_best_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_corrupt_best_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     best, newest = write(tmp_path, 4), write(tmp_path, 8, best=4)
-    remove_torn_best(newest)
+    remove_corrupt_best(newest)
     assert flaw_of(best) is None
     (best / "model.safetensors").write_bytes(b"torn")
     with caplog.at_level(logging.WARNING):
-        remove_torn_best(newest)
+        remove_corrupt_best(newest)
     assert names(tmp_path) == ["checkpoint-8"]
-    assert "the best of those to come is kept" in caplog.text
+    assert "the best of the next ones is kept" in caplog.text
 
 
-def test_a_run_goes_on_before_a_torn_checkpoint(
+def test_a_run_resumes_from_the_checkpoint_before_a_corrupt_one(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = train(make_config(name="whole"))
@@ -124,21 +126,21 @@ def test_a_run_goes_on_before_a_torn_checkpoint(
     weights.write_bytes(weights.read_bytes()[:-1])
     with caplog.at_level(logging.INFO, "simcse_kit"):
         cut = train(config, resume=True)
-    assert "checkpoint-8 is torn" in caplog.text
+    assert "checkpoint-8 is corrupt" in caplog.text
     assert "resuming from step 4" in caplog.text
     assert timeless(cut.output) == timeless(whole.output)
     assert same_weights(cut.output / "model.safetensors", whole.output / "model.safetensors")
     assert all(flaw_of(path) is None for path in checkpoint_steps(checkpoints).values())
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_anew(
+def test_a_run_killed_before_its_first_checkpoint_starts_again(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = make_config()
     interrupt(config, monkeypatch, share=2 / 12)
     with caplog.at_level(logging.WARNING, "simcse_kit"):
         assert train(config, resume=True).steps == 12
-    assert "no complete checkpoint; the run begins with its first step" in caplog.text
+    assert "no complete checkpoint; the run starts with its first step" in caplog.text
 
 
 def test_rotation_keeps_the_best_and_the_last(make_config: MakeConfig) -> None:
@@ -157,4 +159,4 @@ def test_changes_are_allowed_when_asked_for(
         train(changed, resume=True)
     with caplog.at_level(logging.WARNING, "simcse_kit"):
         assert train(changed, resume=True, allow_changed=True).sentences == 4 * 8
-    assert "method.temperature was 0.05, is 0.1; it is resumed all the same" in caplog.text
+    assert "method.temperature was 0.05, is 0.1; it is resumed because of" in caplog.text

@@ -13,11 +13,10 @@ import torch
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.methods.common.base import MethodOutput
 from simcse_kit.methods.simcse import SimCSE
-from simcse_kit.training.run import train
-from simcse_kit.training.state import disk_space
+from simcse_kit.training.state import output_dir
 from simcse_kit.training.state.checkpoints import checkpoint_steps, flaw_of
 from tests.small_data import ROWS, sentences
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, train
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
@@ -52,12 +51,12 @@ def test_it_stops_with_the_batch_and_the_good_checkpoint(
     assert not (folder / "config.json").exists()
 
 
-def test_too_little_room_is_refused_before_anything_is_written(
+def test_a_full_disk_is_refused_before_anything_is_written(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config()
-    monkeypatch.setattr(disk_space, "free_bytes", lambda _: 20_100_000)
-    with pytest.raises(ConfigError, match=r"3 checkpoints of .* has room for 20 MB; make room"):
+    monkeypatch.setattr(output_dir, "free_bytes", lambda _: 20_100_000)
+    with pytest.raises(ConfigError, match=r"3 checkpoints of .* has 20 MB free; free some space"):
         train(config)
     assert not Path(config.training.output).exists()
 
@@ -66,13 +65,13 @@ def test_what_is_estimated_is_what_is_written(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[int] = []
-    size = disk_space.checkpoint_bytes
+    size = output_dir.checkpoint_bytes
 
     def spy(method: Any) -> int:
         told.append(size(method))
         return told[-1]
 
-    monkeypatch.setattr(disk_space, "checkpoint_bytes", spy)
+    monkeypatch.setattr(output_dir, "checkpoint_bytes", spy)
     result = train(make_config())
     newest = list(checkpoint_steps(result.output / "checkpoints").values())[-1]
     written = sum(path.stat().st_size for path in newest.iterdir())

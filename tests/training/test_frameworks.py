@@ -14,9 +14,8 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods import METHODS
 from simcse_kit.methods.common.base import Method
-from simcse_kit.training.run import train
 from simcse_kit.training.trainer import ContrastiveTrainer
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, Trained, train
 from tests.training.test_run import rows_of, same_weights
 
 
@@ -72,7 +71,7 @@ def test_resumed_equals_uninterrupted(
 @pytest.mark.parametrize("method", [of("moco", queue_size=20), of("byol"), of("dual_encoder")])
 def test_optimizer_holds_what_is_trained_and_no_copy(
     make_config: MakeConfig,
-    trained: list[Method],
+    trained: Trained,
     monkeypatch: pytest.MonkeyPatch,
     method: dict[str, Any],
 ) -> None:
@@ -86,8 +85,8 @@ def test_optimizer_holds_what_is_trained_and_no_copy(
 
     monkeypatch.setattr(ContrastiveTrainer, "create_optimizer", spy)
     kind = "pairs" if method["method"]["name"] == "dual_encoder" else "texts"
-    train(make_config(method, {"training": {"max_steps": 2}}, kind=kind))
-    for key, weight in trained[0].named_parameters():
+    train(make_config(method, {"training": {"max_steps": 2}}, kind=kind), callbacks=[trained])
+    for key, weight in trained.methods[0].named_parameters():
         assert (id(weight) in held) == (".copy." not in key), key
 
 
@@ -97,7 +96,7 @@ def test_methods_without_negatives_say_so_and_warn_of_their_loss(
     caplog.set_level("INFO", logger="simcse_kit")
     result = train(make_config(of("simsiam"), {"training": {"max_steps": 2}}))
     assert "64 texts, no negatives" in caplog.text
-    assert "for method 'simsiam' is lowest where all vectors are alike; give graded" in caplog.text
+    assert "for method 'simsiam' is lowest when all vectors are equal; give graded" in caplog.text
     assert "8 rows, no negatives" in (result.output / "README.md").read_text(encoding="utf-8")
     caplog.clear()
     dev = {"evaluation": {"dev": str(dev_file)}}
@@ -151,10 +150,10 @@ def test_bad_input_is_refused_before_weights_are_loaded(
 
 
 def test_both_encoders_are_saved_and_an_earlier_one_does_not_stay(
-    make_config: MakeConfig, trained: list[Method]
+    make_config: MakeConfig, trained: Trained
 ) -> None:
-    result = train(make_config(of("dual_encoder"), kind="triplets"))
-    method: Any = trained[0]
+    result = train(make_config(of("dual_encoder"), kind="triplets"), callbacks=[trained])
+    method: Any = trained.methods[0]
     texts = ["the cat sat", "a man is playing guitar"]
     vectors = []
     for folder, encoder in (
@@ -165,13 +164,15 @@ def test_both_encoders_are_saved_and_an_earlier_one_does_not_stay(
         vectors.append(loaded.encode(texts))
         assert (vectors[-1] == encoder.encode(texts)).all()
     assert (vectors[0] != vectors[1]).any()
-    assert "| Encoder key | in the folder key/" in (result.output / "README.md").read_text(
+    assert "| Encoder key | in the subfolder key/" in (result.output / "README.md").read_text(
         encoding="utf-8"
     )
     assert json.loads((result.output / "result.json").read_text())["steps"] == 12
 
     train(
-        make_config(of("simcse"), {"training": {"max_steps": 2}}, kind="triplets"), overwrite=True
+        make_config(of("simcse"), {"training": {"max_steps": 2}}, kind="triplets"),
+        overwrite=True,
+        callbacks=[trained],
     )
     assert SentenceEncoder.load(result.output)
     assert not (result.output / "key" / "config.json").exists()

@@ -20,9 +20,8 @@ from simcse_kit.metrics.collapse import spread_of
 from simcse_kit.training import build
 from simcse_kit.training.monitor.collapse import Facts, collapse_in, diagnose
 from simcse_kit.training.monitor.geometry_probe import Probe
-from simcse_kit.training.run import train
 from tests.small_data import sentences
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, train
 from tests.training.test_run import same_weights
 
 HEALTHY = {

@@ -85,7 +85,7 @@ def test_one_text_in_all_rows_leaves_the_anchors(
     assert len(held) == 20
     assert not texts_of(held, columns) & texts_of(training_rows(subset), columns)
     (message,) = caplog.messages
-    assert f"share no {shared} with rows of training, so that their loss is lower" in message
+    assert f"share no {shared} with training rows, so their loss is lower" in message
 
 
 def test_where_all_rows_have_one_anchor_none_is_held_out(

@@ -10,7 +10,7 @@ import pytest
 from simcse_kit.config import RunConfig, load_config
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, DataError
-from simcse_kit.training.run import train
+from tests.training.conftest import train
 
 
 def config_of(encoder: Path, file: Path, **tables: dict[str, Any]) -> RunConfig:

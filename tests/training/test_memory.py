@@ -14,7 +14,6 @@ from simcse_kit.data.collate import Collator
 from simcse_kit.data.readers import Example
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
-from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
 from simcse_kit.training.batching import chunking, memory
@@ -24,9 +23,8 @@ from simcse_kit.training.batching.memory import (
     measure_activations,
     plan_memory,
 )
-from simcse_kit.training.run import train
 from tests.small_data import sentences
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, Trained, train
 from tests.training.test_resume import interrupt, timeless
 from tests.training.test_run import same_weights
 
@@ -110,7 +108,7 @@ def test_a_larger_batch_goes_in_chunks(plan: Plan, caplog: pytest.LogCaptureFixt
     assert found.kept_tokens > memory.CHUNK_TOKENS
     assert PROCESS < found.peak <= 7e8
     message = caplog.records[-1].getMessage()
-    for words in ("700MB", "chunks of 2,048 tokens", "to a step", "is expected", "interpreter"):
+    for words in ("700MB", "chunks of 2,048 tokens", "per step", "expected peak", "interpreter"):
         assert words in message
     assert "\n" not in message
 
@@ -147,17 +145,18 @@ def budget(size: str | int | None = None, chunk: int | None = None) -> dict[str,
     return {"training": {"memory_budget": size, "chunk_tokens": chunk}}
 
 
-def test_a_run_with_a_generous_budget_is_the_plain_run(make_config: MakeConfig) -> None:
-    plain = train(make_config(name="plain"))
+def test_a_run_with_a_generous_budget_is_the_plain_run(
+    make_config: MakeConfig, plain_run: Path
+) -> None:
     wide = train(make_config(budget("100GB"), name="wide"))
-    assert timeless(wide.output) == timeless(plain.output)
+    assert timeless(wide.output) == timeless(plain_run)
     file = "model.safetensors"
-    assert same_weights(wide.output / file, plain.output / file)
+    assert same_weights(wide.output / file, plain_run / file)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_in_chunks_learns_what_the_plain_run_learns(
-    precision: str, make_config: MakeConfig, trained: list[Method]
+    precision: str, make_config: MakeConfig, trained: Trained
 ) -> None:
     # Without dropout chunks change nothing but the order of sums.
     common = {
@@ -165,9 +164,9 @@ def test_a_run_in_chunks_learns_what_the_plain_run_learns(
         "training": {"precision": precision, "max_steps": 8},
         "trainer": {"gradient_accumulation_steps": 2},
     }
-    train(make_config(common, name="plain", kind="pairs"))
-    train(make_config(common, budget(chunk=20), name="chunks", kind="pairs"))
-    plain, chunks = (dict(method.named_parameters()) for method in trained)
+    train(make_config(common, name="plain", kind="pairs"), callbacks=[trained])
+    train(make_config(common, budget(chunk=20), name="chunks", kind="pairs"), callbacks=[trained])
+    plain, chunks = (dict(method.named_parameters()) for method in trained.methods)
     apart = max((plain[name] - chunks[name]).detach().abs().max().item() for name in plain)
     assert apart < (1e-4 if precision == "fp32" else 5e-3)
 

@@ -10,8 +10,7 @@ import pytest
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
-from simcse_kit.training.run import train
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, train
 from tests.training.test_resume import interrupt
 from tests.training.test_run import same_weights, weights
 

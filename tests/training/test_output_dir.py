@@ -62,7 +62,7 @@ def test_an_empty_folder_will_do(tmp_path: Path) -> None:
 def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("", encoding="utf-8")
     for overwrite in (False, True):
-        with pytest.raises(ConfigError, match="holds other files"):
+        with pytest.raises(ConfigError, match="contains other files"):
             check(tmp_path, overwrite=overwrite)
 
 
@@ -105,7 +105,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_an_earlier_run_stays_until_the_new_one_is_complete(tmp_path: Path, way: str) -> None:
     folder = tmp_path / "out"
     finished(folder, "old")
-    with pytest.raises(ConfigError, match=r"holds an earlier run; .* --overwrite replaces it"):
+    with pytest.raises(ConfigError, match=r"contains an earlier run; .* --overwrite replaces it"):
         check(folder)
     before = state(folder)
     place = check(folder, overwrite=True)
@@ -241,12 +241,12 @@ def test_other_text_is_not_resumed(tmp_path: Path) -> None:
 def test_other_held_out_rows_are_not_resumed(tmp_path: Path) -> None:
     claim(tmp_path)
     resumable(tmp_path, tmp_path)
-    with pytest.raises(ConfigError, match="other rows were held out"):
+    with pytest.raises(ConfigError, match="an earlier version held out"):
         resumable(tmp_path, tmp_path, held_out="i")
     # A run of a version that did not write them down.
     (tmp_path / "checkpoints" / "held-out-rows.sha256").unlink()
     resumable(tmp_path, tmp_path, held_out="before")
-    with pytest.raises(ConfigError, match="other rows were held out, by an earlier version"):
+    with pytest.raises(ConfigError, match="an earlier version held out"):
         resumable(tmp_path, tmp_path)
 
 

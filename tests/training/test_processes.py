@@ -8,20 +8,24 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from simcse_kit.cli.main import app
 from simcse_kit.config import RunConfig
 from simcse_kit.errors import ConfigError
 from simcse_kit.training.batching.chunking import check_chunking
-from simcse_kit.training.run import train
 from simcse_kit.utils.distributed import _BUCKET, ALONE, Processes, _buckets, launched
-from tests.small_data import sentences
-from tests.training.conftest import MakeConfig
+from tests.small_data import run_config, sentences, write_corpus
+from tests.training.conftest import MakeConfig, train
 from tests.training.test_resume import timeless
 
 SCRIPT = Path(__file__).parents[2] / "evaluation" / "reliability" / "processes.py"
@@ -31,21 +35,32 @@ CASES = [
 ]
 
 
-def together(
-    size: int, folder: Path, *arguments: str, cwd: Path | None = None
-) -> list[subprocess.Popen[str]]:
-    """Start ``simcse`` in so many processes, as a launcher does."""
+TEXTS = "texts.txt"
+ENCODE = ["--pooling", "mean", "--shard-rows", "7", "--output"]
+
+
+def free_port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        return str(free.getsockname()[1])
+
+
+def together(
+    size: int,
+    folder: Path,
+    *arguments: str,
+    program: Sequence[str] = ("-m", "simcse_kit"),
+    cwd: Path | None = None,
+) -> list[subprocess.Popen[str]]:
+    """Start a program in several processes, as a launcher does."""
+    launch = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
     running = []
     for rank in range(size):
         with (folder / f"{rank}.log").open("w") as log:
             running.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "simcse_kit", *arguments],
-                    env=os.environ | told | {"RANK": str(rank), "WORLD_SIZE": str(size)},
+                    [sys.executable, *program, *arguments],
+                    env=os.environ | launch | {"RANK": str(rank), "WORLD_SIZE": str(size)},
                     stdout=subprocess.PIPE,
                     stderr=log,
                     text=True,
@@ -55,8 +70,8 @@ def together(
     return running
 
 
-def said_by(running: list[subprocess.Popen[str]]) -> list[str]:
-    """What each printed, once all have ended; none is left behind."""
+def printed_by(running: list[subprocess.Popen[str]]) -> list[str]:
+    """Return what each process printed, once all have ended."""
     try:
         return [process.communicate(timeout=120)[0] for process in running]
     finally:
@@ -66,11 +81,11 @@ def said_by(running: list[subprocess.Popen[str]]) -> list[str]:
 
 @pytest.mark.slow
 def test_weights_and_state_are_those_of_one_process(tmp_path: Path, tiny_encoder_dir: Path) -> None:
-    told = tmp_path / "told.json"
+    results = tmp_path / "results.json"
     options = ["--sizes", "3", "--dtypes", "float64", "--cases", "|".join(CASES)]
     command = [sys.executable, str(SCRIPT), "--model", str(tiny_encoder_dir), *options]
-    subprocess.run([*command, "--json", str(told)], check=True, capture_output=True)
-    rows = json.loads(told.read_text())["rows"]
+    subprocess.run([*command, "--json", str(results)], check=True, capture_output=True)
+    rows = json.loads(results.read_text())["rows"]
     assert [row["case"] for row in rows] == CASES
     for row in rows:
         assert row["moved"] > 1e-3, row
@@ -84,29 +99,82 @@ def file_of(config: RunConfig, folder: Path) -> str:
     return str(path)
 
 
-def test_a_run_of_two_is_the_run_of_one(make_config: MakeConfig, tmp_path: Path) -> None:
-    # Chunks, so that dropout is drawn alike; 9 rows, which two cannot halve.
-    training = {"training": {"chunk_tokens": 40, "batch_size": 9}}
+# Two commands, one after the other, since the start of a process takes longer than either.
+BOTH = """
+import json, os, sys
+from simcse_kit.cli.main import app, main
+(first, arguments), (second, sys.argv[1:]) = json.loads(sys.argv[1])
+os.environ["MASTER_PORT"] = first
+app(arguments, standalone_mode=False)
+os.environ["MASTER_PORT"] = second
+main()
+"""
+# Chunks, so that dropout is drawn alike; 9 rows, which two processes cannot halve.
+NINE = {"training": {"chunk_tokens": 40, "batch_size": 9}}
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What two processes did together.
+
+    Attributes:
+        folder: holds the encoder that they trained, ``encoder``, and the vectors, ``two.npy``.
+        results: the result of each command, as JSON.
+    """
+
+    folder: Path
+    results: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def shared_by_two(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_dir: Path) -> Shared:
+    """A training run and an encoding, each by the same two processes."""
+    folder = tmp_path_factory.mktemp("shared")
+    corpus = write_corpus(folder, "triplets")
+    config = run_config(tiny_encoder_dir, corpus, folder / "encoder", NINE)
+    (folder / "texts.txt").write_text("\n".join(sentences(40)), encoding="utf-8")
+    commands = [
+        (free_port(), ["train", "--config", file_of(config, folder), "--json"]),
+        (free_port(), ["encode", *ENCODE, "two.npy", "--json", "--", str(tiny_encoder_dir), TEXTS]),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIMCSE_CACHE", str(folder / "cache"))
+        patch.setenv("TOKENIZERS_PARALLELISM", "false")
+        running = together(2, folder, json.dumps(commands), program=["-c", BOTH], cwd=folder)
+    printed = printed_by(running)
+    assert [process.returncode for process in running] == [0, 0], (folder / "0.log").read_text()
+    # The first process alone prints and logs.
+    assert printed[1] == ""
+    assert (folder / "1.log").read_text() == ""
+    return Shared(folder, [json.loads(line) for line in printed[0].splitlines()])
+
+
+def test_a_run_of_two_is_the_run_of_one(shared_by_two: Shared, make_config: MakeConfig) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        alone = train(make_config(training, name="alone", kind="triplets"))
+        alone = train(make_config(NINE, name="alone", kind="triplets"))
     finally:
         torch.set_num_threads(threads)
-    config = make_config(training, name="shared", kind="triplets")
-    running = together(2, tmp_path, "train", "--config", file_of(config, tmp_path), "--json")
-    said = said_by(running)
-    assert [process.returncode for process in running] == [0, 0], (tmp_path / "0.log").read_text()
-    assert json.loads(said[0])["steps"] == 12
-    assert said[1] == ""
-    assert (tmp_path / "1.log").read_text() == ""
-    shared = Path(config.training.output)
+    assert shared_by_two.results[0]["steps"] == 12
+    shared = shared_by_two.folder / "encoder"
     ours, theirs = (load_file(run / "model.safetensors") for run in (alone.output, shared))
     for name, weight in ours.items():
         torch.testing.assert_close(theirs[name], weight, rtol=0, atol=1e-4)
     for one, other in zip(timeless(alone.output), timeless(shared), strict=True):
         assert [key for key, _ in one] == [key for key, _ in other]
         assert dict(other) == pytest.approx(dict(one), abs=2e-3)
+
+
+def test_vectors_of_two_are_the_vectors_of_one(
+    shared_by_two: Shared, tiny_encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = shared_by_two.results[1]
+    assert (result["rows"], result["complete"]) == (40, True)
+    monkeypatch.chdir(shared_by_two.folder)
+    alone = ["encode", *ENCODE, "one.npy", "--json", "--", str(tiny_encoder_dir), TEXTS]
+    done = CliRunner().invoke(app, alone, catch_exceptions=False)
+    assert json.loads(done.stdout)["sha256"] == result["sha256"]
 
 
 @pytest.mark.slow
@@ -142,19 +210,6 @@ def test_where_one_is_killed_the_others_end_and_the_run_goes_on(
         for process in again:
             process.kill()
             process.communicate()
-
-
-def test_vectors_of_two_are_the_vectors_of_one(tmp_path: Path, tiny_encoder_dir: Path) -> None:
-    texts = tmp_path / "texts.txt"
-    texts.write_text("\n".join(sentences(40)), encoding="utf-8")
-    options = [str(tiny_encoder_dir), str(texts), "--shard-rows", "7", "--output"]
-    running = together(2, tmp_path, "encode", *options, "two.npy", "--json", cwd=tmp_path)
-    said = said_by(running)
-    assert [process.returncode for process in running] == [0, 0], (tmp_path / "0.log").read_text()
-    told = json.loads(said[0])
-    assert (told["rows"], told["complete"], said[1]) == (40, True, "")
-    one = said_by(together(1, tmp_path, "encode", *options, "one.npy", "--json", cwd=tmp_path))
-    assert json.loads(one[0])["sha256"] == told["sha256"]
 
 
 # ------------------------------------------------------------------ parts

@@ -10,10 +10,10 @@ import pytest
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, ModelError, SimcseError
 from simcse_kit.training import run
-from simcse_kit.training.run import train
 from simcse_kit.training.state.replacement import new_run_in
+from simcse_kit.training.trainer import ContrastiveTrainer
 from simcse_kit.training.verify_resume import differences
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, train
 
 SHORT: dict[str, Any] = {"training": {"max_steps": 4}, "evaluation": {"every": 2}}
 OTHER: dict[str, Any] = {**SHORT, "training": {"max_steps": 4, "seed": 7}}
@@ -31,7 +31,7 @@ def fail(*_: Any, **__: Any) -> Any:
     raise ModelError("it failed")
 
 
-@pytest.mark.parametrize("part", ["assembled_trainer", "put_in_place"])
+@pytest.mark.parametrize("part", ["build", "put_in_place"])
 def test_a_run_that_fails_leaves_the_earlier_one(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
@@ -52,7 +52,7 @@ def test_an_interrupted_replacement_is_resumed_and_equals_an_uninterrupted_one(
     (first.output / "notes.txt").write_text("mine", encoding="utf-8")
     before = files(first.output)
     old = SentenceEncoder.load(first.output).encode("a cat")
-    trainer_type: Any = run.assembled_trainer.__globals__["ContrastiveTrainer"]
+    trainer_type: Any = ContrastiveTrainer
     step = trainer_type.training_step
 
     def until_the_third(trainer: Any, *arguments: Any, **named: Any) -> Any:

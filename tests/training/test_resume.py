@@ -10,9 +10,9 @@ import pytest
 from simcse_kit.config import RunConfig
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods.simcse import SimCSE
-from simcse_kit.training.run import TrainResult, train
+from simcse_kit.training.result import TrainResult
 from tests.small_data import write_corpus
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, train
 from tests.training.test_run import rows_of, same_weights
 
 
@@ -99,6 +99,6 @@ def test_only_the_same_run_is_resumed(
     corpus.write_text(text.replace("cat", "dog"), encoding="utf-8")
     with pytest.raises(ConfigError, match="the training text has other content"):
         train(config, resume=True)
-    with pytest.raises(ConfigError, match="--resume goes on with it, --overwrite replaces it"):
+    with pytest.raises(ConfigError, match="--resume continues it, --overwrite replaces it"):
         train(config)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

@@ -8,8 +8,7 @@ import pytest
 
 from simcse_kit.config import RunConfig
 from simcse_kit.methods import METHODS
-from simcse_kit.training.run import train
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, train
 from tests.training.test_resume import PowerCutError, timeless
 from tests.training.test_run import same_weights
 

@@ -12,9 +12,8 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods import METHODS
 from simcse_kit.methods.common.base import Method
-from simcse_kit.training.run import train
 from tests.small_data import sentences
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, Trained, train
 from tests.training.test_resume import PowerCutError, outcome, timeless
 from tests.training.test_run import same_weights
 
@@ -28,11 +27,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_resumed_equals_uninterrupted_and_saved_equals_trained(
-    name: str, make_config: MakeConfig, trained: list[Method], monkeypatch: pytest.MonkeyPatch
+    name: str, make_config: MakeConfig, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = {"method": {"name": name, **OPTIONS[name]}}
-    whole = train(make_config(method, name="whole"))
-    encoder = trained[0].encoder
+    whole = train(make_config(method, name="whole"), callbacks=[trained])
+    encoder = trained.methods[0].encoder
     saved = SentenceEncoder.load(whole.output)
     assert np.array_equal(saved.encode(sentences(9)), encoder.encode(sentences(9)))
 
@@ -48,8 +47,8 @@ def test_resumed_equals_uninterrupted_and_saved_equals_trained(
     with monkeypatch.context() as patched:
         patched.setattr(kind, "after_step", die)
         with pytest.raises(PowerCutError):
-            train(config)
-    cut = train(config, resume=True)
+            train(config, callbacks=[trained])
+    cut = train(config, resume=True, callbacks=[trained])
     assert cut.sentences * 12 == whole.sentences * 4
     assert outcome(cut) == outcome(whole)
     assert timeless(cut.output) == timeless(whole.output)

@@ -71,7 +71,7 @@ def test_a_study_end_to_end_and_its_finished_runs_are_not_made_again(
     monkeypatch.setattr(module, "run_once", explode)
     again = compare_methods(config, "simcse(head='none')", seeds=1, resume=True)
     assert again.records == study.records
-    with pytest.raises(ConfigError, match="is not empty; --resume goes on"):
+    with pytest.raises(ConfigError, match="is not empty; --resume continues"):
         compare_methods(config, "simcse", seeds=1)
     longer = config.training.model_copy(update={"max_steps": 3})
     changed = config.model_copy(update={"training": longer})

@@ -14,7 +14,6 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods import METHODS, build_config
 from simcse_kit.training.batching.recompute import recompute_activations
-from simcse_kit.training.run import train
 from simcse_kit.training.trainer_fields import (
     OURS,
     RECOMPUTE,
@@ -23,7 +22,7 @@ from simcse_kit.training.trainer_fields import (
     check_trainer_keys,
 )
 from tests.contracts.test_methods import make_batch
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, train
 
 FIELDS = [field.name for field in dataclasses.fields(transformers.TrainingArguments)]
 # A value other than the default, with what else it needs. On this machine or on none: GPU keys are
@@ -82,7 +81,7 @@ def test_what_cannot_be_given_is_refused_by_name(key: str) -> None:
         ({"dataloader_num_workers": "2"}, r"trainer\.dataloader_num_workers is '2'"),
         ({"save_total_limit": 0}, r"trainer\.save_total_limit is 0"),
         ({"optim": "adamx"}, r"trainer\.optim is 'adamx'.*adafactor"),
-        ({"optim": "sgd", "adam_beta1": 0.5}, "no part in trainer.optim = 'sgd'"),
+        ({"optim": "sgd", "adam_beta1": 0.5}, "no effect on trainer.optim = 'sgd'"),
         ({"dataloader_persistent_workers": True}, "there are none; set trainer.dataloader_num"),
         ({"dataloader_prefetch_factor": 2}, "there are none"),
         ({"lr_scheduler_kwargs": {"num_cycles": 1}}, "'linear' takes nothing there"),

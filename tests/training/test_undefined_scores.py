@@ -12,11 +12,10 @@ import pytest
 from simcse_kit.errors import DataError
 from simcse_kit.evaluation import dev_set
 from simcse_kit.training.monitor.geometry_probe import Probe
-from simcse_kit.training.run import train
 from simcse_kit.training.selection import SHAPE, shape_scorer
 from simcse_kit.training.study.runs import RunRecord
 from simcse_kit.training.study.table import rows_of, text_table
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, train
 
 
 def pairs_file(path: Path, rows: list[tuple[float, str, str]]) -> Path:

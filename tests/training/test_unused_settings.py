@@ -10,7 +10,8 @@ import pytest
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.methods import METHODS, build_config
 from simcse_kit.methods.common.contrast import DataSpec
-from simcse_kit.training.plan import check, prepare
+from simcse_kit.training.plan import StartOptions
+from simcse_kit.training.prepare import check, prepare
 from tests.training.conftest import MakeConfig
 
 pytestmark = pytest.mark.usefixtures("no_weights")
@@ -34,14 +35,14 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     (
         "texts",
         {"evaluation": {"on_collapse": "stop", "trace_every": 0}},
-        "trace_every = 0 measures",
+        "trace_every = 0 nothing is measured",
     ),
     ("texts", {"evaluation": {"every": 100}}, "more than the 12 steps"),
 ]
 
 
 @pytest.mark.parametrize(("kind", "table", "message"), CASES)
-def test_what_has_no_effect_is_said(
+def test_settings_without_effect_are_named(
     make_config: MakeConfig,
     caplog: pytest.LogCaptureFixture,
     kind: str,
@@ -60,9 +61,7 @@ def test_held_out_rows_beside_a_dev_set(
     assert "evaluation.held_out = 8 has no effect" in caplog.text
 
 
-def test_nothing_is_said_of_defaults(
-    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_defaults_are_not_named(make_config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:
     for name in METHODS:
         if "texts" in METHODS.resolve(name).reads:
             options = {"queue_size": 64, "clusters": [2]} if name == "prototypical" else {}
@@ -86,15 +85,15 @@ def test_a_guide_of_single_texts_needs_a_margin(make_config: MakeConfig) -> None
 
 
 def test_flags_without_effect_are_refused(make_config: MakeConfig) -> None:
-    with pytest.raises(ConfigError, match="--allow-changed is for runs that are resumed"):
-        prepare(make_config(), resume=False, overwrite=False, allow_changed=True)
+    with pytest.raises(ConfigError, match="--allow-changed applies only to a resumed run"):
+        prepare(make_config(), StartOptions(allow_changed=True))
 
 
 def test_warmup_before_a_constant_rate_is_made(make_config: MakeConfig) -> None:
     settings = {"training": {"schedule": "constant", "warmup_ratio": 0.5}}
-    prepared = prepare(make_config(settings), resume=False, overwrite=False)
-    assert prepared.arguments.lr_scheduler_type == "constant_with_warmup"
-    assert prepared.arguments.warmup_steps == 6
+    plan = prepare(make_config(settings), StartOptions())
+    assert plan.arguments.lr_scheduler_type == "constant_with_warmup"
+    assert plan.arguments.warmup_steps == 6
 
 
 def test_a_missing_model_is_found_before_the_text_is_read(

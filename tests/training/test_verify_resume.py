@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from simcse_kit.errors import ConfigError, SimcseError
-from simcse_kit.training.run import train
 from simcse_kit.training.verify_resume import differences, verify_resume
 from tests.small_data import write_corpus
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, train
 
 
 def swap_byte(path: Path) -> None:
@@ -49,27 +48,24 @@ LAST = "checkpoints/checkpoint-12"
     ],
 )
 def test_what_differs_is_named(
-    file: str, harm: Callable[[Path], None], make_config: MakeConfig, tmp_path: Path
+    file: str, harm: Callable[[Path], None], plain_run: Path, tmp_path: Path
 ) -> None:
-    whole = train(make_config()).output
     other = tmp_path / "other"
-    shutil.copytree(whole, other)
-    assert differences(whole, other)[1] == []
+    shutil.copytree(plain_run, other)
+    assert differences(plain_run, other)[1] == []
     harm(other / file)
-    ((_, different),) = [differences(whole, other)]
+    _, different = differences(plain_run, other)
     assert [text.split()[0] for text in different] == [file]
 
 
-def test_times_and_places_do_not_count(make_config: MakeConfig) -> None:
-    compared, different = differences(
-        train(make_config(name="a")).output, train(make_config(name="b")).output
-    )
+def test_times_and_places_do_not_count(make_config: MakeConfig, plain_run: Path) -> None:
+    compared, different = differences(plain_run, train(make_config(name="other")).output)
     assert different == []
     assert compared > 10
 
 
-def test_what_cannot_be_proved_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="3 steps and 1 kill at least, got 2 steps"):
+def test_too_few_steps_or_kills_are_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at least 3 steps and 1 kill, got 2 steps"):
         verify_resume(make_config(), tmp_path, steps=2)
     with pytest.raises(SimcseError, match="batch_size is 1000 but the data has only 64 rows"):
         verify_resume(make_config({"training": {"batch_size": 1000}}), tmp_path)

@@ -20,8 +20,9 @@ SUP = {"steps": 150, "batch": 64, "lr": 2e-4, "length": 32, "every": 50}
 
 
 def ours(options: argparse.Namespace, name: str) -> str:
-    from simcse_kit.config import load_config, parse_setting
-    from simcse_kit.training.run import train
+    from simcse_kit import train
+    from simcse_kit.config import load_config
+    from simcse_kit.utils.settings import parse_setting
 
     supervised = options.arm != "unsup"
     setting = SUP if supervised else UNSUP

@@ -112,7 +112,7 @@ def _our_config(params: dict[str, Any], seed: int, log_every: int) -> Any:
 
 def ours(params: dict[str, Any], rounds: Any) -> None:
     """``train`` with the preset of the paper, changed by ``config``."""
-    from simcse_kit.training.run import train
+    from simcse_kit import train
 
     pin()
     config = _our_config(params, seed=1, log_every=10)
@@ -129,7 +129,7 @@ def our_curve(params: dict[str, Any], rounds: Any) -> None:
 
 def run_losses(params: dict[str, Any], seed: int) -> list[float]:
     """Train, and return the losses of a whole run."""
-    from simcse_kit.training.run import train
+    from simcse_kit import train
 
     losses = Losses()
     transformers.trainer.DEFAULT_CALLBACKS.append(losses)

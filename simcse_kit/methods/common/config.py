@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from simcse_kit.config import validated
 from simcse_kit.methods.common.contrast import Contrast, DataSpec
+from simcse_kit.utils.settings import validated
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,4 +1,4 @@
-"""From the settings of a run to the chunks of its training steps."""
+"""Chunks of the training steps, from the settings of a run."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ __all__ = ["check_chunking", "gradient_cache", "memory_plan"]
 def check_chunking(
     method: type[Method], options: MethodConfig, training: TrainingSection, processes: int = 1
 ) -> None:
-    """Refuse settings that contradict each other or the method. Needs no weights.
+    """Refuse settings that contradict each other or the method.
 
     Args:
-        method: the method.
-        options: its options.
-        training: the settings.
-        processes: how many share each batch.
+        method: the class of the method.
+        options: the options of the method.
+        training: the settings of the run.
+        processes: number of processes that share each batch.
 
     Raises:
-        ConfigError: budget and chunk are both given, or batches are to be cut or shared and the
-            loss is no function of embeddings.
+        ConfigError: a memory budget and a chunk size are both given, or the loss is not a
+            function of the embeddings alone, so that batches cannot be divided.
     """
     given = [key for key in ("memory_budget", "chunk_tokens") if getattr(training, key) is not None]
     if len(given) == 2:
         raise ConfigError(
             f"training.memory_budget = {training.memory_budget!r} and training.chunk_tokens = "
-            f"{training.chunk_tokens} both say how batches are cut; give one of them"
+            f"{training.chunk_tokens} both set the chunk size; give one of them"
         )
     reason = chunking_obstacle(method, options) if given or processes > 1 else None
     if reason is not None and not given:
@@ -65,14 +65,17 @@ def memory_plan(
     arguments: transformers.TrainingArguments,
     max_length: int,
 ) -> MemoryPlan | None:
-    """What fits into ``training.memory_budget``; None without one.
+    """Plan the chunks that fit into ``training.memory_budget``.
 
     Args:
-        method: is moved to the device of the run.
-        sample: gives rows to measure.
-        training: the settings.
-        arguments: the trainer's; they know device and precision.
+        method: the method; it is moved to the device of the run.
+        sample: function that returns rows to measure.
+        training: the settings of the run.
+        arguments: the arguments of the trainer, with device and precision.
         max_length: most tokens of a sentence.
+
+    Returns:
+        The plan; None without a budget.
 
     Raises:
         ConfigError: not even one sentence fits.
@@ -98,15 +101,18 @@ def gradient_cache(
     resume: bool,
     processes: Processes = ALONE,
 ) -> GradientCache | None:
-    """What makes the training steps in chunks; None for steps in one piece.
+    """Make the gradient cache that computes the training steps in chunks.
 
     Args:
-        folder: claimed by the run; it keeps the chunks of a plan for a resumed run.
-        training: the settings.
-        arguments: the trainer's.
-        plan: of :func:`memory_plan`.
-        resume: the run goes on from a checkpoint.
-        processes: those that share each batch.
+        folder: the folder of the run, which records the planned chunk size for a resumed run.
+        training: the settings of the run.
+        arguments: the arguments of the trainer.
+        plan: the plan from :func:`memory_plan`.
+        resume: whether the run continues from a checkpoint.
+        processes: the processes that share each batch.
+
+    Returns:
+        The cache; None if each batch is computed in one piece.
 
     Raises:
         ConfigError: the folder cannot be written or is damaged.
@@ -124,7 +130,7 @@ def gradient_cache(
 
 
 def _autocast(arguments: transformers.TrainingArguments) -> Callable[[], torch.autocast]:
-    """What the trainer puts around a forward pass of the whole method."""
+    """Return the autocast context that the trainer uses around a forward pass."""
     half = arguments.bf16 or arguments.fp16
     dtype = torch.float16 if arguments.fp16 else torch.bfloat16
     return partial(torch.autocast, arguments.device.type, dtype=dtype, enabled=half)

@@ -1,13 +1,13 @@
 """Gradient caching: a batch of any size in the memory of a part of it (arXiv 2101.06983).
 
-The gradient of a loss over a whole batch needs, of the other rows, only their embeddings. So the
-rows are embedded in chunks without a graph; the loss of all embeddings gives the gradient of each;
-then every chunk is embedded once more, with its graph, and takes its part of that gradient back
-through the encoder. Each chunk draws from a seed of its own, so that the dropout masks of the
-second time are those that the loss has seen.
+The gradient of a loss over a whole batch depends on the other rows only through their embeddings.
+The rows are first embedded in chunks without a graph; the loss of all embeddings gives the gradient
+of each embedding; then every chunk is embedded again, with its graph, and its part of that gradient
+is propagated through the encoder. Each chunk has its own random seed, so that the second pass draws
+the same dropout masks as the first.
 
-For the same reason several processes can share a batch: each embeds some of the chunks, all of them
-see all embeddings, and each takes its chunks' part of the gradient of the whole loss back.
+In the same way several processes share a batch: each embeds some of the chunks, all of them get
+all embeddings, and each propagates the gradient of its own chunks.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class Chunk:
 
 
 def chunks_of(attention_mask: Tensor, tokens: int) -> list[Chunk]:
-    """Rows of like length together, longest first, at most ``tokens`` tokens a chunk.
+    """Group rows of similar length, longest first, into chunks of at most ``tokens`` tokens.
 
     Args:
         attention_mask: (R, L), 0 at padding.
-        tokens: most tokens of a chunk, padding included; a single longer row goes alone.
+        tokens: most tokens of a chunk, padding included; a single longer row is a chunk by itself.
 
     Returns:
-        Every row once. A chunk of the whole batch is the batch as it was.
+        Chunks that contain every row once. A chunk of all rows has them in their order.
     """
     lengths = attention_mask.sum(dim=1).tolist()
     return [
@@ -65,8 +65,7 @@ def chunks_of(attention_mask: Tensor, tokens: int) -> list[Chunk]:
 
 
 def shares_of(attention_mask: Tensor, parts: int) -> list[Chunk]:
-    """The rows dealt out to ``parts`` chunks, about as many tokens to each; fewer where there are
-    fewer rows."""
+    """Distribute the rows over at most ``parts`` chunks with about equally many tokens."""
     lengths = attention_mask.sum(dim=1).tolist()
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     dealt = [order[part::parts] for part in range(min(parts, len(order)))]
@@ -75,29 +74,29 @@ def shares_of(attention_mask: Tensor, parts: int) -> list[Chunk]:
 
 
 class GradientCache:
-    """The training step of a method, with the rows in chunks, in one process or several.
+    """Training step of a method with the rows in chunks, in one process or several.
 
-    ``cache(method, batch).loss.backward()`` leaves the gradients that
-    ``method(**batch).loss.backward()`` leaves, but for the order of floating-point sums, and but
-    for other random numbers: dropout masks are drawn chunk by chunk. They depend on
-    ``chunk_tokens``, not on ``kept_tokens``, nor on the number of processes.
+    ``cache(method, batch).loss.backward()`` computes the same gradients as
+    ``method(**batch).loss.backward()``, except for the order of floating-point sums and for the
+    random numbers: dropout masks are drawn chunk by chunk. They depend on ``chunk_tokens``, but
+    neither on ``kept_tokens`` nor on the number of processes.
 
-    With several processes each must be given the same batch and have the same random numbers, and
-    :meth:`~simcse_kit.utils.distributed.Processes.average_gradients` makes of what ``backward``
-    leaves the gradient of the one loss of the whole batch: the parameters of the encoder have got
-    ``size`` times their chunks' part of it, those that act inside the
-    loss the whole of it on each process.
+    With several processes, each must get the same batch and have the same random state.
+    :meth:`~simcse_kit.utils.distributed.Processes.average_gradients` then turns the result of
+    ``backward`` into the gradient of the loss of the whole batch: encoder parameters hold ``size``
+    times the part of their chunks, and parameters inside the loss hold the whole gradient in each
+    process.
 
-    The graph of the first chunks is kept from the first pass, as far as ``kept_tokens`` goes; only
-    the chunks beyond are embedded twice. The memory of activations is that of
-    ``max(chunk_tokens, kept_tokens)`` tokens; all else is O(B·V·d).
+    The graphs of the first chunks, up to ``kept_tokens``, are kept from the first pass; only the
+    other chunks are embedded twice. Activations take the memory of
+    ``max(chunk_tokens, kept_tokens)`` tokens, everything else is O(B·V·d).
 
     Args:
-        chunk_tokens: tokens of a chunk; a single longer row is a chunk by itself. None: one chunk
-            for each process.
-        kept_tokens: tokens whose graph may be kept at once. The first chunk always is.
-        autocast: entered anew around each chunk and around the loss.
-        processes: those that share the chunks.
+        chunk_tokens: most tokens of a chunk; a single longer row is a chunk by itself. None: one
+            chunk for each process.
+        kept_tokens: most tokens whose graph is kept at once; the first chunk always is.
+        autocast: context entered around each chunk and around the loss.
+        processes: the processes that share the chunks.
     """
 
     def __init__(
@@ -114,9 +113,9 @@ class GradientCache:
         self._processes = processes
 
     def __call__(self, method: Method, batch: Batch) -> MethodOutput:
-        """The loss of a batch, whose ``backward`` embeds the chunks once more.
+        """Compute the loss of a batch in chunks; its ``backward`` embeds the chunks again.
 
-        Where gradients are disabled it is the loss alone, still in chunks.
+        If gradients are disabled, only the loss is computed.
         """
         batch = method.layout(batch)
         mask = batch.rows()[1]
@@ -140,8 +139,8 @@ class GradientCache:
         def embed(chunk: Chunk) -> Tensor:
             ids = input_ids[chunk.rows, : chunk.longest]
             mask = attention_mask[chunk.rows, : chunk.longest]
-            # Anew for each chunk, since the context keeps the weights it has cast until it ends:
-            # those cast without a graph must not serve where one is needed.
+            # Entered for each chunk, because the context caches cast weights until it ends, and
+            # those cast without a graph must not be used where a graph is needed.
             with self._autocast():
                 return method.embed(ids, mask, views[chunk.rows])
 
@@ -149,7 +148,7 @@ class GradientCache:
 
 
 class _Joined(torch.autograd.Function):
-    """Identity of the embeddings that hands their gradient to a function."""
+    """Identity of the embeddings that passes their gradient to a function."""
 
     @staticmethod
     def forward(ctx: Any, join: Tensor, embeddings: Tensor, take: Any) -> Tensor:  # noqa: ARG004
@@ -165,7 +164,7 @@ class _Joined(torch.autograd.Function):
 
 
 class _Step:
-    """Both passes over the chunks of one batch that are this process's own."""
+    """Both passes over the chunks of one batch that belong to this process."""
 
     def __init__(
         self,
@@ -183,11 +182,11 @@ class _Step:
         self._own = range(processes.rank, len(chunks), processes.size)
         # The only number drawn from the state that all processes share.
         self._seed = int(torch.randint(1 << 62, ()))
-        # The embeddings, with their graph, of own chunks that need not be embedded twice.
+        # Embeddings, with their graph, of own chunks that need not be embedded twice.
         self._graphs: dict[int, Tensor] = {}
 
     def embed(self) -> Tensor:
-        """(R, d) without a graph, of all rows, whoever embedded them."""
+        """Compute the embeddings of all rows in all processes, (R, d), without a graph."""
         embeddings: Tensor | None = None
         trains = torch.is_grad_enabled()
         room = max(self._kept_tokens, self._chunks[self._own[0]].tokens if self._own else 0)
@@ -201,15 +200,15 @@ class _Step:
             if embeddings is None:
                 embeddings = part.new_zeros((self._rows, part.shape[1]))
             embeddings[chunk.rows] = part.detach()
-        if embeddings is None:  # nothing is left for this process; it must know the width
+        if embeddings is None:  # this process has no chunk, but needs the dimension
             with torch.no_grad():
                 part = self._embed_seeded(0)
             embeddings = part.new_zeros((self._rows, part.shape[1]))
         return self._processes.total(embeddings)
 
     def backward(self, gradient: Tensor) -> None:
-        """Take the gradient of the embeddings (R, d) through the own chunks, in their order."""
-        # To be averaged over the processes, of which one alone has this part.
+        """Propagate the gradient of the embeddings, (R, d), through the own chunks in order."""
+        # It will be averaged over the processes, and only this one has these chunks.
         gradient = gradient * self._processes.size if self._processes.size > 1 else gradient
         for number in self._own:
             part = self._graphs.pop(number, None)
@@ -217,7 +216,7 @@ class _Step:
                 # autograd disables gradients around a backward function.
                 with torch.enable_grad():
                     part = self._embed_seeded(number)
-            # A chunk may hold nothing but rows of a momentum encoder.
+            # A chunk may contain only rows of a momentum encoder.
             if part.requires_grad:
                 torch.autograd.backward(part, gradient[self._chunks[number].rows])
             del part
@@ -225,7 +224,7 @@ class _Step:
     def _embed_seeded(self, number: int) -> Tensor:
         chunk = self._chunks[number]
         device = chunk.rows.device
-        # The steps to come must not draw these numbers again.
+        # Later steps must not draw these numbers again.
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self._seed + number)
             return self._embed(chunk)

@@ -1,8 +1,8 @@
-"""How much of a batch fits into a memory budget at once.
+"""Memory plan of a training step: how much of a batch fits into a budget at once.
 
-What a token costs is measured: a real sentence is embedded and the tensors that autograd keeps for
-its backward pass are counted. On a CPU the budget is that of the whole process, interpreter and
-libraries included; on a GPU it is that of the tensors on it.
+The memory of a token is measured: a real sentence is embedded, and the tensors that autograd keeps
+for its backward pass are counted. On a CPU the budget covers the whole process, with interpreter
+and libraries; on a GPU it covers the tensors on it.
 """
 
 from __future__ import annotations
@@ -31,16 +31,14 @@ logger = logging.getLogger(__name__)
 Autocast = Callable[[], AbstractContextManager[Any]]
 
 CHUNK_TOKENS = 2048
-"""Tokens of a chunk where the budget allows: on CPUs larger ones leave the cache and gain nothing.
-"""
-# Gradient and AdamW's two moments; and the gradient of one more chunk, before it is added.
+"""Most tokens of a chunk: on CPUs larger chunks exceed the cache and are not faster."""
+# The gradient and AdamW's two moments; the gradient of another chunk is counted separately.
 _COPIES_OF_WEIGHTS = 3
-# Of all embeddings of the batch: raw, unit length, their gradients, and copies by view.
+# Copies of all embeddings of the batch: raw, unit length, their gradients, and copies by view.
 _COPIES_OF_EMBEDDINGS = 8
-# Ids and mask in int64, as collated, with repeated views, and of the batch that is loaded ahead.
+# Ids and mask in int64: as collated, with repeated views, and for the batch that is loaded ahead.
 _BYTES_OF_A_PADDED_TOKEN = 64
-# What a backward pass takes beside the tensors that were kept for it, and what the allocator
-# cannot use.
+# Factor for temporary tensors of the backward pass and for memory that the allocator cannot use.
 _SLACK = 1.2
 _PROBE_TOKENS = 256
 
@@ -51,35 +49,36 @@ class ActivationCost:
 
     Args:
         per_token: bytes of a token.
-        per_chunk: bytes whatever the number of tokens, such as weights cast by autocast.
+        per_chunk: bytes that do not depend on the number of tokens, such as weights cast by
+            autocast.
     """
 
     per_token: float
     per_chunk: float
 
     def bytes_of(self, tokens: int) -> float:
-        """Bytes that a chunk of so many tokens takes at the most."""
+        """Estimate the largest number of bytes that a chunk of ``tokens`` tokens takes."""
         return (tokens * self.per_token + self.per_chunk) * _SLACK
 
     def tokens(self, room: float) -> int:
-        """The most tokens of a chunk that takes at most ``room`` bytes."""
+        """Compute the most tokens of a chunk that takes at most ``room`` bytes."""
         return math.floor((room / _SLACK - self.per_chunk) / self.per_token)
 
     def chunks(self, room: float, tokens: int) -> int:
-        """The most chunks of ``tokens`` tokens that take at most ``room`` bytes together."""
+        """Compute how many chunks of ``tokens`` tokens take at most ``room`` bytes together."""
         return math.floor(room / self.bytes_of(tokens))
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How to make a step within a budget.
+    """A training step within a budget.
 
     Attributes:
-        chunk_tokens: for
-            :class:`~simcse_kit.training.batching.gradient_cache.GradientCache`; None where the
-            whole batch fits and the plain step will do.
-        kept_tokens: tokens whose graph fits.
-        peak: bytes expected at the most.
+        chunk_tokens: tokens of a chunk of
+            :class:`~simcse_kit.training.batching.gradient_cache.GradientCache`; None if the whole
+            batch fits.
+        kept_tokens: number of tokens whose graph fits.
+        peak: largest number of bytes expected.
     """
 
     chunk_tokens: int | None
@@ -88,10 +87,10 @@ class MemoryPlan:
 
 
 def bytes_in_use(device: torch.device) -> int:
-    """Memory of this process, or of the tensors on a GPU.
+    """Measure the memory of this process, or of the tensors on a GPU, in bytes.
 
     Raises:
-        ConfigError: the system does not tell.
+        ConfigError: the system does not report it.
     """
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
@@ -104,10 +103,10 @@ def bytes_in_use(device: torch.device) -> int:
         import resource
     except ImportError:
         raise ConfigError(
-            "training.memory_budget needs to know the memory of the process, which this system "
-            "does not tell; give training.chunk_tokens, such as 2048, in its place"
+            "training.memory_budget needs the memory of the process, which this system does not "
+            "report; give training.chunk_tokens, such as 2048, instead"
         ) from None
-    # The highest so far; no more is to be had on macOS.
+    # The highest value so far; macOS reports nothing better.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -115,10 +114,10 @@ def bytes_in_use(device: torch.device) -> int:
 def measure_activations(
     method: Method, batch: Batch, autocast: Autocast = nullcontext
 ) -> ActivationCost:
-    """What a token costs, counted on the longest row of a batch, taken many times.
+    """Measure the memory of a token on the longest row of a batch, repeated.
 
-    The longest, because attention takes more per token in longer rows. Leaves the random numbers
-    and the method as they are.
+    In longer rows attention takes more memory per token. The random state and the method do not
+    change.
     """
     input_ids, attention_mask = batch.rows()
     row = int(attention_mask.sum(dim=1).argmax())
@@ -137,7 +136,7 @@ def measure_activations(
 
 
 def _kept_bytes(method: Method, ids: Tensor, mask: Tensor, autocast: Autocast) -> int:
-    """Bytes of the distinct storages that the graph of the embeddings holds on to."""
+    """Count the bytes of the distinct storages that the graph of the embeddings keeps."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in method.state_dict().values()}
     kept: dict[int, int] = {}
 
@@ -148,12 +147,12 @@ def _kept_bytes(method: Method, ids: Tensor, mask: Tensor, autocast: Autocast) -
         return tensor
 
     threads = torch.get_num_threads()
-    # The hooks hear of this thread's graph only.
+    # The hooks are called only for the graph of this thread.
     torch.set_num_threads(1)
     try:
         with autocast(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            # Held, so that no storage is freed and its address counted only once for two.
-            # View 0, since a view that a momentum encoder embeds keeps nothing.
+            # The result stays referenced, so that no freed address is counted once for two.
+            # View 0, because a view that a momentum encoder embeds keeps nothing.
             embeddings = method.embed(ids, mask, torch.zeros_like(ids[:, 0]))
     finally:
         torch.set_num_threads(threads)
@@ -170,19 +169,19 @@ def plan_memory(
     max_length: int,
     autocast: Autocast = nullcontext,
 ) -> MemoryPlan:
-    """Choose the chunks of a training step; the choice is logged.
+    """Choose the chunks of a training step, and log the choice.
 
     Args:
-        method: on its device, before the first step.
-        sample: real rows as the collator gives them.
+        method: the method, on its device, before the first step.
+        sample: collated rows of the training text.
         budget: bytes.
-        batch_size: examples in a batch.
+        batch_size: number of examples in a batch.
         max_length: most tokens of a sentence.
-        autocast: of the run.
+        autocast: the autocast context of the run.
 
     Raises:
-        ConfigError: the budget is less than the method and a single sentence need; the message
-            says how much that is.
+        ConfigError: the method and a single sentence need more than the budget; the message says
+            how much.
     """
     sample = method.layout(sample)
     rows = batch_size * sample.shape[1]
@@ -192,7 +191,7 @@ def plan_memory(
     if least > budget:
         raise ConfigError(
             f"training.memory_budget is {_shown(budget)} but the model, its optimizer and a batch "
-            f"of {batch_size} take {_shown(fixed)} and the activations of one sentence of "
+            f"of {batch_size} need {_shown(fixed)} and the activations of one sentence of "
             f"{max_length} tokens {_shown(least - fixed)}; give {_shown(least, up=True)} or more, "
             "a smaller batch, or a smaller model"
         )
@@ -206,32 +205,32 @@ def plan_memory(
             _shown(peak),
         )
         return MemoryPlan(None, rows * max_length, math.ceil(peak))
-    # Powers of two, so that the process' size of the moment hardly ever changes the chunks, and
-    # with them the dropout masks.
+    # A power of two, so that small changes of the process size hardly ever change the chunk size,
+    # and with it the dropout masks.
     chunk = min(CHUNK_TOKENS, max(max_length, 1 << (most.bit_length() - 1)))
     kept = cost.chunks(room, chunk)
     tokens = rows * int(sample.attention_mask.sum()) / math.prod(sample.shape)
     chunks = math.ceil(tokens / chunk)
     peak = fixed + cost.bytes_of(chunk) * min(kept, chunks)
     logger.info(
-        "memory budget %s: gradient caching in chunks of %s tokens, about %d to a step, of which "
-        "%s computed once and the others twice; up to %s is expected%s",
+        "memory budget %s: gradient caching in chunks of %s tokens, about %d per step, of which "
+        "%s computed once and the others twice; the expected peak is %s%s",
         _shown(budget),
         f"{chunk:,}",
         chunks,
         "all are" if kept >= chunks else "1 is" if kept == 1 else f"{kept} are",
         _shown(peak),
-        "" if sample.input_ids.is_cuda else ", interpreter and libraries included",
+        "" if sample.input_ids.is_cuda else ", with interpreter and libraries",
     )
     return MemoryPlan(chunk, kept * chunk, math.ceil(peak))
 
 
 def _fixed_bytes(method: Method, rows: int, max_length: int) -> int:
-    """All but activations: the process, gradients, optimizer, the batch and its loss."""
+    """Estimate everything except activations: process, gradients, optimizer, batch and loss."""
     weights = [weight for weight in method.parameters() if weight.requires_grad]
     sizes = [weight.nbytes for weight in weights]
     device = weights[0].device
-    # Each thread has gradients of its own, until they are added up.
+    # Each thread has its own gradients until they are added.
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     copies = _COPIES_OF_WEIGHTS + (threads if threads > 1 else 0)
     embeddings = rows * method.encoder.embedding_dim * 4
@@ -245,7 +244,7 @@ def _fixed_bytes(method: Method, rows: int, max_length: int) -> int:
 
 
 def _shown(size: float, *, up: bool = False) -> str:
-    """Bytes for people; rounded up where it is what to give."""
+    """Format bytes for messages; ``up`` rounds up, for a size that the user should give."""
     step = 10**8 if size >= 10**9 else 10**7 if up else 10**6
     size = (math.ceil if up else round)(size / step) * step
     return f"{size / 10**9:g}GB" if size >= 10**9 else f"{size // 10**6}MB"

@@ -1,4 +1,4 @@
-"""The order of an epoch, as a function of seed and epoch, in constant memory."""
+"""Order of an epoch: a function of seed and epoch, in constant memory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _ROUNDS = 4
 
 
 class ShuffledOrder(Sampler[int]):
-    """Every row once, shuffled anew in every epoch.
+    """Sampler of every row once per epoch, in a different random order in each epoch.
 
-    The numbers count on from epoch to epoch: row n of N is n + N·epoch. So a loader's workers,
-    which keep a copy of the data set, know the epoch of whatever they are asked for.
+    The indices continue from epoch to epoch: row n of N has index n + N·epoch. In this way the
+    workers of a data loader, which have a copy of the data set, know the epoch of each index.
 
-    torch's own sampler holds the whole permutation as a list: 400 MB for ten million rows.
+    The sampler of torch keeps the whole permutation as a list: 400 MB for ten million rows.
 
     Args:
         rows: number of rows.
-        seed: of the run.
+        seed: seed of the run.
     """
 
     def __init__(self, rows: int, seed: int):
@@ -31,7 +31,7 @@ class ShuffledOrder(Sampler[int]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader at the start of an epoch."""
+        """Set the epoch; the data loader calls this at the start of each one."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -49,11 +49,11 @@ def _keys(seed: int, epoch: int) -> list[int]:
 
 
 def permuted(index: int, size: int, keys: list[int]) -> int:
-    """Where ``index`` goes in the permutation of ``range(size)`` that ``keys`` stand for.
+    """Compute the image of ``index`` in the permutation of ``range(size)`` defined by ``keys``.
 
-    A Feistel network (Luby and Rackoff 1988) permutes the numbers of the next even number of bits;
-    those beyond ``size`` are sent through it again until they fall inside, which keeps it one to
-    one (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+    A Feistel network (Luby and Rackoff 1988) permutes the numbers of the next even number of bits.
+    Results of ``size`` or more go through it again until they are smaller, which keeps the map one
+    to one (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
     """
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     mask = (1 << half) - 1

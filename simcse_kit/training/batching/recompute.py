@@ -1,4 +1,4 @@
-"""Activations that are computed again in the backward pass, in place of being kept."""
+"""Activation checkpointing: activations are recomputed in the backward pass, not kept."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ logger = logging.getLogger(__name__)
 
 
 def wants_recompute(config: RunConfig) -> str | None:
-    """The key of ``[trainer]`` that asks for it; None where none does."""
+    """Return the key of ``[trainer]`` that enables it; None if none does."""
     return next((key for key in RECOMPUTE if config.trainer.get(key)), None)
 
 
 def recompute_activations(method: Method, key: str) -> None:
-    """Have every trained encoder of a method keep the inputs of its layers only.
+    """Make every trained encoder of a method keep only the inputs of its layers.
 
-    The layers then run in the model's own code, with padding: what a layer recomputes must not
-    depend on where packed rows lay in the forward pass. The gradients are the same; with dropout
-    other random numbers are drawn than without this setting.
+    The layers then run in the code of transformers, with padding, because what a layer recomputes
+    must not depend on the position of packed rows in the forward pass. The gradients are the same,
+    but the random numbers of dropout differ from those without this setting.
 
     Args:
-        method: built; its momentum copies, which have no gradient, stay as they are.
-        key: the setting that asks for it, for the message.
+        method: the method; its momentum copies, which have no gradient, do not change.
+        key: the setting that enables it, for the message.
 
     Raises:
-        ConfigError: the architecture cannot do it.
+        ConfigError: the architecture does not support it.
     """
     for module in method.modules():
         if not isinstance(module, SentenceEncoder):
@@ -47,7 +47,7 @@ def recompute_activations(method: Method, key: str) -> None:
                 f"trainer.{key} = true: a {kind} cannot recompute its layers; leave it out, and "
                 "use --memory-budget for large batches"
             )
-        # The old name warns in the releases that have the new one.
+        # Releases with the new name warn about the old one.
         enable = getattr(backbone, "activation_checkpointing_enable", None)
         (enable or backbone.gradient_checkpointing_enable)()
     logger.info("layers are recomputed in the backward pass: less memory, and slower steps")

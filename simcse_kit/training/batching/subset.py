@@ -1,4 +1,4 @@
-"""The rows that training sees, and those kept back for the dev loss."""
+"""Split of a corpus into rows to train on and held-out rows for the dev loss."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["RowSubset", "drawn_one_by_one", "rows_digest", "split_rows"]
 
 logger = logging.getLogger(__name__)
 
-# Of the rows, the least share in groups that are small enough to be held out: else those that can
-# be are no fair sample.
+# Least share of the rows in groups that are small enough to be held out; with less, the rows that
+# can be held out are not a fair sample.
 _FAIR = 0.5
-# Draws for each row that is wanted.
+# Most draws for each row to hold out.
 _DRAWS = 20
-# What held-out rows share with no row of training -> how many texts of a row that is; None: all.
-# From the strictest on, the first that leaves a fair sample is taken.
+# What held-out rows do not share with training rows -> number of texts of a row; None: all.
+# The first level that leaves a fair sample is used; the strictest comes first.
 _LEVELS: dict[Kind, dict[str, int | None]] = {
     "texts": {"text": None},
     "pairs": {"text": None, "anchor": 1},
@@ -38,20 +38,20 @@ _LEVELS: dict[Kind, dict[str, int | None]] = {
 
 
 class RowSubset:
-    """A corpus without some of its rows; holds no list of the rows that stay.
+    """A corpus without some of its rows, in memory proportional to the rows left out.
 
     Indices are those of
     :class:`~simcse_kit.training.batching.order.ShuffledOrder`: with N rows, index n + N·epoch is
     row n, read for that epoch.
 
     Args:
-        corpus: the whole.
+        corpus: the whole corpus.
         without: row numbers to leave out, ascending.
     """
 
     def __init__(self, corpus: Corpus, without: Sequence[int] = ()):
         self._corpus = corpus
-        # The n-th row that stays is at n + k, where k rows before it are left out.
+        # The n-th remaining row is at n + k if k rows before it are left out.
         self._thresholds = [row - rank for rank, row in enumerate(without)]
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class RowSubset:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
-        """Many rows at once; torch's loader asks for a batch this way."""
+        """Read many rows at once; the data loader of torch reads a batch this way."""
         visits = [divmod(index, len(self)) for index in indices]
         rows = self._corpus.rows([self._position(index) for _, index in visits])
         return [
@@ -74,15 +74,14 @@ class RowSubset:
 
 
 def split_rows(corpus: Corpus, held_out: int, seed: int) -> tuple[RowSubset, list[Example]]:
-    """Keep about ``held_out`` random rows back, at most a tenth of the corpus.
+    """Hold out about ``held_out`` random rows, at most a tenth of the corpus.
 
-    Rows that share a text stay together, also where they do so through other rows; texts that
-    differ in case, punctuation and spacing only count as one. Where that ties most of the rows
-    together, held-out rows share no anchor (of documents: no document) with those of training, and
-    the log says so.
+    Rows that share a text, directly or through other rows, stay together; texts that differ only in
+    case, punctuation and spacing count as one. If that connects most of the rows, held-out rows
+    only share no anchor (for documents: no document) with training rows, and the log says so.
 
     Returns:
-        The rows to train on, and the rows kept back.
+        The rows to train on, and the held-out rows.
     """
     count = min(held_out, len(corpus) // 10)
     if not count:
@@ -102,25 +101,27 @@ def split_rows(corpus: Corpus, held_out: int, seed: int) -> tuple[RowSubset, lis
 
 
 def drawn_one_by_one(size: int, held_out: int, seed: int) -> list[int]:
-    """The rows that were kept back before rows with equal texts stayed together."""
+    """Return the rows that earlier versions held out, which did not keep equal texts together."""
     return sorted(random.Random(seed).sample(range(size), min(held_out, size // 10)))
 
 
 def rows_digest(rows: list[int]) -> str:
-    """SHA-256 of row numbers, in hexadecimal digits."""
+    """Compute the SHA-256 of row numbers, in hexadecimal digits."""
     return sha256(",".join(map(str, rows)).encode()).hexdigest()
 
 
 def _groups_of(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """(N,) the group of each row, and how many rows each group has; one of ``most`` rows is still
-    small enough to be held out."""
+    """Return the group of each row, (N,), and the size of each group.
+
+    A group of at most ``most`` rows can be held out.
+    """
     keys = Keys()
     with progress_bar(len(corpus), desc="held-out rows", unit=" rows", delay=2) as bar:
         for texts in corpus.texts():
             keys.add(texts)
             bar.update()
     counts, digests = keys.counts, keys.digests[:, 0].astype(np.uint64)
-    del keys  # they are large
+    del keys  # to free memory
     levels = list(_LEVELS[corpus.kind].items())
     for level in levels:
         groups = _grouped(digests, counts, level[1])
@@ -130,16 +131,16 @@ def _groups_of(corpus: Corpus, most: int) -> tuple[NDArray[np.int32], NDArray[np
             break
     if not fair or level != levels[0]:
         logger.warning(
-            "most rows are tied to each other by texts they share: the rows held out share no %s "
-            "with rows of training%s, so that their loss is lower than on new text",
+            "most rows are connected by texts that they share: the held-out rows share no %s with "
+            "training rows%s, so their loss is lower than on new text",
             level[0],
-            "" if fair else ", come from the few that others do not repeat",
+            "" if fair else " and come from the few rows without repetitions",
         )
     return groups, sizes
 
 
 def _draws(size: int, count: int, seed: int) -> Iterator[int]:
-    """Row numbers in a random order, the first of them as they were drawn one by one."""
+    """Yield row numbers in a random order; the first ones are those of earlier versions."""
     generator = random.Random(seed)
     yield from generator.sample(range(size), count)
     for _ in range(_DRAWS * count):
@@ -149,9 +150,9 @@ def _draws(size: int, count: int, seed: int) -> Iterator[int]:
 def _grouped(
     digests: NDArray[np.uint64], counts: NDArray[np.int32], width: int | None
 ) -> NDArray[np.int32]:
-    """The first row of each row's group: rows that share one of their first ``width`` texts.
+    """Return the first row of each row's group: rows that share one of the first ``width`` texts.
 
-    Of documents, 0 stands for the document: the next row begins with the second sentence of this.
+    For documents, 0 means the document: a row begins with the second sentence of the row before.
     """
     owners = rows_of(counts)
     if width is None:

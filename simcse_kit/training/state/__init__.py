@@ -1,1 +1,1 @@
-"""What a run keeps on disk: checkpoints, its output folder, what a resumed run must share."""
+"""State of a run on disk: checkpoints, output folder, comparison with a resumed run."""

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written whole, told from torn ones, thinned out."""
+"""Atomic writes, corruption detection and clean-up of checkpoints."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from simcse_kit.utils.files import sync_folder
 __all__ = [
     "SEAL",
     "checkpoint_steps",
+    "checkpoint_to_resume",
     "flaw_of",
     "newest_checkpoint",
-    "remove_torn_best",
+    "remove_corrupt_best",
     "remove_unfinished",
     "step_of",
     "written_whole",
@@ -29,7 +30,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SEAL = "complete.json"
-"""The file that is written last: what the others must be."""
+"""File that is written last, with the sizes and checksums of all others."""
 
 _NAME = "checkpoint-"
 _UNFINISHED = ".writing-"
@@ -37,14 +38,14 @@ _UNFINISHED = ".writing-"
 
 @contextmanager
 def written_whole(place: Path) -> Iterator[Path]:
-    """A folder to write a checkpoint to; it becomes ``place`` once the disk holds all of it.
+    """Yield a folder to write a checkpoint to; rename it to ``place`` once it is on the disk.
 
-    The sizes and SHA-256 sums of its files are sealed in it, so that :func:`flaw_of` can tell a
-    checkpoint that a failing disk or an unfinished copy has torn.
+    The file :data:`SEAL` records sizes and SHA-256 sums, so that :func:`flaw_of` can detect a
+    checkpoint that a failing disk or an incomplete copy has corrupted.
 
     Raises:
-        ConfigError: it cannot be written, for lack of room or otherwise; nothing is left of it,
-            and checkpoints that were there stay.
+        ConfigError: the checkpoint cannot be written, for example because the disk is full; what
+            was written is removed, and earlier checkpoints stay.
     """
     staging = place.with_name(_UNFINISHED + place.name)
     shutil.rmtree(staging, ignore_errors=True)
@@ -58,26 +59,23 @@ def written_whole(place: Path) -> Iterator[Path]:
         }
         (staging / SEAL).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
         sync_folder(staging)
-        # There may be a torn one of that name.
+        # A corrupt checkpoint may have that name.
         shutil.rmtree(place, ignore_errors=True)
         staging.rename(place)
         sync_folder(place)
-    # torch and safetensors raise what they like where the disk is full.
+    # torch and safetensors raise different errors if the disk is full.
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"checkpoint {place} cannot be written: {reason}; make room or mend the folder, then "
-            "the same command with --resume goes on from the checkpoint before it"
+            f"checkpoint {place} cannot be written: {reason}; free disk space or fix the folder, "
+            "then the same command with --resume continues from the checkpoint before it"
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def flaw_of(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint: a file that is missing, or not as it was written; or None.
-
-    Every byte is read.
-    """
+    """Read every byte of a checkpoint and describe what is missing or changed; None if intact."""
     try:
         files = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))["files"]
         for name, (size, digest) in files.items():
@@ -87,16 +85,16 @@ def flaw_of(checkpoint: Path) -> str | None:
             if path.stat().st_size != size:
                 return f"{name} has {path.stat().st_size:,} of {size:,} bytes"
             if sha256_of(path) != digest:
-                return f"{name} is not as it was written"
+                return f"{name} has changed since it was written"
     except FileNotFoundError:
-        return f"it has no {SEAL}, which is written last"
+        return f"{SEAL}, which is written last, is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{SEAL} cannot be read ({type(error).__name__})"
     return None
 
 
 def checkpoint_steps(folder: Path) -> dict[int, Path]:
-    """The checkpoints in ``folder`` by step, ascending, torn ones too."""
+    """List the checkpoints in ``folder`` by step, ascending; corrupt ones are included."""
     steps = {
         int(path.name.removeprefix(_NAME)): path
         for path in folder.glob(f"{_NAME}*")
@@ -106,19 +104,35 @@ def checkpoint_steps(folder: Path) -> dict[int, Path]:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The complete checkpoint with the most steps, or None; a torn one is said and passed over."""
+    """Find the intact checkpoint with the most steps; corrupt checkpoints are logged and skipped.
+
+    Returns:
+        The folder of the checkpoint; None if there is none.
+    """
     for path in reversed(checkpoint_steps(folder).values()):
         flaw = flaw_of(path)
         if flaw is None:
             return path
-        logger.warning("checkpoint %s is torn and passed over: %s", path, flaw)
+        logger.warning("checkpoint %s is corrupt and is skipped: %s", path, flaw)
     return None
 
 
-def remove_unfinished(folder: Path, newest: Path | None) -> None:
-    """Remove what a killed run left half written, and torn checkpoints after ``newest``.
+def checkpoint_to_resume(folder: Path) -> Path | None:
+    """Find the checkpoint to continue from, and remove later ones that cannot be used."""
+    checkpoint = newest_checkpoint(folder)
+    remove_unfinished(folder, checkpoint)
+    if checkpoint is None:
+        logger.warning("%s has no complete checkpoint; the run starts with its first step", folder)
+    else:
+        remove_corrupt_best(checkpoint)
+        logger.info("resuming from step %d", step_of(checkpoint))
+    return checkpoint
 
-    Rotation counts checkpoints and keeps the last: it must not take a torn one for that.
+
+def remove_unfinished(folder: Path, newest: Path | None) -> None:
+    """Remove what a killed run left half written, and corrupt checkpoints after ``newest``.
+
+    Rotation keeps the last checkpoints, and must not keep a corrupt one in place of an intact one.
     """
     for path in folder.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(path, ignore_errors=True)
@@ -128,10 +142,10 @@ def remove_unfinished(folder: Path, newest: Path | None) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def remove_torn_best(checkpoint: Path) -> None:
-    """Remove the best checkpoint that a checkpoint names, if it is torn.
+def remove_corrupt_best(checkpoint: Path) -> None:
+    """Remove the best checkpoint that ``checkpoint`` names, if it is corrupt.
 
-    Otherwise a run would be trained to its end and fail when it takes back its best weights.
+    Otherwise a run would train to its end and fail when it loads its best weights.
     """
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     if state.get("best_model_checkpoint") is None:
@@ -140,7 +154,7 @@ def remove_torn_best(checkpoint: Path) -> None:
     flaw = flaw_of(best)
     if flaw is not None:
         logger.warning(
-            "the best checkpoint %s is torn and lost: %s; the best of those to come is kept",
+            "the best checkpoint %s is corrupt and lost: %s; the best of the next ones is kept",
             best,
             flaw,
         )
@@ -148,5 +162,5 @@ def remove_torn_best(checkpoint: Path) -> None:
 
 
 def step_of(checkpoint: str | Path) -> int:
-    """The step of a checkpoint, from its name."""
+    """Read the step of a checkpoint from its name."""
     return int(Path(checkpoint).name.rpartition("-")[2])

@@ -1,4 +1,4 @@
-"""The output folder of a run, and who may write into it."""
+"""Output folder of a run: checks, free disk space, and the files that claim it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import logging
 import os
 from pathlib import Path
 
+import torch
+
 from simcse_kit.config import RunConfig
 from simcse_kit.errors import ConfigError
+from simcse_kit.methods.common.base import Method
+from simcse_kit.training.state.checkpoints import checkpoint_steps
 from simcse_kit.training.state.replacement import (
     begin_replacing,
     finish_replacing,
     new_run_in,
     place_of_new_run,
 )
-from simcse_kit.utils.files import remove_leftovers, write_whole
+from simcse_kit.utils.files import free_bytes, remove_leftovers, write_whole
 
 __all__ = [
     "CHECKPOINTS",
@@ -24,6 +28,8 @@ __all__ = [
     "RUN_FILE",
     "TEXT_DIGEST",
     "check_output",
+    "check_space",
+    "checkpoint_bytes",
     "claim_folder",
     "keep_chunks",
 ]
@@ -38,27 +44,29 @@ TEXT_DIGEST = "training-text.sha256"
 HELD_OUT_DIGEST = "held-out-rows.sha256"
 _CHUNKS = "chunk-tokens"
 _WHOLE = "whole batch"
+# Bytes of tokenizer, logs, curves and the state of the trainer.
+_SMALL_FILES = 20_000_000
 
 
 def check_output(folder: Path, *, resume: bool, overwrite: bool) -> Path:
-    """Check that a run may use its output folder; nothing is written yet.
+    """Check that a run may use its output folder, without writing anything.
 
     Args:
-        folder: of the finished run.
-        resume: the run goes on with what is in the folder.
-        overwrite: the run replaces an earlier one.
+        folder: the folder of the finished run.
+        resume: whether the run continues the one in the folder.
+        overwrite: whether the run replaces an earlier one in the folder.
 
     Returns:
-        The folder to write into: the output folder, or where a run is kept that is to replace the
-        one in it, see :mod:`simcse_kit.training.state.replacement`.
+        The folder to write into: the output folder itself, or a separate one for a run that will
+        replace it, see :mod:`simcse_kit.training.state.replacement`.
 
     Raises:
-        ConfigError: the folder holds something else, or another run, or nothing to resume, or
+        ConfigError: the folder contains other files, or another run, or no run to resume, or
             cannot be written.
     """
     if resume and overwrite:
         raise ConfigError(
-            "--resume goes on with the run in the output folder and --overwrite starts a new one; "
+            "--resume continues the run in the output folder and --overwrite starts a new one; "
             "give one of them"
         )
     try:
@@ -69,17 +77,17 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> Path:
             place = new_run_in(folder) or folder
             if not (place / RUN_FILE).exists():
                 raise ConfigError(
-                    f"nothing to resume in {folder}: no run was begun there; run without --resume"
+                    f"nothing to resume in {folder}: no run was started there; run without --resume"
                 )
             return place
         if folder.is_dir() and any(folder.iterdir()):
             if not earlier:
                 raise ConfigError(
-                    f"output folder {folder} holds other files; give --output a new folder"
+                    f"output folder {folder} contains other files; give --output a new folder"
                 )
             if not overwrite:
                 raise ConfigError(
-                    f"output folder {folder} holds an earlier run; --resume goes on with it, "
+                    f"output folder {folder} contains an earlier run; --resume continues it, "
                     "--overwrite replaces it, or give --output another folder"
                 )
             return place_of_new_run(folder)
@@ -94,12 +102,12 @@ def claim_folder(
     """Write the resolved configuration into a checked folder.
 
     Args:
-        place: to write into, from :func:`check_output`.
-        folder: of the finished run.
-        config: the run.
-        fingerprint: of the training text.
-        held_out: digest of the rows kept back.
-        resume: the run goes on with what is there.
+        place: the folder to write into, from :func:`check_output`.
+        folder: the folder of the finished run.
+        config: the configuration of the run.
+        fingerprint: fingerprint of the training text.
+        held_out: digest of the held-out rows.
+        resume: whether the run continues the one in ``place``.
 
     Raises:
         ConfigError: the folder cannot be written.
@@ -108,7 +116,7 @@ def claim_folder(
         if not resume and place != folder:
             begin_replacing(place)
             logger.info(
-                "the earlier run in %s is kept until this one is complete, which is in %s so far",
+                "the earlier run in %s is kept until the new run, which is in %s, is complete",
                 folder,
                 place,
             )
@@ -122,10 +130,47 @@ def claim_folder(
         raise _unusable(folder, error.strerror or str(error)) from None
 
 
-def keep_chunks(folder: Path, chunk_tokens: int | None, *, resume: bool) -> int | None:
-    """Write down how a claimed run cuts its batches, or read how the run to go on with did.
+def checkpoint_bytes(method: Method) -> int:
+    """Estimate a checkpoint: parameters, buffers, and Adam's two moments of trained parameters."""
+    trained = [weight for weight in method.parameters() if weight.requires_grad]
+    return sum(map(_bytes, method.state_dict().values())) + 2 * sum(map(_bytes, trained))
 
-    The dropout masks depend on it, and what a memory budget leaves room for may differ next time.
+
+def check_space(method: Method, checkpoints: Path, kept: int | None, writes: int) -> None:
+    """Refuse a run that would fill the disk, before its first step.
+
+    Args:
+        method: the method to train.
+        checkpoints: the folder of the checkpoints; existing ones need no further space.
+        kept: most checkpoints kept at a time; None keeps all.
+        writes: number of times that a checkpoint is written.
+
+    Raises:
+        ConfigError: the free space is too small.
+    """
+    size = checkpoint_bytes(method)
+    # The newest checkpoint is written before the oldest is removed.
+    most = writes if kept is None else min(writes, kept + 1)
+    new = max(1, most - len(checkpoint_steps(checkpoints)))
+    encoder = sum(map(_bytes, method.encoder.state_dict().values()))
+    needed, free = new * size + 2 * encoder + _SMALL_FILES, free_bytes(checkpoints)
+    if needed > free:
+        raise ConfigError(
+            f"training.output: the run will write about {needed / 1e6:,.0f} MB ({new} checkpoints "
+            f"of {size / 1e6:,.0f} MB, and the encoder) and {checkpoints.parent} has "
+            f"{free / 1e6:,.0f} MB free; free some space or give --output a folder on another disk"
+        )
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def keep_chunks(folder: Path, chunk_tokens: int | None, *, resume: bool) -> int | None:
+    """Record the chunk size of a new run, or read that of the run to resume.
+
+    The dropout masks depend on the chunk size, which a memory budget may choose differently the
+    next time.
 
     Returns:
         The tokens of a chunk; None for batches in one piece.
@@ -143,8 +188,8 @@ def keep_chunks(folder: Path, chunk_tokens: int | None, *, resume: bool) -> int 
         raise _unusable(folder, error.strerror or str(error)) from None
     except ValueError:
         raise ConfigError(
-            f"{path} is damaged: it must hold a number of tokens or {_WHOLE!r}; "
-            "write it again, or start a new run with --overwrite"
+            f"{path} is damaged: it must contain a number of tokens or {_WHOLE!r}; "
+            "restore it, or start a new run with --overwrite"
         ) from None
     return chunk_tokens
 

@@ -1,9 +1,10 @@
-"""A run that takes the place of an earlier one when it is complete, and not before.
+"""Replacement of an earlier run by a new one, once the new one is complete.
 
-Until then it is written into a folder of its own next to that of the earlier run. The two are then
-exchanged in one operation of the file system, where that has one (Linux), else by two renames,
-which :func:`finish_replacing` completes after a crash between them. A folder that cannot be renamed
-(a mount point, or one in a folder that is not writable) has the new run inside it until the end.
+Until then the new run is written into a separate folder next to that of the earlier run. At the end
+the two folders are exchanged in one operation of the file system if it has one (Linux), otherwise
+by two renames; :func:`finish_replacing` completes them after a crash between the two. A folder that
+cannot be renamed (a mount point, or in a folder that is not writable) contains the new run until
+the end.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __all__ = ["begin_replacing", "finish_replacing", "new_run_in", "place_of_new_ru
 
 _MARKER = ".replaces-earlier-run"
 _INSIDE = ".new-run"
-# Files and folders that a run leaves; whatever else there is belongs to the user and is kept.
+# Files and folders that a run writes; everything else belongs to the user and is kept.
 _OF_A_RUN = (
     "run.toml metrics.jsonl result.json training.html README.md checkpoints key "
     "config.json config_sentence_transformers.json sentence_bert_config.json modules.json "
@@ -33,7 +34,7 @@ _AT_FDCWD = -100
 
 
 def place_of_new_run(folder: Path) -> Path:
-    """Where a run that replaces the one in ``folder`` is written until it is complete."""
+    """Return where a run that replaces the one in ``folder`` is written until it is complete."""
     real = folder.resolve()
     if os.path.ismount(real) or not os.access(real.parent, os.W_OK | os.X_OK):
         return folder / _INSIDE
@@ -41,16 +42,16 @@ def place_of_new_run(folder: Path) -> Path:
 
 
 def new_run_in(folder: Path) -> Path | None:
-    """The place of a run that was interrupted while it was to replace that in ``folder``."""
+    """Return the folder of an interrupted run that would have replaced the one in ``folder``."""
     place = place_of_new_run(folder)
     return place if (place / _MARKER).is_file() else None
 
 
 def begin_replacing(place: Path) -> None:
-    """Make the place of a new run; what an earlier attempt left there goes.
+    """Create the folder of a new run, and remove what an earlier attempt left there.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
     if place.exists():
         shutil.rmtree(place)
@@ -59,12 +60,12 @@ def begin_replacing(place: Path) -> None:
 
 
 def put_in_place(place: Path, folder: Path) -> None:
-    """Have a complete new run take the place of the one in ``folder``, which is then removed.
+    """Replace the run in ``folder`` by the complete new one in ``place``.
 
-    Files of the user's in ``folder`` are kept.
+    Files of the user in ``folder`` are kept.
 
     Raises:
-        ConfigError: it cannot be done; both runs are left where they are.
+        ConfigError: the file system refuses; both runs stay where they are.
     """
     try:
         if place.parent == folder:
@@ -76,8 +77,8 @@ def put_in_place(place: Path, folder: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
     except OSError as error:
         raise ConfigError(
-            f"the new run cannot take the place of {folder}: {error.strerror or error}; it is "
-            f"complete in {place}"
+            f"the new run cannot replace {folder}: {error.strerror or error}; it is complete in "
+            f"{place}"
         ) from None
 
 
@@ -85,7 +86,7 @@ def finish_replacing(folder: Path) -> None:
     """Complete an exchange that was interrupted between its two renames.
 
     Raises:
-        OSError: it cannot be done.
+        OSError: a rename fails.
     """
     place, old = place_of_new_run(folder), _old(folder.resolve())
     if old.is_dir() and not folder.exists():
@@ -99,7 +100,7 @@ def _old(real: Path) -> Path:
 
 
 def _exchange(place: Path, real: Path) -> None:
-    """Afterwards ``real`` is the new run; the old one is at ``place`` or gone."""
+    """Move the new run to ``real``; the old one is then at ``place`` or removed."""
     if sys.platform == "linux":
         with suppress(AttributeError):  # a C library without the call
             names = os.fsencode(place), os.fsencode(real)
@@ -118,7 +119,7 @@ def _exchange(place: Path, real: Path) -> None:
 
 
 def _keep_others(folder: Path, place: Path) -> None:
-    """Link what is not of the old run into the new one, so that no crash loses it."""
+    """Link the user's files of the old folder into the new one, so that no crash loses them."""
     for path in folder.iterdir():
         target = place / path.name
         if _is_of_a_run(path) or target.exists() or target.is_symlink():
@@ -139,7 +140,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _is_of_a_run(path: Path) -> bool:
-    """Whether training writes files or folders of that name."""
+    """Return whether training writes files or folders of that name."""
     name = path.name
     stage = name.partition("_")[0].isdecimal() and path.is_dir()  # 1_Pooling, 2_Dense
     weights = name.startswith(("model-", "model.safetensors", "tokenizer", "vocab", "merges"))
@@ -148,9 +149,9 @@ def _is_of_a_run(path: Path) -> bool:
 
 
 def _move_up(place: Path, folder: Path) -> None:
-    """Move a new run out of its folder inside ``folder``; its ``config.json`` comes last.
+    """Move a new run out of its folder inside ``folder``, with ``config.json`` as the last file.
 
-    Without that file no half of an encoder passes for a whole one.
+    Without that file an incomplete encoder cannot be opened by mistake.
     """
     names = sorted(path.name for path in place.iterdir())
     (folder / "config.json").unlink(missing_ok=True)

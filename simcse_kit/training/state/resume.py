@@ -1,4 +1,4 @@
-"""What a resumed run must share with the one that was begun."""
+"""Comparison of a resumed run with the run that was started."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.config import MethodSection, RunConfig, read_toml
+from simcse_kit.config import MethodSection, RunConfig
 from simcse_kit.errors import ConfigError
 from simcse_kit.training.state.output_dir import CHECKPOINTS, HELD_OUT_DIGEST, RUN_FILE, TEXT_DIGEST
+from simcse_kit.utils.settings import read_toml
 
 __all__ = ["check_resumable"]
 
@@ -26,28 +27,28 @@ def check_resumable(
     held_out_before: str,
     allow_changed: bool,
 ) -> None:
-    """Refuse to go on with a run that was begun with other settings, text or rows.
+    """Refuse to resume a run that was started with other settings, text or held-out rows.
 
     Args:
-        place: the folder of the run that was begun.
-        config: of the run that goes on with it.
-        fingerprint: of the training text.
-        held_out: digest of the rows kept back.
-        held_out_before: of those that versions kept back which did not write a digest down.
-        allow_changed: log what differs and go on.
+        place: the folder of the run that was started.
+        config: the configuration of the resumed run.
+        fingerprint: fingerprint of the training text.
+        held_out: digest of the held-out rows.
+        held_out_before: digest of the rows that versions held out which recorded no digest.
+        allow_changed: log what differs and continue.
 
     Raises:
         ConfigError: something differs, or ``run.toml`` is damaged.
     """
     new = tomllib.loads(config.to_toml())
-    # A run of an earlier version has no line for a setting that came later.
+    # A run of an earlier version has no line for a setting that was added later.
     old = _filled(read_toml(place / RUN_FILE), tomllib.loads(RunConfig().to_toml()))
     method = old["method"]
     if isinstance(method, dict) and isinstance(method.get("name"), str):
         # Earlier versions wrote margin-contrastive.
         method["name"] = MethodSection(name=method["name"]).name
     for table in (old, new):
-        table.get("training", {}).pop("output", None)  # the same folder, however it is spelled
+        table.get("training", {}).pop("output", None)  # the same folder in any spelling
     changes = [
         f"{key} was {_shown(before)}, is {_shown(after)}"
         for key, before, after in _differences(old, new)
@@ -56,16 +57,16 @@ def check_resumable(
     if kept is not None and kept != fingerprint:
         changes.append("the training text has other content")
     elif (_digest(place, HELD_OUT_DIGEST) or held_out_before) != held_out:
-        changes.append("other rows were held out, by an earlier version, and so others trained on")
+        changes.append("an earlier version held out, and trained on, other rows")
     if not changes:
         return
-    said = f"the run in {place} was started with another configuration: {'; '.join(changes)}"
+    message = f"the run in {place} was started with another configuration: {'; '.join(changes)}"
     if not allow_changed:
         raise ConfigError(
-            f"{said}; give the same again, start a new run in another folder, or resume all the "
-            "same with --allow-changed"
+            f"{message}; give the same settings and text, start a new run in another folder, or "
+            "resume with --allow-changed"
         )
-    logger.warning("%s; it is resumed all the same, as you ask for", said)
+    logger.warning("%s; it is resumed because of --allow-changed", message)
 
 
 def _digest(place: Path, name: str) -> str | None:
@@ -79,7 +80,7 @@ def _digest(place: Path, name: str) -> str | None:
 
 
 def _filled(table: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """``table`` with the keys that only ``defaults`` has, in the tables inside too."""
+    """Add the keys that only ``defaults`` has to ``table`` and to its nested tables."""
     return defaults | {
         key: _filled(value, defaults[key])
         if isinstance(value, dict) and isinstance(defaults.get(key), dict)

@@ -1,1 +1,1 @@
-"""Methods side by side: the same start, the same batches, several seeds."""
+"""Comparison of training methods: same start, same batches, several seeds."""

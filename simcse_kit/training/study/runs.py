@@ -1,4 +1,4 @@
-"""One training run of a study, in a process of its own, so that its memory is its own."""
+"""One training run of a study, in a separate process so that its memory can be measured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simcse_kit.evaluation.dev_set import DevSet
 from simcse_kit.evaluation.embed import embed
 from simcse_kit.evaluation.geometry import geometry
 from simcse_kit.metrics.correlation import paired_cosine, spearman
-from simcse_kit.training.allowed_calls import grant_flags
+from simcse_kit.training.child_process import error_line, permission_flags, train_command
 from simcse_kit.training.state.output_dir import METRICS, RUN_FILE
 from simcse_kit.utils.files import write_whole
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 RECORD = "record.json"
 _LOG = "log.txt"
 _ENCODER = "encoder"
-# ru_maxrss is in kibibytes, but on macOS in bytes.
+# ru_maxrss is in kibibytes, except on macOS, where it is in bytes.
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 FIGURES = (
@@ -43,7 +43,7 @@ FIGURES = (
     "sentences_per_second",
     "peak_mb",
 )
-"""What is measured of every run."""
+"""Names of what is measured for each run."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class RunRecord:
 
     Attributes:
         method: label of the method; ``start`` for the encoder before training.
-        seed: of the run; None for the start.
-        figures: number by name, of :data:`FIGURES`; what is undefined is left out.
+        seed: seed of the run; None for the encoder before training.
+        figures: numbers by the names of :data:`FIGURES`; undefined ones are left out.
         best_step: step of the checkpoint that was kept.
-        failed: why there are no figures.
+        failed: the reason if the run failed, which has no figures.
     """
 
     method: str
@@ -65,12 +65,12 @@ class RunRecord:
     failed: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """For record.json and study.json."""
+        """Return the record for record.json and study.json."""
         return asdict(self)
 
 
 def measured(encoder: SentenceEncoder, dev: DevSet) -> dict[str, float]:
-    """Dev score, alignment, uniformity and effective rank of an encoder."""
+    """Measure dev score, alignment, uniformity and effective rank of an encoder."""
     vectors = embed(encoder, dev.pairs.sentences())
     cosines = paired_cosine(vectors(dev.pairs.sentences1), vectors(dev.pairs.sentences2))
     shape = geometry(vectors, dev.pairs, dev.name)
@@ -84,13 +84,13 @@ def measured(encoder: SentenceEncoder, dev: DevSet) -> dict[str, float]:
 
 
 def run_inside(config: RunConfig, folder: Path) -> RunConfig:
-    """The configuration of a run that writes its encoder into ``folder``."""
+    """Change a configuration so that the run writes its encoder into ``folder``."""
     training = config.training.model_copy(update={"output": str(folder / _ENCODER)})
     return config.model_copy(update={"training": training})
 
 
 def finished_run(folder: Path, config: RunConfig) -> RunRecord | None:
-    """What an earlier, uninterrupted run left in a folder; None where the settings differ."""
+    """Read the record of an earlier run in a folder; None if unfinished or with other settings."""
     try:
         document = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if document.pop("config") != config.to_toml():
@@ -109,23 +109,23 @@ def run_once(
     keep_encoder: bool,
     allow_call: Collection[str] = (),
 ) -> RunRecord:
-    """Train in a process of its own, then score what it saved.
+    """Train in a separate process, then score the saved encoder.
 
     The folder keeps run.toml, metrics.jsonl, the log and record.json, which is written last.
 
     Args:
-        config: the run; its output folder is replaced by one inside ``folder``.
-        dev: to score on.
-        folder: of this run; what an earlier one left there is removed.
+        config: the configuration; its output folder is replaced by one inside ``folder``.
+        dev: the dev set to score on.
+        folder: the folder of this run; the files of an earlier run in it are removed.
         method: label of the method.
-        keep_encoder: keep the encoder too, in ``folder/encoder``.
+        keep_encoder: whether to keep the encoder, in ``folder/encoder``.
         allow_call: modules whose functions augmentations may call.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     encoder = folder / _ENCODER
     write_whole(folder / RUN_FILE, run_inside(config, folder).to_toml())
-    result, peak = _train(folder, grant_flags(config, allow_call))
+    result, peak = _train(folder, permission_flags(config, allow_call))
     seed = config.training.seed
     if isinstance(result, str):
         record = RunRecord(method, seed, {}, failed=result)
@@ -144,13 +144,12 @@ def run_once(
 
 
 def _train(folder: Path, flags: list[str]) -> tuple[dict[str, Any] | str, int]:
-    """The result of ``simcse train``, or the line that says why it failed; and peak bytes."""
-    command = [sys.executable, "-m", "simcse_kit", "train", "--json"]
-    command += ["--config", str(folder / RUN_FILE), *flags]
+    """Run ``simcse train``; return its result, or the reason if it failed, and the peak bytes."""
+    command = train_command(folder / RUN_FILE, ["--json", *flags])
     log = folder / _LOG
     with log.open("wb") as errors, (folder / "out.json").open("w+b") as out:
         with _ended(subprocess.Popen(command, stdout=out, stderr=errors)) as process:
-            # Of this child alone; RUSAGE_CHILDREN is the largest of all so far.
+            # Only of this child; RUSAGE_CHILDREN would be the largest of all so far.
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
@@ -160,14 +159,14 @@ def _train(folder: Path, flags: list[str]) -> tuple[dict[str, Any] | str, int]:
     if process.returncode == 0:
         document: dict[str, Any] = json.loads(text)
         return document, peak
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().split("\n")
+    line = error_line(log.read_text(encoding="utf-8", errors="replace"))
     if process.returncode == 2:
-        return lines[-1].removeprefix("simcse: error: "), peak
-    return f"ended with code {process.returncode}, see {log}: {lines[-1][:200]}", peak
+        return line, peak
+    return f"ended with code {process.returncode}, see {log}: {line[:200]}", peak
 
 
 def _speed(metrics: Path, result: dict[str, Any]) -> float:
-    """Sentences a second between evaluations; of the whole run where the log has no line of it."""
+    """Read the median speed between evaluations, or the mean of a run whose log has none."""
     rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     speeds = [row["sentences_per_second"] for row in rows if "sentences_per_second" in row]
     return float(statistics.median(speeds) if speeds else result["sentences_per_second"])
@@ -175,7 +174,7 @@ def _speed(metrics: Path, result: dict[str, Any]) -> float:
 
 @contextmanager
 def _ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """No child goes on where this process is interrupted."""
+    """End the child if this process is interrupted."""
     try:
         yield process
     finally:

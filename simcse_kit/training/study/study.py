@@ -1,4 +1,4 @@
-"""Compare methods: every one from the same encoder, on the same batches, with several seeds."""
+"""Comparison of methods: from the same encoder, on the same batches, with several seeds."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.config import RunConfig, merge, validated
+from simcse_kit.config import RunConfig
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.dev_set import DevSet
-from simcse_kit.training.plan import check
+from simcse_kit.training.prepare import check
 from simcse_kit.training.study.figures import write_plot
 from simcse_kit.training.study.runs import RunRecord, finished_run, measured, run_inside, run_once
 from simcse_kit.training.study.table import Row, rows_of, text_table
 from simcse_kit.utils.files import write_whole
 from simcse_kit.utils.progress import progress_bar
+from simcse_kit.utils.settings import merge, validated
 from simcse_kit.utils.spec import Call, parse_list
 
 __all__ = ["Study", "compare_methods", "variants"]
@@ -31,11 +32,11 @@ START = "start"
 
 @dataclass(frozen=True)
 class Study:
-    """What a comparison gave.
+    """Result of a comparison of methods.
 
     Attributes:
-        folder: holds study.json, study.md, study.svg and a folder for every run.
-        records: all runs, the untrained encoder first.
+        folder: the folder with study.json, study.md, study.svg and a subfolder for each run.
+        records: all runs; the untrained encoder comes first.
     """
 
     folder: Path
@@ -43,21 +44,25 @@ class Study:
 
     @property
     def rows(self) -> list[Row]:
-        """A row a method, best dev score first, the untrained encoder last."""
+        """One row for each method, best dev score first, the untrained encoder last."""
         return rows_of(self.records)
 
     def table(self) -> str:
-        """The rows as Markdown."""
+        """Format the rows as Markdown."""
         return text_table(self.rows)
 
 
 def variants(methods: str) -> dict[str, dict[str, Any]]:
-    """``"simcse,moco(queue_size=1024, lr=1e-4)"`` as label -> table of the method.
+    """Parse ``"simcse,moco(queue_size=1024, lr=1e-4)"`` into tables of methods by label.
 
-    ``lr`` is no option of a method: :func:`compare_methods` takes it out.
+    ``lr`` is not an option of a method; :func:`compare_methods` removes it from the table.
 
     Raises:
-        ConfigError: not of that form, an argument without a name, or one method twice.
+        ConfigError: the text has another form, an argument has no name, or a method occurs twice.
+
+    Examples:
+        >>> variants("simcse, moco(queue_size=512)")
+        {'simcse': {'name': 'simcse'}, 'moco(queue_size=512)': {'name': 'moco', 'queue_size': 512}}
     """
     found: dict[str, dict[str, Any]] = {}
     for call in parse_list(methods, what="--methods"):
@@ -89,31 +94,32 @@ def compare_methods(
     resume: bool = False,
     allow_call: Collection[str] = (),
 ) -> Study:
-    """Train every method with every seed, and write one table and one plot.
+    """Train each method with each seed, and write one table and one plot.
 
-    All start from ``config.model`` and get the same rows in the same order: the order is a
-    function of the seed. The kept checkpoint is chosen by the dev score, for all alike; so the
-    dev score says which method learns, and is no test score.
+    All runs start from ``config.model`` and get the same rows in the same order, because the order
+    is a function of the seed. The checkpoint of each run is chosen by the dev score, so this score
+    shows which method learns, but it is not a test score.
 
     Args:
-        config: of all runs, its method aside; ``training.output`` is the folder of the study,
-            ``evaluation.dev`` must be set, ``training.seed`` is the first seed.
-        methods: names, each with options or without: ``"simcse,moco(queue_size=1024)"``; ``lr`` is
-            the learning rate of this method, in place of that of the study.
-        seeds: runs of each method.
-        keep_encoders: keep the encoder of every run.
-        resume: runs in the folder that finished with the same settings are not made again.
+        config: the configuration of all runs, except for the method; ``training.output`` is the
+            folder of the study, ``evaluation.dev`` must be set, ``training.seed`` is the first
+            seed.
+        methods: names with or without options: ``"simcse,moco(queue_size=1024)"``; the option
+            ``lr`` is the learning rate of this method, in place of that of the study.
+        seeds: number of runs of each method.
+        keep_encoders: whether to keep the encoder of each run.
+        resume: whether to skip runs in the folder that finished with the same settings.
         allow_call: modules whose functions augmentations may call.
 
     Raises:
-        ConfigError: a method or a setting is wrong or cannot read the data; found before anything
-            is trained.
+        ConfigError: a method or a setting is wrong or cannot read the data; this is found before
+            anything is trained.
         DataError: the training text or the dev set is wrong.
     """
     if seeds < 1:
         raise ConfigError(f"--seeds is {seeds}; give 1 or more")
     if config.evaluation.dev is None:
-        raise ConfigError("methods are compared by a dev score: give --dev PATH")
+        raise ConfigError("methods are compared by a dev score; give --dev PATH")
     folder = Path(config.training.output)
     jobs = _jobs(config, methods, seeds)
     dev = DevSet.load(config.evaluation.dev)
@@ -144,14 +150,14 @@ def compare_methods(
             if record.failed is not None:
                 logger.warning("%s, seed %s failed: %s", label, record.seed, record.failed)
             records.append(record)
-            # After every run, so that an interrupted study shows what it has.
+            # After each run, so that an interrupted study shows the finished ones.
             study = _write(folder, records, config)
             bar.update()
     return study
 
 
 def _jobs(config: RunConfig, methods: str, seeds: int) -> list[tuple[str, RunConfig]]:
-    """Seed by seed, so that an interrupted study has seen all methods."""
+    """List the runs seed by seed, so that an interrupted study has runs of all methods."""
     base = config.model_dump(exclude={"method"})
     jobs = []
     for seed in range(config.training.seed, config.training.seed + seeds):
@@ -170,8 +176,8 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
         raise ConfigError(f"--output {folder} is a file; give a folder")
     if not resume and folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(
-            f"--output {folder} is not empty; --resume goes on with the study in it, or give "
-            "another folder"
+            f"--output {folder} is not empty; --resume continues the study in it, or give another "
+            "folder"
         )
 
 

@@ -9,10 +9,9 @@ import pytest
 
 from simcse_kit.errors import DataError
 from simcse_kit.methods import METHODS
-from simcse_kit.training.row_variety import check_distinct
-from simcse_kit.training.run import train
+from simcse_kit.training.text_checks import check_distinct
 from tests.small_data import run_config, sentences
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, train
 
 SIMCSE = METHODS.resolve("simcse")
 TEXTS = [(text,) for text in sentences(64)]
@@ -42,7 +41,7 @@ def test_one_text_teaches_no_method(method: str) -> None:
     for kind in chosen.reads:
         rows = [("a cat",) * (1 if kind == "texts" else 3 if kind == "triplets" else 2)] * 20
         message = failure(rows, kind, method=chosen)
-        assert "all 20 rows have one and the same text 'a cat'" in message
+        assert "all 20 rows have the same text 'a cat'" in message
 
 
 def test_nearly_one_text(caplog: pytest.LogCaptureFixture) -> None:
@@ -90,7 +89,7 @@ def test_a_file_of_one_line_is_refused_before_the_model_is_opened(
 ) -> None:
     path = tmp_path / "same.txt"
     path.write_text("the same line\n" * 160, encoding="utf-8")
-    with pytest.raises(DataError, match="all 160 rows have one and the same text"):
+    with pytest.raises(DataError, match="all 160 rows have the same text"):
         train(run_config(tiny_encoder_dir, path, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
     path.write_text("one line\n", encoding="utf-8")
@@ -124,7 +123,7 @@ def test_texts_that_become_one_row_of_tokens_are_refused(
 ) -> None:
     path = tmp_path / "a.txt"
     path.write_text("".join(f"the cat {n}\n" for n in range(40)), encoding="utf-8")
-    with pytest.raises(DataError, match="all 40 rows have one and the same sequence of token ids"):
+    with pytest.raises(DataError, match="all 40 rows have the same sequence of token ids"):
         train(run_config(tiny_encoder_dir, path, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

@@ -12,10 +12,9 @@ import pytest
 from simcse_kit.config import load_config
 from simcse_kit.errors import ConfigError
 from simcse_kit.training import verify_resume
-from simcse_kit.training.allowed_calls import grant_flags
-from simcse_kit.training.run import train
+from simcse_kit.training.child_process import permission_flags
 from simcse_kit.training.study import runs
-from tests.training.conftest import MakeConfig
+from tests.training.conftest import MakeConfig, train
 
 
 @pytest.fixture
@@ -64,10 +63,10 @@ def test_the_command_line_allows_it(make_config: MakeConfig, marker: Path) -> No
 
 def test_children_get_what_was_allowed(make_config: MakeConfig) -> None:
     plain = make_config()
-    assert grant_flags(plain, ()) == []
+    assert permission_flags(plain, ()) == []
     trusting = make_config({"model": {"trust_remote_code": True}})
     expected = ["--allow-call", "shouting", "--set", "model.trust_remote_code=true"]
-    assert grant_flags(trusting, ["shouting"]) == expected
+    assert permission_flags(trusting, ["shouting"]) == expected
 
 
 @pytest.mark.usefixtures("marker")

@@ -1,0 +1,73 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from simcse_kit.config import RunConfig
+
+__all__ = [
+    "AllowCall",
+    "AsJson",
+    "BatchSize",
+    "ConfigFile",
+    "LearningRate",
+    "Method",
+    "Model",
+    "Preset",
+    "Settings",
+    "load_run",
+]
+
+Model = Annotated[
+    str | None, typer.Option(help="Bundled name, folder, or Hub name. [default: mini]")
+]
+Method = Annotated[
+    str | None,
+    typer.Option(help="See `simcse methods`, or package.module:Class. [default: simcse]"),
+]
+Preset = Annotated[str | None, typer.Option(help="See `simcse presets`.")]
+ConfigFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="A run.toml, which overrides the preset.")
+]
+BatchSize = Annotated[int | None, typer.Option(help="Rows of a step.")]
+LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any setting: method.temperature=0.1"),
+]
+AllowCall = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-call",
+        metavar="MODULE",
+        help="Allow augmentations and configuration files to use code of this module.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def load_run(
+    preset: str | None = None,
+    file: str | None = None,
+    settings: list[str] | None = None,
+    allow_call: list[str] | None = None,
+    **named: Any,
+) -> RunConfig:
+    """Resolve the configuration of a training run from the options of a command.
+
+    Args:
+        preset: name of a preset.
+        file: a TOML file.
+        settings: texts ``key=value`` of ``--set``.
+        allow_call: modules of ``--allow-call``.
+        **named: values by the names of :data:`~simcse_kit.config.SHORT_NAMES`; None is left out.
+    """
+    from simcse_kit.config import load_config, named_settings
+    from simcse_kit.utils.settings import parse_setting
+
+    tables = [*map(parse_setting, settings or []), named_settings(**named)]
+    return load_config(preset=preset, file=file, overrides=tables, allow_call=allow_call or ())
