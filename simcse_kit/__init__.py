@@ -22,7 +22,9 @@ _PUBLIC = {
     "TrainResult": "training.run",
     "train": "training.run",
     "Report": "evaluation.results",
+    "compare": "evaluation.evaluate",
     "evaluate": "evaluation.evaluate",
+    "register_task": "evaluation.tasks",
 }
 
 __all__ = [
@@ -35,7 +37,9 @@ __all__ = [
     "SimcseError",
     "TrainResult",
     "__version__",
+    "compare",
     "evaluate",
+    "register_task",
     "train",
 ]
 
@@ -43,8 +47,9 @@ if TYPE_CHECKING:
     from simcse_kit.config import RunConfig
     from simcse_kit.encoder.encoder import SentenceEncoder
     from simcse_kit.errors import ConfigError, DataError, ModelError, SimcseError
-    from simcse_kit.evaluation.evaluate import evaluate
+    from simcse_kit.evaluation.evaluate import compare, evaluate
     from simcse_kit.evaluation.results import Report
+    from simcse_kit.evaluation.tasks import register_task
     from simcse_kit.training.run import TrainResult, train
 
 

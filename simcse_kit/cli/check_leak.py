@@ -61,8 +61,9 @@ def check_leak_command(
     from simcse_kit.errors import ConfigError
     from simcse_kit.evaluation.contamination.check import check_leaks, check_pairs
     from simcse_kit.evaluation.contamination.scores import clean_scores, render_clean_scores
-    from simcse_kit.evaluation.evaluate import evaluate, load_tasks
+    from simcse_kit.evaluation.evaluate import evaluate
     from simcse_kit.evaluation.models import check_model, open_encoder
+    from simcse_kit.evaluation.tasks.load import load_tasks
     from simcse_kit.evaluation.tasks.sts import TASKS
     from simcse_kit.utils.json import plain
 

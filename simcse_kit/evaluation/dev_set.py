@@ -10,7 +10,7 @@ from simcse_kit.evaluation.geometry import alignment_uniformity
 from simcse_kit.evaluation.pair_set import PairSet, concatenate
 from simcse_kit.evaluation.pairs_file import load_pairs_file
 from simcse_kit.evaluation.tasks.sts import find_task, load_task
-from simcse_kit.metrics.correlation import paired_cosine, spearman
+from simcse_kit.metrics.correlation import spearman
 
 __all__ = ["DevSet"]
 
@@ -59,10 +59,9 @@ class DevSet:
             ModelError: ``encode`` gave something other than (n, d) finite, non-zero vectors.
         """
         vectors = embed(encoder, self.pairs.sentences())
-        cosines = paired_cosine(vectors(self.pairs.sentences1), vectors(self.pairs.sentences2))
         alignment, uniformity = alignment_uniformity(vectors, self.pairs)
         return {
-            "spearman": spearman(cosines, self.pairs.gold),
+            "spearman": spearman(self.pairs.cosines(vectors), self.pairs.gold),
             "alignment": alignment,
             "uniformity": uniformity,
         }

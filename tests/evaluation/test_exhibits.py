@@ -15,7 +15,7 @@ import pytest
 from simcse_kit import SentenceEncoder
 from simcse_kit.evaluation.contamination.recorded import recorded_leaks
 from simcse_kit.evaluation.embed import Embeddings
-from simcse_kit.evaluation.evaluate import evaluate, load_tasks
+from simcse_kit.evaluation.evaluate import evaluate
 from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.pairs_file import load_pairs_file
 from simcse_kit.evaluation.report.data import leak_table
@@ -26,6 +26,7 @@ from simcse_kit.evaluation.report.page import write_report
 from simcse_kit.evaluation.report.tables import Row, Table
 from simcse_kit.evaluation.report.verdicts import verdict_tables
 from simcse_kit.evaluation.statistics.comparison import compare_reports
+from simcse_kit.evaluation.tasks.load import load_tasks
 from tests.evaluation.report_inputs import Page, report, task
 from tests.evaluation.synthetic import BagOfWords
 

@@ -77,7 +77,7 @@ class Data:
 
     def sts_tasks(self, names: str = "sts") -> dict[str, list[Any]]:
         """Graded pairs by task, of the sample file where there is no other."""
-        from simcse_kit.evaluation.evaluate import load_tasks
+        from simcse_kit.evaluation.tasks.load import load_tasks
 
         if self.sts is None:
             return load_tasks(str(self.pairs))
