@@ -1,4 +1,4 @@
-"""Text files in, a proven sentence encoder out.
+"""Training and evaluation of SimCSE-style sentence encoders.
 
 The public names are imported on first use, so ``import simcse_kit`` costs next to nothing.
 """

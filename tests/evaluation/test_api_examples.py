@@ -7,7 +7,8 @@ import importlib
 
 import pytest
 
-MODULES = ["evaluate", "pair_set", "postprocess", "tasks"]
+MODULES = ["contamination.index", "evaluate", "neighbours", "pair_set", "postprocess"]
+MODULES += ["server_answers", "tasks", "tasks.paraphrase", "tasks.retrieval"]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -199,7 +199,7 @@ def spoiled(value: float):
         (lambda n: np.ones((n + 1, 3)), r"shape \(\d+, 3\) for \d+ sentences"),
         (lambda n: np.ones(n), r"shape \(\d+,\)"),
         (lambda n: np.ones((n, 0)), r"shape \(\d+, 0\)"),
-        (lambda n: [[1.0, 2.0]] * (n - 1) + [[1.0]], "no array of numbers"),
+        (lambda n: [[1.0, 2.0]] * (n - 1) + [[1.0]], "not an array of numbers"),
         (lambda _: None, r"shape \(\) for "),
         (spoiled(math.nan), "NaN or infinity for 2 of"),
         (spoiled(1e300), "NaN or infinity for 2 of"),

@@ -111,7 +111,7 @@ def test_nobody_there() -> None:
     with pytest.raises(ModelError, match="gave no embeddings of 'm'"):
         EmbeddingServer("m", "http://127.0.0.1:9/v1", tries=1).encode(["a"])
     with pytest.raises(
-        ConfigError, match="OPENAI_BASE_URL is no http address; give http://HOST/v1"
+        ConfigError, match="OPENAI_BASE_URL is not an http address; give http://HOST/v1"
     ):
         EmbeddingServer("m", "localhost:8000")
     with pytest.raises(ConfigError, match="both must be 1 or more"):

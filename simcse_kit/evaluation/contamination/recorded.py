@@ -1,4 +1,4 @@
-"""What the training text of a model that this kit trained holds of evaluation sets."""
+"""Contamination check of the training files that a model's record names."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ logger = logging.getLogger(__name__)
 
 
 def recorded_leaks(folder: str | Path, sets: Mapping[str, Sequence[PairSet]]) -> LeakReport | None:
-    """Look for the sentences of ``sets`` in the files that the model's ``run.toml`` names.
+    """Search the training files that a model's ``run.toml`` names for evaluation sentences.
 
-    The record can name any file on this machine; look only where its author is trusted.
-
-    Matches are exact, but for case, punctuation and spacing; `simcse data check-leak` finds near
-    ones too. None where the folder has no such record, or its files cannot be read, which the log
-    says.
+    The record can name any file on this machine; use this only for trusted models. Matches are
+    exact up to case, punctuation and spacing; `simcse data check-leak` also finds near matches.
 
     Args:
-        folder: of the model.
-        sets: evaluation set -> its graded pairs.
+        folder: folder of the model.
+        sets: graded pairs by name of the evaluation set.
+
+    Returns:
+        The result; None if there is no record, or if the files cannot be read, which is logged.
     """
     folder = Path(folder)
     try:

@@ -1,4 +1,4 @@
-"""Scores on the pairs that the training text does not hold."""
+"""Scores on the pairs without a sentence that the training text contains."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from simcse_kit.utils.printable import one_line
 
 __all__ = ["CleanScore", "clean_scores", "render_clean_scores"]
 
-# A correlation of fewer pairs says nothing.
 _LEAST_PAIRS = 3
 
 
 @dataclass(frozen=True)
 class CleanScore:
-    """Spearman x100 of one task, with and without the pairs that hold a matched sentence.
+    """Spearman x100 of one task, with and without the pairs that have a matched sentence.
 
     Attributes:
-        all: over all pairs.
-        clean: over the clean ones; NaN where there are fewer than 3.
-        pairs: all.
-        clean_pairs: clean ones.
+        all: score over all pairs.
+        clean: score over the clean pairs; NaN if there are fewer than 3.
+        pairs: number of all pairs.
+        clean_pairs: number of clean pairs.
     """
 
     all: float
@@ -38,12 +37,12 @@ class CleanScore:
 def clean_scores(
     report: Report, sets: Mapping[str, Sequence[PairSet]], found: Mapping[str, Sequence[str]]
 ) -> dict[str, CleanScore]:
-    """The scores of an evaluation on its clean pairs.
+    """Compute the scores of an evaluation on its clean pairs.
 
     Args:
-        report: of the evaluation.
-        sets: the pairs that it was made on.
-        found: evaluation set -> its sentences that the training text holds.
+        report: report of the evaluation.
+        sets: subsets of each task.
+        found: sentences of each task that the training text contains.
     """
     scores = {}
     for name, task in report.tasks.items():
@@ -66,7 +65,7 @@ def clean_scores(
 
 
 def render_clean_scores(model: str, scores: Mapping[str, CleanScore]) -> str:
-    """The scores as lines for a terminal."""
+    """Format the scores as lines for a terminal."""
     lines = [
         f"{one_line(model)}: Spearman x100 on all pairs, and on those without a matched sentence"
     ]
