@@ -58,9 +58,8 @@ def check_leak_command(
     """Search training files for the sentences of evaluation sets."""
     from simcse_kit.errors import ConfigError
     from simcse_kit.evaluation.contamination.check import check_leaks, check_pairs
-    from simcse_kit.evaluation.contamination.scores import clean_scores, render_clean_scores
-    from simcse_kit.evaluation.evaluate import evaluate
-    from simcse_kit.evaluation.models import check_model, open_encoder
+    from simcse_kit.evaluation.contamination.scores import render_clean_scores, score_models
+    from simcse_kit.evaluation.models import check_model
     from simcse_kit.evaluation.tasks.load import load_tasks
     from simcse_kit.evaluation.tasks.sts import TASKS
     from simcse_kit.utils.json import plain
@@ -88,15 +87,15 @@ def check_leak_command(
             overwrite=overwrite,
         )
     document = report.to_json()
-    lines = [report.table()]
-    if model:
-        document["scores"] = {}
-        for name in model:
-            encoder = open_encoder(name)
-            scored = evaluate(
-                encoder, sets, geometry_on=None, progress=True, name=name, allow_unknown=True
-            )
-            scores = clean_scores(scored, sets, report.found)
-            document["scores"][name] = {task: vars(score) for task, score in scores.items()}
-            lines += ["", render_clean_scores(name, scores)]
-    typer.echo(json.dumps(plain(document)) if as_json else "\n".join(lines))
+    scores = score_models(model or (), sets, report.found)
+    if scores:
+        document["scores"] = {
+            name: {task: vars(score) for task, score in tasks.items()}
+            for name, tasks in scores.items()
+        }
+    if as_json:
+        typer.echo(json.dumps(plain(document)))
+        return
+    typer.echo(report.table())
+    for name, tasks in scores.items():
+        typer.echo(f"\n{render_clean_scores(name, tasks)}")

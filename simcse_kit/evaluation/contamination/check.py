@@ -108,17 +108,8 @@ class _Tally:
         self._kind: dict[int, str] = {}
         # Pairs of sentence numbers that occur in the same training row.
         self._together: set[tuple[int, int]] = set()
-        self._wanted = {
-            self._pair(one, two)
-            for parts in sets.values()
-            for part in parts
-            for one, two in zip(part.sentences1, part.sentences2, strict=True)
-        }
         self._number = {text: number for number, text in enumerate(index.sentences)}
         self.matched_rows = 0
-
-    def _pair(self, one: str, two: str) -> tuple[str, str]:
-        return (one, two) if one <= two else (two, one)
 
     def add(self, hits: Sequence[Sequence[Hit]]) -> None:
         """Count a training row by the matches of each of its texts."""

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simcse_kit.evaluation.evaluate import evaluate
 from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.results import Report
 from simcse_kit.metrics.correlation import spearman
 from simcse_kit.utils.printable import one_line
 
-__all__ = ["CleanScore", "clean_scores", "render_clean_scores"]
+__all__ = ["CleanScore", "clean_scores", "render_clean_scores", "score_models"]
 
 _LEAST_PAIRS = 3
 
@@ -61,6 +62,28 @@ def clean_scores(
             pairs=task.pairs,
             clean_pairs=int(clean.sum()),
         )
+    return scores
+
+
+def score_models(
+    models: Sequence[str], sets: Mapping[str, list[PairSet]], found: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, CleanScore]]:
+    """Score models with and without the pairs that have a matched sentence.
+
+    Args:
+        models: names of models, see :func:`~simcse_kit.evaluation.models.open_encoder`.
+        sets: subsets of each task.
+        found: sentences of each task that the training text contains.
+
+    Returns:
+        Scores by task, by model.
+    """
+    scores = {}
+    for name in models:
+        report = evaluate(
+            name, sets, geometry_on=None, progress=True, name=name, allow_unknown=True
+        )
+        scores[name] = clean_scores(report, sets, found)
     return scores
 
 

@@ -37,7 +37,6 @@ class STSTask:
         citation: source of the data.
         hub: dataset on the Hugging Face Hub with the same pairs, or None.
         hub_splits: splits of that dataset to load; it does not mark the subsets.
-        hub_refusal: why ``hub`` is None, for the error message.
     """
 
     name: str
@@ -49,7 +48,6 @@ class STSTask:
     citation: str
     hub: str | None
     hub_splits: tuple[str, ...] = ("test",)
-    hub_refusal: str = ""
 
     def load(self, data_dir: str | Path) -> list[PairSet]:
         """Read all subsets from a folder in the SentEval layout.
@@ -83,7 +81,11 @@ class STSTask:
     def require_hub(self) -> None:
         """Raise DataError if the Hub lacks the task; nothing is downloaded."""
         if self.hub is None:
-            raise DataError(f"{self.name}: {self.hub_refusal}; {SENTEVAL_REMEDY}")
+            raise DataError(
+                f"{self.name}: the Hub copy mteb/sickr-sts mixes train, trial and test (9,927 "
+                f"pairs, task SICKR-all) and does not mark the {self.expected:,} pairs of this "
+                f"task; {SENTEVAL_REMEDY}"
+            )
 
     def _check(self, sets: list[PairSet], where: str) -> None:
         found = sum(map(len, sets))
@@ -94,90 +96,42 @@ class STSTask:
             )
 
 
-_SEMEVAL = "SemEval-{} STS task ({})"
 _STSB = "STS Benchmark (Cer et al. 2017, SemEval-2017 task 1, arXiv 1708.00055)"
 _SICK = "SICK (Marelli et al. 2014, SemEval-2014 task 1)"
-_SICK_REFUSAL = (
-    "the Hub copy mteb/sickr-sts mixes train, trial and test (9,927 pairs, task SICKR-all) and "
-    "does not mark the {} pairs of this task"
-)
 
 
-def _year(name: str, subsets: str, expected: int, source: str) -> STSTask:
-    year = name.removeprefix("STS")
+def _year(year: int, subsets: str, expected: int) -> STSTask:
+    name, citation = f"STS{year}", f"SemEval-20{year} STS task (Agirre et al. 20{year})"
+    parts, hub = tuple(subsets.split()), f"mteb/sts{year}-sts"
+    return STSTask(name, f"{name}-en-test", "semeval", parts, expected, (0.0, 5.0), citation, hub)
+
+
+def _benchmark(name: str, subsets: str, expected: int) -> STSTask:
+    parts, hub = tuple(subsets.split()), "mteb/stsbenchmark-sts"
+    splits = tuple("validation" if part == "dev" else part for part in parts)
     return STSTask(
-        name=name,
-        folder=f"{name}-en-test",
-        kind="semeval",
-        subsets=tuple(subsets.split()),
-        expected=expected,
-        scale=(0.0, 5.0),
-        citation=_SEMEVAL.format(f"20{year}", source),
-        hub=f"mteb/sts{year}-sts",
+        name, "STSBenchmark", "benchmark", parts, expected, (0.0, 5.0), _STSB, hub, splits
     )
 
 
-def _benchmark(
-    name: str, subsets: tuple[str, ...], expected: int, splits: tuple[str, ...]
-) -> STSTask:
-    return STSTask(
-        name=name,
-        folder="STSBenchmark",
-        kind="benchmark",
-        subsets=subsets,
-        expected=expected,
-        scale=(0.0, 5.0),
-        citation=_STSB,
-        hub="mteb/stsbenchmark-sts",
-        hub_splits=splits,
-    )
-
-
-def _sick(name: str, subsets: tuple[str, ...], expected: int, hub: str | None) -> STSTask:
-    return STSTask(
-        name=name,
-        folder="SICK",
-        kind="sick",
-        subsets=subsets,
-        expected=expected,
-        scale=(1.0, 5.0),
-        citation=_SICK,
-        hub=hub,
-        hub_refusal=_SICK_REFUSAL.format(f"{expected:,}"),
-    )
+def _sick(name: str, subsets: str, expected: int, hub: str | None = None) -> STSTask:
+    return STSTask(name, "SICK", "sick", tuple(subsets.split()), expected, (1.0, 5.0), _SICK, hub)
 
 
 _ENTRIES = (
-    _year(
-        "STS12",
-        "MSRpar MSRvid SMTeuroparl surprise.OnWN surprise.SMTnews",
-        3108,
-        "Agirre et al. 2012",
-    ),
+    _year(12, "MSRpar MSRvid SMTeuroparl surprise.OnWN surprise.SMTnews", 3108),
     # The fourth subset of STS 2013, SMT, is not freely available, so published scores leave it out.
-    _year("STS13", "FNWN headlines OnWN", 1500, "Agirre et al. 2013"),
-    _year(
-        "STS14", "deft-forum deft-news headlines OnWN images tweet-news", 3750, "Agirre et al. 2014"
-    ),
-    _year(
-        "STS15",
-        "answers-forums answers-students belief headlines images",
-        3000,
-        "Agirre et al. 2015",
-    ),
-    _year(
-        "STS16",
-        "answer-answer headlines plagiarism postediting question-question",
-        1186,
-        "Agirre et al. 2016",
-    ),
-    _benchmark("STSB", ("test",), 1379, ("test",)),
-    _sick("SICKR", ("test",), 4927, None),
-    _benchmark("STSB-dev", ("dev",), 1500, ("validation",)),
-    _benchmark("STSB-train", ("train",), 5749, ("train",)),
-    _benchmark("STSB-full", ("train", "dev", "test"), 8628, ("train", "validation", "test")),
-    _sick("SICKR-dev", ("trial",), 500, None),
-    _sick("SICKR-all", ("train", "trial", "test"), 9927, "mteb/sickr-sts"),
+    _year(13, "FNWN headlines OnWN", 1500),
+    _year(14, "deft-forum deft-news headlines OnWN images tweet-news", 3750),
+    _year(15, "answers-forums answers-students belief headlines images", 3000),
+    _year(16, "answer-answer headlines plagiarism postediting question-question", 1186),
+    _benchmark("STSB", "test", 1379),
+    _sick("SICKR", "test", 4927),
+    _benchmark("STSB-dev", "dev", 1500),
+    _benchmark("STSB-train", "train", 5749),
+    _benchmark("STSB-full", "train dev test", 8628),
+    _sick("SICKR-dev", "trial", 500),
+    _sick("SICKR-all", "train trial test", 9927, "mteb/sickr-sts"),
 )
 
 TASKS: dict[str, STSTask] = {task.name: task for task in _ENTRIES}
