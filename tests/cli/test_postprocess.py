@@ -37,5 +37,5 @@ def test_what_is_refused(simcse: Simcse, tmp_path: Path) -> None:
         "--output", tmp_path / "kept",
     )  # fmt: skip
     assert several.code == 2
-    assert "one map is kept" in several.err
+    assert "give one map" in several.err
     assert not (tmp_path / "kept").exists()

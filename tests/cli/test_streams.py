@@ -286,7 +286,7 @@ def test_a_second_run_into_one_output_is_refused(
     with output_locked(output, "training", busy="is busy"):
         done = simcse(*command)
         assert done.code == 2
-        assert f"process {os.getpid()} trains into {output} at this time" in done.err
+        assert f"process {os.getpid()} is training into {output}; wait" in done.err
         assert not output.exists()
     assert simcse(*command).code == 0
     assert not list(tmp_path.glob(".*.lock"))

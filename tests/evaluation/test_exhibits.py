@@ -15,7 +15,7 @@ import pytest
 from simcse_kit import SentenceEncoder
 from simcse_kit.evaluation.contamination.recorded import recorded_leaks
 from simcse_kit.evaluation.embed import Embeddings
-from simcse_kit.evaluation.evaluate import evaluate, load_tasks
+from simcse_kit.evaluation.evaluate import evaluate
 from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.pairs_file import load_pairs_file
 from simcse_kit.evaluation.report.details import sentence_map, worst_pairs
@@ -24,6 +24,7 @@ from simcse_kit.evaluation.report.page import write_report
 from simcse_kit.evaluation.report.score_tables import verdict_tables
 from simcse_kit.evaluation.report.sections import Block, Entry, Section, to_markdown
 from simcse_kit.evaluation.statistics.comparison import compare_reports
+from simcse_kit.evaluation.tasks.load import load_tasks
 from simcse_kit.utils.tables import Cell, Row, Table
 from tests.evaluation.report_inputs import Page, report, task
 from tests.evaluation.synthetic import BagOfWords
