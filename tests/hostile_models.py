@@ -239,17 +239,17 @@ CASES: dict[str, Case] = {
     "weights cut short": Case(cut("model.safetensors", 0.7), "{folder}"),
     "weights with a header of exabytes": Case(text("model.safetensors", HUGE_HEADER), "{folder}"),
     "weights that are text": Case(text("model.safetensors", "weights " * 99), "{folder}"),
-    "weights are a pipe": Case(pipe("model.safetensors"), "model.safetensors is no regular file"),
+    "weights are a pipe": Case(pipe("model.safetensors"), "is not a regular file"),
     "a weight gone": Case(weights(without), "lacks 1 weights of its architecture"),
     "a weight of another shape": Case(weights(narrowed), "cannot be opened as a model"),
     "a weight that is NaN": Case(weights(not_numbers), "no finite number", "query.weight"),
     "a weight that is infinite": Case(weights(infinite), "no finite number", "word_embeddings"),
     "a shard gone": Case(shards(lambda _: "model-00002-of-00002.safetensors"), "{folder}"),
-    "shards outside the folder": Case(outside, "is no safetensors file of this folder"),
+    "shards outside the folder": Case(outside, "is not a safetensors file of this folder"),
     "shards at an absolute place": Case(
-        shards(lambda _: "/etc/passwd.safetensors"), "is no safetensors file of this folder"
+        shards(lambda _: "/etc/passwd.safetensors"), "is not a safetensors file of this folder"
     ),
-    "shards that are numbers": Case(shards(lambda _: 5), "is no safetensors file of this folder"),
+    "shards that are numbers": Case(shards(lambda _: 5), "5 is not a safetensors file"),
     "an index without a map": Case(
         both(shards(lambda _: "x"), text("model.safetensors.index.json", '{"weight_map": [1]}')),
         "model.safetensors.index.json",
@@ -260,7 +260,7 @@ CASES: dict[str, Case] = {
     ),
     "pickled weights": Case(pickled("pytorch_model.bin"), "holds pickled weights"),
     "pickled weights under another name": Case(pickled("model.pt"), "has no model.safetensors"),
-    "pickled shards": Case(pickled_shard, "'weights.bin' is no safetensors file of this folder"),
+    "pickled shards": Case(pickled_shard, "'weights.bin' is not a safetensors file of this folder"),
     "a pickle called safetensors": Case(pickle_as_safetensors, "{folder}"),
     "an adapter": Case(text("adapter_config.json", "{}"), "peft_type is None"),
     # ---- code

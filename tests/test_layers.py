@@ -99,6 +99,18 @@ def test_no_module_imports_itself_through_others() -> None:
     assert cycle_of({name: modules_imported_by(source) for name, source in FILES.items()}) == []
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("encoder/")])
+def test_only_the_user_api_and_export_name_the_sentence_encoder(name: str) -> None:
+    """All other modules of encoder/ work on an EncoderModel, which the user API extends."""
+    names = {
+        node.id if isinstance(node, ast.Name) else getattr(node, "name", "")
+        for node in ast.walk(ast.parse(FILES[name]))
+        if isinstance(node, ast.Name | ast.alias | ast.ClassDef)
+    }
+    allowed_here = name in ("encoder/encoder", "encoder/export/export")
+    assert allowed_here or "SentenceEncoder" not in names
+
+
 def test_cycles_are_found() -> None:
     assert cycle_of({"a": {"b"}, "b": {"c"}, "c": set()}) == []
     assert set(cycle_of({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}

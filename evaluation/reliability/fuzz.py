@@ -48,7 +48,7 @@ SEEDS: dict[str, list[bytes]] = {
 
 def targets(folder: Path) -> dict[str, Callable[[bytes], object]]:
     """What each target does with its bytes."""
-    from simcse_kit.bulk.shard_log import Journal
+    from simcse_kit.bulk.shard_log import ShardLog
     from simcse_kit.config import RunConfig, load_config, parse_setting
     from simcse_kit.data.augment.chain import Chain
     from simcse_kit.data.readers import read_examples, read_texts
@@ -105,7 +105,7 @@ def targets(folder: Path) -> dict[str, Callable[[bytes], object]]:
 
     def journal(data: bytes) -> None:
         written("journal-1-of-1.jsonl", data)
-        Journal(folder, (1, 1)).finished()
+        ShardLog(folder, (1, 1)).finished()
 
     return {
         **{name: rows(f"a.{name}") for name in ("txt", "csv", "tsv", "jsonl", "parquet")},

@@ -1,4 +1,4 @@
-"""The end of a job: every shard verified, and made into one file or a folder with a manifest."""
+"""The last step of a job: verify every shard, then join them or write a manifest."""
 
 from __future__ import annotations
 
@@ -6,97 +6,97 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from simcse_kit.bulk.formats import FORMATS
-from simcse_kit.bulk.job_lock import finishing, others_at_work
-from simcse_kit.bulk.output import Target
-from simcse_kit.bulk.shard_log import JOB, MANIFEST, Entry, Journal
+from simcse_kit.bulk.job_lock import finalizing, others_at_work
+from simcse_kit.bulk.output import OutputSpec
+from simcse_kit.bulk.shard_log import JOB, MANIFEST, Shard, ShardLog
 from simcse_kit.errors import ConfigError
 from simcse_kit.utils.checksums import sha256_of
 from simcse_kit.utils.files import move, remove_leftovers, replacement, write_whole
 
-__all__ = ["AGAIN", "clear", "finish"]
+__all__ = ["CONTINUE", "finalize", "remove_files"]
 
-AGAIN = "make room, then the same command goes on"
-"""The remedy where a disk is full."""
+CONTINUE = "make room, then the same command continues the job"
+"""Remedy for a full disk."""
 
 
-def finish(journal: Journal, target: Target, shards: int, rows: int) -> str | None:
-    """Verify a job, and join it if one file is wanted; one process of the job at a time.
+def finalize(log: ShardLog, output: OutputSpec, count: int, rows: int) -> str | None:
+    """Verify the shards of a job and join them if the output is one file.
+
+    One process of the job does this at a time.
 
     Args:
-        journal: of the job.
-        target: where the vectors go.
-        shards: of the whole job.
-        rows: of the whole job.
+        log: Log of the job.
+        output: Destination of the vectors.
+        count: Number of shards of the whole job.
+        rows: Number of rows of the whole job.
 
     Returns:
-        SHA-256 of the file, or of the manifest of a folder; None where shards are missing yet.
+        SHA-256 of the file, or of the manifest of a folder; None if shards are still missing.
 
     Raises:
-        ConfigError: a shard or the file is not as it was written, or the file cannot be written.
+        ConfigError: A shard or the file differs from what was written, or the file cannot be
+            written.
     """
-    with finishing(target):
-        return _finish(journal, target, shards, rows)
-
-
-def _finish(journal: Journal, target: Target, shards: int, rows: int) -> str | None:
-    finished = journal.finished()
-    entries = [finished[number] for number in range(shards) if number in finished]
-    if len(entries) < shards:
-        return None
-    for entry in entries:
-        path = target.work / entry.file
-        if not journal.is_whole(entry):
-            path.unlink()
+    with finalizing(output):
+        finished = log.finished()
+        shards = [finished[number] for number in range(count) if number in finished]
+        if len(shards) < count:
+            return None
+        folder = output.folder
+        for shard in shards:
+            if not log.is_intact(shard):
+                path = folder / shard.file
+                path.unlink()
+                raise ConfigError(
+                    f"{path} is not as it was written, and was removed; check the disk, then run "
+                    "the same command to compute it again"
+                )
+        counted = sum(shard.rows for shard in shards)
+        if counted != rows:
             raise ConfigError(
-                f"{path} is not as it was written, and was removed; look at the disk, then the "
-                "same command makes it again"
+                f"{folder} holds {counted:,} rows for {rows:,} sentences; start over with "
+                "--overwrite"
             )
-    counted = sum(entry.rows for entry in entries)
-    if counted != rows:
-        raise ConfigError(
-            f"{target.work} holds {counted:,} rows for {rows:,} sentences; start over with "
-            "--overwrite"
-        )
-    remove_leftovers(target.work, at_work=others_at_work(target))
-    if not target.one_file:
-        return _write_manifest(target.work, entries, rows)
-    digest = _join(target, [target.work / entry.file for entry in entries], rows)
-    clear(target.work)
-    return digest
+        remove_leftovers(folder, at_work=others_at_work(output))
+        job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+        if not output.one_file:
+            return _write_manifest(folder, job, shards, rows)
+        digest = _join(output, [folder / shard.file for shard in shards], rows, job["dim"])
+        remove_files(folder)
+        return digest
 
 
-def _join(target: Target, parts: Sequence[Path], rows: int) -> str:
-    dim = json.loads((target.work / JOB).read_text(encoding="utf-8"))["dim"]
-    format = FORMATS[target.format]
-    # Among the shards, so that nothing is left beside the target by a kill.
-    whole = target.work / f"whole{format.suffix}"
-    with replacement(whole, remedy=AGAIN) as path:
+def _join(output: OutputSpec, parts: Sequence[Path], rows: int, dim: int) -> str:
+    format = FORMATS[output.format]
+    # Written among the shards, so that a killed process leaves nothing next to the output.
+    whole = output.folder / f"whole{format.suffix}"
+    with replacement(whole, remedy=CONTINUE) as path:
         format.join(parts, path, rows, dim)
         if format.count(path) != rows or not format.holds(path, parts, rows, dim):
             raise ConfigError(
-                f"{target.path}: what the disk gives back is not what was written; look at the "
-                f"disk; the shards are kept in {target.work}"
+                f"{output.path}: the disk returns other data than was written; check the disk; "
+                f"the shards are kept in {output.folder}"
             )
         digest = sha256_of(path)
-    move(whole, target.path, remedy=AGAIN)
+    move(whole, output.path, remedy=CONTINUE)
     return digest
 
 
-def _write_manifest(work: Path, entries: Sequence[Entry], rows: int) -> str:
-    job = json.loads((work / JOB).read_text(encoding="utf-8"))
-    shards = [asdict(entry) for entry in entries]
-    document = {"rows": rows, "dtype": "float32", **job, "shards": shards}
-    write_whole(work / MANIFEST, json.dumps(document, indent=1) + "\n")
-    return sha256_of(work / MANIFEST)
+def _write_manifest(folder: Path, job: dict[str, Any], shards: Sequence[Shard], rows: int) -> str:
+    listed = [asdict(shard) for shard in shards]
+    document = {"rows": rows, "dtype": "float32", **job, "shards": listed}
+    write_whole(folder / MANIFEST, json.dumps(document, indent=1) + "\n")
+    return sha256_of(folder / MANIFEST)
 
 
-def clear(work: Path) -> None:
-    """Remove the files of a job, and the folder if nothing else is in it."""
-    remove_leftovers(work)
+def remove_files(folder: Path) -> None:
+    """Remove the files of a job, and the folder if it is then empty."""
+    remove_leftovers(folder)
     for pattern in ("part-*", "whole.*", "journal-*.jsonl", MANIFEST, JOB):
-        for path in work.glob(pattern):
+        for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
-    if not any(work.iterdir()):
-        work.rmdir()
+    if not any(folder.iterdir()):
+        folder.rmdir()

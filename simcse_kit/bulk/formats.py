@@ -1,6 +1,6 @@
-"""The files that vectors are written to: .npy, .safetensors, .parquet and .jsonl.
+"""File formats of vectors: .npy, .safetensors, .parquet and .jsonl.
 
-Each is written piece by piece, and parts are joined to one file piece by piece, in bounded memory.
+Files are written, joined and compared piece by piece, in bounded memory.
 """
 
 from __future__ import annotations
@@ -18,66 +18,52 @@ import numpy as np
 from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "Format"]
+__all__ = ["FORMATS", "VectorFormat"]
 
 Write = Callable[[Sequence[str], NDArray[np.float32]], object]
-"""Appends rows: their sentences, and (rows, dim) float32."""
+"""Function that appends rows: their sentences, and ``(rows, dim)`` float32."""
 
-_Join = Callable[[Sequence[Path], Path, int, int], None]
-_Holds = Callable[[Path, Sequence[Path], int, int], bool]
+Writer = Callable[[Path, int, int], AbstractContextManager[Write]]
 
 _PIECE = 1 << 22
 _KEY = "embeddings"
 
 
 @dataclass(frozen=True)
-class Format:
-    """One kind of file.
+class VectorFormat:
+    """A file format.
 
     Attributes:
-        suffix: of its files.
-        bytes_per_number: about what a coordinate takes.
-        has_text: whether the sentences are in it.
-        writer: ``writer(path, rows, dim)`` opens a file for so many rows and gives what appends
-            them.
+        suffix: Suffix of the files.
+        bytes_per_number: Approximate size of a coordinate.
+        has_text: Whether the files hold the sentences.
+        writer: ``writer(path, rows, dim)`` opens a file of ``rows`` rows and returns the function
+            that appends rows, as a context manager.
         join: ``join(parts, path, rows, dim)`` writes the rows of all parts, in order.
-        holds: ``holds(path, parts, rows, dim)``: whether a file, read again, is what ``join``
+        holds: ``holds(path, parts, rows, dim)`` reads a file and compares it with what ``join``
             wrote.
-        count: the rows of a file, read from it.
+        count: Function that reads the number of rows of a file.
     """
 
     suffix: str
     bytes_per_number: float
     has_text: bool
-    writer: Callable[[Path, int, int], AbstractContextManager[Write]]
-    join: _Join
-    holds: _Holds
+    writer: Writer
+    join: Callable[[Sequence[Path], Path, int, int], None]
+    holds: Callable[[Path, Sequence[Path], int, int], bool]
     count: Callable[[Path], int]
 
 
-# ---- .npy and .safetensors: a header, then the numbers row by row
+def _of_bytes(
+    suffix: str,
+    count: Callable[[Path], int],
+    header: Callable[[int, int], bytes],
+    text_writer: Writer | None = None,
+) -> VectorFormat:
+    """Make a format of a header and the rows one after the other, as raw float32 or as text."""
 
-
-def _npy_header(rows: int, dim: int) -> bytes:
-    buffer = io.BytesIO()
-    shape = {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)}
-    write_array_header_1_0(buffer, shape)
-    return buffer.getvalue()
-
-
-def _safetensors_header(rows: int, dim: int) -> bytes:
-    entry = {"dtype": "F32", "shape": [rows, dim], "data_offsets": [0, 4 * rows * dim]}
-    text = json.dumps({_KEY: entry}, separators=(",", ":")).encode()
-    # The format wants the numbers to begin at a multiple of 8 bytes, and allows spaces for that.
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _binary(
-    suffix: str, header: Callable[[int, int], bytes], count: Callable[[Path], int]
-) -> Format:
     @contextmanager
-    def writer(path: Path, rows: int, dim: int) -> Iterator[Write]:
+    def binary_writer(path: Path, rows: int, dim: int) -> Iterator[Write]:
         with path.open("wb") as file:
             file.write(header(rows, dim))
             yield lambda _, vectors: file.write(vectors.astype("<f4", copy=False).tobytes())
@@ -86,21 +72,6 @@ def _binary(
         yield header(rows, dim)
         for part in parts:
             yield from _pieces_of(part, len(header(count(part), dim)))
-
-    join, holds = _by_pieces(pieces)
-    return Format(suffix, 4, False, writer, join, holds, count)
-
-
-def _pieces_of(path: Path, start: int = 0) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(start)
-        yield from iter(lambda: file.read(_PIECE), b"")
-
-
-def _by_pieces(
-    pieces: Callable[[Sequence[Path], int, int], Iterator[bytes]],
-) -> tuple[_Join, _Holds]:
-    """``join`` and ``holds`` of a format whose whole file is known piece by piece."""
 
     def join(parts: Sequence[Path], path: Path, rows: int, dim: int) -> None:
         with path.open("wb") as file:
@@ -111,11 +82,40 @@ def _by_pieces(
             same = all(file.read(len(piece)) == piece for piece in pieces(parts, rows, dim))
             return same and not file.read(1)
 
-    return join, holds
+    size = 4 if text_writer is None else 12
+    writer = text_writer or binary_writer
+    return VectorFormat(suffix, size, text_writer is not None, writer, join, holds, count)
+
+
+def _pieces_of(path: Path, start: int = 0) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(start)
+        yield from iter(lambda: file.read(_PIECE), b"")
+
+
+# ---- .npy
+
+
+def _npy_header(rows: int, dim: int) -> bytes:
+    buffer = io.BytesIO()
+    shape = {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)}
+    write_array_header_1_0(buffer, shape)
+    return buffer.getvalue()
 
 
 def _npy_rows(path: Path) -> int:
     return int(np.load(path, mmap_mode="r").shape[0])
+
+
+# ---- .safetensors
+
+
+def _safetensors_header(rows: int, dim: int) -> bytes:
+    entry = {"dtype": "F32", "shape": [rows, dim], "data_offsets": [0, 4 * rows * dim]}
+    text = json.dumps({_KEY: entry}, separators=(",", ":")).encode()
+    # The format requires the numbers to begin at a multiple of 8 bytes, and allows spaces for that.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _safetensors_rows(path: Path) -> int:
@@ -125,11 +125,11 @@ def _safetensors_rows(path: Path) -> int:
         return int(file.get_slice(_KEY).get_shape()[0])
 
 
-# ---- .jsonl: an object a line
+# ---- .jsonl: one object per line
 
 
 def _json_numbers(vectors: NDArray[np.float32]) -> list[str]:
-    """Each row as a JSON list; the shortest decimals that read back to the same float32."""
+    """Format rows as JSON lists of the shortest decimals that read back to the same float32."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -149,18 +149,8 @@ def _jsonl_writer(path: Path, rows: int, dim: int) -> Iterator[Write]:  # noqa: 
         yield write
 
 
-def _jsonl_pieces(parts: Sequence[Path], rows: int, dim: int) -> Iterator[bytes]:  # noqa: ARG001
-    for part in parts:
-        yield from _pieces_of(part)
-
-
 def _jsonl_rows(path: Path) -> int:
     return sum(piece.count(b"\n") for piece in _pieces_of(path))
-
-
-def _jsonl() -> Format:
-    join, holds = _by_pieces(_jsonl_pieces)
-    return Format(".jsonl", 12, True, _jsonl_writer, join, holds, _jsonl_rows)
 
 
 # ---- .parquet: columns text and embedding
@@ -186,7 +176,7 @@ def _parquet_writer(path: Path, rows: int, dim: int) -> Iterator[Write]:  # noqa
         yield write
 
 
-def _groups(paths: Sequence[Path]) -> Iterator[Any]:
+def _row_groups(paths: Sequence[Path]) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     for path in paths:
@@ -199,12 +189,12 @@ def _parquet_join(parts: Sequence[Path], path: Path, rows: int, dim: int) -> Non
     import pyarrow.parquet as pq
 
     with pq.ParquetWriter(path, _schema(dim)) as file:
-        for group in _groups(parts):
+        for group in _row_groups(parts):
             file.write_table(group)
 
 
 def _parquet_holds(path: Path, parts: Sequence[Path], rows: int, dim: int) -> bool:  # noqa: ARG001
-    both = zip_longest(_groups([path]), _groups(parts))
+    both = zip_longest(_row_groups([path]), _row_groups(parts))
     return all(ours is not None and ours.equals(theirs) for ours, theirs in both)
 
 
@@ -214,12 +204,12 @@ def _parquet_rows(path: Path) -> int:
     return int(pq.read_metadata(path).num_rows)
 
 
-FORMATS: dict[str, Format] = {
-    "npy": _binary(".npy", _npy_header, _npy_rows),
-    "safetensors": _binary(".safetensors", _safetensors_header, _safetensors_rows),
-    "parquet": Format(
+FORMATS: dict[str, VectorFormat] = {
+    "npy": _of_bytes(".npy", _npy_rows, _npy_header),
+    "safetensors": _of_bytes(".safetensors", _safetensors_rows, _safetensors_header),
+    "parquet": VectorFormat(
         ".parquet", 4, True, _parquet_writer, _parquet_join, _parquet_holds, _parquet_rows
     ),
-    "jsonl": _jsonl(),
+    "jsonl": _of_bytes(".jsonl", _jsonl_rows, lambda *_: b"", _jsonl_writer),
 }
-"""By name, which is the suffix without its dot."""
+"""Formats by name, which is the suffix without its dot."""

@@ -1,26 +1,25 @@
-"""Encoding text to vectors on disk, so that what is finished is never computed again."""
+"""Encoding of large texts in shards, so that an interrupted job continues where it stopped."""
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from simcse_kit.bulk.finalize import AGAIN, clear, finish
+from simcse_kit.bulk.finalize import CONTINUE, finalize, remove_files
 from simcse_kit.bulk.formats import FORMATS
-from simcse_kit.bulk.job_lock import REMEDY, claimed, others_at_work
-from simcse_kit.bulk.output import Target
-from simcse_kit.bulk.shard_log import JOB, Entry, Journal, text_sum
+from simcse_kit.bulk.job_lock import REMEDY, job_locked, others_at_work
+from simcse_kit.bulk.output import OutputSpec
+from simcse_kit.bulk.shard_log import JOB, Shard, ShardLog, text_checksum
 from simcse_kit.encoder.batch_plan import grouped
+from simcse_kit.encoder.encode_options import EncodeOptions
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.folder.fingerprint import fingerprint
-from simcse_kit.encoder.quantization.layer_cache import Precision
 from simcse_kit.encoder.stream import CHUNK, stream_vectors
 from simcse_kit.encoder.token_counts import TokenCounts
 from simcse_kit.errors import ConfigError, ModelError, SimcseError
@@ -28,41 +27,27 @@ from simcse_kit.utils.checksums import sha256_of
 from simcse_kit.utils.distributed import ALONE, Processes
 from simcse_kit.utils.files import free_bytes, replacement
 
-__all__ = ["Encoded", "Settings", "encode_to"]
+__all__ = ["BulkJob", "BulkResult"]
 
 logger = logging.getLogger(__name__)
 
-# Sentences may be a million characters long; so many characters end a shard as well.
+# Sentences may be a million characters long; a shard also ends after this number of characters.
 _SHARD_CHARACTERS = 64_000_000
 _VERSION = 1
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How sentences become vectors; part of what makes two jobs the same.
-
-    Attributes: as for :meth:`~simcse_kit.encoder.encoder.SentenceEncoder.encode_stream`.
-    """
-
-    chunk: int = CHUNK
-    batch_size: int | None = None
-    max_length: int | None = None
-    normalize: bool = False
-    precision: Precision = "fp32"
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What a job gave.
+class BulkResult:
+    """The outcome of a job.
 
     Attributes:
-        output: the file or folder.
-        rows: of the whole output; of this part where others are not finished.
-        dim: width of a vector.
-        computed: rows computed this time; the others were there.
-        complete: whether the whole output is there, and verified.
-        sha256: of the file, or of the manifest of a folder; empty where it is not complete.
-        tokens: what tokenizing lost of the sentences computed this time, by
+        output: The file or folder.
+        rows: Number of rows of the whole output, or of the finished shards if it is incomplete.
+        dim: Number of dimensions of a vector.
+        computed: Number of rows computed by this call; the others existed before.
+        complete: Whether the whole output exists and is verified.
+        sha256: SHA-256 of the file, or of the manifest of a folder; empty if incomplete.
+        tokens: What tokenizing lost of the sentences computed by this call, see
             :class:`~simcse_kit.encoder.token_counts.TokenCounts`.
     """
 
@@ -75,109 +60,139 @@ class Encoded:
     tokens: dict[str, int]
 
 
-def encode_to(
-    encoder: SentenceEncoder,
-    sentences: Iterable[str],
-    target: Target,
-    settings: Settings,
-    *,
-    total: int | None = None,
-    text_bytes: int = 0,
-    overwrite: bool = False,
-    processes: Processes = ALONE,
-    progress: bool = False,
-) -> Encoded:
-    """Encode sentences in shards, each written down in a journal once the disk holds it.
+@dataclass(frozen=True)
+class _TextShard:
+    """The sentences of one shard.
 
-    The same call after an interruption goes on: finished shards are read over, not computed. In the
-    end every shard is held against its checksum, one file is made of them if one is wanted, and it
-    is read again and compared.
+    Attributes:
+        number: Number of the shard, from 0.
+        first_row: Row of the first sentence in the whole output, from 0.
+        texts: The sentences.
+    """
+
+    number: int
+    first_row: int
+    texts: list[str]
+
+
+class BulkJob:
+    """A job that encodes sentences to vectors on disk, shard by shard.
+
+    Each shard is logged when it is on disk. The same job after an interruption continues: the text
+    of finished shards is read and compared, and nothing is computed twice. Finally the checksum of
+    every shard is verified; if the output is one file, the shards are joined, and the file is read
+    again and compared.
 
     Args:
-        encoder: opened from a folder or by its name, so that a job knows its model again.
-        sentences: in the order of the rows; the same ones each time.
-        target: where the vectors go.
-        settings: how they are made.
-        total: number of sentences, if known.
-        text_bytes: about the bytes of their text, for the estimate of disk use.
-        overwrite: start over where the folder holds another job.
-        processes: those that share the work; each computes every n-th shard.
-        progress: a bar on a terminal or in a notebook.
+        encoder: Encoder, loaded from a folder or by its name, which identifies the model.
+        output: Destination of the vectors.
+        options: How sentences become vectors; they identify the job, except ``token_budget`` and
+            ``progress``.
+        chunk: Maximum number of sentences held at a time.
+        overwrite: Whether another job in the folder is replaced.
+        processes: Processes that share the work; each computes every n-th shard.
 
     Raises:
-        ConfigError: the folder holds something else, there is too little room, it cannot be
-            written, or the sentences are not those that the job was begun with.
-        DataError: a sentence cannot be read; what is finished is kept.
-        ModelError: a vector is not finite.
+        ConfigError: The encoder has no folder, or several processes get one part of a job.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from simcse_kit import SentenceEncoder
+        >>> from simcse_kit.bulk.output import OutputSpec
+        >>> from simcse_kit.encoder.encode_options import EncodeOptions
+        >>> encoder = SentenceEncoder.load("mini")
+        >>> with TemporaryDirectory() as folder:
+        ...     output = OutputSpec.of(str(Path(folder) / "vectors.npy"))
+        ...     job = BulkJob(encoder, output, EncodeOptions(normalize=True))
+        ...     result = job.run(["A dog runs.", "Prices rose."])
+        >>> result.rows, result.dim, result.complete
+        (2, 256, True)
     """
-    if processes.size > 1:
-        if target.part[1] > 1:
-            raise ConfigError("--shards is for jobs apart; torchrun shares out the work by itself")
-        target = replace(target, part=(processes.rank + 1, processes.size))
-    return _Job(encoder, target, settings, processes).run(
-        sentences, total=total, text_bytes=text_bytes, overwrite=overwrite, progress=progress
-    )
 
-
-class _Job:
     def __init__(
-        self, encoder: SentenceEncoder, target: Target, settings: Settings, processes: Processes
+        self,
+        encoder: SentenceEncoder,
+        output: OutputSpec,
+        options: EncodeOptions,
+        *,
+        chunk: int = CHUNK,
+        overwrite: bool = False,
+        processes: Processes = ALONE,
     ):
+        if processes.size > 1:
+            if output.part[1] > 1:
+                raise ConfigError(
+                    "--shards is for separate jobs; torchrun divides the work by itself; leave "
+                    "one of them out"
+                )
+            output = replace(output, part=(processes.rank + 1, processes.size))
         if encoder.source is None:
-            raise ConfigError("save the encoder and load it again, so that a job knows its model")
+            raise ConfigError(
+                "the encoder has no folder that identifies the model; save the encoder and load it"
+            )
         self._encoder = encoder
-        self._target = target
-        self._settings = settings
+        self._output = output
+        normalize = encoder.normalize if options.normalize is None else options.normalize
+        self._options = replace(options, normalize=bool(normalize))
+        self._chunk = chunk
+        self._overwrite = overwrite
         self._processes = processes
-        self._format = FORMATS[target.format]
-        self._journal = Journal(target.work, target.part)
-        self._finished: dict[int, Entry] = {}
-        self._waiting: deque[tuple[int, int, list[str]]] = deque()
+        self._format = FORMATS[output.format]
+        self._log = ShardLog(output.folder, output.part)
+        self._finished: dict[int, Shard] = {}
         self._tokens = TokenCounts()
-        # What was read, and what was computed.
+        # Numbers of rows and shards read, and of rows computed.
         self._rows = self._shards = self._computed = 0
 
     def run(
-        self,
-        sentences: Iterable[str],
-        *,
-        total: int | None,
-        text_bytes: int,
-        overwrite: bool,
-        progress: bool,
-    ) -> Encoded:
-        with ExitStack() as claims:
-            if self._processes.first:
-                claims.enter_context(claimed(self._target))
-            self._processes.agree(lambda: self._begin(overwrite))
-            if not self._processes.first:
-                claims.enter_context(claimed(self._target))
-            return self._run(sentences, total, text_bytes, progress)
+        self, sentences: Iterable[str], *, total: int | None = None, text_bytes: int = 0
+    ) -> BulkResult:
+        """Encode what is missing.
 
-    def _run(
-        self, sentences: Iterable[str], total: int | None, text_bytes: int, progress: bool
-    ) -> Encoded:
-        self._finished = self._journal.finished()
+        Args:
+            sentences: Sentences in the order of the rows, the same ones in every call.
+            total: Number of sentences, if known.
+            text_bytes: Approximate size of their text, for the estimate of disk use.
+
+        Raises:
+            ConfigError: The folder holds something else, the disk is too small or cannot be
+                written, or the sentences differ from those of the interrupted job.
+            DataError: A sentence cannot be read; finished shards are kept.
+            ModelError: A vector is not finite.
+        """
+        with ExitStack() as locks:
+            if self._processes.first:
+                locks.enter_context(job_locked(self._output))
+            self._processes.agree(self._begin)
+            if not self._processes.first:
+                locks.enter_context(job_locked(self._output))
+            return self._run(sentences, total, text_bytes)
+
+    def _run(self, sentences: Iterable[str], total: int | None, text_bytes: int) -> BulkResult:
+        folder = self._output.folder
+        self._finished = self._log.finished()
         if self._finished:
-            logger.info("%d finished shards are kept in %s", len(self._finished), self._target.work)
-        done = sum(entry.rows for entry in self._finished.values())
-        left = None if total is None else max(0, total - done)
+            logger.info("%d finished shards are kept in %s", len(self._finished), folder)
+        left = None
+        if total is not None:
+            left = max(0, total - sum(shard.rows for shard in self._finished.values()))
         try:
-            if total is not None:
-                self._check_room(total, total - done, text_bytes)
-            self._compute(sentences, left, progress)
+            if total is not None and left is not None:
+                self._check_disk_space(total, left, text_bytes)
+            self._compute(sentences, left)
         except SimcseError:
-            if not self._journal.finished() and not others_at_work(self._target):
-                clear(self._target.work)
+            if not self._log.finished() and not others_at_work(self._output):
+                remove_files(folder)
             raise
         self._processes.meet()
         digest = self._processes.agree(
-            lambda: finish(self._journal, self._target, self._shards, self._rows)
+            lambda: finalize(self._log, self._output, self._shards, self._rows)
         )
-        rows = sum(entry.rows for entry in self._journal.finished().values())
-        return Encoded(
-            output=str(self._target.path),
-            rows=self._rows if digest else rows,
+        finished = sum(shard.rows for shard in self._log.finished().values())
+        return BulkResult(
+            output=str(self._output.path),
+            rows=self._rows if digest else finished,
             dim=self._encoder.embedding_dim,
             computed=self._computed,
             complete=digest is not None,
@@ -185,96 +200,98 @@ class _Job:
             tokens=self._tokens.to_json(),
         )
 
-    def _begin(self, overwrite: bool) -> None:
-        work = self._target.work
-        if overwrite and (work / JOB).exists():
-            if others_at_work(self._target):
+    def _begin(self) -> None:
+        folder = self._output.folder
+        if self._overwrite and (folder / JOB).exists():
+            if others_at_work(self._output):
                 raise ConfigError(
-                    f"other processes compute parts of {work}, which --overwrite would remove; "
+                    f"other processes compute parts of {folder}, which --overwrite would remove; "
                     "wait for them or end them"
                 )
-            clear(work)
+            remove_files(folder)
         assert self._encoder.source is not None
         job: dict[str, Any] = {
             "version": _VERSION,
             "model": fingerprint(self._encoder.source),
             "pooling": self._encoder.pooling,
             "dim": self._encoder.embedding_dim,
-            "format": self._target.format,
-            "shard_rows": self._target.shard_rows,
-            **asdict(self._settings),
+            "format": self._output.format,
+            "shard_rows": self._output.shard_rows,
+            "chunk": self._chunk,
+            "batch_size": self._options.batch_size,
+            "max_length": self._options.max_length,
+            "normalize": self._options.normalize,
+            "precision": self._options.precision,
         }
-        self._journal.begin(job, remedy=REMEDY)
+        self._log.begin(job, remedy=REMEDY)
 
-    def _check_room(self, total: int, left: int, text_bytes: int) -> None:
+    def _check_disk_space(self, total: int, left: int, text_bytes: int) -> None:
         row = self._encoder.embedding_dim * self._format.bytes_per_number
         if self._format.has_text and total:
             row += text_bytes / total
-        needed = row * (max(0, left) + (total if self._target.one_file else 0))
-        free = free_bytes(self._target.path.absolute().parent)
+        needed = row * (left + (total if self._output.one_file else 0))
+        free = free_bytes(self._output.path.absolute().parent)
         if needed > free:
-            twice = ", shards and joined file together" if self._target.one_file else ""
+            twice = " for the shards and the joined file together" if self._output.one_file else ""
             raise ConfigError(
-                f"--output {self._target.path} needs about {needed / 1e6:,.0f} MB{twice}, and "
-                f"there is room for {free / 1e6:,.0f} MB; make room or give another disk"
+                f"--output {self._output.path} needs about {needed / 1e6:,.0f} MB{twice}, and the "
+                f"disk has {free / 1e6:,.0f} MB free; make room or give another disk"
             )
 
-    def _compute(self, sentences: Iterable[str], left: int | None, progress: bool) -> None:
-        """Compute what is missing of this part."""
-        vectors = stream_vectors(
+    def _compute(self, sentences: Iterable[str], left: int | None) -> None:
+        """Compute and write the missing shards of this part."""
+        stream = stream_vectors(
             self._encoder,
-            self._missing(sentences),
-            **asdict(self._settings),
-            progress=progress,
-            total=None if left is None else left // self._target.part[1],
+            ((shard, shard.texts) for shard in self._missing(sentences)),
+            self._options,
+            chunk=self._chunk,
+            total=None if left is None else left // self._output.part[1],
             counts=self._tokens,
         )
-        for first in vectors:
-            # Those of the shards to come may be waiting already.
-            self._write(*self._waiting.popleft(), chain((first,), vectors))
+        for shard, first in stream:
+            self._write(shard, chain([first], (vectors for _, vectors in stream)))
 
-    def _missing(self, sentences: Iterable[str]) -> Iterator[list[str]]:
-        """The sentences of each shard that is to be computed; they wait for their vectors."""
-        mine, parts = self._target.part
-        shards = grouped(sentences, self._target.shard_rows, _SHARD_CHARACTERS)
-        for number, texts in enumerate(shards):
+    def _missing(self, sentences: Iterable[str]) -> Iterator[_TextShard]:
+        """Read all sentences, and yield the shards that this part has to compute."""
+        mine, parts = self._output.part
+        lists = grouped(sentences, self._output.shard_rows, _SHARD_CHARACTERS)
+        for number, texts in enumerate(lists):
             first_row, self._rows, self._shards = self._rows, self._rows + len(texts), number + 1
-            entry = self._finished.get(number)
-            if entry is not None and entry.text != text_sum(texts):
+            finished = self._finished.get(number)
+            if finished is not None and finished.text != text_checksum(texts):
                 raise ConfigError(
-                    f"{self._target.work} was begun with other sentences: rows {first_row + 1:,} "
-                    f"to {self._rows:,} differ; give the same text again, or start over with "
-                    "--overwrite"
+                    f"{self._output.folder} was begun with other sentences: rows "
+                    f"{first_row + 1:,} to {self._rows:,} differ; give the same text again, or "
+                    "start over with --overwrite"
                 )
-            if entry is None and number % parts == mine - 1:
-                self._waiting.append((number, first_row, texts))
-                yield texts
-            elif number == 0 and self._settings.precision == "int8":
-                # The ranges of int8 come from the first sentences that an encoder sees: for equal
-                # bytes they must be the first of the text, whoever computes which shard.
-                self._encoder.encode(texts[: self._settings.chunk], precision="int8")
+            if finished is None and number % parts == mine - 1:
+                yield _TextShard(number, first_row, texts)
+            elif number == 0 and self._options.precision == "int8":
+                # The ranges of int8 come from the first sentences that an encoder sees. They must
+                # be the first of the text in every process, or shards would differ.
+                self._encoder.encode(texts[: self._chunk], precision="int8")
 
-    def _write(
-        self, number: int, first_row: int, texts: list[str], vectors: Iterator[np.ndarray]
-    ) -> None:
-        """Write a shard of the vectors that come next, and write it down."""
-        name = f"part-{number:06d}{self._format.suffix}"
-        with replacement(self._target.work / name, remedy=AGAIN) as path:
-            with self._format.writer(path, len(texts), self._encoder.embedding_dim) as write:
+    def _write(self, shard: _TextShard, vectors: Iterator[np.ndarray]) -> None:
+        """Write and log a shard, whose vectors are the next ones of ``vectors``."""
+        name = f"part-{shard.number:06d}{self._format.suffix}"
+        rows = len(shard.texts)
+        with replacement(self._output.folder / name, remedy=CONTINUE) as path:
+            with self._format.writer(path, rows, self._encoder.embedding_dim) as write:
                 row = 0
-                while row < len(texts):
+                while row < rows:
                     part = next(vectors)
-                    self._check_finite(part, first_row + row)
-                    write(texts[row : row + len(part)], part)
+                    self._check_finite(part, shard.first_row + row)
+                    write(shard.texts[row : row + len(part)], part)
                     row += len(part)
             size, digest = path.stat().st_size, sha256_of(path)
-        self._journal.add(Entry(number, name, len(texts), size, text_sum(texts), digest))
-        self._computed += len(texts)
+        self._log.add(Shard(shard.number, name, rows, size, text_checksum(shard.texts), digest))
+        self._computed += rows
 
     def _check_finite(self, vectors: np.ndarray, row: int) -> None:
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(bad):
             raise ModelError(
-                f"the vector of sentence {row + int(bad[0]) + 1:,} is not finite; weights of "
-                f"{self._encoder.source} are no numbers, or the precision does not serve it"
+                f"the vector of sentence {row + int(bad[0]) + 1:,} is not finite: the weights of "
+                f"{self._encoder.source} contain NaN, or this precision is not supported for the "
+                "model; load another model, or take --precision fp32"
             )

@@ -1,7 +1,7 @@
-"""What a job has finished: shards on disk, each with a line in a journal.
+"""The log of finished shards, by which an interrupted job continues.
 
-A folder of a job holds ``job.json`` (what is computed), the shards, a journal for each of those
-that work on it (one, or one for each part of ``--shards i/n``), and at the end ``manifest.json``.
+The folder of a job holds ``job.json`` (what is computed), the shards, one journal for each process
+that works on the job (one, or one per part of ``--shards i/n``), and finally ``manifest.json``.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from simcse_kit.errors import ConfigError
 from simcse_kit.utils.checksums import sha256_of
 from simcse_kit.utils.files import write_whole
 
-__all__ = ["JOB", "MANIFEST", "Entry", "Journal", "text_sum"]
+__all__ = ["JOB", "MANIFEST", "Shard", "ShardLog", "text_checksum"]
 
 JOB, MANIFEST = "job.json", "manifest.json"
 _JOURNALS = "journal-*.jsonl"
 
 
 @dataclass(frozen=True)
-class Entry:
+class Shard:
     """A finished shard.
 
     Attributes:
-        shard: its number, from 0.
-        file: its name.
-        rows: in it.
-        bytes: of the file.
-        text: SHA-256 of its sentences.
-        sha256: of the file.
+        shard: Number of the shard, from 0.
+        file: File name.
+        rows: Number of rows.
+        bytes: Size of the file.
+        text: SHA-256 of the sentences.
+        sha256: SHA-256 of the file.
     """
 
     shard: int
@@ -47,11 +47,11 @@ class Entry:
     sha256: str
 
 
-_ENTRY = TypeAdapter(Entry)
+_SHARD = TypeAdapter(Shard)
 
 
-def text_sum(texts: Sequence[str]) -> str:
-    """SHA-256 of sentences in their order."""
+def text_checksum(texts: Sequence[str]) -> str:
+    """Compute the SHA-256 of sentences in their order."""
     digest = hashlib.sha256()
     for text in texts:
         content = text.encode()
@@ -60,12 +60,12 @@ def text_sum(texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-class Journal:
-    """The folder of a job, as one of those that work on it sees it.
+class ShardLog:
+    """The finished shards of a job, and the journal of one part.
 
     Args:
-        folder: is made if it is not there.
-        part: which of the parts of the job is written down here, and of how many.
+        folder: Folder of the job; created by :meth:`begin`.
+        part: Number of the part whose shards are added here, and number of parts.
     """
 
     def __init__(self, folder: Path, part: tuple[int, int]):
@@ -73,10 +73,10 @@ class Journal:
         self._file = folder / f"journal-{part[0]}-of-{part[1]}.jsonl"
 
     def begin(self, job: dict[str, Any], *, remedy: str) -> None:
-        """Claim the folder for a job, or go on with the same job.
+        """Reserve the folder for a job, or continue the same job.
 
         Raises:
-            ConfigError: the folder holds another job or other files, or cannot be written.
+            ConfigError: The folder holds another job or other files, or cannot be written.
         """
         path = self.folder / JOB
         try:
@@ -101,55 +101,54 @@ class Journal:
         ]
         if changes:
             raise ConfigError(
-                f"{self.folder} holds a job begun otherwise: {'; '.join(changes)}; give the same "
-                f"again, or {remedy}"
+                f"{self.folder} holds a job with other settings: {'; '.join(changes)}; give the "
+                f"same settings, or {remedy}"
             )
 
-    def finished(self) -> dict[int, Entry]:
-        """The finished shards by number, whoever finished them.
+    def finished(self) -> dict[int, Shard]:
+        """Read the finished shards of all parts, by number.
 
-        A torn line, one with values of a wrong type and one that names a file outside the folder
-        are passed over, and so is a shard whose file is missing or of another size: it will be made
-        again.
+        Incomplete lines, values of a wrong type and names of files outside the folder are skipped,
+        and so is a shard whose file is missing or of another size: it is computed again.
         """
-        found: dict[int, Entry] = {}
+        found: dict[int, Shard] = {}
         for path in sorted(self.folder.glob(_JOURNALS)):
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    entry = _ENTRY.validate_json(line, strict=True)
+                    shard = _SHARD.validate_json(line, strict=True)
                 except ValidationError:
                     continue
-                # The file is removed where its checksum is wrong: no path may lead elsewhere.
-                if Path(entry.file).name == entry.file:
-                    found[entry.shard] = entry
+                # A file with a wrong checksum is removed, so no path may lead out of the folder.
+                if Path(shard.file).name == shard.file:
+                    found[shard.shard] = shard
         return {
-            number: entry
-            for number, entry in sorted(found.items())
-            if (path := self.folder / entry.file).is_file() and path.stat().st_size == entry.bytes
+            number: shard
+            for number, shard in sorted(found.items())
+            if (path := self.folder / shard.file).is_file() and path.stat().st_size == shard.bytes
         }
 
-    def is_whole(self, entry: Entry) -> bool:
-        """Whether the file of a shard has the content that was written down; reads all of it."""
-        return sha256_of(self.folder / entry.file) == entry.sha256
+    def is_intact(self, shard: Shard) -> bool:
+        """Read the file of a shard and compare its checksum."""
+        return sha256_of(self.folder / shard.file) == shard.sha256
 
-    def add(self, entry: Entry) -> None:
-        """Write a shard down, whose file has its final name already."""
+    def add(self, shard: Shard) -> None:
+        """Log a shard whose file already has its final name."""
         try:
             with self._file.open("ab") as file:
-                # After a torn line, a new one.
-                if file.tell() and not self._ends_well():
+                # An incomplete last line is ended first.
+                if file.tell() and not self._ends_with_newline():
                     file.write(b"\n")
-                file.write(json.dumps(asdict(entry)).encode() + b"\n")
+                file.write(json.dumps(asdict(shard)).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             reason = error.strerror or error
             raise ConfigError(
-                f"{self._file} cannot be written: {reason}; make room, then the same command goes "
-                "on"
+                f"{self._file} cannot be written: {reason}; make room, then the same command "
+                "continues the job"
             ) from None
 
-    def _ends_well(self) -> bool:
+    def _ends_with_newline(self) -> bool:
         with self._file.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"

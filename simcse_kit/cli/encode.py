@@ -6,8 +6,6 @@ import json
 import re
 from dataclasses import asdict
 from datetime import timedelta
-from itertools import chain, islice
-from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -19,14 +17,14 @@ from simcse_kit.utils.process import collection_paused
 
 __all__ = ["encode_command"]
 
-# One process may have much more to do than another; a dead one is noticed at once all the same.
+# One process may have much more to do than another; a dead process is noticed at once in any case.
 _PATIENCE = timedelta(days=7)
 
 
 def encode_command(
     model: Annotated[str, typer.Argument(help="Embedded name, folder, or Hub name.")],
     source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="Text file, one sentence a line; - for stdin.")
+        str, typer.Argument(metavar="INPUT", help="Text file, one sentence per line; - for stdin.")
     ],
     output: Annotated[
         str,
@@ -37,114 +35,105 @@ def encode_command(
     ],
     format: Annotated[
         str | None,
-        typer.Option(metavar="npy|safetensors|parquet|jsonl", help="Of a folder's shards. [npy]"),
+        typer.Option(
+            metavar="npy|safetensors|parquet|jsonl", help="Format of the shards of a folder. [npy]"
+        ),
     ] = None,
-    pooling: Annotated[str | None, typer.Option(help="In place of the model's own.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens of a sentence.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Most sentences in one pass.")] = None,
+    pooling: Annotated[str | None, typer.Option(help="Pooling to use instead.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Maximum number of tokens per sentence.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Maximum number of sentences per pass.")
+    ] = None,
     precision: Annotated[
-        str, typer.Option(metavar="fp32|bf16|int8", help="Of the linear maps.")
+        str, typer.Option(metavar="fp32|bf16|int8", help="Number format of the linear maps.")
     ] = "fp32",
-    chunk: Annotated[int | None, typer.Option(help="Sentences held at a time. [8192]")] = None,
+    chunk: Annotated[
+        int | None, typer.Option(help="Number of sentences held at a time. [8192]")
+    ] = None,
     shard_rows: Annotated[
-        int | None, typer.Option(help="Rows of a shard: what a kill can cost. [16384]")
+        int | None, typer.Option(help="Rows per shard, the most that a kill can cost. [16384]")
     ] = None,
     shards: Annotated[
         str | None, typer.Option(metavar="i/n", help="Compute part i of n, into one folder.")
     ] = None,
-    normalize: Annotated[bool, typer.Option("--normalize", help="Unit vectors.")] = False,
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Scale vectors to unit length.")
+    ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin anew where another job was begun.")
+        bool, typer.Option("--overwrite", help="Replace another job in the same place.")
     ] = False,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Allow the model's own code.")
+        bool, typer.Option("--trust-remote-code", help="Allow the model's own Python code.")
     ] = False,
     allow_unknown: Annotated[
-        bool, typer.Option("--allow-unknown", help="Text that the model mostly does not know.")
+        bool,
+        typer.Option("--allow-unknown", help="Accept text that the model mostly does not know."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Write one float32 vector a line of INPUT, in its order.
+    """Write one float32 vector per line of INPUT, in the order of the lines.
 
-    An interrupted job goes on where the same command is given again; finished shards are not
-    computed twice, and the output is verified at the end. Under torchrun several processes share
-    the work.
+    After an interruption the same command continues the job: finished shards are not computed
+    again, and the output is verified at the end. Under torchrun several processes share the work.
     """
-    from simcse_kit.bulk.output import SHARD_ROWS, Target
+    from simcse_kit.bulk.output import SHARD_ROWS, OutputSpec
 
-    target = Target.of(
-        output,
-        format=format,
-        shard_rows=SHARD_ROWS if shard_rows is None else shard_rows,
-        part=_part(shards),
-    )
-    from simcse_kit.data.lines import STDIN, read_lines, shown
-    from simcse_kit.data.stream_sample import SAMPLE, Sample
+    rows = SHARD_ROWS if shard_rows is None else shard_rows
+    spec = OutputSpec.of(output, format=format, shard_rows=rows, part=_part(shards))
+    from simcse_kit.bulk.text_source import TextSource
 
-    (check_file_place if target.one_file else check_folder_place)(target.path, "--output")
-    check_distinct({"INPUT": None if source == STDIN else source, "--output": output})
-    # Row i of the output is line i of the input, so a blank line is an error and not a gap. Reading
-    # is quick: better to meet a bad last line now than after hours of computing.
-    lines = read_lines(source)
-    total, beginning = None, []
-    if source == STDIN:
-        beginning = list(islice(lines, SAMPLE))
-        sample = Sample(beginning)
-    else:
-        sample = Sample(lines)
-        total = sample.seen
+    (check_file_place if spec.one_file else check_folder_place)(spec.path, "--output")
+    check_distinct({"INPUT": None if source == "-" else source, "--output": output})
+    text = TextSource(source)
     keep_few_kernels()
     with collection_paused(keep=True):
         from simcse_kit import SentenceEncoder
-        from simcse_kit.bulk.job import Settings, encode_to
+        from simcse_kit.bulk.job import BulkJob
+        from simcse_kit.encoder.encode_options import EncodeOptions
+        from simcse_kit.encoder.stream import CHUNK
         from simcse_kit.encoder.unknown_text import check_known
         from simcse_kit.utils.distributed import Processes
 
     with Processes.met(patience=_PATIENCE) as processes:
-        if processes.size > 1 and source == STDIN:
+        if processes.size > 1 and text.is_stdin:
             raise ConfigError("standard input cannot be read by several processes; give a file")
         with collection_paused(keep=True):
             encoder = SentenceEncoder.load(
                 model, pooling=pooling, trust_remote_code=trust_remote_code
             )
-        check_known(
-            encoder,
-            sample.items,
-            what=shown(source),
-            allow=allow_unknown,
-            remedy="--allow-unknown",
-        )
-        settings = Settings(
-            **({} if chunk is None else {"chunk": chunk}),
+        allow, remedy = allow_unknown, "--allow-unknown"
+        check_known(encoder, text.sample, what=text.name, allow=allow, remedy=remedy)
+        options = EncodeOptions(
             batch_size=batch_size,
             max_length=max_length,
-            normalize=normalize or encoder.normalize,
-            precision=cast("Any", precision),  # checked where it is used
-        )
-        done = encode_to(
-            encoder,
-            chain(beginning, lines) if source == STDIN else read_lines(source),
-            target,
-            settings,
-            total=total,
-            text_bytes=0 if source == STDIN else Path(source).stat().st_size,
-            overwrite=overwrite,
-            processes=processes,
+            normalize=normalize or None,
+            precision=cast("Any", precision),  # checked by EncodeOptions
             progress=processes.first,
         )
+        job = BulkJob(
+            encoder,
+            spec,
+            options,
+            chunk=CHUNK if chunk is None else chunk,
+            overwrite=overwrite,
+            processes=processes,
+        )
+        done = job.run(text, total=text.total, text_bytes=text.text_bytes)
         if not processes.first:
             return
     if as_json:
         typer.echo(json.dumps(asdict(done)))
     elif done.complete:
-        there = done.rows - done.computed if processes.size == 1 else 0
-        before = f", {there:,} of them from before" if there else ""
+        existing = done.rows - done.computed if processes.size == 1 else 0
+        before = f", {existing:,} of them from before" if existing else ""
         typer.echo(f"{done.rows:,} vectors of {done.dim} dimensions{before}: {output}")
         typer.echo(f"verified, SHA-256 {done.sha256}")
     else:
         typer.echo(
-            f"part {shards} is done ({done.computed:,} vectors now); {output} has {done.rows:,}, "
-            "and is complete when the other parts are"
+            f"part {shards} is done ({done.computed:,} vectors computed now); {output} has "
+            f"{done.rows:,}, and is complete when the other parts are"
         )
 
 

@@ -19,20 +19,19 @@ def info_command(
     model: Annotated[str, typer.Argument(help="Embedded name, folder, or Hub name.")],
     on: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE", help="What its tokenizer makes of this text; a training file."
-        ),
+        typer.Option(metavar="FILE", help="Training file in which to count unknown tokens."),
     ] = None,
-    pooling: Annotated[str | None, typer.Option(help="In place of the model's own.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    pooling: Annotated[str | None, typer.Option(help="Pooling to use instead.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
-    """What a model is: pooling, head, dimensions, length, dropout, files, fingerprint."""
+    """Show facts about a model: pooling, head, dimensions, length, dropout, files, fingerprint."""
     from simcse_kit.data.readers import read_texts
 
-    # Whatever is wrong with the file is said before the model is opened.
+    # Errors of the file are reported before the model is loaded.
     texts = [] if on is None else [text for row in read_texts(on)[1] for text in row]
     from simcse_kit import SentenceEncoder
-    from simcse_kit.encoder.folder.fingerprint import fingerprint, model_files
+    from simcse_kit.encoder.folder.fingerprint import fingerprint
+    from simcse_kit.encoder.folder.model_files import model_files
     from simcse_kit.encoder.pooling import POOLINGS
 
     encoder = SentenceEncoder.load(model, pooling=pooling)
@@ -79,7 +78,7 @@ def info_command(
 
 
 def _text_facts(encoder: SentenceEncoder, texts: list[str]) -> dict[str, Any]:
-    """Counts over the distinct sentences of a text, and examples."""
+    """Count what the tokenizer loses of the distinct sentences of a text."""
     from simcse_kit.encoder.token_counts import count_tokens
     from simcse_kit.encoder.unknown_text import coverage, some
 

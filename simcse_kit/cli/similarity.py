@@ -16,8 +16,8 @@ def similarity_command(
     model: Annotated[str, typer.Argument(help="Embedded name, folder, or Hub name.")],
     first: Annotated[str, typer.Argument(metavar="SENTENCE", help="A sentence.")],
     second: Annotated[str, typer.Argument(metavar="SENTENCE", help="Another sentence.")],
-    pooling: Annotated[str | None, typer.Option(help="In place of the model's own.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    pooling: Annotated[str | None, typer.Option(help="Pooling to use instead.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Cosine similarity of two sentences, -1 to 1."""
     with collection_paused(keep=True):

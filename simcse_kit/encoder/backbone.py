@@ -1,4 +1,4 @@
-"""Opening a transformer and its tokenizer, safely and quietly; nobody else calls AutoModel."""
+"""Safe loading of transformers and tokenizers; no other module calls AutoModel."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,7 +18,6 @@ from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.utils.process import collection_paused
 
 __all__ = [
-    "check_length",
     "dropout_probabilities",
     "load_backbone",
     "load_masked_lm",
@@ -29,13 +29,13 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Of these only the encoder is opened.
+# Only the encoder of these model types is loaded.
 _WITH_DECODER = frozenset({"t5", "mt5", "umt5"})
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Hold back the load report and bar: we check the loading ourselves and say it in one line."""
+    """Silence the loading report and progress bar of transformers inside the block."""
     from transformers.utils import logging as hf_logging
 
     verbosity = hf_logging.get_verbosity()
@@ -55,14 +55,14 @@ def _require_safetensors(folder: Path) -> None:
         raise ModelError(f"{folder} holds a PEFT adapter; merge it into its model and save that")
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.exists() and not whole.is_file():
-        raise ModelError(f"{whole} is no regular file; copy the model's weights there")
+        raise ModelError(f"{whole} is not a regular file; copy the model's weights there")
     if whole.exists():
         return
     if index.exists():
         # TRAP: transformers opens a shard of any other name with torch.load.
         for shard in shard_map(index).values():
             if not str(shard).endswith(".safetensors") or Path(str(shard)).name != shard:
-                raise ModelError(f"{index}: {shard!r} is no safetensors file of this folder")
+                raise ModelError(f"{index}: {shard!r} is not a safetensors file of this folder")
         return
     pickled = sorted(path.name for path in folder.glob("*.bin"))
     if pickled:
@@ -78,7 +78,7 @@ def _require_safetensors(folder: Path) -> None:
 
 
 def _refuse_remote_code(folder: Path) -> None:
-    """TRAP: transformers passes over `auto_map` where it knows the model type itself."""
+    """TRAP: transformers ignores `auto_map` if it knows the model type itself."""
     for name in ("config.json", "tokenizer_config.json"):
         path = folder / name
         code = read_object(path).get("auto_map") if path.exists() else None
@@ -108,7 +108,7 @@ def _load(auto_class: Any, folder: Path, trust_remote_code: bool) -> tuple[Any, 
                 local_files_only=True,
                 dtype=torch.float32,
             )
-    # transformers raises whatever its parts raise on a damaged folder; all of it is bad input.
+    # transformers raises the errors of its parts on a damaged folder; all of them are bad input.
     except Exception as error:
         raise ModelError(f"{folder} cannot be opened as a model: {_one_line(error)}") from error
     return model, info
@@ -116,11 +116,11 @@ def _load(auto_class: Any, folder: Path, trust_remote_code: bool) -> tuple[Any, 
 
 @collection_paused()
 def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """Open the transformer in float32, in evaluation mode, without its pooler.
+    """Load a transformer in float32, in evaluation mode, without its pooler.
 
     Raises:
-        ModelError: the weights are missing, pickled, damaged or incomplete, or this is no encoder
-            of text.
+        ModelError: The weights are missing, pickled, damaged or incomplete, or the model does not
+            encode text.
     """
     from transformers import AutoModel, AutoModelForTextEncoding
 
@@ -133,7 +133,7 @@ def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> Any:
             f"{folder} lacks {len(missing)} weights of its architecture, {missing[0]} first; they "
             "would be random. Is the checkpoint complete?"
         )
-    # TRAP: the encoder of UMT5, opened alone, still says that it has a decoder.
+    # TRAP: the encoder of UMT5, loaded alone, still claims to have a decoder.
     whole = model.config.is_encoder_decoder and kind not in _WITH_DECODER
     if whole or not isinstance(_words(model), nn.Embedding):
         raise ModelError(
@@ -152,38 +152,38 @@ def load_backbone(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
 
 def _words(model: Any) -> nn.Module | None:
-    """The embeddings of the vocabulary, where the model has such."""
+    """Return the embeddings of the vocabulary, if the model has any."""
     try:
         words: nn.Module | None = model.get_input_embeddings()
-    # transformers raises the second for models of other things than words.
+    # transformers raises the second for models without a vocabulary.
     except (AttributeError, NotImplementedError):
         return None
     return words
 
 
 class _NoPooler(nn.Module):
-    """Stands in the place of a pooler that a model calls in any case."""
+    """A placeholder for a pooler that the model always calls."""
 
     def forward(self, *_: Any, **__: Any) -> None:
-        """Give nothing."""
+        """Return None."""
 
 
 def _remove_pooler(model: Any) -> None:
-    """Our own head stands in for the pooler, and a pooler that was missing is random by now."""
+    """Remove the pooler: our head replaces it, and a missing pooler was initialised randomly."""
     if isinstance(getattr(model, "pooler", None), nn.Module):
         optional = "add_pooling_layer" in inspect.signature(type(model).__init__).parameters
         model.pooler = None if optional else _NoPooler()
 
 
 def load_masked_lm(folder: Path, backbone: Any) -> nn.Module:
-    """Open the masked-LM head of a checkpoint on top of an already loaded backbone.
+    """Load the masked-LM head of a checkpoint on top of a loaded backbone.
 
     Raises:
-        ModelError: the checkpoint has no masked-LM head.
+        ModelError: The checkpoint has no masked-LM head.
     """
     from transformers import AutoModelForMaskedLM
 
-    # Code of a repository that already runs in the backbone was trusted when that was loaded.
+    # Code of a repository that runs in the backbone was trusted when the backbone was loaded.
     trusted = type(backbone).__module__.startswith("transformers_modules.")
     model, info = _load(AutoModelForMaskedLM, folder, trusted)
     if info["missing_keys"]:
@@ -199,10 +199,15 @@ def load_masked_lm(folder: Path, backbone: Any) -> nn.Module:
 
 @collection_paused()
 def load_tokenizer(folder: Path, *, vocabulary: int, trust_remote_code: bool = False) -> Any:
-    """Open the tokenizer and hold it against the model's vocabulary.
+    """Load a tokenizer and compare it with the model's vocabulary.
+
+    Args:
+        folder: Folder of the model.
+        vocabulary: Number of token embeddings of the model.
+        trust_remote_code: Whether Python code of the folder may run.
 
     Raises:
-        ModelError: there is none, it is empty or damaged, has no padding token, or knows more
+        ModelError: The tokenizer is missing, empty or damaged, has no padding token, or has more
             tokens than the model has embeddings.
     """
     from transformers import AutoTokenizer
@@ -214,13 +219,13 @@ def load_tokenizer(folder: Path, *, vocabulary: int, trust_remote_code: bool = F
             )
     except Exception as error:
         raise ModelError(f"{folder}: the tokenizer cannot be opened: {_one_line(error)}") from error
-    # TRAP: without its files transformers makes an empty tokenizer that knows no word.
+    # TRAP: without its files transformers makes an empty tokenizer without words.
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise ModelError(f"{folder} has no tokenizer; copy tokenizer.json of the model there")
     if len(tokenizer) > vocabulary:
         raise ModelError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens but the model only {vocabulary} "
-            "embeddings; tokenizer and weights do not belong together"
+            "embeddings; copy the tokenizer that belongs to these weights there"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -230,11 +235,11 @@ def load_tokenizer(folder: Path, *, vocabulary: int, trust_remote_code: bool = F
 
 
 def position_limit(backbone: Any) -> int | None:
-    """Tokens that the model has uniform positions for; None where it has no such limit."""
+    """Return the number of tokens that a model has uniform positions for; None if unlimited."""
     limit = getattr(backbone.config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit <= 0:
         return None
-    # TRAP: RoBERTa and its kin count positions from padding_idx + 1, so 514 rows serve 512 tokens.
+    # TRAP: RoBERTa models count positions from padding_idx + 1, so 514 rows serve 512 tokens.
     table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
     padding = getattr(table, "padding_idx", None)
     if padding is not None:
@@ -243,10 +248,10 @@ def position_limit(backbone: Any) -> int | None:
 
 
 def _longrope_limits(config: Any) -> list[int]:
-    """Lengths from which on rotary positions of the kind "longrope" change.
+    """Return the lengths above which rotary positions of the kind "longrope" change.
 
-    TRAP: they change for all rows of a batch at once, in a buffer that all threads share, so that
-    a short text would get other vectors in the company of a long one.
+    TRAP: they change for all rows of a batch at once, in a buffer that all threads share, so a
+    short text would get another vector in a batch with a long one.
     """
     rope = getattr(config, "rope_parameters", None)
     kinds = [rope, *rope.values()] if isinstance(rope, dict) else []
@@ -257,23 +262,10 @@ def _longrope_limits(config: Any) -> list[int]:
     ]
 
 
-def check_length(wanted: Any, limit: int | None) -> int:
-    """Return a sentence length if a model with ``limit`` positions can use it.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    is_number = isinstance(wanted, int) and not isinstance(wanted, bool)
-    if not is_number or wanted < 3 or (limit is not None and wanted > limit):
-        most = "" if limit is None else f" and at most {limit}, the positions of this model"
-        raise ConfigError(f"max_length is {wanted!r}; it must be at least 3{most}")
-    return int(wanted)
-
-
 def _dropout_places(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """Every (name, module, attribute) that holds a dropout probability.
+    """Find every (name, module, attribute) that holds a dropout probability.
 
-    Some models keep the probability of attention in a plain attribute, not in an nn.Dropout.
+    Some models keep the probability of attention in an attribute instead of an nn.Dropout.
     """
     for name, module in backbone.named_modules():
         if isinstance(module, nn.Dropout):
@@ -284,13 +276,19 @@ def _dropout_places(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, str]]
 
 
 def dropout_probabilities(backbone: nn.Module) -> dict[str, float]:
-    """Every dropout probability inside the model, by the place where it acts."""
+    """Return every dropout probability of the model by its name."""
     return {name: float(getattr(m, a)) for name, m, a in _dropout_places(backbone)}
 
 
 def set_dropout(backbone: Any, probability: float) -> None:
-    """Set every dropout probability of the model, in its modules and in its configuration."""
-    # Some models put nn.Identity in the place of a dropout of 0.
+    """Set every dropout probability of the model, in its modules and in its configuration.
+
+    Raises:
+        ConfigError: The probability is not in [0, 1).
+    """
+    if not isinstance(probability, int | float | np.floating) or not 0 <= probability < 1:
+        raise ConfigError(f"dropout is {probability!r}; allowed: 0 <= p < 1")
+    # Some models use nn.Identity for a dropout of 0.
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):
             if "drop" in name and isinstance(child, nn.Identity):

@@ -1,4 +1,4 @@
-"""The stages after pooling: feed-forward (``Dense`` of sentence-transformers), and truncation."""
+"""The stages after pooling: Dense layers and truncation."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class Dense(nn.Module):
-    """Linear map and activation: ``activation(x W^T + b)``.
+    """Linear map and activation, ``activation(x W^T + b)``: ``Dense`` of sentence-transformers.
 
     With ``tanh`` and equal sizes this is the MLP head of SimCSE (arXiv 2104.08821, section 6.3).
 
     Args:
-        in_features: size of the incoming vectors.
-        out_features: size of the outgoing vectors.
-        bias: add ``b``.
-        activation: one of :data:`ACTIVATIONS`.
+        in_features: Number of input dimensions.
+        out_features: Number of output dimensions.
+        bias: Whether ``b`` is added.
+        activation: One of :data:`ACTIVATIONS`.
 
     Raises:
-        ModelError: the activation is not one of :data:`ACTIVATIONS`.
+        ModelError: The activation is unknown.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Dense(nn.Module):
         self.activation = ACTIVATIONS[activation]()
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """``(n, in_features)`` to ``(n, out_features)``."""
+        """Map ``(n, in_features)`` to ``(n, out_features)``."""
         return cast(Tensor, self.activation(self.linear(vectors)))
 
     @property
@@ -65,14 +65,14 @@ class Dense(nn.Module):
 
 
 class Truncation(nn.Module):
-    """The first dimensions of the vectors, as ``truncate_dim`` of sentence-transformers asks for.
+    """The first dimensions of the vectors, as with ``truncate_dim`` of sentence-transformers.
 
-    It ends a head. Training such an encoder trains the truncated vectors.
+    It is the last stage of a head. Training the encoder trains the truncated vectors.
 
     Args:
-        in_features: size of the incoming vectors.
-        out_features: how many dimensions are kept.
-        unit: scale the vectors to unit length before; what is left is shorter.
+        in_features: Number of input dimensions.
+        out_features: Number of dimensions that are kept.
+        unit: Whether vectors are scaled to unit length before the truncation.
     """
 
     activation_name = "truncated"
@@ -85,21 +85,16 @@ class Truncation(nn.Module):
         self.unit = unit
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """``(n, in_features)`` to ``(n, out_features)``."""
+        """Map ``(n, in_features)`` to ``(n, out_features)``."""
         vectors = normalize(vectors, dim=1) if self.unit else vectors
         return vectors[:, : self.out_features]
 
 
 def check_stage(dense: Dense, head: nn.Sequential | None, width: int) -> None:
-    """Refuse a stage that cannot come after a head.
-
-    Args:
-        dense: the stage.
-        head: what there is after pooling.
-        width: dimensions of the vectors after the head.
+    """Refuse a stage that cannot follow a head whose vectors have ``width`` dimensions.
 
     Raises:
-        ModelError: it takes another width, or the vectors are truncated.
+        ModelError: The input width of the stage differs, or the vectors are truncated.
     """
     if dense.in_features != width:
         raise ModelError(

@@ -1,111 +1,48 @@
-"""SentenceEncoder: a Hugging Face transformer, a pooling, and what comes after it."""
+"""SentenceEncoder: sentences to vectors, loading and saving."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, overload
+from typing import Literal, Unpack, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.functional import normalize as unit_length
+from torch import Tensor
 
-from simcse_kit.encoder import backbone as hf
-from simcse_kit.encoder.dense import Dense, check_stage
-from simcse_kit.encoder.export.base import Engine
-from simcse_kit.encoder.folder.adapters import transformer_folder
-from simcse_kit.encoder.folder.load import DEFAULT_POOLING, load_parts
-from simcse_kit.encoder.forward_batches import find_batching_once, pooled_batch, require_padding
-from simcse_kit.encoder.inference import compute_vectors, token_ids
-from simcse_kit.encoder.input_hook import Alter
-from simcse_kit.encoder.inputs import (
-    check_sizes,
-    check_switches,
-    checked_texts,
-    path_text,
-    texts_one_by_one,
-    whole_number,
-)
-from simcse_kit.encoder.packing.layers import Block
-from simcse_kit.encoder.packing.layout import Layout
-from simcse_kit.encoder.packing.row_groups import Batching
-from simcse_kit.encoder.packing.run import packed_states
-from simcse_kit.encoder.pooling import (
-    FIRST_TOKEN_POOLINGS,
-    HEAD_POOLINGS,
-    LAYER_POOLINGS,
-    check_pooling,
-    pool_packed,
-)
-from simcse_kit.encoder.quantization.layer_cache import Precision, check_precision
-from simcse_kit.encoder.similarity import Side, similarity
+from simcse_kit.encoder.device import known_device, put_on
+from simcse_kit.encoder.encode_options import EncodeKeywords, EncodeOptions
+from simcse_kit.encoder.folder.load import load_parts
+from simcse_kit.encoder.folder.save import save_encoder
+from simcse_kit.encoder.inference import ENCODE_BAR, TokenizedTexts
+from simcse_kit.encoder.inputs import checked_texts, path_text, texts_one_by_one
+from simcse_kit.encoder.model import EncoderModel
+from simcse_kit.encoder.similarity import Side, cosines, given_vectors
 from simcse_kit.encoder.stream import CHUNK, stream_vectors
-from simcse_kit.encoder.template import Template
-from simcse_kit.encoder.vectors import known_device, put_on
-from simcse_kit.errors import ConfigError, ModelError
+from simcse_kit.errors import ConfigError
+from simcse_kit.utils.progress import progress_bar
 
 __all__ = ["SentenceEncoder"]
 
 
-class SentenceEncoder(nn.Module):
-    """Text to vectors.
+class SentenceEncoder(EncoderModel):
+    """Sentences to vectors.
 
-    Open one with :meth:`load`; the attributes are for reading.
+    Load an encoder with :meth:`load`; see :class:`EncoderModel` for the attributes and for training
+    and changing the network.
 
-    Attributes:
-        backbone: the transformer, without its pooler.
-        tokenizer: its tokenizer.
-        pooling: one of :data:`simcse_kit.encoder.pooling.POOLINGS`.
-        head: Dense stages after pooling, or None.
-        normalize: whether :meth:`encode` gives unit vectors unless told otherwise.
-        max_length: tokens of a sentence, special tokens included; what is longer is cut.
-        source: the folder it was opened from.
-        template: what sentences are put into, for pooling ``mask``; else None.
-        known_batching: how batches run, once that has been tried; see :attr:`batching`.
-        engine: what computes in place of the transformer, for an exported encoder; else None. The
-            backbone then has no weights, and ``forward`` refuses.
+    Examples:
+        >>> from simcse_kit import SentenceEncoder
+        >>> encoder = SentenceEncoder.load("mini")
+        >>> vectors = encoder.encode(["A dog runs.", "A puppy is running.", "Prices rose."])
+        >>> vectors.shape
+        (3, 256)
+        >>> puppy, prices = encoder.similarity("A dog runs.", vectors[1:])[0]
+        >>> bool(puppy > prices)
+        True
     """
-
-    def __init__(
-        self,
-        backbone: Any,
-        tokenizer: Any,
-        *,
-        pooling: str = DEFAULT_POOLING,
-        head: nn.Sequential | None = None,
-        normalize: bool = False,
-        max_length: int | None = None,
-        lowercase: bool = False,
-        prompt: str = "",
-        template: str = "",
-        source: Path | None = None,
-        engine: Engine | None = None,
-    ):
-        super().__init__()
-        self.backbone = backbone
-        self.tokenizer = tokenizer
-        self.pooling = check_pooling(pooling)
-        self.head = head
-        self.normalize = normalize
-        self.lowercase = lowercase
-        self.prompt = prompt
-        self.template = Template.of(template, tokenizer) if template else None
-        self.source = source
-        self.engine = engine
-        self.known_batching = None if engine is None else Batching(packed=False)
-        self.max_length = self.checked_length(max_length)
-        if pooling in HEAD_POOLINGS and head is None:
-            raise ModelError(f"pooling {pooling!r} needs a head, and there is none")
-        if (pooling == "mask") != bool(template):
-            raise ConfigError(
-                f"pooling is {pooling!r} and the template {template!r}; pooling 'mask' needs a "
-                "template, and no other pooling takes one"
-            )
-
-    # ---------------------------------------------------------------- opening and saving
 
     @classmethod
     def load(
@@ -118,26 +55,33 @@ class SentenceEncoder(nn.Module):
         trust_remote_code: bool = False,
         device: str | torch.device | None = None,
     ) -> SentenceEncoder:
-        """Open an encoder.
+        """Load an encoder.
 
-        Opens folders of this kit (exported ones too) and of sentence-transformers, plain Hugging
-        Face models, and princeton-nlp/SimCSE checkpoints (as trained and converted). Only
-        safetensors weights are read; pickled weights are refused.
+        Supported are folders of this package (exported ones too) and of sentence-transformers,
+        plain Hugging Face models, and princeton-nlp/SimCSE checkpoints (as trained and converted).
+        Only safetensors weights are read; pickled weights are refused.
 
         Args:
-            path_or_name: a folder, ``"mini"`` (embedded), or a name on the Hugging Face Hub.
-            pooling: in place of the folder's own recipe. A kept head is then dropped, unless the
-                pooling is ``cls`` or ``pooler``, whose head must be in the checkpoint.
-            max_length: in place of the folder's own.
-            template: put every sentence into this, such as ``'"[X]" means [MASK].'``, and take the
-                state at ``[MASK]``; a kept head is dropped. The pooling is then ``mask``.
-            trust_remote_code: allow Python code of the model's repository to run.
-            device: where to put it; CPU unless given.
+            path_or_name: Folder, ``"mini"`` (the embedded model), or name on the Hugging Face Hub.
+            pooling: Pooling in place of that of the folder, one of
+                :data:`simcse_kit.encoder.pooling.POOLINGS`. A head in the folder is then dropped,
+                unless the pooling is ``cls`` or ``pooler``, whose head must be in the checkpoint.
+            max_length: Maximum number of tokens per sentence, in place of that of the folder.
+            template: Template around every sentence, such as ``'"[X]" means [MASK].'``; the vector
+                is the state at ``[MASK]``. The pooling is then ``mask``, and a head in the folder
+                is dropped.
+            trust_remote_code: Whether Python code of the model's repository may run.
+            device: Device of the weights; the CPU by default.
 
         Raises:
-            ModelError: there is no such model, or it is damaged, incomplete or not supported.
-            ConfigError: the pooling, the template, the length or the device is none that can be
-                used.
+            ModelError: The model does not exist, or is damaged, incomplete or not supported.
+            ConfigError: The pooling, template, length or device cannot be used.
+
+        Examples:
+            >>> SentenceEncoder.load("mini").max_length
+            64
+            >>> SentenceEncoder.load("mini", pooling="max", max_length=32).max_length
+            32
         """
         place = known_device(device)
         parts = load_parts(
@@ -153,204 +97,38 @@ class SentenceEncoder(nn.Module):
         return put_on(encoder, place)
 
     def save(self, folder: str | os.PathLike[str], *, card: str | None = None) -> None:
-        """Write the encoder as a folder that this kit, sentence-transformers and AutoModel open.
+        """Save the encoder as a folder that this package, sentence-transformers and AutoModel load.
 
-        A new folder appears whole or not at all. In an existing folder other files stay; while
-        files are exchanged it has no ``config.json``, so that an interrupted save is refused on
-        loading and not misread.
+        A new folder appears complete or not at all. In an existing folder, other files stay; while
+        files are replaced it has no ``config.json``, so that the folder of an interrupted save is
+        refused on loading.
 
         Args:
-            folder: where to; made if needed.
-            card: text of README.md; a short description if not given.
+            folder: Destination; created if needed.
+            card: Text of README.md; a short description by default.
 
         Raises:
-            ConfigError: the folder is no path.
-            ModelError: the folder cannot be written.
-        """
-        from simcse_kit.encoder.folder.save import save_encoder
+            ConfigError: The argument is not a path, or another process is saving there.
+            ModelError: The folder cannot be written.
 
+        Examples:
+            >>> from tempfile import TemporaryDirectory
+            >>> encoder = SentenceEncoder.load("mini")
+            >>> with TemporaryDirectory() as folder:
+            ...     encoder.save(folder)
+            ...     again = SentenceEncoder.load(folder)
+            >>> bool((again.encode("A cat sat.") == encoder.encode("A cat sat.")).all())
+            True
+        """
         save_encoder(self, Path(path_text(folder, "folder")), card)
-
-    # ---------------------------------------------------------------- properties
-
-    @property
-    def embedding_dim(self) -> int:
-        """Dimensions of the vectors."""
-        if self.engine is not None:
-            return int(self.backbone.dim)
-        if self.head is not None:
-            return cast(Dense, self.head[-1]).out_features
-        return int(self.backbone.config.hidden_size)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return torch.device("cpu") if self.engine is not None else next(self.parameters()).device
-
-    def require_weights(self) -> None:
-        """Make sure that there is a transformer to train or to change.
-
-        Raises:
-            ModelError: the encoder is exported; the message names the model it was made from.
-        """
-        if self.engine is not None:
-            self.backbone.refuse()
-
-    def dropouts(self) -> dict[str, float]:
-        """Every dropout probability of the transformer, by the place where it acts."""
-        return hf.dropout_probabilities(self.backbone)
-
-    def set_dropout(self, probability: float) -> None:
-        """Set every dropout probability of the transformer.
-
-        Raises:
-            ConfigError: the probability is not in [0, 1).
-        """
-        if not isinstance(probability, int | float | np.floating) or not 0 <= probability < 1:
-            raise ConfigError(f"dropout is {probability!r}; allowed: 0 <= p < 1")
-        hf.set_dropout(self.backbone, probability)
-
-    def set_head(self, dense: Dense) -> None:
-        """Keep ``dense`` after pooling, in training and afterwards; ``cls_before_pooler`` becomes
-        ``cls``."""
-        self.head = nn.Sequential(dense)
-        if self.pooling == "cls_before_pooler":
-            self.pooling = "cls"
-
-    def add_stage(self, dense: Dense) -> None:
-        """Put ``dense`` behind all there is after pooling, before unit length.
-
-        Raises:
-            ModelError: it takes another width than :attr:`embedding_dim`, or the vectors are
-                truncated.
-        """
-        check_stage(dense, self.head, self.embedding_dim)
-        if self.head is None:
-            self.set_head(dense)
-        else:
-            self.head = nn.Sequential(*self.head, dense)
-
-    def set_template(self, text: str) -> None:
-        """Put every sentence into a template from now on; the pooling becomes ``mask``.
-
-        Args:
-            text: with ``[X]`` where the sentence goes and ``[MASK]`` where the vector is read.
-
-        Raises:
-            ConfigError: it is no template.
-            ModelError: the tokenizer has no mask token, or the encoder keeps a head, which was
-                trained for another pooling.
-        """
-        if self.head is not None:
-            raise ModelError(
-                f"the encoder keeps a head that was trained for pooling {self.pooling!r}, so that "
-                "it takes no template; open it with pooling 'cls_before_pooler', which drops it"
-            )
-        self.template = Template.of(text, self.tokenizer)
-        self.pooling = "mask"
-
-    def masked_lm(self) -> nn.Module:
-        """The checkpoint's masked-LM model on this very transformer (weights are shared).
-
-        Returns:
-            A module; ``module(input_ids=, attention_mask=).logits`` is ``(n, L, vocabulary)``.
-
-        Raises:
-            ModelError: the checkpoint has no masked-LM head, or its states depend on the padding.
-        """
-        require_padding(self, "masked language modelling")
-        if self.source is None:
-            raise ModelError("this encoder was not opened from a folder, so it has no MLM head")
-        return hf.load_masked_lm(transformer_folder(self.source), self.backbone)
-
-    # ---------------------------------------------------------------- computing
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, *, alter: Alter | None = None
-    ) -> Tensor:
-        """Token ids to vectors, not normalised.
-
-        Args:
-            input_ids: ``(n, L)`` int64, padded on the right.
-            attention_mask: ``(n, L)``, 1 for tokens, 0 for padding.
-            alter: changes what the first layer gets, see
-                :data:`simcse_kit.encoder.input_hook.Alter`.
-
-        Returns:
-            ``(n, embedding_dim)``.
-        """
-        return pooled_batch(self, input_ids, attention_mask, alter)
-
-    @property
-    def batching(self) -> Batching:
-        """How batches run: packed, padded, or in rows of equal length; tried at the first use."""
-        return self.known_batching or find_batching_once(self)
-
-    @property
-    def packs(self) -> bool:
-        """Whether batches run without their padding; some architectures cannot."""
-        # Recomputing activations, in training only, is the model's own affair, in its own code.
-        if self.backbone.training and any(
-            getattr(part, "gradient_checkpointing", False) for part in self.backbone.modules()
-        ):
-            return False
-        return self.batching.packed
-
-    def forward_packed(
-        self, tokens: Tensor, layout: Layout, blocks: Sequence[Block] | None = None
-    ) -> Tensor:
-        """:meth:`forward` of a batch whose padding is out already.
-
-        Args:
-            tokens: ``(T,)`` ids of all rows, end to end.
-            layout: where the rows are.
-            blocks: layers prepared for inference, in place of those of the model.
-
-        Returns:
-            ``(R, embedding_dim)``, in the order of the batch.
-        """
-        states = packed_states(
-            self.backbone,
-            tokens,
-            layout,
-            all_layers=self.pooling in LAYER_POOLINGS,
-            first_only=self.pooling in FIRST_TOKEN_POOLINGS,
-            blocks=blocks,
-        )
-        return self._after_pooling(pool_packed(self.pooling, states, layout, self._place))
-
-    def tokenize(
-        self, sentences: Sequence[str], *, max_length: int | None = None
-    ) -> tuple[list[list[int]], int]:
-        """Sentences to token ids, special tokens included.
-
-        Returns:
-            The ids of each sentence, and how many sentences were cut to ``max_length``.
-
-        Raises:
-            DataError: as for :meth:`encode`.
-            ConfigError: a length that is not allowed.
-        """
-        length = self.max_length if max_length is None else self.checked_length(max_length)
-        texts = [self.prompt + text for text in checked_texts(sentences)]
-        if self.lowercase:
-            texts = [text.lower() for text in texts]
-        if self.template is not None:
-            return self.template.rows(self.tokenizer, texts, length)
-        return token_ids(self.tokenizer, texts, length)
 
     @overload
     def encode(
         self,
         sentences: str | Sequence[str],
         *,
-        batch_size: int | None = ...,
-        token_budget: int | None = ...,
-        normalize: bool | None = ...,
         to: Literal["numpy"] = ...,
-        max_length: int | None = ...,
-        precision: Precision = ...,
-        progress: bool = ...,
+        **options: Unpack[EncodeKeywords],
     ) -> NDArray[np.float32]: ...
 
     @overload
@@ -358,161 +136,134 @@ class SentenceEncoder(nn.Module):
         self,
         sentences: str | Sequence[str],
         *,
-        batch_size: int | None = ...,
-        token_budget: int | None = ...,
-        normalize: bool | None = ...,
         to: Literal["torch"],
-        max_length: int | None = ...,
-        precision: Precision = ...,
-        progress: bool = ...,
+        **options: Unpack[EncodeKeywords],
     ) -> Tensor: ...
 
     def encode(
         self,
         sentences: str | Sequence[str],
         *,
-        batch_size: int | None = None,
-        token_budget: int | None = None,
-        normalize: bool | None = None,
         to: Literal["numpy", "torch"] = "numpy",
-        max_length: int | None = None,
-        precision: Precision = "fp32",
-        progress: bool = False,
+        **options: Unpack[EncodeKeywords],
     ) -> NDArray[np.float32] | Tensor:
-        """Sentences to vectors, in the given order.
+        """Compute the vectors of sentences, in their order.
 
-        Each distinct sentence is computed once; batches are made of sentences of like length. Log
-        lines say how many sentences were longer than ``max_length`` and so were cut, how many
-        tokens the vocabulary does not have, and which sentences became equal; see
+        Each distinct sentence is computed once; batches are made of sentences of similar length.
+        Log lines report how many sentences were truncated, how many tokens are unknown to the
+        vocabulary, and which sentences became equal; see
         :class:`~simcse_kit.encoder.token_counts.TokenCounts`.
 
         Args:
-            sentences: one sentence or many.
-            batch_size: most sentences in one pass; by default only the token budget counts.
-            token_budget: most tokens in one pass, padding included.
-            normalize: unit vectors; by default what the recipe says.
-            to: ``"numpy"`` (float32) or ``"torch"`` (on the encoder's device).
-            max_length: tokens of a sentence, in place of the encoder's own.
-            precision: ``"bf16"`` or ``"int8"`` computes the linear maps in that. Where bfloat16 is
-                not faster, a log line says so and float32 is taken. int8 is for CPUs; a log line
-                tells how far its vectors are from those in float32. Its ranges come from the
-                sentences of the first call and are kept until the weights change, so that the
-                vectors of all calls can be compared.
-            progress: a bar, on a terminal or in a notebook.
+            sentences: One sentence or many.
+            to: ``"numpy"`` (float32) or ``"torch"`` (on the device of the encoder).
+            batch_size (int | None): Maximum number of sentences per forward pass; by default only
+                the token budget counts.
+            token_budget (int | None): Maximum number of tokens per forward pass, padding included;
+                by default one that suits the device.
+            normalize (bool | None): Whether vectors are scaled to unit length; by default
+                :attr:`normalize`.
+            max_length (int | None): Maximum number of tokens per sentence; by default
+                :attr:`max_length`.
+            precision (str): Number format of the linear maps: ``"fp32"``, ``"bf16"`` or ``"int8"``.
+                If bf16 is not faster, a log line says so and fp32 is used. int8 runs on CPUs; a log
+                line reports the cosine between its vectors and those in fp32. Its ranges come from
+                the sentences of the first call and are kept until the weights change, so that the
+                vectors of all calls are comparable.
+            progress (bool): Whether a progress bar is shown on a terminal or in a notebook.
 
         Returns:
             ``(n, embedding_dim)``; ``(embedding_dim,)`` for a single string.
 
         Raises:
-            DataError: an entry is not a string.
-            ConfigError: a length, size or budget that is not allowed, or a precision that this
-                encoder, this CPU or this torch does not serve.
+            DataError: An entry is not a string.
+            ConfigError: A length, size or budget is not allowed, or the encoder, the CPU or torch
+                does not support the precision.
+
+        Examples:
+            >>> encoder = SentenceEncoder.load("mini")
+            >>> encoder.encode("A dog runs.").shape
+            (256,)
+            >>> vectors = encoder.encode(["A dog.", "Prices rose."], to="torch", normalize=True)
+            >>> vectors.norm(dim=1).round(decimals=3)
+            tensor([1., 1.])
         """
         if not isinstance(to, str) or to not in ("numpy", "torch"):
             raise ConfigError(f"encode(to={to!r}); allowed: 'numpy', 'torch'")
-        check_sizes(batch_size=batch_size, token_budget=token_budget)
-        check_switches(normalize=normalize, progress=progress)
-        check_precision(self, precision)
-        texts = checked_texts(sentences)
-        distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-        vectors = compute_vectors(
-            self,
-            list(distinct),
-            batch_size=batch_size,
-            token_budget=token_budget,
-            max_length=max_length,
-            progress=progress,
-            precision=precision,
-        )
-        places = [distinct[text] for text in texts]
-        result = vectors[torch.tensor(places, dtype=torch.int64, device=vectors.device)]
-        if self.normalize if normalize is None else normalize:
-            result = unit_length(result, dim=1)
+        chosen = EncodeOptions(**options).for_model(self)
+        tokenized = TokenizedTexts.of(self, checked_texts(sentences), chosen)
+        tokenized.counts.say(self.tokenizer, chosen.max_length)
+        with progress_bar(len(tokenized.rows), shown=chosen.progress, **ENCODE_BAR) as bar:
+            vectors = tokenized.vectors(self, chosen, bar.update)
         if isinstance(sentences, str):
-            result = result[0]
-        return result if to == "torch" else result.cpu().numpy()
+            vectors = vectors[0]
+        return vectors if to == "torch" else vectors.cpu().numpy()
 
     def encode_stream(
         self,
         sentences: Iterable[str],
         *,
         chunk: int = CHUNK,
-        batch_size: int | None = None,
-        token_budget: int | None = None,
-        normalize: bool | None = None,
-        max_length: int | None = None,
-        precision: Precision = "fp32",
-        progress: bool = False,
         total: int | None = None,
+        **options: Unpack[EncodeKeywords],
     ) -> Iterator[NDArray[np.float32]]:
-        """:meth:`encode` for as many sentences as there are, in bounded memory.
+        """Compute the vectors of any number of sentences in bounded memory.
 
-        One chunk is held at a time and one is read ahead, which is tokenized meanwhile. Each
+        One chunk is held at a time; the next one is read ahead and tokenized meanwhile. Each
         distinct sentence of a chunk is computed once.
 
         Args:
-            sentences: read once, in the thread that asks for the vectors.
-            chunk: most sentences of a chunk; very long sentences make smaller chunks.
-            batch_size: as for :meth:`encode`.
-            token_budget: as for :meth:`encode`.
-            normalize: as for :meth:`encode`.
-            max_length: as for :meth:`encode`.
-            precision: as for :meth:`encode`.
-            progress: as for :meth:`encode`.
-            total: number of sentences, if known, for the time left in the bar.
+            sentences: Sentences, read once, in the thread that asks for the vectors.
+            chunk: Maximum number of sentences per chunk; very long sentences make smaller chunks.
+            total: Number of sentences, if known, for the time left in the progress bar.
+            **options: The options of :meth:`encode`, besides ``to``.
 
         Yields:
-            ``(rows, embedding_dim)`` float32; laid end to end, row i belongs to sentence i.
+            ``(rows, embedding_dim)`` float32 of the next sentences, in order.
 
         Raises:
-            DataError: an entry is not a string; raised when it is read, a chunk ahead.
-            ConfigError: as for :meth:`encode`; before anything is read, but for an architecture
-                that int8 does not serve.
+            DataError: An entry is not a string; raised when the entry is read, a chunk ahead.
+            ConfigError: As for :meth:`encode`; raised before anything is read, unless int8 does not
+                support the architecture.
+
+        Examples:
+            >>> encoder = SentenceEncoder.load("mini")
+            >>> sentences = (f"This is sentence {number}." for number in range(5))
+            >>> [vectors.shape for vectors in encoder.encode_stream(sentences, chunk=2)]
+            [(2, 256), (2, 256), (1, 256)]
         """
-        return stream_vectors(
-            self,
-            [texts_one_by_one(sentences)],
-            chunk=chunk,
-            batch_size=batch_size,
-            token_budget=token_budget,
-            normalize=normalize,
-            max_length=max_length,
-            precision=precision,
-            progress=progress,
-            total=total,
-        )
+        groups = [(None, texts_one_by_one(sentences))]
+        stream = stream_vectors(self, groups, EncodeOptions(**options), chunk=chunk, total=total)
+        return (vectors for _, vectors in stream)
 
     def similarity(self, a: Side, b: Side) -> NDArray[np.float32]:
-        """Cosine of every pair, always as a matrix.
+        """Compute the cosine similarity of every pair, always as a matrix.
 
         Args:
-            a: one sentence, n sentences, or their vectors ``(n, d)`` or ``(d,)``.
-            b: one sentence, m sentences, or their vectors ``(m, d)`` or ``(d,)``.
+            a: One sentence, n sentences, or their vectors ``(n, d)`` or ``(d,)``.
+            b: One sentence, m sentences, or their vectors ``(m, d)`` or ``(d,)``.
 
         Returns:
-            ``(n, m)`` float32; ``(1, 1)`` for two single sentences. A zero vector has cosine 0.
+            ``(n, m)`` float32; ``(1, 1)`` for two single sentences. The cosine of a zero vector is
+            0.
 
         Raises:
-            DataError: an entry is not a string, or the vectors of the sides do not match or hold
+            DataError: An entry is not a string, or the vectors have different dimensions or hold
                 NaN or infinity.
+
+        Examples:
+            >>> encoder = SentenceEncoder.load("mini")
+            >>> encoder.similarity("A dog runs.", ["A puppy is running.", "Prices rose."]).shape
+            (1, 2)
         """
-        return similarity(self, a, b)
-
-    # ---------------------------------------------------------------- inside
-
-    @property
-    def _place(self) -> int | None:
-        return None if self.template is None else self.template.place
-
-    def _after_pooling(self, vectors: Tensor) -> Tensor:
-        return vectors if self.head is None else cast(Tensor, self.head(vectors))
-
-    def checked_length(self, wanted: int | None) -> int:
-        """The length asked for, or the default, held against what the model has positions for."""
-        limit = hf.position_limit(self.backbone) if self.engine is None else self.backbone.positions
-        if wanted is not None:
-            number = whole_number(wanted)
-            return hf.check_length(wanted if number is None else number, limit)
-        # Tokenizers without a limit of their own report an astronomic number.
-        own = min(int(self.tokenizer.model_max_length), 10**6)
-        return own if limit is None else min(own, limit)
+        left, right = given_vectors(a), given_vectors(b)
+        if left is None and right is None:
+            # One call, which logs sentences of the two sides that get equal tokens.
+            texts = checked_texts(a)
+            both = self.encode(texts + checked_texts(b), to="torch").cpu()
+            return cosines(both[: len(texts)], both[len(texts) :])
+        if left is None:
+            left = self.encode(checked_texts(a), to="torch").cpu()
+        if right is None:
+            right = self.encode(checked_texts(b), to="torch").cpu()
+        return cosines(left, right)

@@ -1,8 +1,8 @@
-"""Forked processes: they have the memory of their parent, but none of its threads.
+"""Encoding in forked processes, which have the memory of their parent but none of its threads.
 
-Torch computes with a pool of OpenMP threads, which the child of a fork waits for without end. The
-child therefore starts with one torch thread, as the workers of a DataLoader do. The tokenizers
-library has a pool of its own and gets the same treatment through its environment variable.
+Torch computes with a pool of OpenMP threads, and the child of a fork would wait for those threads
+forever. The child therefore starts with one torch thread, like the workers of a DataLoader. The
+tokenizers library has its own pool and is treated alike through its environment variable.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ __all__ = ["PREPARING", "TOKENIZING", "require_same_process", "require_usable", 
 logger = logging.getLogger(__name__)
 
 TOKENIZING = Lock()
-"""Held while a tokenizer works: it serves one thread at a time."""
+"""Held while a tokenizer works, since it serves one thread at a time."""
 PREPARING = RLock()
 """Held while an encoder chooses how it computes, which changes the model. A thread that needs both
-locks takes this one first."""
+locks acquires this one first."""
 
 _TOKENIZERS = "TOKENIZERS_PARALLELISM"
 
 
 class _Process:
-    """What is known about the threads of this process.
+    """The use of threads in this process.
 
     Attributes:
-        computed: it has computed with several torch threads.
-        inherited: it was forked from a process that had.
-        quieted: the fork in progress has set the variable of the tokenizers library.
+        computed: Whether it has computed with several torch threads.
+        inherited: Whether it was forked from a process that had.
+        quieted: Whether the fork in progress has set the variable of the tokenizers library.
     """
 
     computed = False
@@ -46,16 +46,17 @@ _process = _Process()
 
 
 def torch_threads() -> int:
-    """Number of torch threads that this process can compute with.
+    """Return the number of torch threads that this process can use.
 
-    In a process forked from one that had computed with several threads it is 1, even where the
-    program has asked for more since: those threads could not be started.
+    After a fork from a process that computed with several threads it is 1, even if the program has
+    asked for more since, because those threads could not be started.
     """
     threads = torch.get_num_threads()
     if threads > 1 and _process.inherited:
         logger.warning(
             "this process was forked from one that had computed with several torch threads, so "
-            "that it can use only one and not %d; start it with spawn or forkserver to use more",
+            "it can use only one thread instead of %d; start it with spawn or forkserver to use "
+            "more",
             threads,
         )
         torch.set_num_threads(1)
@@ -65,10 +66,10 @@ def torch_threads() -> int:
 
 
 def require_usable(device: torch.device) -> None:
-    """Refuse a GPU that was set up by the process from which this one was forked.
+    """Refuse a GPU that was initialised before this process was forked.
 
     Raises:
-        ConfigError: it was.
+        ConfigError: CUDA was initialised in the parent process.
     """
     if device.type == "cuda" and torch.cuda._is_in_bad_fork():
         raise ConfigError(
@@ -78,14 +79,14 @@ def require_usable(device: torch.device) -> None:
 
 
 def require_same_process(process: int, what: str) -> None:
-    """Refuse to go on with work whose threads are in another process.
+    """Refuse to continue work whose threads belong to another process.
 
     Args:
-        process: id of the process that started the work.
-        what: name of the work, as the subject of a sentence.
+        process: Id of the process that started the work.
+        what: Name of the work, as the subject of a sentence.
 
     Raises:
-        ConfigError: this process is another one.
+        ConfigError: This process is a different one.
     """
     if os.getpid() != process:
         raise ConfigError(
@@ -95,10 +96,10 @@ def require_same_process(process: int, what: str) -> None:
 
 
 def _before() -> None:
-    # A child forked while another thread has a lock would wait for it without end.
+    # A child that is forked while another thread holds a lock would wait for it forever.
     PREPARING.acquire()
     TOKENIZING.acquire()
-    # The library warns in the child, and turns its threads off, unless this is set.
+    # Unless the variable is set, the library warns in the child and turns its threads off.
     _process.quieted = _TOKENIZERS not in os.environ
     if _process.quieted:
         os.environ[_TOKENIZERS] = "false"

@@ -1,87 +1,99 @@
-"""From sentences to token ids, and through the network in batches of like length."""
+"""Vectors of tokenized sentences, computed in length-sorted batches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize as unit_length
 
 from simcse_kit.encoder.batch_plan import length_sorted_batches, pad_batch
-from simcse_kit.encoder.forked_processes import PREPARING, TOKENIZING, require_usable, torch_threads
-from simcse_kit.encoder.forward_batches import stop_packing
+from simcse_kit.encoder.device import usual_state
+from simcse_kit.encoder.encode_options import EncodeOptions
+from simcse_kit.encoder.forked_processes import PREPARING, require_usable, torch_threads
+from simcse_kit.encoder.model import EncoderModel
+from simcse_kit.encoder.packing.layers import Block
 from simcse_kit.encoder.packing.layout import MULTIPLE, pack_rows
 from simcse_kit.encoder.packing.row_groups import UnpackableError
 from simcse_kit.encoder.packing.run import prepared_blocks
 from simcse_kit.encoder.pooling import FIRST_TOKEN_POOLINGS
-from simcse_kit.encoder.quantization.layer_cache import Precision, lower_blocks
+from simcse_kit.encoder.quantization.layer_cache import lower_blocks
 from simcse_kit.encoder.threads import shared_out
-from simcse_kit.encoder.token_counts import count_rows
-from simcse_kit.encoder.torch_state import usual_state
-from simcse_kit.utils.progress import progress_bar
+from simcse_kit.encoder.token_counts import TokenCounts, count_rows
 
-if TYPE_CHECKING:
-    from simcse_kit.encoder.encoder import SentenceEncoder
+__all__ = ["ENCODE_BAR", "TokenizedTexts", "evaluation_mode", "vectors_of_rows"]
 
-__all__ = [
-    "compute_vectors",
-    "evaluation_mode",
-    "token_ids",
-    "vectors_of_rows",
-]
-
-# Tokens of one forward pass. On CPUs larger passes leave the cache and gain nothing.
+# Tokens per forward pass. On CPUs larger passes leave the cache and gain nothing.
 CPU_TOKEN_BUDGET = 2048
 CUDA_TOKEN_BUDGET = 32768
-# A job of fewer tokens is one batch, computed by all threads together.
+# Fewer tokens than this are one batch, which all torch threads compute together.
 SHARED_TOKENS = 512
-# Tokens from which on it pays to lay out the weights anew for oneDNN.
+# Number of tokens from which on it pays to convert the weights to the layout of oneDNN.
 PREPARE_FROM = 8192
-# How a bar over sentences looks; short jobs have none.
+
 ENCODE_BAR: dict[str, Any] = {"unit": " sentences", "desc": "encode", "delay": 2}
-# Sentences tokenized in one call; the tokenizer's own objects take kilobytes a sentence.
-TOKENIZE_AT_ONCE = 8192
+"""Appearance of a progress bar over sentences; short jobs show none."""
+
+Rows = Sequence[Sequence[int]]
+"""Token ids of each sentence."""
 
 
-def token_ids(tokenizer: Any, texts: Sequence[str], length: int) -> tuple[list[list[int]], int]:
-    """Token ids, special tokens included, and how many of the texts were cut to ``length``."""
-    rows: list[list[int]] = []
-    cut = 0
-    for start in range(0, len(texts), TOKENIZE_AT_ONCE):
-        part = list(texts[start : start + TOKENIZE_AT_ONCE])
-        with TOKENIZING:
-            encoded = tokenizer(
-                part,
-                truncation=True,
-                max_length=length,
-                padding=False,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-            )
-        ids: list[list[int]] = encoded["input_ids"]
-        full = [number for number, row in enumerate(ids) if len(row) >= length]
-        if tokenizer.is_fast:
-            cut += sum(bool(encoded.encodings[number].overflowing) for number in full)
-        elif full:
-            with TOKENIZING:
-                whole = tokenizer(
-                    [part[number] for number in full], truncation=False, verbose=False
-                )
-            cut += sum(len(row) > length for row in whole["input_ids"])
-        # Without special tokens an empty sentence has no token at all, and nothing to pool.
-        rows += [row or [tokenizer.pad_token_id] for row in ids]
-    return rows, cut
+@dataclass
+class TokenizedTexts:
+    """Token ids of the distinct sentences among some sentences.
+
+    Attributes:
+        rows: Token ids of each distinct sentence.
+        counts: Statistics of what tokenizing lost.
+        index: For each sentence the number of its row.
+    """
+
+    rows: list[list[int]]
+    counts: TokenCounts
+    index: list[int]
+
+    @classmethod
+    def of(
+        cls, model: EncoderModel, texts: Sequence[str], options: EncodeOptions
+    ) -> TokenizedTexts:
+        """Tokenize every distinct sentence once."""
+        distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        rows, cut = model.tokenize(list(distinct), max_length=options.max_length)
+        counts = count_rows(model, list(distinct), rows, cut)
+        return cls(rows, counts, [distinct[text] for text in texts])
+
+    def vectors(
+        self,
+        model: EncoderModel,
+        options: EncodeOptions,
+        on_done: Callable[[int], object] | None = None,
+    ) -> Tensor:
+        """Compute the vectors of all sentences, normalised if the options say so.
+
+        Args:
+            model: The model that tokenized the sentences.
+            options: Options from :meth:`EncodeOptions.for_model`.
+            on_done: Callback, called with the number of distinct sentences after each pass.
+
+        Returns:
+            ``(n, embedding_dim)`` float32 on the device of the model, in the order of the
+            sentences.
+        """
+        distinct = vectors_of_rows(model, self.rows, options, on_done)
+        vectors = distinct[torch.tensor(self.index, dtype=torch.int64, device=distinct.device)]
+        return unit_length(vectors, dim=1) if options.normalize else vectors
 
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Dropout off inside; afterwards every submodule is in the mode it was in.
+    """Put a module into evaluation mode inside the block and restore the modes afterwards.
 
-    Several threads may be inside for one module: the last one to leave restores the modes.
+    Several threads may use the block for one module at a time; the last one restores the modes.
     """
     with PREPARING:
         inside = _evaluating.get(module)
@@ -104,7 +116,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 @dataclass
 class _Evaluating:
-    """The submodules that were in training mode, and the threads inside of a module's block."""
+    """The submodules that were in training mode, and the number of threads inside the block."""
 
     training: list[nn.Module]
     threads: int = 0
@@ -114,69 +126,45 @@ _evaluating: WeakKeyDictionary[nn.Module, _Evaluating] = WeakKeyDictionary()
 
 
 @torch.inference_mode()
-def compute_vectors(
-    encoder: SentenceEncoder,
-    texts: list[str],
-    *,
-    batch_size: int | None,
-    token_budget: int | None,
-    max_length: int | None,
-    progress: bool,
-    precision: Precision,
-) -> Tensor:
-    """Vectors ``(n, embedding_dim)`` float32 on the encoder's device, in the order of ``texts``."""
-    rows, cut = encoder.tokenize(texts, max_length=max_length)
-    count_rows(encoder, texts, rows, cut).say(encoder, max_length or encoder.max_length)
-    with progress_bar(len(rows), shown=progress, **ENCODE_BAR) as bar:
-        return vectors_of_rows(
-            encoder,
-            rows,
-            batch_size=batch_size,
-            token_budget=token_budget,
-            precision=precision,
-            on_done=bar.update,
-        )
-
-
-@torch.inference_mode()
 def vectors_of_rows(
-    encoder: SentenceEncoder,
-    rows: Sequence[Sequence[int]],
-    *,
-    batch_size: int | None = None,
-    token_budget: int | None = None,
-    precision: Precision = "fp32",
+    model: EncoderModel,
+    rows: Rows,
+    options: EncodeOptions | None = None,
     on_done: Callable[[int], object] | None = None,
 ) -> Tensor:
-    """Rows of token ids to vectors.
+    """Compute the vectors of tokenized sentences, without dropout and not normalised.
 
     Args:
-        encoder: the encoder; dropout is off inside.
-        rows: the token ids of each sentence, as :meth:`SentenceEncoder.tokenize` gives them.
-        batch_size: most rows of one pass.
-        token_budget: most tokens of one pass.
-        precision: in what the linear maps are computed.
-        on_done: told of the number of rows of every pass.
+        model: Encoder.
+        rows: Token ids of each sentence, as :meth:`EncoderModel.tokenize` returns them.
+        options: Sizes and precision of the forward passes.
+        on_done: Callback, called with the number of rows after each forward pass.
 
     Returns:
-        ``(n, embedding_dim)`` float32 on the encoder's device, in the order of ``rows``.
+        ``(n, embedding_dim)`` float32 on the device of the model, in the order of ``rows``.
     """
-    device = encoder.device
+    options = options or EncodeOptions()
+    device = model.device
     require_usable(device)
     lengths = [len(row) for row in rows]
     tokens = sum(lengths)
     workers = torch_threads() if device.type == "cpu" else 1
-    budget = token_budget or (CPU_TOKEN_BUDGET if device.type == "cpu" else CUDA_TOKEN_BUDGET)
-    # Small jobs are shared out evenly, and the smallest left to the threads inside torch.
-    if token_budget is None and tokens < workers * budget:
+    budget = options.token_budget or (
+        CPU_TOKEN_BUDGET if device.type == "cpu" else CUDA_TOKEN_BUDGET
+    )
+    # Small jobs are divided evenly among the threads, and the smallest left to torch's own threads.
+    if options.token_budget is None and tokens < workers * budget:
         budget = max(tokens // workers + 1, SHARED_TOKENS)
-    batches = list(length_sorted_batches(lengths, token_budget=budget, batch_size=batch_size))
-    shape = (len(rows), encoder.embedding_dim)
+    batches = list(
+        length_sorted_batches(lengths, token_budget=budget, batch_size=options.batch_size)
+    )
+    shape = (len(rows), model.embedding_dim)
     vectors = torch.empty(shape, dtype=torch.float32, device=device)
-    with evaluation_mode(encoder), usual_state(device):
-        run = _Runner(encoder, rows, many=tokens >= PREPARE_FROM, precision=precision)
+    with evaluation_mode(model), usual_state(device):
+        # Prepared here, and not in one of the threads that share the batches.
+        blocks = _blocks(model, rows, options, many=tokens >= PREPARE_FROM)
         for batch, part in shared_out(
-            lambda batch: run([rows[n] for n in batch]), batches, workers
+            lambda batch: _run(model, [rows[number] for number in batch], blocks), batches, workers
         ):
             vectors[batch] = part
             if on_done is not None:
@@ -184,45 +172,29 @@ def vectors_of_rows(
     return vectors
 
 
-class _Runner:
-    """One batch of rows to vectors, by whichever way the encoder has.
+def _blocks(
+    model: EncoderModel, rows: Rows, options: EncodeOptions, *, many: bool
+) -> list[Block] | None:
+    """Prepare the layers for inference; None if the model's own layers are used."""
+    first_only = model.pooling in FIRST_TOKEN_POOLINGS
+    blocks = None
+    if options.precision != "fp32" and rows:
+        blocks = lower_blocks(model, options.precision, rows, first_only=first_only)
+    packs = model.packs  # finds out how batches run
+    if blocks is None and many and packs:
+        blocks = prepared_blocks(model.backbone, first_only=first_only)
+    return blocks
 
-    Args:
-        encoder: the encoder, in evaluation mode.
-        rows: all rows that will come.
-        many: many batches will come, so that it pays to prepare the weights.
-        precision: in what the linear maps are computed.
-    """
 
-    def __init__(
-        self,
-        encoder: SentenceEncoder,
-        rows: Sequence[Sequence[int]],
-        *,
-        many: bool,
-        precision: Precision,
-    ):
-        self.encoder = encoder
-        self.blocks = None
-        first_only = encoder.pooling in FIRST_TOKEN_POOLINGS
-        if precision != "fp32" and rows:
-            self.blocks = lower_blocks(encoder, precision, rows, first_only=first_only)
-        # Here, and not in one of the threads that share the batches out.
-        packs = encoder.packs
-        if self.blocks is None and many and packs:
-            self.blocks = prepared_blocks(encoder.backbone, first_only=first_only)
-
-    def __call__(self, rows: list[Sequence[int]]) -> Tensor:
-        encoder = self.encoder
-        if encoder.engine is not None:
-            ids, mask = pad_batch(rows, encoder.tokenizer.pad_token_id)
-            return torch.from_numpy(encoder.engine.run(ids.numpy(), mask.numpy()))
-        if encoder.packs:
-            multiple = 1 if self.blocks is None else MULTIPLE
-            tokens, layout = pack_rows(rows, encoder.device, multiple=multiple)
-            try:
-                return encoder.forward_packed(tokens, layout, self.blocks).float()[: len(rows)]
-            except UnpackableError as error:
-                stop_packing(encoder, error)
-        ids, mask = pad_batch(rows, encoder.tokenizer.pad_token_id)
-        return encoder.forward(ids.to(encoder.device), mask.to(encoder.device)).float()
+def _run(model: EncoderModel, rows: Rows, blocks: list[Block] | None) -> Tensor:
+    """Compute the vectors of one batch, ``(n, embedding_dim)`` float32."""
+    if model.engine is None and model.packs:
+        tokens, layout = pack_rows(rows, model.device, multiple=1 if blocks is None else MULTIPLE)
+        try:
+            return model.forward_packed(tokens, layout, blocks).float()[: len(rows)]
+        except UnpackableError as error:
+            model.stop_packing(error)
+    ids, mask = pad_batch(rows, model.tokenizer.pad_token_id)
+    if model.engine is not None:
+        return torch.from_numpy(model.engine.run(ids.numpy(), mask.numpy()))
+    return model.forward(ids.to(model.device), mask.to(model.device)).float()

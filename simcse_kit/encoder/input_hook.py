@@ -1,4 +1,4 @@
-"""Altering what the first layer of a transformer gets, row by row."""
+"""A hook that changes the input of the first transformer layer, row by row."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from simcse_kit.encoder.packing.layout import Layout, layout_of
 __all__ = ["Alter", "altered"]
 
 Alter: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""States (r, l, d) of r rows of l tokens each, none of them padding, and the numbers (r,) of these
-rows in the batch, to the altered states (r, l, d). It is called once for each length."""
+"""Function from the states (r, l, d) of r rows of l tokens without padding, and the numbers (r,) of
+these rows in the batch, to the changed states (r, l, d). It is called once per row length."""
 
 
 @contextmanager
 def altered(
     backbone: Any, alter: Alter | None, attention_mask: Tensor, layout: Layout | None = None
 ) -> Iterator[None]:
-    """A block in which the forward pass of this thread has its input embeddings altered.
+    """Change the input embeddings of one forward pass of this thread inside the block.
 
-    They are the output of the embedding module: words, positions, LayerNorm and dropout where the
-    family has them there; of words alone where it does not.
+    The input embeddings are the output of the embedding module: words, positions, LayerNorm and
+    dropout if they are in that module of the model family, else words alone.
 
     Args:
-        backbone: the transformer; its forward pass is called once within the block.
-        alter: what to do; None does nothing.
+        backbone: Transformer, called once inside the block.
+        alter: The change; None for no change.
         attention_mask: (n, L), 0 at padding.
-        layout: how the rows lie end to end, filling last; None where they are padded.
+        layout: Positions of the rows of a packed batch, filler rows last; None for a padded batch.
     """
     if alter is None:
         yield
@@ -43,7 +43,7 @@ def altered(
     lies = layout or layout_of(attention_mask.sum(dim=1).tolist(), attention_mask.device)
 
     def hook(_module: Any, _inputs: Any, output: Tensor) -> Tensor | None:
-        # Other threads may use the same model meanwhile.
+        # Other threads may use the same model at the same time.
         if threading.get_ident() != owner:
             return None
         if not padded:
@@ -66,6 +66,6 @@ def _changed(tokens: Tensor, layout: Layout, rows: int, alter: Alter) -> Tensor:
     for group in layout.by_group(tokens):
         numbers = layout.order[start : start + len(group)]
         start += len(group)
-        # Filling comes last.
+        # Filler rows come last and are not changed.
         parts.append((alter(group, numbers) if start <= rows else group).flatten(0, 1))
     return torch.cat(parts)

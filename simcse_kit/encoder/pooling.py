@@ -1,4 +1,4 @@
-"""From token states to one vector a sentence.
+"""Pooling of token states to one vector per sentence.
 
 Batches are padded on the right, so the first token is at position 0 in every row.
 """
@@ -26,7 +26,7 @@ __all__ = [
 
 POOLINGS: dict[str, str] = {
     "cls": "first token, then the kept MLP head (supervised SimCSE)",
-    "cls_before_pooler": "first token as it is (unsupervised SimCSE at test time)",
+    "cls_before_pooler": "first token without a head (unsupervised SimCSE at test time)",
     "mean": "mean of all tokens, special tokens included",
     "max": "maximum over all tokens, per dimension",
     "first_last_mean": "mean of layer 1 and the last layer, then mean of all tokens",
@@ -36,8 +36,8 @@ POOLINGS: dict[str, str] = {
     "pooler": "first token, then the model's own pooler (linear and tanh)",
 }
 
-# Index into hidden_states. TRAP: hidden_states[0] is the embedding layer; layer 1 is [1]. The
-# SimCSE paper's table used the embedding layer by mistake, its code was mended later (SimCSE#285).
+# Indices into hidden_states. TRAP: hidden_states[0] is the embedding layer; layer 1 is [1]. The
+# SimCSE paper's table used the embedding layer by mistake; its code was fixed later (SimCSE#285).
 LAYER_POOLINGS: dict[str, tuple[int, int]] = {"first_last_mean": (1, -1), "last_two_mean": (-2, -1)}
 HEAD_POOLINGS = frozenset({"cls", "pooler"})
 FIRST_TOKEN_POOLINGS = HEAD_POOLINGS | {"cls_before_pooler"}
@@ -47,7 +47,7 @@ def check_pooling(name: str) -> str:
     """Return ``name`` if it is a pooling.
 
     Raises:
-        ConfigError: it is not; the message lists the poolings.
+        ConfigError: The pooling is unknown; the message lists the poolings.
     """
     if not isinstance(name, str):
         raise ConfigError(f"pooling is {name!r}; known: {', '.join(POOLINGS)}")
@@ -61,14 +61,14 @@ def check_pooling(name: str) -> str:
 def pool(
     name: str, hidden_states: Sequence[Tensor], attention_mask: Tensor, place: int | None = None
 ) -> Tensor:
-    """Pool token states; the head of ``cls`` and ``pooler`` is applied by the encoder, not here.
+    """Pool token states. The head of ``cls`` and ``pooler`` is applied by the encoder.
 
     Args:
-        name: one of :data:`POOLINGS`.
-        hidden_states: layer outputs, each ``(n, L, d)``; the last one suffices unless the pooling
-            is one of :data:`LAYER_POOLINGS`, which need all, the embedding layer first.
+        name: One of :data:`POOLINGS`.
+        hidden_states: Layer outputs, each ``(n, L, d)``. The :data:`LAYER_POOLINGS` need all of
+            them, the embedding layer first; the others need the last one.
         attention_mask: ``(n, L)``, 1 for tokens and 0 for padding on the right.
-        place: of the mask token in each row, below 0 from its end; for ``mask`` alone.
+        place: Position of the mask token in each row, from the end if negative; for ``mask``.
 
     Returns:
         ``(n, d)``.
@@ -80,7 +80,7 @@ def pool(
         return last[:, min(place, last.shape[1] - 1)]
     if name in ("last_token", "mask"):
         from_end = -1 if place is None else place
-        # Rows that only fill up a packed batch may be shorter than a template.
+        # Filler rows of a packed batch may be shorter than a template.
         places = (attention_mask.sum(dim=1) + from_end).clamp_min(0)
         return last[torch.arange(last.shape[0], device=last.device), places]
     if name == "max":
@@ -98,11 +98,11 @@ def pool_packed(
     """Pool the states of a packed batch.
 
     Args:
-        name: one of :data:`POOLINGS`.
-        states: layer outputs as for :func:`pool`, each ``(T, d)``; for the
-            :data:`FIRST_TOKEN_POOLINGS` the last one is ``(R, d)``, the first tokens alone.
-        layout: where the rows are.
-        place: as for :func:`pool`.
+        name: One of :data:`POOLINGS`.
+        states: Layer outputs as for :func:`pool`, each ``(T, d)``; for the
+            :data:`FIRST_TOKEN_POOLINGS` the last one is ``(R, d)``, the first tokens only.
+        layout: Positions of the rows.
+        place: As for :func:`pool`.
 
     Returns:
         ``(R, d)``, in the order of the batch.

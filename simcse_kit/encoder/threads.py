@@ -1,4 +1,4 @@
-"""Work shared out to threads, each of which computes with one core."""
+"""Threads that share work, each computing with one core."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Result = TypeVar("Result")
 def shared_out(
     work: Callable[[Job], Result], jobs: Sequence[Job], workers: int
 ) -> Iterator[tuple[Job, Result]]:
-    """Do every job, several at a time.
+    """Run a function on every job, in several threads at a time.
 
-    Several threads with a batch each are faster than one batch with several threads in it: nobody
-    waits at the end of every operator. Every job is computed in the same way whoever does it.
+    Several threads with one batch each are faster than several torch threads in one batch, because
+    no thread waits at the end of every operator. The result of a job does not depend on its thread.
 
     Args:
-        work: what to do; it must be safe to call from several threads.
-        jobs: its arguments.
-        workers: threads; 1, or a single job, is done by the calling thread.
+        work: Function of one job; several threads call it.
+        jobs: Arguments of the function.
+        workers: Number of threads; with 1, or for a single job, the calling thread is used.
 
     Yields:
-        Each job with its result, in the order in which they are ready.
+        Each job with its result, in order of completion.
     """
     if workers < 2 or len(jobs) < 2:
         for job in jobs:
@@ -38,7 +38,7 @@ def shared_out(
     remaining = iter(jobs)
     with _single_cored(min(workers, len(jobs))) as pool:
         alone = _as_here(work)
-        # One job waits for each that runs: what is in flight stays bounded.
+        # One job waits for each running one, so the number of results in flight is bounded.
         running = {
             pool.submit(alone, job): job
             for _, job in zip(range(2 * workers), remaining, strict=False)
@@ -53,11 +53,11 @@ def shared_out(
 
 
 def in_parallel(work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
-    """Do all jobs at the same time, a thread for each.
+    """Run a function on all jobs at the same time, each in a thread of its own.
 
     Args:
-        work: what to do; it must be safe to call from several threads.
-        jobs: its arguments.
+        work: Function of one job; several threads call it.
+        jobs: Arguments of the function.
 
     Returns:
         The results, in the order of the jobs.
@@ -69,15 +69,15 @@ def in_parallel(work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Resu
 
 
 def on_own_thread(work: Callable[[], Result]) -> Result:
-    """Do ``work`` in a new thread, and wait for it.
+    """Run a function in a new thread and wait for it.
 
-    The OpenMP threads that torch starts for a thread end with it, so that none is left behind for
-    the child of a fork to wait for. The new thread also has torch's own settings and not those of
-    the caller: no autocast, no default device, no inference mode.
+    The OpenMP threads that torch starts for a thread end with it, so none is left for the child of
+    a fork to wait for. The new thread has torch's default settings and not those of the caller: no
+    autocast, no default device, no inference mode.
     """
     pool = ThreadPoolExecutor(1)
     future = pool.submit(work)
-    # An interrupt ends the waiting at once; the thread then ends by itself after its work.
+    # An interrupt ends the waiting at once; the thread ends by itself after its work.
     wait([future])
     pool.shutdown()
     return future.result()
@@ -95,14 +95,14 @@ def _single_cored(workers: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _use_one_core() -> None:
-    # The number of threads is a setting of each thread. Its first use takes over the one that was
-    # set last in any thread, so that it must come before.
+    # The number of threads is a setting of each thread, whose first use takes over the number that
+    # any thread has set last. The first use must therefore come before the setting.
     torch.get_num_threads()
     torch.set_num_threads(1)
 
 
 def _as_here(work: Callable[[Job], Result]) -> Callable[[Job], Result]:
-    """``work`` in the inference mode of the calling thread."""
+    """Run ``work`` in the inference mode of the calling thread."""
     inference = torch.is_inference_mode_enabled()
 
     def run(job: Job) -> Result:

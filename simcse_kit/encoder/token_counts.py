@@ -1,4 +1,4 @@
-"""What tokenizing loses of sentences, counted: unknown tokens, cut, empty and equal sentences."""
+"""Statistics of what tokenizing loses: unknown tokens, truncated, empty and equal sentences."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from typing import Any
 from weakref import WeakKeyDictionary
 
-if TYPE_CHECKING:
-    from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.model import EncoderModel
 
 __all__ = [
     "WARNED_SHARE",
@@ -27,11 +26,11 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 WARNED_SHARE = 0.03
-"""From this share of unknown tokens, or of sentences with equal ids, a warning is logged."""
+"""Share of unknown tokens, or of sentences with equal ids, from which on a warning is logged."""
 
-# Messages about one tokenizer that are not repeated: a dev set is encoded many times.
+# Messages about a tokenizer that are not repeated, since a dev set is encoded many times.
 _REMEMBERED = 16
-_SAID: WeakKeyDictionary[Any, deque[str]] = WeakKeyDictionary()
+_LOGGED: WeakKeyDictionary[Any, deque[str]] = WeakKeyDictionary()
 _COLLECTED: ContextVar[TokenCounts | None] = ContextVar("collected", default=None)
 
 
@@ -40,14 +39,14 @@ class TokenCounts:
     """Counts over distinct sentences.
 
     Attributes:
-        sentences: distinct sentences.
-        tokens: their tokens; special tokens and those of a prompt or template are not counted.
-        cut: sentences longer than the maximum length.
-        unknown: tokens that stand for what the vocabulary does not have.
-        with_unknown: sentences with at least one such token.
-        empty: sentences that are not blank and of which no token is left.
-        same_ids: sentences with the token ids of another one before them.
-        examples: a sentence for ``unknown`` and ``empty``, two for ``same_ids``.
+        sentences: Number of distinct sentences.
+        tokens: Number of their tokens, without special tokens, prompt and template.
+        cut: Number of sentences longer than the maximum length.
+        unknown: Number of tokens that stand for text unknown to the vocabulary.
+        with_unknown: Number of sentences with at least one unknown token.
+        empty: Number of sentences that are not blank but have no tokens.
+        same_ids: Number of sentences with the token ids of an earlier one.
+        examples: One sentence for ``unknown`` and ``empty``, two for ``same_ids``.
     """
 
     sentences: int = 0
@@ -65,31 +64,23 @@ class TokenCounts:
         return self.unknown / self.tokens if self.tokens else 0.0
 
     def add(self, other: TokenCounts) -> None:
-        """Add the counts of further sentences; equal ids across the two are not looked for."""
-        for name in ("sentences", "tokens", "cut", "unknown", "with_unknown", "empty", "same_ids"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        """Add the counts of further sentences, without comparing the ids of the two."""
+        for name, value in other.to_json().items():
+            setattr(self, name, getattr(self, name) + value)
         self.examples = other.examples | self.examples
 
     def to_json(self) -> dict[str, Any]:
-        """The counts without examples."""
-        return {
-            "sentences": self.sentences,
-            "tokens": self.tokens,
-            "cut": self.cut,
-            "unknown": self.unknown,
-            "with_unknown": self.with_unknown,
-            "empty": self.empty,
-            "same_ids": self.same_ids,
-        }
+        """Return the counts without the examples."""
+        return {name: value for name, value in asdict(self).items() if name != "examples"}
 
-    def say(self, encoder: SentenceEncoder, length: int) -> None:
-        """Log what was lost; the same line about the same tokenizer only once, except for cuts.
+    def say(self, tokenizer: Any, length: int | None) -> None:
+        """Log what was lost; each line about unknown or equal tokens once per tokenizer.
 
-        Inside :func:`collected` the counts are handed on as well.
+        Inside :func:`collected` the counts are also added to those of the block.
 
         Args:
-            encoder: what tokenized.
-            length: tokens that a sentence may have.
+            tokenizer: Tokenizer of the sentences.
+            length: Maximum number of tokens per sentence.
         """
         outer = _COLLECTED.get()
         if outer is not None:
@@ -102,9 +93,9 @@ class TokenCounts:
                 length,
             )
         for level, message in self._losses():
-            said = _SAID.setdefault(encoder.tokenizer, deque(maxlen=_REMEMBERED))
-            if message not in said:
-                said.append(message)
+            logged = _LOGGED.setdefault(tokenizer, deque(maxlen=_REMEMBERED))
+            if message not in logged:
+                logged.append(message)
                 logger.log(level, "%s", message)
 
     def _losses(self) -> list[tuple[int, str]]:
@@ -113,33 +104,36 @@ class TokenCounts:
             what = (
                 f"{self.unknown} of {self.tokens} tokens are unknown to the vocabulary of the "
                 f"model ({percent(self.unknown_share)}), in {self.with_unknown} of "
-                f"{self.sentences} distinct sentences, such as {_quoted(self.examples['unknown'])}"
+                f"{self.sentences} distinct sentences, such as {self._example('unknown')}"
             )
             if self.unknown_share >= WARNED_SHARE:
                 what += (
-                    "; the model does not know this script or these signs, and sentences of "
+                    "; the model does not know this script or these characters, and sentences of "
                     "unknown tokens get nearly equal vectors; use a model of this language"
                 )
             found.append((_level(self.unknown_share), what))
         if self.empty:
             what = (
                 f"{self.empty} of {self.sentences} distinct sentences have no token left, such as "
-                f"{_quoted(self.examples['empty'])}: the tokenizer drops all their characters"
+                f"{self._example('empty')}: the tokenizer drops all their characters"
             )
             found.append((logging.WARNING, what))
         if self.same_ids:
             what = (
                 f"{self.same_ids} of {self.sentences} distinct sentences become the token ids of "
-                f"another one and get its vector, such as {_quoted(self.examples['same_ids'])}; "
-                "unknown tokens, lower-casing, dropped signs or cutting make them equal"
+                f"another one and get its vector, such as {self._example('same_ids')}; unknown "
+                "tokens, lower-casing, dropped characters or truncation make them equal"
             )
             found.append((_level(self.same_ids / self.sentences), what))
         return found
 
+    def _example(self, name: str) -> str:
+        return " and ".join(map(shown, self.examples[name]))
+
 
 @contextmanager
 def collected() -> Iterator[TokenCounts]:
-    """Counts of all that encoders of this package tokenize inside, in this thread."""
+    """Collect the counts of all sentences that this thread encodes inside the block."""
     counts = TokenCounts()
     token = _COLLECTED.set(counts)
     try:
@@ -149,49 +143,54 @@ def collected() -> Iterator[TokenCounts]:
 
 
 def count_tokens(
-    encoder: SentenceEncoder, sentences: Sequence[str], *, max_length: int | None = None
+    model: EncoderModel, sentences: Sequence[str], *, max_length: int | None = None
 ) -> TokenCounts:
-    """Tokenize sentences and count what is lost; nothing is embedded and nothing logged.
+    """Tokenize sentences and count what is lost, without embedding or logging.
 
     Args:
-        encoder: whose tokenizer, prompt, template and maximum length are used.
-        sentences: equal ones count once.
-        max_length: tokens of a sentence, in place of the encoder's own.
+        model: Encoder.
+        sentences: Sentences; repeated ones count once.
+        max_length: Maximum number of tokens per sentence; by default that of the encoder.
     """
     distinct = list(dict.fromkeys(sentences))
-    rows, cut = encoder.tokenize(distinct, max_length=max_length)
-    return count_rows(encoder, distinct, rows, cut)
+    rows, cut = model.tokenize(distinct, max_length=max_length)
+    return count_rows(model, distinct, rows, cut)
 
 
 def count_rows(
-    encoder: SentenceEncoder, texts: Sequence[str], rows: Sequence[Sequence[int]], cut: int
+    model: EncoderModel, texts: Sequence[str], rows: Sequence[Sequence[int]], cut: int
 ) -> TokenCounts:
-    """Count what was lost of sentences that are tokenized already.
+    """Count what was lost of sentences that are already tokenized.
 
     Args:
-        encoder: what tokenized them.
-        texts: distinct sentences.
-        rows: the token ids of each, as ``encoder.tokenize`` gives them.
-        cut: how many of them were cut.
+        model: Encoder that tokenized them.
+        texts: Distinct sentences.
+        rows: Token ids of each sentence, from ``model.tokenize``.
+        cut: Number of truncated sentences.
     """
     if not rows:
         return TokenCounts()
-    # What surrounds every sentence: special tokens, prompt, template.
-    (bare,), _ = encoder.tokenize([""])
-    special = _special(encoder, bare)
+    # The tokens around every sentence: special tokens, prompt, template.
+    (bare,), _ = model.tokenize([""])
+    has_special = (
+        model.template is not None
+        or bool(model.prompt)
+        or model.tokenizer.num_special_tokens_to_add() > 0
+    )
+    special = len(bare) if has_special else 0
     counts = TokenCounts(sentences=len(rows), cut=cut)
     nothing = [at for at, row in enumerate(rows) if len(row) <= len(bare) and row == bare]
     counts.tokens = max(0, sum(map(len, rows)) - special * len(rows))
-    if not special:  # a pad token stands for nothing
+    if not special:  # an empty sentence is a pad token, which stands for no text
         counts.tokens -= len(nothing)
-    unknown_id = encoder.tokenizer.unk_token_id
+    unknown_id = model.tokenizer.unk_token_id
     if unknown_id is not None:
         around = bare.count(unknown_id)
+        # Negative for an empty sentence without special tokens, if the pad token is unknown.
         unknown = [row.count(unknown_id) - around for row in rows]
-        # Fewer than in the bare row: an empty sentence without special tokens is one pad token.
-        counts.unknown = sum(number for number in unknown if number > 0)
-        if counts.unknown:
-            affected = [at for at, number in enumerate(unknown) if number > 0]
+        affected = [at for at, number in enumerate(unknown) if number > 0]
+        if affected:
+            counts.unknown = sum(unknown[at] for at in affected)
             counts.with_unknown = len(affected)
             worst = max(affected, key=lambda at: unknown[at] / max(1, len(rows[at]) - special))
             counts.examples["unknown"] = (texts[worst],)
@@ -200,27 +199,13 @@ def count_rows(
         counts.empty = len(empty)
         counts.examples["empty"] = (empty[0],)
     # Hashes of tuples of integers take less memory than the tuples.
-    counts.same_ids = len(rows) - len({hash(tuple(row)) for row in rows})
-    if counts.same_ids:
-        counts.examples["same_ids"] = _first_equal(texts, rows)
-    return counts
-
-
-def _special(encoder: SentenceEncoder, bare: Sequence[int]) -> int:
-    """Tokens of every row that are not of the sentence."""
-    plain = encoder.template is None and not encoder.prompt
-    if plain and encoder.tokenizer.num_special_tokens_to_add() == 0:
-        return 0
-    return len(bare)
-
-
-def _first_equal(texts: Sequence[str], rows: Sequence[Sequence[int]]) -> tuple[str, str]:
     first: dict[int, int] = {}
     for at, row in enumerate(rows):
         before = first.setdefault(hash(tuple(row)), at)
         if before != at:
-            return texts[before], texts[at]
-    raise AssertionError("no two rows are equal")
+            counts.same_ids += 1
+            counts.examples.setdefault("same_ids", (texts[before], texts[at]))
+    return counts
 
 
 def _level(share: float) -> int:
@@ -228,15 +213,11 @@ def _level(share: float) -> int:
 
 
 def shown(text: str, limit: int = 60) -> str:
-    """``text`` as a quoted literal of about ``limit`` characters, for messages."""
+    """Return the first ``limit`` characters of ``text`` as a quoted literal, for messages."""
     return repr(text if len(text) <= limit else text[:limit] + "...")
 
 
 def percent(share: float) -> str:
-    """A share from 0 to 1 in words, such as ``22 %`` or ``0.03 %``."""
+    """Format a share from 0 to 1, such as ``22 %`` or ``0.03 %``."""
     value = 100 * share
     return f"{value:.0f} %" if value >= 10 else f"{value:.2g} %"
-
-
-def _quoted(texts: Sequence[str]) -> str:
-    return " and ".join(map(shown, texts))

@@ -1,27 +1,25 @@
-"""How many characters of a text a tokenizer keeps, and the refusal of text it does not know."""
+"""The share of characters that a tokenizer does not know, and the refusal of unknown text."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from simcse_kit.encoder.forked_processes import TOKENIZING
+from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.token_counts import shown
 from simcse_kit.errors import DataError
-
-if TYPE_CHECKING:
-    from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["SAMPLE", "Coverage", "check_known", "coverage", "some"]
 
 SAMPLE = 1024
-"""Sentences that are looked at."""
+"""Number of sentences in a sample of a text."""
 
-# Text of which a larger share is lost is refused.
+# Text is refused if a larger share of its characters is lost.
 _MOST_LOST = 0.5
-# The beginning of a sentence shows its script.
+# Number of characters of a sentence that are looked at; the beginning shows its script.
 _CHARACTERS = 1000
 
 T = TypeVar("T")
@@ -29,13 +27,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Coverage:
-    """What is left of the characters of some sentences.
+    """How much of the text of some sentences the tokenizer keeps.
 
     Attributes:
-        sentences: sentences looked at.
-        characters: their characters; spaces, format and control characters do not count.
-        lost: those that no known token stands for: unknown ones, and those that are dropped.
-        example: the sentence that loses the largest share; empty where none loses any.
+        sentences: Number of sentences.
+        characters: Number of their characters, without spaces, format and control characters.
+        lost: Number of characters without a known token: unknown or dropped.
+        example: Sentence that loses the largest share; empty if none loses any.
     """
 
     sentences: int
@@ -50,25 +48,25 @@ class Coverage:
 
 
 def some(items: Sequence[T], most: int = SAMPLE) -> list[T]:
-    """``items``, or ``most`` of them drawn with a fixed seed, in their order."""
+    """Draw at most ``most`` of the items with a fixed seed, and keep their order."""
     if len(items) <= most:
         return list(items)
     return [items[at] for at in sorted(random.Random(0).sample(range(len(items)), most))]
 
 
-def coverage(encoder: SentenceEncoder, sentences: Sequence[str]) -> Coverage:
-    """Count the characters of sentences that the encoder's tokenizer loses.
+def coverage(model: EncoderModel, sentences: Sequence[str]) -> Coverage:
+    """Count the characters that the tokenizer of an encoder loses.
 
     Args:
-        encoder: whose tokenizer is asked; its maximum length does not count.
-        sentences: all of them are looked at, each up to its first 1,000 characters.
+        model: Encoder; its maximum length does not matter.
+        sentences: Sentences, of which the first 1,000 characters each are looked at.
     """
     texts = [text[:_CHARACTERS] for text in sentences]
-    if encoder.lowercase:
+    if model.lowercase:
         texts = [text.lower() for text in texts]
     characters = lost = 0
     worst, example = 0.0, ""
-    for text, known in zip(texts, _known_characters(encoder.tokenizer, texts), strict=True):
+    for text, known in zip(texts, _known_characters(model.tokenizer, texts), strict=True):
         counted = [at for at, sign in enumerate(text) if sign.isprintable() and sign != " "]
         gone = sum(not known[at] for at in counted)
         characters, lost = characters + len(counted), lost + gone
@@ -78,7 +76,7 @@ def coverage(encoder: SentenceEncoder, sentences: Sequence[str]) -> Coverage:
 
 
 def check_known(
-    encoder: SentenceEncoder,
+    model: EncoderModel,
     sentences: Sequence[str],
     *,
     what: str,
@@ -88,16 +86,16 @@ def check_known(
     """Refuse text of which the tokenizer loses more than half.
 
     Args:
-        encoder: whose tokenizer is asked.
-        sentences: the text; of many, 1,024 are looked at.
-        what: what the text is, for the message.
-        allow: do not refuse.
-        remedy: how the user allows it.
+        model: Encoder.
+        sentences: Text, of which a sample of 1,024 sentences is looked at.
+        what: Name of the text, for the message.
+        allow: Whether unknown text is accepted.
+        remedy: Option that makes the text accepted, for the message.
 
     Raises:
-        DataError: the text is mostly unknown.
+        DataError: The text is mostly unknown.
     """
-    found = coverage(encoder, some(sentences))
+    found = coverage(model, some(sentences))
     if found.share > _MOST_LOST and not allow:
         raise DataError(
             f"{what} is mostly unknown to the model: its tokenizer has no token for "
@@ -108,29 +106,20 @@ def check_known(
     return found
 
 
-def _known_characters(tokenizer: Any, texts: list[str]) -> list[Sequence[bool]]:
-    """For each text, which of its characters a known token stands for."""
+def _known_characters(tokenizer: Any, texts: list[str]) -> list[list[bool]]:
+    """Find out for each character of each text whether a known token stands for it."""
     if not texts:
         return []
     unknown_id = tokenizer.unk_token_id
-    if not tokenizer.is_fast:
-        # Without offsets: the share of known tokens, from the left.
-        with TOKENIZING:
-            rows = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        return [_by_share(text, row, unknown_id) for text, row in zip(texts, rows, strict=True)]
+    fast = {"return_attention_mask": False, "return_token_type_ids": False}
+    options = fast | {"return_offsets_mapping": True} if tokenizer.is_fast else {}
     with TOKENIZING:
-        encoded = tokenizer(
-            texts,
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-    found: list[Sequence[bool]] = []
-    for text, row, offsets in zip(
-        texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
-    ):
+        encoded = tokenizer(texts, add_special_tokens=False, verbose=False, **options)
+    rows = encoded["input_ids"]
+    if not tokenizer.is_fast:
+        return [_by_share(text, row, unknown_id) for text, row in zip(texts, rows, strict=True)]
+    found = []
+    for text, row, offsets in zip(texts, rows, encoded["offset_mapping"], strict=True):
         known = [False] * len(text)
         # Unknown tokens last: a token of the space before a word may claim its first character.
         for token, (start, end) in sorted(
@@ -141,7 +130,8 @@ def _known_characters(tokenizer: Any, texts: list[str]) -> list[Sequence[bool]]:
     return found
 
 
-def _by_share(text: str, row: Sequence[int], unknown_id: int | None) -> Sequence[bool]:
+def _by_share(text: str, row: Sequence[int], unknown_id: int | None) -> list[bool]:
+    """Without offsets, mark the share of known tokens from the left."""
     share = 1 - row.count(unknown_id) / len(row) if row and unknown_id is not None else bool(row)
     kept = round(share * len(text))
     return [True] * kept + [False] * (len(text) - kept)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.inputs import checked_texts
 from simcse_kit.errors import ConfigError, ModelError
 
@@ -59,7 +60,8 @@ def embed(encoder: Encoder, sentences: Iterable[str], *, progress: bool = False)
             "SentenceEncoder or another object whose encode(list of n strings) gives (n, d) numbers"
         )
     distinct = list(dict.fromkeys(checked_texts(sentences)))
-    if progress and "progress" in inspect.signature(encoder.encode).parameters:
+    takes_progress = "progress" in inspect.signature(encoder.encode).parameters
+    if progress and (takes_progress or isinstance(encoder, SentenceEncoder)):
         output: Any = encoder.encode(distinct, progress=True)  # type: ignore[call-arg]
     else:
         output = encoder.encode(distinct)

@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.forward_batches import require_padding
 from simcse_kit.encoder.inference import evaluation_mode
 from simcse_kit.errors import ModelError
 from simcse_kit.losses.info_nce import info_nce_terms, negatives_per_anchor
@@ -193,8 +192,7 @@ class _Discriminator(nn.Module):
 
     def __init__(self, encoder: SentenceEncoder):
         super().__init__()
-        require_padding(
-            encoder,
+        encoder.require_padding(
             "the discriminator of method diffcse",
             "use another model or set method.rtd_weight to 0",
         )

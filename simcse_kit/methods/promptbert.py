@@ -10,8 +10,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from simcse_kit.encoder.backbone import position_limit
-from simcse_kit.encoder.forward_batches import require_padding
-from simcse_kit.encoder.template import Template, check_template
+from simcse_kit.encoder.tokenization import Template, check_template
 from simcse_kit.errors import ConfigError
 from simcse_kit.losses.info_nce import info_nce_terms, negatives_per_anchor
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
@@ -88,8 +87,8 @@ class PromptBERT(Method):
         super().__init__(encoder, config)
         encoder.set_template(config.template)
         if config.remove_bias:
-            require_padding(
-                encoder, "removing the bias of a template", "set method.remove_bias to false"
+            encoder.require_padding(
+                "removing the bias of a template", "set method.remove_bias to false"
             )
         first, second = (
             Template.of(text, encoder.tokenizer)

@@ -35,7 +35,7 @@ def check_vocabulary(prepared: Prepared, encoder: SentenceEncoder, max_length: i
         what = f"the dev set {prepared.dev.name}"
         check_known(encoder, sentences, what=what, allow=allow, remedy=remedy)
     ids, cut = encoder.tokenize(texts, max_length=max_length)
-    count_rows(encoder, texts, ids, cut).say(encoder, max_length)
+    count_rows(encoder, texts, ids, cut).say(encoder.tokenizer, max_length)
     known = {text: tuple(row) for text, row in zip(texts, ids, strict=True)}
     check_distinct(
         [tuple(known[text] for text in row) for row in rows],

@@ -20,9 +20,10 @@ from safetensors.numpy import load_file
 
 from simcse_kit.bulk import job as jobs
 from simcse_kit.bulk.formats import FORMATS
-from simcse_kit.bulk.job import Encoded, Settings, encode_to
-from simcse_kit.bulk.output import FORMAT_NAMES, Target
-from simcse_kit.bulk.shard_log import Journal
+from simcse_kit.bulk.job import BulkJob, BulkResult
+from simcse_kit.bulk.output import FORMAT_NAMES, OutputSpec
+from simcse_kit.bulk.shard_log import ShardLog
+from simcse_kit.encoder.encode_options import EncodeOptions
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, DataError, ModelError
 from tests.small_data import sentences
@@ -55,12 +56,14 @@ def read(path: Path) -> tuple[list[str] | None, np.ndarray]:
     return [row["text"] for row in rows], vectors
 
 
-def run(encoder: SentenceEncoder, output: Path | str, texts: list[str], **more: Any) -> Encoded:
+def run(encoder: SentenceEncoder, output: Path | str, texts: list[str], **more: Any) -> BulkResult:
     target = {"shard_rows": 5} | {
         key: more.pop(key) for key in ("format", "shard_rows", "part") if key in more
     }
-    options = Settings(chunk=3, **{k: more.pop(k) for k in ("precision",) if k in more})
-    return encode_to(encoder, iter(texts), Target.of(str(output), **target), options, **more)
+    read = {key: more.pop(key) for key in ("total", "text_bytes") if key in more}
+    options = EncodeOptions(**{key: more.pop(key) for key in ("precision",) if key in more})
+    spec = OutputSpec.of(str(output), **target)
+    return BulkJob(encoder, spec, options, chunk=3, **more).run(iter(texts), **read)
 
 
 @pytest.mark.parametrize("name", FORMAT_NAMES)
@@ -107,16 +110,16 @@ def test_a_killed_job_goes_on_and_gives_the_same_bytes(
     whole = tmp_path / f"whole.{name}"
     digest = run(encoder, whole, TEXTS).sha256
     target = tmp_path / f"v.{name}"
-    add, computed = Journal.add, []
+    add, computed = ShardLog.add, []
 
-    def die(self: Journal, entry: Any) -> None:
+    def die(self: ShardLog, entry: Any) -> None:
         computed.append(entry.shard)
         if len(computed) > killed_at:
             raise KilledError
         add(self, entry)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Journal, "add", die)
+        patched.setattr(ShardLog, "add", die)
         with pytest.raises(KilledError):
             run(encoder, target, TEXTS)
     assert not target.exists()
@@ -147,9 +150,9 @@ def test_planted_journal_lines_are_passed_over(planted: dict[str, Any], tmp_path
     (folder / "s.npy").write_text("four")
     journal = folder / "journal-1-of-1.jsonl"
     journal.write_text(json.dumps(line) + "\n")
-    assert list(Journal(folder, (1, 1)).finished()) == [0]
+    assert list(ShardLog(folder, (1, 1)).finished()) == [0]
     journal.write_text(json.dumps(line | planted) + "\n")
-    assert Journal(folder, (1, 1)).finished() == {}
+    assert ShardLog(folder, (1, 1)).finished() == {}
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
@@ -225,7 +228,7 @@ def test_what_the_disk_gives_back_is_compared(
 
     join = FORMATS["npy"].join
     monkeypatch.setitem(FORMATS, "npy", replace(FORMATS["npy"], join=spoilt))
-    with pytest.raises(ConfigError, match="what the disk gives back is not what was written"):
+    with pytest.raises(ConfigError, match="the disk returns other data than was written"):
         run(encoder, tmp_path / "v.npy", TEXTS)
     assert not (tmp_path / "v.npy").exists()
 
@@ -264,7 +267,9 @@ def test_too_little_room_is_refused(
         if fits:
             assert run(encoder, tmp_path / "v.npy", TEXTS, total=len(TEXTS)).complete
         else:
-            with pytest.raises(ConfigError, match=r"shards and joined file together.*make room"):
+            with pytest.raises(
+                ConfigError, match=r"shards and the joined file together.*make room"
+            ):
                 run(encoder, tmp_path / "w.npy", TEXTS, total=len(TEXTS))
 
 
@@ -313,17 +318,17 @@ def test_any_row_of_kills_ends_in_the_same_bytes(
     folder = tmp_path_factory.mktemp("job")
     whole = run(encoder, folder / f"whole.{name}", TEXTS, shard_rows=shard_rows)
     for after in kills:
-        add: Callable[..., None] = Journal.add
+        add: Callable[..., None] = ShardLog.add
         left = [after]
 
-        def die(self: Journal, entry: Any, left: list[int] = left) -> None:
+        def die(self: ShardLog, entry: Any, left: list[int] = left) -> None:
             if not left[0]:
                 raise KilledError
             left[0] -= 1
             add(self, entry)  # noqa: B023
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(Journal, "add", die)
+            patched.setattr(ShardLog, "add", die)
             try:
                 run(encoder, folder / f"v.{name}", TEXTS, shard_rows=shard_rows)
             except KilledError:
@@ -364,7 +369,7 @@ def test_the_same_command_at_once_is_refused_and_the_first_goes_on(
     output: str, overwrite: bool, encoder: SentenceEncoder, tmp_path: Path
 ) -> None:
     def again() -> None:
-        with pytest.raises(ConfigError, match=r"computes the same at this time; wait"):
+        with pytest.raises(ConfigError, match=r"is encoding to the same output; wait"):
             run(encoder, tmp_path / output, TEXTS, overwrite=overwrite)
 
     done = run(encoder, tmp_path / output, Paused(TEXTS, again))  # type: ignore[arg-type]
@@ -383,7 +388,7 @@ def test_parts_run_at_once_and_spoil_nothing_of_each_other(
         # The same part, the whole, and a new beginning are refused; the other part is not, even
         # where it fails before it has finished a shard.
         for part, overwrite in (((1, 2), False), ((1, 1), False), ((2, 2), True)):
-            with pytest.raises(ConfigError, match=r"at this time|compute parts of"):
+            with pytest.raises(ConfigError, match=r"is encoding to the same|compute parts of"):
                 run(encoder, folder, TEXTS, part=part, overwrite=overwrite)
         with pytest.raises(DataError):
             run(encoder, folder, Broken(), part=(2, 2))  # type: ignore[arg-type]

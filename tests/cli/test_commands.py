@@ -362,7 +362,7 @@ def test_encode_refuses(simcse: Simcse, tiny_encoder_dir: Path, tmp_path: Path) 
 
     refused(encode(tiny_encoder_dir, blank, "v.npy"), f"{blank}:2", "blank")
     refused(encode(tiny_encoder_dir, source, "v.csv"), ".npy")
-    refused(encode(tiny_encoder_dir, source, "no/v.npy"), "there is no folder", "no")
+    refused(encode(tiny_encoder_dir, source, "no/v.npy"), "does not exist", "no")
     refused(encode(tiny_encoder_dir, source, "taken.npy"), "taken.npy", "cannot be written")
     refused(encode(tiny_encoder_dir, tmp_path / "absent.txt", "v.npy"), "absent.txt")
     refused(encode(tmp_path / "absent", source, "v.npy"), "absent")

@@ -40,7 +40,7 @@ def test_encoding(tmp_path: Path, tiny_encoder_dir: Path, simcse: Simcse) -> Non
     options = [tiny_encoder_dir, text, "--shard-rows", "20", "--output", tmp_path / "v.npy"]
     # Room for shards of 20 x 32 numbers, not for the 60 together.
     done = limited(4000, "encode", *options)
-    one_line(done, "v.npy", "cannot be written: File too large", "the same command goes on")
+    one_line(done, "v.npy", "cannot be written: File too large", "the same command continues")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "v.npy.parts"]
     done = simcse("encode", *options)
     assert done.code == 0

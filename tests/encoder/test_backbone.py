@@ -97,7 +97,7 @@ def test_set_head(family: Callable[[str], Path]) -> None:
 def test_a_head_pooling_needs_its_head(family: Callable[[str], Path]) -> None:
     encoder = SentenceEncoder.load(family("bert"))
     with pytest.raises(ModelError, match="pooling 'cls' needs a head"):
-        SentenceEncoder(encoder.backbone, encoder.tokenizer, pooling="cls")
+        SentenceEncoder(encoder.backbone, encoder.tokenization, pooling="cls")
     with pytest.raises(ModelError, match="unknown activation 'swish'"):
         Dense(2, 2, activation="swish")
 
@@ -151,5 +151,5 @@ def test_no_masked_lm_head(family: Callable[[str], Path]) -> None:
     with pytest.raises(ModelError, match=r"has no masked-LM head \(.*set method.mlm_weight = 0"):
         encoder.masked_lm()
     encoder.source = None
-    with pytest.raises(ModelError, match="was not opened from a folder"):
+    with pytest.raises(ModelError, match="was not loaded from a folder"):
         encoder.masked_lm()

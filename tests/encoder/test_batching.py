@@ -16,12 +16,12 @@ import transformers
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from simcse_kit.encoder.batch_plan import pad_batch
+from simcse_kit.encoder.device import usual_state
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.export.export import export_encoder
 from simcse_kit.encoder.packing import hf_attention
 from simcse_kit.encoder.packing.probe import find_batching
 from simcse_kit.encoder.packing.row_groups import Batching, UnpackableError, Unpacked
-from simcse_kit.encoder.torch_state import usual_state
 from simcse_kit.errors import ModelError
 from simcse_kit.methods import METHODS, build_config
 from simcse_kit.methods.diffcse import _Discriminator

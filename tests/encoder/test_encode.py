@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from simcse_kit.encoder import inference
+from simcse_kit.encoder import tokenization
 from simcse_kit.encoder.batch_plan import length_sorted_batches, pad_batch
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.packing.layout import Layout
@@ -128,7 +128,7 @@ def test_truncation(
 ) -> None:
     if not fast:
         monkeypatch.setattr(bert, "tokenizer", SlowTokenizer(bert.tokenizer))
-    monkeypatch.setattr(inference, "TOKENIZE_AT_ONCE", 2)
+    monkeypatch.setattr(tokenization, "TOKENIZE_AT_ONCE", 2)
     texts = ["a " * 3, "a " * 4, "a " * 5, "a " * 6, "a " * 6, "the"]  # 6 has 8 tokens
     rows, cut = bert.tokenize(texts, max_length=6)
     assert [len(row) for row in rows] == [5, 6, 6, 6, 6, 3]
@@ -138,8 +138,8 @@ def test_truncation(
     assert [record.message for record in caplog.records] == [
         "2 of 5 distinct sentences are longer than 6 tokens and were cut",
         "2 of 5 distinct sentences become the token ids of another one and get its vector, such "
-        "as 'a a a a ' and 'a a a a a '; unknown tokens, lower-casing, dropped signs or cutting "
-        "make them equal",
+        "as 'a a a a ' and 'a a a a a '; unknown tokens, lower-casing, dropped characters or "
+        "truncation make them equal",
     ]
     np.testing.assert_allclose(vectors[2], vectors[1], atol=1e-6)
     caplog.clear()

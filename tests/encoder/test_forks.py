@@ -148,7 +148,7 @@ def test_more_threads_in_a_child_than_it_can_have(
         torch.set_num_threads(2)
         encodes(bert, expected)
         assert torch.get_num_threads() == 1
-        assert "it can use only one and not 2" in caplog.text
+        assert "it can use only one thread instead of 2" in caplog.text
 
     in_fork(child)
 

@@ -401,9 +401,9 @@ def test_index_that_names_a_pickle(family: Family, copy: Copy) -> None:
     index = folder / "model.safetensors.index.json"
     edit_json(index, weight_map=dict.fromkeys(weights, "weights.bin"), metadata={})
     (folder / "weights.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    assert "'weights.bin' is no safetensors file of this folder" in refused(folder)
+    assert "'weights.bin' is not a safetensors file of this folder" in refused(folder)
     edit_json(index, weight_map=dict.fromkeys(weights, "../model.safetensors"))
-    assert "'../model.safetensors' is no safetensors file" in refused(folder)
+    assert "'../model.safetensors' is not a safetensors file" in refused(folder)
 
 
 def test_shards_in_the_layout_of_the_hub_cache(

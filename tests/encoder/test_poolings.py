@@ -60,7 +60,7 @@ def test_only_layer_poolings_ask_for_all_layers(
         asked.append(all_layers)
         return packed_states(*args, all_layers=all_layers, **options)
 
-    monkeypatch.setattr("simcse_kit.encoder.encoder.packed_states", watched)
+    monkeypatch.setattr("simcse_kit.encoder.model.packed_states", watched)
     try:
         for name in ("mean", "cls_before_pooler", *LAYER_POOLINGS):
             bert.pooling = name

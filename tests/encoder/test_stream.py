@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simcse_kit.encoder import stream
+from simcse_kit.encoder import inference, stream
+from simcse_kit.encoder.encode_options import EncodeKeywords, EncodeOptions
 from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.stream import stream_vectors
 from simcse_kit.errors import ConfigError, DataError
 from tests.encoder.conftest import SENTENCES
 
@@ -66,13 +69,13 @@ def test_a_sentence_of_a_chunk_is_computed_once(
     encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[int] = []
-    compute: Callable[..., Any] = stream.vectors_of_rows
+    compute: Callable[..., Any] = inference.vectors_of_rows
 
-    def counted(encoder: Any, given: list[list[int]], **options: Any) -> Any:
+    def counted(encoder: Any, given: list[list[int]], *options: Any) -> Any:
         rows.append(len(given))
-        return compute(encoder, given, **options)
+        return compute(encoder, given, *options)
 
-    monkeypatch.setattr(stream, "vectors_of_rows", counted)
+    monkeypatch.setattr(inference, "vectors_of_rows", counted)
     parts = list(encoder.encode_stream(["a cat"] * 5 + ["a dog", "a cat", "a dog"], chunk=4))
     assert rows == [1, 2]
     assert (parts[0] == parts[0][0]).all()
@@ -107,3 +110,23 @@ def test_bad_input(encoder: SentenceEncoder) -> None:
             encoder.encode_stream(given_)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="sentence 4 is int 7, not a string"):
         list(encoder.encode_stream(["a", "b", "c", "d", 7], chunk=2))  # type: ignore[list-item]
+
+
+def test_each_group_comes_with_its_own_vectors(encoder: SentenceEncoder) -> None:
+    groups = [("first", ["a cat", "the dog", "birds"]), ("none", []), ("last", ["a cat"])]
+    found = list(stream_vectors(encoder, groups, EncodeOptions(), chunk=2))
+    assert [(group, len(vectors)) for group, vectors in found] == [
+        ("first", 2),
+        ("first", 1),
+        ("last", 1),
+    ]
+    # No chunk crosses a group, so the vectors of a group do not depend on what comes before it.
+    (alone,) = (vectors for _, vectors in stream_vectors(encoder, groups[2:], EncodeOptions()))
+    assert alone.tobytes() == found[2][1].tobytes()
+
+
+def test_the_keywords_of_encode_are_the_options() -> None:
+    options = {field.name: field.type for field in fields(EncodeOptions)}
+    assert options == {
+        name: hint.__forward_arg__ for name, hint in EncodeKeywords.__annotations__.items()
+    }

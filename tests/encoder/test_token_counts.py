@@ -126,7 +126,7 @@ def test_tokenizers_that_drop_characters(
     assert (counts.unknown, counts.empty, counts.same_ids) == (0, 2, 3)
     found = coverage(tiny, texts)
     assert (found.characters, found.lost, found.example) == (6 + 8 + 2 + 2, 2 + 2 + 2, "今天")
-    counts.say(tiny, 32)
+    counts.say(tiny.tokenizer, 32)
     assert "2 of 5 distinct sentences have no token left, such as '今天'" in caplog.text
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from simcse_kit.encoder.batch_plan import pad_batch
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.template import Template
+from simcse_kit.encoder.tokenization import Template
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.methods import build_config
@@ -168,5 +168,5 @@ def test_refusals(tiny_encoder_dir: Path) -> None:
         build(tiny_encoder_dir, second_template="[X] [MASK]")
     encoder = SentenceEncoder.load(tiny_encoder_dir, pooling="cls_before_pooler")
     encoder.set_head(mlp_head(32))
-    with pytest.raises(ModelError, match=r"keeps a head .* takes no template"):
+    with pytest.raises(ModelError, match=r"keeps a head .* cannot take a template"):
         PromptBERT(encoder, PromptBERTConfig())

@@ -31,7 +31,6 @@ from simcse_kit.encoder.export.bundle import (
 from simcse_kit.encoder.export.padded_module import SentenceGraph, example_batch, stock_attention
 from simcse_kit.encoder.export.sample_sentences import SENTENCES, random_sample
 from simcse_kit.encoder.folder.save import staged_folder, write_settings
-from simcse_kit.encoder.forward_batches import require_padding
 from simcse_kit.encoder.inference import vectors_of_rows
 from simcse_kit.encoder.inputs import path_text
 from simcse_kit.errors import ConfigError, DataError, MissingExtraError, ModelError
@@ -148,7 +147,7 @@ def export_encoder(
         )
     if encoder.engine is not None:
         raise ModelError(f"{encoder.source} is exported already; export the model it was made from")
-    require_padding(encoder, f"export to {format}")
+    encoder.require_padding(f"export to {format}")
     try:
         kind.require()
     except ImportError as error:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.pooling import LAYER_POOLINGS, pool
-
-if TYPE_CHECKING:
-    from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["SentenceGraph", "example_batch", "stock_attention"]
 
@@ -25,7 +22,7 @@ class SentenceGraph(nn.Module):
         encoder: the encoder, whose parts are shared, not copied.
     """
 
-    def __init__(self, encoder: SentenceEncoder):
+    def __init__(self, encoder: EncoderModel):
         super().__init__()
         self.backbone = encoder.backbone
         self.head = encoder.head
@@ -46,7 +43,7 @@ class SentenceGraph(nn.Module):
         return (normalize(vectors, dim=1), vectors) if self.normalize else (vectors,)
 
 
-def example_batch(encoder: SentenceEncoder) -> tuple[Tensor, Tensor]:
+def example_batch(encoder: EncoderModel) -> tuple[Tensor, Tensor]:
     """Return ids and mask of three rows of different lengths for tracing.
 
     No dimension is 1, which tracing would take for a constant, and some tokens are padding.
@@ -61,7 +58,7 @@ def example_batch(encoder: SentenceEncoder) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def stock_attention(encoder: SentenceEncoder) -> Iterator[None]:
+def stock_attention(encoder: EncoderModel) -> Iterator[None]:
     """Run the backbone with transformers' eager attention inside the block.
 
     TRAP: in the SDPA graph, OpenVINO gives NaN for a padded position that attends to no token (in

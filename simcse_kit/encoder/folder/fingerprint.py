@@ -1,40 +1,23 @@
-"""What tells one model from another: its files."""
+"""The fingerprint of a model, by which jobs and results identify it."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-from simcse_kit.utils.checksums import sha256_of
+from simcse_kit.encoder.folder.adapters import find_adapter
+from simcse_kit.encoder.folder.model_files import files_digest
 
-__all__ = ["fingerprint", "model_files"]
-
-_KINDS = {".json", ".safetensors", ".txt", ".model", ".onnx", ".xml", ".bin"}
-
-
-def model_files(folder: Path) -> list[Path]:
-    """The files that make the encoder; not the checkpoints and logs of a training beside them."""
-    found = [*folder.glob("*"), *folder.glob("[0-9]_*/*")]
-    kept = (path for path in found if path.is_file() and path.suffix in _KINDS)
-    return sorted(path for path in kept if path.name != "result.json")
+__all__ = ["fingerprint"]
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over names and contents: equal fingerprints, equal vectors."""
-    digest = hashlib.sha256()
-    for path in model_files(folder):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        digest.update(bytes.fromhex(sha256_of(path)))
-    if base := _base_of(folder):
-        digest.update(bytes.fromhex(fingerprint(base)))
+    """Compute a SHA-256 over the files of a model; equal fingerprints mean equal vectors.
+
+    The fingerprint of an adapter includes the files of its base model.
+    """
+    digest = files_digest(folder)
+    if (folder / "adapter_config.json").exists():
+        adapter = find_adapter(folder)
+        if adapter is not None:
+            digest.update(bytes.fromhex(fingerprint(adapter.base)))
     return digest.hexdigest()
-
-
-def _base_of(folder: Path) -> Path | None:
-    """Of an adapter the model that it changes, which is part of what the vectors depend on."""
-    if not (folder / "adapter_config.json").exists():
-        return None
-    from simcse_kit.encoder.folder.adapters import find_adapter
-
-    adapter = find_adapter(folder)
-    return None if adapter is None else adapter.base

@@ -22,8 +22,8 @@ from simcse_kit.encoder.folder.recipe import (
 from simcse_kit.encoder.folder.resolve import resolve_model
 from simcse_kit.encoder.folder.safe_io import read_object
 from simcse_kit.encoder.pooling import HEAD_POOLINGS, check_pooling
-from simcse_kit.encoder.template import check_template
 from simcse_kit.encoder.threads import on_own_thread
+from simcse_kit.encoder.tokenization import Tokenization, check_length, check_template
 from simcse_kit.errors import ConfigError, ModelError
 
 __all__ = ["DEFAULT_POOLING", "load_parts"]
@@ -41,9 +41,10 @@ def load_parts(
     template: str | None,
     trust_remote_code: bool,
 ) -> dict[str, Any]:
-    """The arguments of :class:`~simcse_kit.encoder.encoder.SentenceEncoder` for a model.
+    """Load the parts of an encoder.
 
-    See :meth:`~simcse_kit.encoder.encoder.SentenceEncoder.load` for arguments and errors.
+    Returns:
+        The arguments of :class:`~simcse_kit.encoder.model.EncoderModel`.
     """
     if template is not None:
         check_template(template)
@@ -97,18 +98,14 @@ def _parts_of(
     )
     width = _check_widths(folder, stages, backbone.config.hidden_size)
     end = _truncation(recipe, width)
+    wanted = recipe.template if chosen == TEMPLATE_POOLING else ""
+    limit = hf.position_limit(backbone)
     return {
         "backbone": backbone,
-        "tokenizer": tokenizer,
+        "tokenization": _tokenization(folder, recipe, tokenizer, limit, max_length, wanted),
         "pooling": chosen,
         "head": nn.Sequential(*stages, *end) if stages or end else None,
         "normalize": recipe.normalize and not end,
-        "max_length": _length(folder, recipe, hf.position_limit(backbone))
-        if max_length is None
-        else max_length,
-        "lowercase": recipe.lowercase,
-        "prompt": recipe.prompt,
-        "template": recipe.template if chosen == TEMPLATE_POOLING else "",
         "source": folder,
     }
 
@@ -129,20 +126,17 @@ def _exported_parts(
             f"export the model again to use {pooling!r}"
         )
     facts = read_facts(folder)
-    limit = facts.positions
+    tokenizer = hf.load_tokenizer(
+        folder, vocabulary=facts.vocabulary, trust_remote_code=trust_remote_code
+    )
+    limit, template = facts.positions, recipe.template
     return {
         "backbone": ExportedBackbone(folder, facts),
-        "tokenizer": hf.load_tokenizer(
-            folder, vocabulary=facts.vocabulary, trust_remote_code=trust_remote_code
-        ),
+        "tokenization": _tokenization(folder, recipe, tokenizer, limit, max_length, template),
         "pooling": recipe.pooling,
         "head": nn.Sequential(*recipe.stages) if recipe.stages else None,
-        # Of a truncated vector the graph has done it.
+        # A truncated vector was already normalised by the graph.
         "normalize": recipe.normalize and recipe.truncate_dim is None,
-        "max_length": _length(folder, recipe, limit) if max_length is None else max_length,
-        "lowercase": recipe.lowercase,
-        "prompt": recipe.prompt,
-        "template": recipe.template,
         "source": folder,
         "engine": open_engine(folder, facts),
     }
@@ -170,13 +164,27 @@ def _check_widths(folder: Path, stages: list[Dense], width: int) -> int:
     return width
 
 
-def _length(folder: Path, recipe: Recipe, limit: int | None) -> int | None:
-    """The folder's own length, or None where it does not say."""
-    length = recipe.max_length
-    try:
-        return None if length is None else hf.check_length(length, limit)
-    except ConfigError as error:
-        raise ModelError(f"{folder}: {error}; or give max_length when loading") from None
+def _tokenization(
+    folder: Path,
+    recipe: Recipe,
+    tokenizer: Any,
+    positions: int | None,
+    max_length: int | None,
+    template: str,
+) -> Tokenization:
+    if max_length is None and recipe.max_length is not None:
+        try:
+            max_length = check_length(recipe.max_length, positions)
+        except ConfigError as error:
+            raise ModelError(f"{folder}: {error}; or give max_length when loading") from None
+    return Tokenization(
+        tokenizer,
+        positions=positions,
+        max_length=max_length,
+        lowercase=recipe.lowercase,
+        prompt=recipe.prompt,
+        template=template,
+    )
 
 
 def _choose_pooling(folder: Path, recipe: Recipe, wanted: str | None) -> tuple[str, list[Dense]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from simcse_kit.encoder.folder.fingerprint import fingerprint
+from simcse_kit.encoder.folder.model_files import files_digest
 from simcse_kit.encoder.inputs import path_text
 from simcse_kit.errors import ModelError
 
@@ -58,7 +58,7 @@ def resolve_model(
 def _checked(name: str) -> Path:
     """The folder of an embedded model, once it is known to be what was packaged."""
     folder = EMBEDDED[name]
-    found = fingerprint(folder)
+    found = files_digest(folder).hexdigest()
     if found != _FINGERPRINTS[name]:
         raise ModelError(
             f"the embedded model {name!r} in {folder} is not the one that was packaged "

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -17,15 +17,13 @@ from safetensors.torch import save_file
 
 from simcse_kit.encoder.dense import Dense, Truncation
 from simcse_kit.encoder.folder.recipe import ST_POOLINGS, TEMPLATE_POOLING, layer_weights
+from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.pooling import HEAD_POOLINGS, LAYER_POOLINGS
-from simcse_kit.encoder.template import SENTENCE
+from simcse_kit.encoder.tokenization import SENTENCE
 from simcse_kit.errors import ModelError
 from simcse_kit.utils.files import sync_folder
 from simcse_kit.utils.locks import output_locked
 from simcse_kit.utils.printable import one_line
-
-if TYPE_CHECKING:
-    from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["default_card", "save_encoder", "staged_folder", "write_settings"]
 
@@ -39,8 +37,8 @@ _OF_A_MODEL = (
 )
 
 
-def save_encoder(encoder: SentenceEncoder, folder: Path, card: str | None) -> None:
-    """See :meth:`simcse_kit.encoder.encoder.SentenceEncoder.save`."""
+def save_encoder(encoder: EncoderModel, folder: Path, card: str | None) -> None:
+    """Write an encoder to ``folder``, with ``card`` as its README.md."""
     with staged_folder(folder) as staging:
         _write_weights(encoder, staging)
         write_settings(encoder, staging, default_card(encoder) if card is None else card)
@@ -93,7 +91,7 @@ def _staged(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def write_settings(encoder: SentenceEncoder, staging: Path, card: str) -> None:
+def write_settings(encoder: EncoderModel, staging: Path, card: str) -> None:
     """Write all of a model folder but the weights of the transformer."""
     config = encoder.backbone.config
     settings: dict[str, Any] = config.to_dict()
@@ -155,7 +153,7 @@ def write_settings(encoder: SentenceEncoder, staging: Path, card: str) -> None:
     (staging / "README.md").write_text(card, encoding="utf-8")
 
 
-def _write_weights(encoder: SentenceEncoder, staging: Path) -> None:
+def _write_weights(encoder: EncoderModel, staging: Path) -> None:
     weights = {
         key: value.detach().cpu().contiguous()
         for key, value in encoder.backbone.state_dict().items()
@@ -239,7 +237,7 @@ def _exchange(staging: Path, folder: Path) -> None:
         (staging / name).replace(folder / name)
 
 
-def default_card(encoder: SentenceEncoder) -> str:
+def default_card(encoder: EncoderModel) -> str:
     """A short model card."""
     if encoder.template is None:
         others, library = _WITH_SENTENCE_TRANSFORMERS, "sentence-transformers"
@@ -270,7 +268,7 @@ SentenceTransformer("path/to/this/folder").encode(["A sentence.", "Another one."
 """
 
 
-def _with_template(encoder: SentenceEncoder) -> str:
+def _with_template(encoder: EncoderModel) -> str:
     assert encoder.template is not None
     return f"""Every sentence is put into the template
 

@@ -18,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from simcse_kit.encoder.backbone import position_limit
 from simcse_kit.encoder.batch_plan import pad_batch
+from simcse_kit.encoder.device import usual_state
 from simcse_kit.encoder.packing.layers import blocks_of
 from simcse_kit.encoder.packing.layout import Layout, pack_rows
 from simcse_kit.encoder.packing.linear import live
@@ -28,7 +29,6 @@ from simcse_kit.encoder.packing.row_groups import (
     Unpacked,
 )
 from simcse_kit.encoder.packing.run import packed_states
-from simcse_kit.encoder.torch_state import usual_state
 from simcse_kit.errors import ModelError
 
 __all__ = ["find_batching"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,15 +11,13 @@ from torch.nn.functional import cosine_similarity
 
 from simcse_kit.encoder.batch_plan import length_sorted_batches
 from simcse_kit.encoder.export.sample_sentences import SENTENCES
+from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.packing.layers import Block, blocks_of
 from simcse_kit.encoder.packing.layout import pack_rows
 from simcse_kit.encoder.packing.linear import LinearMaker, prepared
 from simcse_kit.encoder.quantization.activation_stats import Observer
 from simcse_kit.encoder.quantization.int8 import Quantizer
 from simcse_kit.errors import ConfigError
-
-if TYPE_CHECKING:
-    from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["calibrated_blocks"]
 
@@ -37,7 +34,7 @@ _ENOUGH = 32
 _TOKENS_AT_ONCE = 1024
 
 
-def calibrated_blocks(encoder: SentenceEncoder, rows: Rows, *, first_only: bool) -> list[Block]:
+def calibrated_blocks(encoder: EncoderModel, rows: Rows, *, first_only: bool) -> list[Block]:
     """The layers of an encoder in int8. A log line tells what it costs.
 
     Args:
@@ -99,13 +96,13 @@ def _spread(rows: Rows) -> Rows:
     return [ordered[round(place * last / (count - 1))] for place in range(count)]
 
 
-def _settle(encoder: SentenceEncoder, rows: Rows, blocks: list[Block]) -> None:
+def _settle(encoder: EncoderModel, rows: Rows, blocks: list[Block]) -> None:
     """The first call of products in int8: over all tokens of the calibration at a time."""
     tokens, layout = pack_rows(rows, encoder.device)
     encoder.forward_packed(tokens, layout, blocks)
 
 
-def _vectors(encoder: SentenceEncoder, rows: Rows, blocks: list[Block]) -> Iterator[Tensor]:
+def _vectors(encoder: EncoderModel, rows: Rows, blocks: list[Block]) -> Iterator[Tensor]:
     """``(R, d)`` of batch after batch."""
     lengths = [len(row) for row in rows]
     for batch in length_sorted_batches(lengths, token_budget=_TOKENS_AT_ONCE):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
@@ -12,14 +12,12 @@ from torch import nn
 
 from simcse_kit.encoder.export.bundle import int8_instructions
 from simcse_kit.encoder.forked_processes import PREPARING
+from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.packing.layers import Block, blocks_of
 from simcse_kit.encoder.quantization.bf16 import bf16_pays, lowered
 from simcse_kit.encoder.quantization.calibration import calibrated_blocks
 from simcse_kit.encoder.quantization.int8 import INT8_OPERATORS
 from simcse_kit.errors import ConfigError
-
-if TYPE_CHECKING:
-    from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["Precision", "check_precision", "lower_blocks"]
 
@@ -36,19 +34,15 @@ _EVERY = 61
 
 # Not an attribute of the encoder: what oneDNN has laid out can be neither copied nor pickled.
 _Kept: TypeAlias = dict[tuple[Precision, bool], tuple[tuple[Any, ...], list[Block] | None]]
-_kept: WeakKeyDictionary[SentenceEncoder, _Kept] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[EncoderModel, _Kept] = WeakKeyDictionary()
 
 
-def check_precision(encoder: SentenceEncoder, precision: str) -> None:
-    """Refuse what cannot be computed, before anything is.
+def check_precision(encoder: EncoderModel, precision: Precision) -> None:
+    """Refuse a precision that cannot be used, before anything is computed.
 
     Raises:
-        ConfigError: there is no such precision; or this encoder, this CPU or this torch cannot
-            compute in it.
+        ConfigError: The encoder, the CPU or torch does not support the precision.
     """
-    if not isinstance(precision, str) or precision not in get_args(Precision):
-        allowed = ", ".join(map(repr, get_args(Precision)))
-        raise ConfigError(f"precision is {precision!r}; allowed: {allowed}")
     if precision == "fp32":
         return
     if encoder.engine is not None:
@@ -62,13 +56,13 @@ def check_precision(encoder: SentenceEncoder, precision: str) -> None:
 
 
 def lower_blocks(
-    encoder: SentenceEncoder,
+    encoder: EncoderModel,
     precision: Precision,
     rows: Sequence[Sequence[int]],
     *,
     first_only: bool,
 ) -> list[Block] | None:
-    """The layers of an encoder in a precision, for :meth:`SentenceEncoder.forward_packed`.
+    """The layers of an encoder in a precision, for :meth:`EncoderModel.forward_packed`.
 
     They are made at the first call, and again when the weights have changed since. In int8 the
     ranges of the activations come from the sentences of that first call: later calls agree with it.
@@ -99,7 +93,7 @@ def lower_blocks(
         return found[1]
 
 
-def _bf16_blocks(encoder: SentenceEncoder, first_only: bool) -> list[Block] | None:
+def _bf16_blocks(encoder: EncoderModel, first_only: bool) -> list[Block] | None:
     blocks = blocks_of(encoder.backbone, lowered, first_only=first_only) if encoder.packs else None
     if blocks is None:
         kind = encoder.backbone.config.model_type
@@ -110,7 +104,7 @@ def _bf16_blocks(encoder: SentenceEncoder, first_only: bool) -> list[Block] | No
     return blocks if pays else None
 
 
-def _int8_obstacle(encoder: SentenceEncoder) -> str | None:
+def _int8_obstacle(encoder: EncoderModel) -> str | None:
     if encoder.device.type != "cpu":
         return f"it is for CPUs, and the encoder is on {encoder.device}"
     kind = next(encoder.parameters()).dtype
@@ -124,7 +118,7 @@ def _int8_obstacle(encoder: SentenceEncoder) -> str | None:
     return None
 
 
-def _state(encoder: SentenceEncoder) -> tuple[Any, ...]:
+def _state(encoder: EncoderModel) -> tuple[Any, ...]:
     """Differs when a weight was exchanged or written to."""
     # TRAP: fused optimizers write without raising the version of a tensor. They change all of it,
     # so that some of its numbers tell, and reading them costs nothing.
@@ -133,5 +127,5 @@ def _state(encoder: SentenceEncoder) -> tuple[Any, ...]:
     return (*(part.data_ptr() for part in parts), *torch.stack(sums).tolist())
 
 
-def _linears(encoder: SentenceEncoder) -> list[nn.Linear]:
+def _linears(encoder: EncoderModel) -> list[nn.Linear]:
     return [part for part in encoder.backbone.modules() if isinstance(part, nn.Linear)]
