@@ -123,7 +123,7 @@ def test_what_is_no_template(tiny_encoder_dir: Path, text: str) -> None:
 
 
 def test_settings_that_contradict_each_other(tiny_encoder_dir: Path) -> None:
-    with pytest.raises(ConfigError, match="a template goes with pooling 'mask', not with 'mean'"):
+    with pytest.raises(ConfigError, match="a template needs pooling 'mask', not 'mean'"):
         SentenceEncoder.load(tiny_encoder_dir, template=TEMPLATE, pooling="mean")
     with pytest.raises(ConfigError, match=r"pooling 'mask' needs a template, and .* has none"):
         SentenceEncoder.load(tiny_encoder_dir, pooling="mask")
