@@ -18,7 +18,7 @@ from simcse_kit.encoder.packing.attention import block_attention
 from simcse_kit.encoder.packing.dropout import Noise, add_dropped
 from simcse_kit.encoder.packing.flash_attention import kernel_attention, kernel_serves
 from simcse_kit.encoder.packing.layers import blocks_of
-from simcse_kit.encoder.packing.layout import layout_of, pack, pack_rows
+from simcse_kit.encoder.packing.layout import Window, layout_of, pack, pack_rows
 from simcse_kit.encoder.packing.linear import live, prepared
 from simcse_kit.encoder.packing.probe import find_batching
 from simcse_kit.encoder.packing.run import packed_states, prepared_blocks
@@ -270,7 +270,7 @@ def test_gradients_of_attention_with_dropout(
         layout,
         scale=0.3,
         dropout=0.4,
-        ahead=0 if causal else None,
+        window=Window(ahead=0 if causal else None),
         bias=bias,
     )
     gradients = torch.autograd.grad((out * weight).sum(), sources, allow_unused=True)
@@ -366,8 +366,7 @@ def test_against_the_formula(
         value,
         layout,
         scale=0.3,
-        behind=behind,
-        ahead=ahead,
+        window=Window(behind, ahead),
         bias=bias if biased else None,
     )
     start = 0
@@ -397,8 +396,7 @@ def test_against_the_formula(
         value,
         layout,
         scale=0.3,
-        behind=behind,
-        ahead=ahead,
+        window=Window(behind, ahead),
         bias=bias if biased else None,
     )
     torch.testing.assert_close(firsts, layout.firsts(out))
@@ -437,7 +435,7 @@ def test_what_the_gpu_kernel_is_asked_for(
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     query, key, value = torch.randn(16, 4, 2), torch.randn(16, 2, 2), torch.randn(16, 2, 2)
     layout = layout_of([3, 9, 4], torch.device("cpu"))
-    options: dict[str, Any] = {"scale": 0.5, "behind": behind, "ahead": ahead}
+    options: dict[str, Any] = {"scale": 0.5, "window": Window(behind, ahead)}
     asked = kernel_attention(query, key, value, layout, layout, **options)
     torch.testing.assert_close(asked, block_attention(query, key, value, layout, **options))
     assert not kernel_serves(query, value, dropout=0.0, bias=None)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.packing.row_groups import Batching
+from simcse_kit.encoder.packing.layout import Batching
 from simcse_kit.encoder.tokenization import Template, check_template
 from simcse_kit.errors import ConfigError, ModelError
 from tests.encoder.conftest import SENTENCES
