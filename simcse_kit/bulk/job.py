@@ -172,13 +172,12 @@ class BulkJob:
     def _run(self, sentences: Iterable[str], total: int | None, text_bytes: int) -> BulkResult:
         folder = self._output.folder
         self._finished = self._log.finished()
+        left = None
         if self._finished:
             logger.info("%d finished shards are kept in %s", len(self._finished), folder)
-        left = None
-        if total is not None:
-            left = max(0, total - sum(shard.rows for shard in self._finished.values()))
         try:
-            if total is not None and left is not None:
+            if total is not None:
+                left = max(0, total - sum(shard.rows for shard in self._finished.values()))
                 self._check_disk_space(total, left, text_bytes)
             self._compute(sentences, left)
         except SimcseError:

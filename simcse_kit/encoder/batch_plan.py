@@ -86,14 +86,11 @@ def run_unpacked(
     """Run a padded batch in as many forward passes as the model needs.
 
     Args:
-        run: Forward pass and pooling of a padded batch.
+        run: Forward pass and pooling of a padded batch: ids and mask ``(n, L)`` to ``(n, d)``.
         input_ids: ``(n, L)`` int64, padded on the right.
         attention_mask: ``(n, L)``, 1 for tokens, 0 for padding.
         alter: Function that changes the input of the first layer.
         unpacked: Which rows may share a forward pass.
-
-    Returns:
-        ``(n, d)``, in the order of the batch.
     """
     if unpacked is Unpacked.PADDED:
         return run(input_ids, attention_mask, alter)

@@ -22,8 +22,8 @@ class EncodeOptions:
     """How sentences become vectors.
 
     Attributes:
-        batch_size: Maximum number of sentences per forward pass; None for no maximum besides the
-            token budget.
+        batch_size: Maximum number of sentences per forward pass; None for no maximum other
+            than the token budget.
         token_budget: Maximum number of tokens per forward pass, padding included; None for one
             that suits the device.
         normalize: Whether vectors are scaled to unit length; None for the encoder's own setting.

@@ -216,7 +216,7 @@ class SentenceEncoder(EncoderModel):
             sentences: Sentences, read once, in the thread that asks for the vectors.
             chunk: Maximum number of sentences per chunk; very long sentences make smaller chunks.
             total: Number of sentences, if known, for the time left in the progress bar.
-            **options: The options of :meth:`encode`, besides ``to``.
+            **options: The options of :meth:`encode`, except ``to``.
 
         Yields:
             ``(rows, embedding_dim)`` float32 of the next sentences, in order.

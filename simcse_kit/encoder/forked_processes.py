@@ -29,17 +29,11 @@ _TOKENIZERS = "TOKENIZERS_PARALLELISM"
 
 
 class _Process:
-    """The use of threads in this process.
+    """The use of threads in this process."""
 
-    Attributes:
-        computed: Whether it has computed with several torch threads.
-        inherited: Whether it was forked from a process that had.
-        quieted: Whether the fork in progress has set the variable of the tokenizers library.
-    """
-
-    computed = False
-    inherited = False
-    quieted = False
+    computed = False  # with several torch threads
+    inherited = False  # forked from a process that had computed so
+    quieted = False  # the fork in progress has set the variable of the tokenizers library
 
 
 _process = _Process()

@@ -241,18 +241,10 @@ class EncoderModel(nn.Module):
     def tokenize(
         self, sentences: Sequence[str], *, max_length: int | None = None
     ) -> tuple[list[list[int]], int]:
-        """Convert sentences to token ids, special tokens included.
-
-        Args:
-            sentences: Sentences.
-            max_length: Maximum number of tokens per sentence, in place of :attr:`max_length`.
-
-        Returns:
-            The token ids of each sentence, and the number of truncated sentences.
+        """Check and tokenize sentences, see :meth:`Tokenization.rows`.
 
         Raises:
             DataError: An entry is not a string.
-            ConfigError: The length is not allowed.
         """
         return self.tokenization.rows(checked_texts(sentences), max_length)
 

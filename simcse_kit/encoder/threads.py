@@ -53,15 +53,7 @@ def shared_out(
 
 
 def in_parallel(work: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
-    """Run a function on all jobs at the same time, each in a thread of its own.
-
-    Args:
-        work: Function of one job; several threads call it.
-        jobs: Arguments of the function.
-
-    Returns:
-        The results, in the order of the jobs.
-    """
+    """Run a function on all jobs at the same time, one thread each; results in their order."""
     if len(jobs) < 2:
         return [work(job) for job in jobs]
     with _single_cored(len(jobs)) as pool:

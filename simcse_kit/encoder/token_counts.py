@@ -145,13 +145,7 @@ def collected() -> Iterator[TokenCounts]:
 def count_tokens(
     model: EncoderModel, sentences: Sequence[str], *, max_length: int | None = None
 ) -> TokenCounts:
-    """Tokenize sentences and count what is lost, without embedding or logging.
-
-    Args:
-        model: Encoder.
-        sentences: Sentences; repeated ones count once.
-        max_length: Maximum number of tokens per sentence; by default that of the encoder.
-    """
+    """Tokenize the distinct sentences and count what is lost, without embedding or logging."""
     distinct = list(dict.fromkeys(sentences))
     rows, cut = model.tokenize(distinct, max_length=max_length)
     return count_rows(model, distinct, rows, cut)
@@ -160,14 +154,7 @@ def count_tokens(
 def count_rows(
     model: EncoderModel, texts: Sequence[str], rows: Sequence[Sequence[int]], cut: int
 ) -> TokenCounts:
-    """Count what was lost of sentences that are already tokenized.
-
-    Args:
-        model: Encoder that tokenized them.
-        texts: Distinct sentences.
-        rows: Token ids of each sentence, from ``model.tokenize``.
-        cut: Number of truncated sentences.
-    """
+    """Count what was lost of distinct texts, given the result of ``model.tokenize(texts)``."""
     if not rows:
         return TokenCounts()
     # The tokens around every sentence: special tokens, prompt, template.

@@ -221,12 +221,7 @@ class Template:
     def rows(
         self, tokenizer: Any, texts: Sequence[str], length: int
     ) -> tuple[list[list[int]], int]:
-        """Tokenize sentences inside the template.
-
-        Args:
-            tokenizer: Tokenizer that was given to :meth:`of`.
-            texts: Sentences.
-            length: Maximum number of tokens per row, including those of the template.
+        """Tokenize sentences inside the template, at most ``length`` tokens with the template.
 
         Returns:
             The token ids of each row, and the number of truncated sentences.

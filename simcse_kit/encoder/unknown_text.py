@@ -55,12 +55,7 @@ def some(items: Sequence[T], most: int = SAMPLE) -> list[T]:
 
 
 def coverage(model: EncoderModel, sentences: Sequence[str]) -> Coverage:
-    """Count the characters that the tokenizer of an encoder loses.
-
-    Args:
-        model: Encoder; its maximum length does not matter.
-        sentences: Sentences, of which the first 1,000 characters each are looked at.
-    """
+    """Count the characters that the tokenizer loses among the first 1,000 of each sentence."""
     texts = [text[:_CHARACTERS] for text in sentences]
     if model.lowercase:
         texts = [text.lower() for text in texts]
