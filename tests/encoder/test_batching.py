@@ -82,7 +82,7 @@ def test_gradients_without_padding(made: Made) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_what_needs_padding_is_refused(made: Made, tmp_path: Path) -> None:
+def test_features_that_need_padding_are_refused(made: Made, tmp_path: Path) -> None:
     encoder = SentenceEncoder.load(made("fnet"))
     with pytest.raises(ModelError, match="a fnet depend on the padding; use another model"):
         encoder.masked_lm()
@@ -148,7 +148,7 @@ def test_a_refused_attempt_changes_nothing(
         ({"softcap": None, "output_attentions": False}, "in its own way"),
     ],
 )
-def test_options_of_attention(options: dict[str, Any], text: str) -> None:
+def test_unsupported_options_of_attention_are_refused(options: dict[str, Any], text: str) -> None:
     query = torch.randn(1, 2, 7, 4)
     with (
         hf_attention.packed_rows(layout_of([4, 3], torch.device("cpu"))),
@@ -157,10 +157,10 @@ def test_options_of_attention(options: dict[str, Any], text: str) -> None:
         hf_attention.packed_attention(torch.nn.Module(), query, query, query, None, **options)
 
 
-def test_packing_stops_where_it_is_not_possible(
+def test_packing_stops_after_an_unpackable_batch(
     made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Such as a mask that is a window for short rows only."""
+    """An example is a mask that is a window for short rows only."""
     encoder = SentenceEncoder.load(made("llama"))
     expected = encoder.encode(SENTENCES)
     assert encoder.packs
@@ -178,9 +178,7 @@ def test_packing_stops_where_it_is_not_possible(
     np.testing.assert_allclose(encoder(ids, mask).detach().numpy(), expected, atol=1e-6)
 
 
-def test_other_attention_than_that_of_torch_is_kept(
-    made: Made, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_eager_attention_is_kept(made: Made, caplog: pytest.LogCaptureFixture) -> None:
     encoder = SentenceEncoder.load(made("llama"))
     expected = encoder.encode(SENTENCES)
     encoder = SentenceEncoder.load(made("llama"))
@@ -215,7 +213,7 @@ def test_options_that_sdpa_drops_mean_eager_attention(
     assert encoder.backbone.config._attn_implementation == "eager"
 
 
-def test_masks_that_are_no_window() -> None:
+def test_masks_that_are_not_windows_are_refused() -> None:
     seen = torch.ones(6, 6, dtype=torch.bool).tril()
     assert hf_attention.window_of(seen) == Window(None, 0)
     assert hf_attention.window_of(seen.triu(-2)) == Window(2, 0)
@@ -225,7 +223,7 @@ def test_masks_that_are_no_window() -> None:
             hf_attention.window_of(mask)
 
 
-def test_several_threads_try_a_model_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_threads_probe_a_model_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, calls = SentenceEncoder.load(made("llama")), []
 
     def counted(*arguments: Any) -> Batching:

@@ -52,7 +52,7 @@ NOT_BUILT = {
 }
 # Families whose router draws random numbers in training.
 RANDOM_IN_TRAINING = {"phimoe"}
-# The reasons for which a model type is no text encoder at all.
+# Why a model type is not a text encoder.
 OTHER_KINDS = {
     "takes no input_ids",
     "encoder and decoder",

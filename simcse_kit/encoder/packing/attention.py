@@ -108,16 +108,9 @@ def masks_of(
 ) -> list[Tensor | None]:
     """Make the masks that are added to the scores of each group of rows of equal length.
 
-    Args:
-        query_layout: Layout of the queries.
-        layout: Layout of the keys.
-        window: Tokens that a token attends to.
-        bias: ``(heads, L, L)`` added to the scores.
-        like: Tensor with the device and type of the masks.
-
     Returns:
         For each group ``(queries, keys)``, with a leading dimension of heads if there is a bias;
-        None for no mask.
+        None for no mask. Device and type are those of ``like``.
     """
     return [
         _mask(queries, length, window, bias, like)

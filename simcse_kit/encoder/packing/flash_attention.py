@@ -44,17 +44,7 @@ def kernel_attention(
 ) -> Tensor:
     """Compute :func:`~simcse_kit.encoder.packing.attention.block_attention` in one kernel.
 
-    Args:
-        query: ``(T, heads, d)`` or ``(R, heads, d)``, half precision.
-        key: ``(T, kv_heads, d)``.
-        value: ``(T, kv_heads, d)``.
-        query_layout: Layout of the queries.
-        layout: Layout of keys and values.
-        scale: Factor on the scores.
-        window: Tokens that a token attends to.
-
-    Returns:
-        The same shape as ``query``.
+    Queries, keys and values are in half precision; :func:`kernel_serves` has the other limits.
     """
     from torch.nn.attention.varlen import varlen_attn
 

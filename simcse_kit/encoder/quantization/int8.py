@@ -44,8 +44,8 @@ Product: TypeAlias = tuple[nn.Linear, ...]
 class Range:
     """Smallest and largest value of every channel, ``(channels,)`` each."""
 
-    def __init__(self, states: Tensor):
-        self.low, self.high = torch.aminmax(states, dim=0)
+    def __init__(self) -> None:
+        self.low, self.high = torch.tensor(torch.inf), torch.tensor(-torch.inf)
 
     def widen(self, states: Tensor) -> None:
         """Include the values of ``(T, channels)``."""
@@ -76,13 +76,13 @@ class Observer:
         compute = prepared(*layers, gelu=gelu)
 
         def observed(states: Tensor) -> Tensor:
-            _record(self.inputs, layers, states)
+            self.inputs.setdefault(layers, Range()).widen(states)
             if self._latest is not None and self._latest[1] is states:
                 self.gelu_of[layers] = self._latest[0]
             result = compute(states)
             self._add_to_mean(layers, result)
             if gelu:
-                _record(self.raised, layers, result)
+                self.raised.setdefault(layers, Range()).widen(result)
                 self._latest = (layers, result)
             return result
 
@@ -92,13 +92,6 @@ class Observer:
         tokens = self._tokens[product] = self._tokens.get(product, 0) + len(result)
         before = self.means.get(product, torch.zeros(()))
         self.means[product] = before + (result - before).sum(dim=0) / tokens
-
-
-def _record(ranges: dict[Product, Range], product: Product, states: Tensor) -> None:
-    if product in ranges:
-        ranges[product].widen(states)
-    else:
-        ranges[product] = Range(states)
 
 
 class Scale(NamedTuple):
