@@ -145,7 +145,7 @@ def test_a_refused_attempt_changes_nothing(
         ({"s_aux": torch.ones(2)}, "the options s_aux"),
         ({"softcap": 3.0, "sliding_window": 4, "indices": torch.ones(1)}, "indices, softcap"),
         ({"new_in_the_next_release": True}, "new_in_the_next_release"),
-        ({"softcap": None, "output_attentions": False}, "in its own way"),
+        ({"softcap": None, "output_attentions": False}, "makes its own attention masks"),
     ],
 )
 def test_unsupported_options_of_attention_are_refused(options: dict[str, Any], text: str) -> None:
@@ -209,7 +209,7 @@ def test_options_that_sdpa_drops_mean_eager_attention(
     assert encoder.backbone.config._attn_implementation == "sdpa"
     with caplog.at_level(logging.INFO):
         np.testing.assert_allclose(encoder.encode(SENTENCES), expected, atol=1e-5)
-    assert "gemma2 gives its attention the options softcap: batches are padded" in caplog.text
+    assert "gemma2 passes its attention the options softcap: batches are padded" in caplog.text
     assert encoder.backbone.config._attn_implementation == "eager"
 
 

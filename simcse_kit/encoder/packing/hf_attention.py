@@ -57,7 +57,7 @@ class _Pass:
         for known, window in self.masks:
             if known is mask:
                 return window
-        raise UnpackableError("makes its attention masks in its own way")
+        raise UnpackableError("makes its own attention masks")
 
     def of_groups(self, window: Window, like: Tensor) -> list[Tensor | None]:
         """Return the masks of each group of rows of equal length."""
@@ -147,7 +147,7 @@ def _mask(
     if (q_length, kv_length) != (layout.tokens, layout.tokens):
         raise UnpackableError("attends to more than the tokens of the batch")
     if attention_mask is not None and not bool(attention_mask.all()):
-        raise UnpackableError("hides tokens of its own choice")
+        raise UnpackableError("masks some tokens of the batch")
     # The longest row is the first one; its window is that of the other rows too.
     longest = layout.longest
     seen = make(batch_size=1, q_length=longest, kv_length=longest, allow_is_causal_skip=False)

@@ -197,5 +197,5 @@ class AttentionOptionsError(UnpackableError):
     """
 
     def __init__(self, names: list[str]):
-        super().__init__(f"gives its attention the options {', '.join(names)}")
+        super().__init__(f"passes its attention the options {', '.join(names)}")
         self.names = names

@@ -185,7 +185,7 @@ def _why_not_packed(
 
     def differs() -> str | None:
         packed = _split(packed_states(backbone, tokens, layout)[-1], layout)
-        return None if _agree(packed, alone) else "gives other vectors packed"
+        return None if _agree(packed, alone) else "gives different vectors if packed"
 
     if blocks_of(backbone, live) is not None:
         return differs()
@@ -204,7 +204,7 @@ def _why_not_packed(
         backbone.set_attn_implementation(IMPLEMENTATION)
         # TRAP: if the class does not support it, transformers keeps the old one and warns.
         if backbone.config._attn_implementation != IMPLEMENTATION:
-            reason: str | None = "takes no other attention in this release of transformers"
+            reason: str | None = "supports no other attention in this release of transformers"
         else:
             reason = differs()
     except UnpackableError as error:
@@ -216,7 +216,7 @@ def _why_not_packed(
     # An unknown architecture may raise any error; padded batches remain possible.
     except Exception as error:
         logger.debug("packing failed: %s", error)
-        reason = "fails packed"
+        reason = "fails on packed batches"
     if reason:
         for config, implementation in before:
             config._attn_implementation_internal = implementation
