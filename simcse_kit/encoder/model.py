@@ -20,8 +20,14 @@ from simcse_kit.encoder.forked_processes import PREPARING
 from simcse_kit.encoder.input_hook import Alter, altered
 from simcse_kit.encoder.inputs import checked_texts
 from simcse_kit.encoder.packing.layers import Block
-from simcse_kit.encoder.packing.layout import MULTIPLE, Layout, pack
-from simcse_kit.encoder.packing.row_groups import Batching, UnpackableError, Unpacked
+from simcse_kit.encoder.packing.layout import (
+    MULTIPLE,
+    Batching,
+    Layout,
+    UnpackableError,
+    Unpacked,
+    pack,
+)
 from simcse_kit.encoder.packing.run import packed_states
 from simcse_kit.encoder.pooling import (
     FIRST_TOKEN_POOLINGS,
