@@ -36,7 +36,7 @@ test: $(VENV)/.dev  ## the fast tests
 slow: $(VENV)/.dev  ## the tests that take minutes
 	$(BIN)/pytest -m slow
 
-# No warning is an error here: old releases use what newer packages beside them have deprecated.
+# Warnings are not errors here: old releases use functions that newer packages have deprecated.
 oldest:  ## the fast tests with the lowest versions of pyproject.toml (TORCH=torch==2.7.0 for torch's)
 	$(PYTHON) -m venv --clear .venv-oldest
 	.venv-oldest/bin/pip install --quiet --no-deps --extra-index-url $(TORCH_INDEX) "$(TORCH)"

@@ -140,7 +140,7 @@ class TrainingSection(Section):
 
     output: str = Field("simcse-output", description="folder for the encoder, curves and logs")
     epochs: float = Field(1.0, gt=0, description="passes over the data")
-    max_steps: int | None = Field(None, ge=1, description="number of steps, in place of epochs")
+    max_steps: int | None = Field(None, ge=1, description="number of steps, instead of epochs")
     batch_size: int = Field(64, ge=1, description="rows of a step; the others are negatives")
     learning_rate: float = Field(3e-5, gt=0, description="peak learning rate")
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="after warmup")

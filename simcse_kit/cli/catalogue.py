@@ -1,4 +1,4 @@
-"""`simcse methods` and `simcse presets`"""
+"""Command `simcse methods` and `simcse presets`."""
 
 from __future__ import annotations
 

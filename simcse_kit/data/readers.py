@@ -39,7 +39,7 @@ _KINDS: tuple[Kind, ...] = ("texts", "pairs", "triplets")
 
 
 def kind_of(columns: int) -> Kind:
-    """Give the kind of rows with ``columns`` text columns: 1, 2, or more."""
+    """Return the kind of rows with ``columns`` text columns: 1, 2, or more."""
     return _KINDS[min(columns, 3) - 1]
 
 

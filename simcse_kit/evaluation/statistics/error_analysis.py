@@ -189,7 +189,7 @@ def _words(text: str) -> list[str]:
 
 
 def _overlap(one: list[str], two: list[str]) -> float:
-    """Jaccard's index of the distinct words."""
+    """Compute Jaccard's index of the distinct words."""
     return len({*one} & {*two}) / max(1, len({*one, *two}))
 
 
