@@ -234,7 +234,7 @@ class BulkJob:
             twice = " for the shards and the joined file together" if self._output.one_file else ""
             raise ConfigError(
                 f"--output {self._output.path} needs about {needed / 1e6:,.0f} MB{twice}, and the "
-                f"disk has {free / 1e6:,.0f} MB free; make room or give another disk"
+                f"disk has {free / 1e6:,.0f} MB free; free disk space or use another disk"
             )
 
     def _compute(self, sentences: Iterable[str], left: int | None) -> None:

@@ -136,7 +136,7 @@ def read_texts(
 
 
 def _check_supported(path: str | Path, format: Format, options: ReadOptions) -> None:
-    """Check that the format of a file can have what the options ask for."""
+    """Check that the format of a file supports the options."""
     columns, label, documents = options.columns, options.label, options.documents
     given = ",".join(columns or ())
     if documents:

@@ -1,4 +1,4 @@
-"""encode(precision=): how near to float32, what is kept, what is refused."""
+"""encode(precision=): closeness to float32, caching, and refused settings."""
 
 from __future__ import annotations
 

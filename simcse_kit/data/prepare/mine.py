@@ -129,7 +129,7 @@ def mine(
 
     Raises:
         ConfigError: The output cannot be written.
-        DataError: There are fewer than two different texts, or no negative is found at all.
+        DataError: There are fewer than two different texts, or no negative is found.
         MissingExtraError: faiss is requested and not installed.
         ModelError: The encoder gives vectors of a wrong shape, or that are not finite.
 

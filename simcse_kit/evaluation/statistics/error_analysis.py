@@ -26,7 +26,7 @@ __all__ = [
     "slices",
 ]
 
-# Smaller slices of a task say nothing about the task.
+# Smaller slices of a task are too noisy to report.
 _SLICE_PAIRS = 30
 _SLICE_RESAMPLES = 2000
 
