@@ -62,7 +62,7 @@ class SentenceEncoder(EncoderModel):
         Only safetensors weights are read; pickled weights are refused.
 
         Args:
-            path_or_name: Folder, ``"mini"`` (the embedded model), or name on the Hugging Face Hub.
+            path_or_name: Folder, ``"mini"`` (the bundled model), or name on the Hugging Face Hub.
             pooling: Pooling to use instead of the folder's, one of
                 :data:`simcse_kit.encoder.pooling.POOLINGS`. A head in the folder is then dropped,
                 unless the pooling is ``cls`` or ``pooler``, whose head must be in the checkpoint.
