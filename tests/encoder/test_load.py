@@ -541,7 +541,7 @@ def test_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "could not be fetched from the Hugging Face Hub" in refused("no-such/model-at-all")
     missing = ("./mini", str(tmp_path / "x"), "a/b/c", "", "~nobody-of-that-name/x", "../mini")
     for name in (*missing, "x" * 5000, "a\0b", "no-such/model-at-all", "what is this"):
-        assert "bundled model: mini" in refused(name)
+        assert "embedded model: mini" in refused(name)
     (tmp_path / "file").write_text("x", encoding="utf-8")
     assert "is a file; a model is a folder" in refused("file")
     (tmp_path / "empty").mkdir()

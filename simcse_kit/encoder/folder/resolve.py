@@ -29,7 +29,7 @@ def resolve_model(
     """Find or fetch the folder of a model.
 
     Args:
-        name: a bundled name (``mini``), a local folder, or a name on the Hugging Face Hub.
+        name: an embedded name (``mini``), a local folder, or a name on the Hugging Face Hub.
             Write ``./mini`` for a local folder of that name.
         trust_remote_code: fetch the repository's Python files as well.
         revision: branch, tag or commit on the Hub.
@@ -56,19 +56,19 @@ def resolve_model(
 
 
 def _checked(name: str) -> Path:
-    """Return the folder of a bundled model after checking that it is the packaged one."""
+    """The folder of an embedded model, once it is known to be what was packaged."""
     folder = EMBEDDED[name]
     found = files_digest(folder).hexdigest()
     if found != _FINGERPRINTS[name]:
         raise ModelError(
-            f"the bundled model {name!r} in {folder} is not the one that was packaged "
+            f"the embedded model {name!r} in {folder} is not the one that was packaged "
             f"(fingerprint {found[:12]}, not {_FINGERPRINTS[name][:12]}); install simcse-kit anew"
         )
     return folder
 
 
 def _local_choices() -> str:
-    return f"give a folder with config.json, or the bundled model: {', '.join(EMBEDDED)}"
+    return f"give a folder with config.json, or the embedded model: {', '.join(EMBEDDED)}"
 
 
 def _from_hub(name: str, trust_remote_code: bool, revision: str | None) -> Path:
