@@ -1,4 +1,4 @@
-"""encode(precision=): closeness to float32, caching, and refused settings."""
+"""encode(precision=): how near to float32, what is kept, what is refused."""
 
 from __future__ import annotations
 
