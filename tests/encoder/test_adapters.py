@@ -1,4 +1,4 @@
-"""LoRA adapter folders: which open, with which vectors, and which are refused."""
+"""LoRA adapter folders: what opens, with which vectors, and what is refused."""
 
 from __future__ import annotations
 

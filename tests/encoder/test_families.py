@@ -52,7 +52,7 @@ NOT_BUILT = {
 }
 # Families whose router draws random numbers in training.
 RANDOM_IN_TRAINING = {"phimoe"}
-# The reasons why a model type is not a text encoder.
+# The reasons for which a model type is no text encoder at all.
 OTHER_KINDS = {
     "takes no input_ids",
     "encoder and decoder",
@@ -201,7 +201,7 @@ def check_vectors(folder: Path, kind: str, attention: str = "eager") -> Sentence
         expected = own_vectors(model, rows, pooling)
         found = encoder.encode(SENTENCES, normalize=False)
         assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max(), pooling
-        # In a causal model the states of all first tokens are equal.
+        # In a causal model all first tokens are alike.
         differ = np.abs(expected[0] - expected[1]).max() > 1e-2 * np.abs(expected).max()
         assert differ or pooling == "cls_before_pooler"
     encoder.pooling = "mean"

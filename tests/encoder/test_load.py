@@ -1,4 +1,4 @@
-"""Model folders: which open, with which settings, and which are refused in one line."""
+"""What opens, with which recipe, and what is refused in one line."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_simcse_converted(simcse_checkpoint: Checkpoint, name: str) -> None:
     for pooling in ("cls", "pooler"):
         encoder = SentenceEncoder.load(folder, pooling=pooling)
         np.testing.assert_allclose(encoder.encode(SENTENCES), expected, atol=1e-5)
-    # nothing in the folder differs from a BERT, and its name (unsup-simcse) must not matter
+    # nothing in the folder tells it from a BERT, and its name (unsup-simcse) must not
     assert SentenceEncoder.load(folder).pooling == "mean"
 
 
@@ -366,7 +366,7 @@ def test_foreign_dense(st_folder: Any) -> None:
 
 def test_missing_layer(family: Family, copy: Copy) -> None:
     folder = copy(family("bert"))
-    # Copies, since the file is overwritten while safetensors 0.5 has it mapped.
+    # Copies, since the file is written anew: safetensors 0.5 leaves them in it.
     weights = {n: w.clone() for n, w in load_file(folder / "model.safetensors").items()}
     del weights["encoder.layer.1.output.dense.weight"]
     save_file(weights, folder / "model.safetensors")
@@ -409,7 +409,7 @@ def test_index_that_names_a_pickle(family: Family, copy: Copy) -> None:
 def test_shards_in_the_layout_of_the_hub_cache(
     simcse_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    """In the Hub cache, files are links to blobs next to the snapshots."""
+    """Files there are links to blobs beside the snapshot."""
     whole = simcse_checkpoint("bert")
     blobs, folder = tmp_path / "blobs", tmp_path / "snapshots" / "0"
     shutil.copytree(whole, blobs)

@@ -1,4 +1,4 @@
-"""A saved folder gives the same vectors in this kit, sentence-transformers and AutoModel."""
+"""A saved folder says the same to this kit, to sentence-transformers and to AutoModel."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_card(family: Family, tmp_path: Path) -> None:
     assert (tmp_path / "b" / "README.md").read_text(encoding="utf-8") == "# Müller\n"
 
 
-# ---------------------------------------------------------------- over an existing folder
+# ---------------------------------------------------------------- over what stands there
 
 
 def test_over_an_existing_folder(family: Family, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def nest(folder: Path) -> None:
 def test_interrupted_at_every_step(
     family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nested: bool
 ) -> None:
-    """Whenever the replacement is interrupted, the folder is the old model or is refused."""
+    """Whenever the exchange breaks off, what stands there is the old model or is refused."""
     text = "a cat sat on the mat ."
     encoder = SentenceEncoder.load(family("bert"), pooling="max")
     encoder.save(tmp_path / "old")
