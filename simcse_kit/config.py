@@ -74,9 +74,9 @@ class MethodSection(BaseModel):
 class DataSection(Section):
     """The training text."""
 
-    train: list[str] = Field(default_factory=list, description="files and folders of training text")
+    train: list[str] = Field(default_factory=list, description="files and folders")
     columns: list[str] | None = Field(
-        None, description="columns of anchor, positive, hard negatives: names, or positions from 0"
+        None, description="names, or positions from 0, of anchor, positive, hard negatives"
     )
     label: str | None = Field(
         None, description="column with a number, by name or position: rows are two texts, label"
@@ -140,25 +140,25 @@ class TrainingSection(Section):
 
     output: str = Field("simcse-output", description="folder for the encoder, curves and logs")
     epochs: float = Field(1.0, gt=0, description="passes over the data")
-    max_steps: int | None = Field(None, ge=1, description="number of steps, instead of epochs")
+    max_steps: int | None = Field(None, ge=1, description="number of steps, in place of epochs")
     batch_size: int = Field(64, ge=1, description="rows of a step; the others are negatives")
     learning_rate: float = Field(3e-5, gt=0, description="peak learning rate")
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="after warmup")
-    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps that warm up")
-    weight_decay: float = Field(0.0, ge=0, description="for all but biases and LayerNorm")
+    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps with warmup")
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW, except for biases and LayerNorm")
     max_grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
     seed: int = Field(42, ge=0, description="seed of new weights, shuffling and dropout")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 uses autocast")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 is autocast")
     memory_budget: str | int | None = Field(
-        None, description="memory limit such as 4GB; larger batches are embedded in chunks that fit"
+        None, description="such as 4GB: larger batches are embedded in chunks that fit into it"
     )
     chunk_tokens: int | None = Field(
         None, ge=1, description="embed every batch in chunks of this many tokens"
     )
     deterministic: bool = Field(False, description="allow only deterministic operators; for GPUs")
     report_to: list[str] = Field(
-        default_factory=list, description="logging services such as tensorboard or wandb"
+        default_factory=list, description="services such as tensorboard or wandb, if installed"
     )
 
     @field_validator("memory_budget", mode="before")
