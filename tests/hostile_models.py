@@ -1,7 +1,7 @@
-"""Model folders that something is wrong with, and what is said about each.
+"""Malformed model folders, and the error that each must give.
 
-A case changes a good folder. Where opening the folder would run code or touch what lies outside of
-it, the file ``MARK`` beside it tells.
+A case changes a good folder. If opening the folder runs code or touches files outside of it, the
+file ``MARK`` next to it appears.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who may import whom, and what a start of the program costs."""
+"""Import rules between packages, and the cost of starting the program."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def mine_command(
     output: Annotated[
         str, typer.Option(metavar="FILE", help="File to write: .csv, .tsv, .jsonl, or with .gz.")
     ],
-    model: Annotated[str, typer.Option(help="Built-in name, folder, or Hub name.")] = "mini",
+    model: Annotated[str, typer.Option(help="Bundled name, folder, or Hub name.")] = "mini",
     pool: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="Further candidates, one a line; repeatable."),

@@ -1,4 +1,4 @@
-"""`simcse similarity`"""
+"""Command `simcse similarity`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["similarity_command"]
 
 
 def similarity_command(
-    model: Annotated[str, typer.Argument(help="Embedded name, folder, or Hub name.")],
+    model: Annotated[str, typer.Argument(help="Bundled name, folder, or Hub name.")],
     first: Annotated[str, typer.Argument(metavar="SENTENCE", help="A sentence.")],
     second: Annotated[str, typer.Argument(metavar="SENTENCE", help="Another sentence.")],
     pooling: Annotated[str | None, typer.Option(help="Pooling to use instead.")] = None,

@@ -32,7 +32,7 @@ CPU_TOKEN_BUDGET = 2048
 CUDA_TOKEN_BUDGET = 32768
 # Fewer tokens than this are one batch, which all torch threads compute together.
 SHARED_TOKENS = 512
-# Number of tokens from which on it pays to convert the weights to the layout of oneDNN.
+# Lowest number of tokens at which converting the weights to the layout of oneDNN is faster.
 PREPARE_FROM = 8192
 
 ENCODE_BAR: dict[str, Any] = {"unit": " sentences", "desc": "encode", "delay": 2}

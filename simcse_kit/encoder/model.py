@@ -281,7 +281,7 @@ class EncoderModel(nn.Module):
         Args:
             tokens: ``(T,)`` token ids of all rows, concatenated.
             layout: Positions of the rows in ``tokens``.
-            blocks: Layers prepared for inference, in place of those of the model.
+            blocks: Layers prepared for inference, instead of the model's own.
 
         Returns:
             ``(R, embedding_dim)``, in the order of the batch.

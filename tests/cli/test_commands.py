@@ -52,7 +52,7 @@ def files_in(folder: Path) -> list[str]:
 
 
 def script(name: str) -> list[str]:
-    """The console script beside the interpreter, or the module where it is not installed."""
+    """Return the console script next to the interpreter, or the module if not installed."""
     found = Path(sys.executable).with_name(name)
     return [str(found)] if found.exists() else [sys.executable, "-m", "simcse_kit"]
 
@@ -117,7 +117,7 @@ def test_usage_errors(simcse: Simcse) -> None:
 def test_what_is_unexpected_is_no_user_error(
     simcse: Simcse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # an exception of ours leaves main() as it is; Python then prints it and exits with 1
+    # an internal error leaves main() unchanged; Python then prints it and exits with 1
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
@@ -320,7 +320,7 @@ def test_encode_streams_the_same_array(
     source.write_text("\n".join(lines), encoding="utf-8")
     done = simcse("encode", tiny_encoder_dir, source, "--output", target, "--chunk", "10")
     assert done.out.startswith("137 vectors of 32 dimensions")
-    assert done.err.count("\n") <= 1  # no bar where stderr is no terminal
+    assert done.err.count("\n") <= 1  # no bar if stderr is not a terminal
     mapped = np.load(target, mmap_mode="r")
     expected = SentenceEncoder.load(tiny_encoder_dir).encode(lines)
     np.testing.assert_allclose(mapped, expected, atol=1e-6)

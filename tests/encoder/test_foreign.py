@@ -1,4 +1,4 @@
-"""Every setting that the installed sentence-transformers writes: read, harmless, or refused."""
+"""Every setting of the installed sentence-transformers is applied, harmless, or refused."""
 
 from __future__ import annotations
 

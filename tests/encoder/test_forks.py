@@ -1,4 +1,4 @@
-"""Forked processes and threads that share an encoder; nothing of this may hang."""
+"""Forked processes and threads that share an encoder; none may hang."""
 
 from __future__ import annotations
 

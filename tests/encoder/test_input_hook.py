@@ -1,4 +1,4 @@
-"""Altering input embeddings: packed and padded, by row, in one thread alone."""
+"""The hook that changes input embeddings: packed and padded, by row, only in its own thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoders side by side."""
+"""Comparison of encoders."""
 
 from __future__ import annotations
 

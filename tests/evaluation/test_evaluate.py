@@ -1,4 +1,4 @@
-"""The whole way from task names to a report, with a bag-of-words encoder."""
+"""Evaluation from task names to a report, with a bag-of-words encoder."""
 
 from __future__ import annotations
 

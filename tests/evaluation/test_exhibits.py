@@ -1,4 +1,4 @@
-"""What a report shows of the sentences, and the page's interactive part in a real browser."""
+"""Sentences in a report, and the page's interactive part in a real browser."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_large_set_is_thinned_and_a_tiny_one_has_no_map() -> None:
 def test_the_worst_pair_comes_first() -> None:
     gold = np.arange(6.0)
     pairs = PairSet("t", [f"a{i}" for i in range(6)], [f"b{i}" for i in range(6)], gold)
-    cosines = np.array([0.9, 0.2, 0.3, 0.4, 0.5, 0.6])  # the least alike of all is put on top
+    cosines = np.array([0.9, 0.2, 0.3, 0.4, 0.5, 0.6])  # the lowest gold has the highest cosine
     result = replace(task("t", 50.0), cosines=cosines, gold=gold)
     found = worst_pairs({"t": [pairs]}, {"t": result}, most=2)
     assert found[0].sentence1 == "a0"

@@ -1,4 +1,4 @@
-"""Encoders that are not ours: a server, and sentence-transformers."""
+"""Encoders from elsewhere: an embeddings server, and sentence-transformers."""
 
 from __future__ import annotations
 

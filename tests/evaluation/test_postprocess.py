@@ -1,4 +1,4 @@
-"""The post-processing lab, and a map kept with an encoder."""
+"""Post-processing in `simcse eval --post`, and a map saved with an encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embeddings servers that do something else than they should, on a real socket."""
+"""Misbehaving embeddings servers, on a real socket."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def ask(url: str, **options: Any) -> np.ndarray:
 
 
 def refusal(behaviour: Behaviour, **options: Any) -> str:
-    """The one line that is said; the key is in none of it, nor in what is behind it."""
+    """Return the one-line error, and check that neither it nor its causes contain the key."""
     with serving(behaviour) as server, pytest.raises(ModelError) as caught:
         ask(server.url, **options)
     said = str(caught.value)

@@ -1,4 +1,4 @@
-"""``st:`` models: what sentence-transformers itself makes of good and of damaged folders."""
+"""``st:`` models: how sentence-transformers opens good and damaged folders."""
 
 from __future__ import annotations
 

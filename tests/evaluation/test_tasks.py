@@ -1,4 +1,4 @@
-"""Tasks beside STS, against scikit-learn and hand-computed values."""
+"""Tasks other than STS, compared with scikit-learn and values computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dev sets that choose nothing are refused, and a score that is undefined is never a number."""
+"""Dev sets that cannot choose a checkpoint are refused; an undefined score is never a number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results say what they were made with; the embedded model is the one that was packaged."""
+"""Results record their environment; the bundled model is the one that was packaged."""
 
 from __future__ import annotations
 
