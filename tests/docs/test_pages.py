@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from simcse_kit.cli.main import main
+from simcse_kit.data.augment import AUGMENTATIONS
+from simcse_kit.methods import METHODS
 from tests.docs.blocks import PAGES, REASONS, REPOSITORY, RUN, SHOWN, Block, blocks_of
 
 LINES = 70
@@ -103,13 +105,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workshop(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of that folder as the current one; modules that the page writes can be imported."""
+    """A copy of that folder as the current one; modules that the page writes can be imported.
+
+    What a page registers is forgotten afterwards.
+    """
     folder = tmp_path / "workshop"
     shutil.copytree(trained, folder)
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("SIMCSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("accelerate.utils.memory.clear_device_cache", lambda *_, **__: None)
+    for registry in (METHODS, AUGMENTATIONS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     package = logging.getLogger("simcse_kit")
     kept = package.handlers[:], package.level, package.propagate
     modules = set(sys.modules)
