@@ -59,7 +59,6 @@ def _unpacked(function: griffe.Function) -> tuple[griffe.Parameter, griffe.Class
 
 
 def _expand(function: griffe.Function, variadic: griffe.Parameter, options: griffe.Class) -> None:
-    del function.parameters[variadic.name]
     for name, attribute in options.attributes.items():
         function.parameters[name] = griffe.Parameter(
             name,
@@ -67,12 +66,13 @@ def _expand(function: griffe.Function, variadic: griffe.Parameter, options: grif
             kind=griffe.ParameterKind.keyword_only,
             default="...",
         )
-    if not function.docstring:
-        return
-    described = _items(options.docstring, griffe.DocstringSectionKind.attributes)
+    # The docstring is parsed here, and parsing warns of arguments that the signature lacks.
     arguments = _items(function.docstring, griffe.DocstringSectionKind.parameters)
-    arguments[:] = [item for item in arguments if item.name.lstrip("*") != variadic.name]
+    described = _items(options.docstring, griffe.DocstringSectionKind.attributes)
+    del function.parameters[variadic.name]
     known = {item.name for item in arguments}
+    if described or known & options.attributes.keys():
+        arguments[:] = [item for item in arguments if item.name.lstrip("*") != variadic.name]
     arguments += [
         griffe.DocstringParameter(
             item.name,

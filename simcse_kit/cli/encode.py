@@ -22,7 +22,7 @@ _PATIENCE = timedelta(days=7)
 
 
 def encode_command(
-    model: Annotated[str, typer.Argument(help="Embedded name, folder, or Hub name.")],
+    model: Annotated[str, typer.Argument(help="Bundled name, folder, or Hub name.")],
     source: Annotated[
         str, typer.Argument(metavar="INPUT", help="Text file, one sentence per line; - for stdin.")
     ],

@@ -18,7 +18,7 @@ __all__ = ["export_command"]
 
 
 def export_command(
-    model: Annotated[str, typer.Argument(help="Embedded name, folder, or Hub name.")],
+    model: Annotated[str, typer.Argument(help="Bundled name, folder, or Hub name.")],
     format: Annotated[str, typer.Option(help="onnx (fp32) or openvino (fp32 and int8).")],
     output: Annotated[str, typer.Option(metavar="DIR", help="Output folder.")],
     int8: Annotated[

@@ -16,7 +16,7 @@ __all__ = ["info_command"]
 
 
 def info_command(
-    model: Annotated[str, typer.Argument(help="Embedded name, folder, or Hub name.")],
+    model: Annotated[str, typer.Argument(help="Bundled name, folder, or Hub name.")],
     on: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Training file in which to count unknown tokens."),

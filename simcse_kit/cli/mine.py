@@ -19,10 +19,10 @@ def mine_command(
     output: Annotated[
         str, typer.Option(metavar="FILE", help="File to write: .csv, .tsv, .jsonl, or with .gz.")
     ],
-    model: Annotated[str, typer.Option(help="Built-in name, folder, or Hub name.")] = "mini",
+    model: Annotated[str, typer.Option(help="Bundled name, folder, or Hub name.")] = "mini",
     pool: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Further candidates, one a line; repeatable."),
+        typer.Option(metavar="FILE", help="Further candidates, one per line; repeatable."),
     ] = None,
     negatives: Annotated[int, typer.Option(help="Largest number of hard negatives in a row.")] = 1,
     ranks: Annotated[

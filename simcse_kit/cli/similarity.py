@@ -13,13 +13,13 @@ __all__ = ["similarity_command"]
 
 
 def similarity_command(
-    model: Annotated[str, typer.Argument(help="Embedded name, folder, or Hub name.")],
+    model: Annotated[str, typer.Argument(help="Bundled name, folder, or Hub name.")],
     first: Annotated[str, typer.Argument(metavar="SENTENCE", help="A sentence.")],
     second: Annotated[str, typer.Argument(metavar="SENTENCE", help="Another sentence.")],
     pooling: Annotated[str | None, typer.Option(help="Pooling to use instead.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Cosine similarity of two sentences, -1 to 1."""
+    """Print the cosine similarity of two sentences, from -1 to 1."""
     with collection_paused(keep=True):
         from simcse_kit import SentenceEncoder
 
