@@ -7,10 +7,10 @@ BIN = $(VENV)/bin
 
 .PHONY: help demo test slow oldest audit lint docs bench peers clean
 
-help:  ## this list
+help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
 
-# Torch goes first and alone, so that only torch is looked up in its own index.
+# Torch is installed first and alone, so that only torch is looked up in its own index.
 $(VENV)/.base: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --retries 1 --no-deps --extra-index-url $(TORCH_INDEX) "$(TORCH)"
@@ -25,45 +25,45 @@ $(VENV)/.docs: $(VENV)/.base
 	$(BIN)/pip install --quiet -e ".[docs]"
 	touch $@
 
-demo: $(VENV)/.base  ## train the embedded encoder on data/, score it before and after, write a report
+demo: $(VENV)/.base  ## train the bundled encoder on data/, score it before and after, write a report
 	$(BIN)/simcse train data/sentences.txt --preset mini-unsup --dev data/sts.tsv --max-steps 20 --set evaluation.every=5 --output demo/unsup --overwrite
 	$(BIN)/simcse train data/nli.csv --model demo/unsup --preset mini-sup --dev data/sts.tsv --set evaluation.every=5 --epochs 6 --output demo/encoder --overwrite
 	$(BIN)/simcse eval demo/encoder --before mini --tasks data/sts.tsv --report demo/report
 
-test: $(VENV)/.dev  ## the fast tests
+test: $(VENV)/.dev  ## run the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
-slow: $(VENV)/.dev  ## the tests that take minutes
+slow: $(VENV)/.dev  ## run the tests that take minutes
 	$(BIN)/pytest -m slow
 
-# No warning is an error here: old releases use what newer packages beside them have deprecated.
-oldest:  ## the fast tests with the lowest versions of pyproject.toml (TORCH=torch==2.7.0 for torch's)
+# Warnings are not errors here: old releases use functions that newer packages have deprecated.
+oldest:  ## run the fast tests with the lowest versions of pyproject.toml (TORCH=torch==2.7.0 for torch's)
 	$(PYTHON) -m venv --clear .venv-oldest
 	.venv-oldest/bin/pip install --quiet --no-deps --extra-index-url $(TORCH_INDEX) "$(TORCH)"
 	$(PYTHON) tests/lower_bounds.py > .venv-oldest/constraints.txt
 	.venv-oldest/bin/pip install --quiet -e ".[dev]" -c .venv-oldest/constraints.txt
 	OMP_NUM_THREADS=1 .venv-oldest/bin/pytest -n 2 -o filterwarnings=
 
-audit: $(VENV)/.base  ## known vulnerabilities of what is installed (asks PyPI)
+audit: $(VENV)/.base  ## list known vulnerabilities of the installed packages (queries PyPI)
 	$(PYTHON) -m venv --clear .venv-audit
 	.venv-audit/bin/pip install --quiet pip-audit
 	.venv-audit/bin/pip-audit --path $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
 
-lint: $(VENV)/.dev  ## ruff and mypy
+lint: $(VENV)/.dev  ## run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # Not --quiet, which hides the warnings that --strict counts.
-docs: $(VENV)/.docs  ## the documentation into build/site, strictly and without a network
+docs: $(VENV)/.docs  ## build the documentation into build/site: strict, without network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(VENV)/.dev  ## speed side by side with sentence-transformers: an hour (BENCH=--quick: minutes)
+bench: $(VENV)/.dev  ## compare the speed with sentence-transformers: an hour (BENCH=--quick: minutes)
 	$(BIN)/python evaluation/speed/bench.py $(BENCH)
 
-peers: $(VENV)/.dev  ## what bench can use besides: sentence-transformers' ONNX and OpenVINO backends, ours
+peers: $(VENV)/.dev  ## install optional parts of bench: ONNX and OpenVINO, for sentence-transformers too
 	$(BIN)/pip install --quiet -e ".[onnx,openvino]"
 	evaluation/speed/peers.sh $(PYTHON) $(TORCH) $(TORCH_INDEX)
 
-clean:  ## remove what make made
+clean:  ## remove everything that make creates
 	rm -rf $(VENV) .venv-oldest .venv-newest .venv-audit demo

@@ -22,8 +22,11 @@ _PUBLIC = {
     "SentenceEncoder": "encoder.encoder",
     "SimcseError": "errors",
     "TrainResult": "training.result",
+    "compare": "evaluation.evaluate",
     "evaluate": "evaluation.evaluate",
+    "register_augmentation": "data.augment",
     "register_method": "methods",
+    "register_task": "evaluation.tasks",
     "train": "training.api",
 }
 
@@ -38,17 +41,22 @@ __all__ = [
     "SimcseError",
     "TrainResult",
     "__version__",
+    "compare",
     "evaluate",
+    "register_augmentation",
     "register_method",
+    "register_task",
     "train",
 ]
 
 if TYPE_CHECKING:
     from simcse_kit.config import RunConfig
+    from simcse_kit.data.augment import register_augmentation
     from simcse_kit.encoder.encoder import SentenceEncoder
     from simcse_kit.errors import ConfigError, DataError, ModelError, SimcseError
-    from simcse_kit.evaluation.evaluate import evaluate
+    from simcse_kit.evaluation.evaluate import compare, evaluate
     from simcse_kit.evaluation.results import Report
+    from simcse_kit.evaluation.tasks import register_task
     from simcse_kit.methods import register_method
     from simcse_kit.methods.common.base import Method
     from simcse_kit.training.api import train

@@ -1,4 +1,4 @@
-"""Fixtures every test may use: a tiny encoder made in memory, and the optional real data."""
+"""Fixtures for all tests: a tiny encoder made in memory, and the optional real data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Real data beside the checkout; not part of the repository."""
+    """Return the folder of real data next to the checkout; not part of the repository."""
     folder = REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"real data is absent: {folder}")

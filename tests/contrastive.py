@@ -1,4 +1,4 @@
-"""InfoNCE of loose tensors, for tests that compare it with something else."""
+"""InfoNCE with tensors as arguments, for tests that compare it with other code."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Files that something is wrong with, and what is said about each.
+"""Malformed files, and the error that each must give.
 
-A case writes its files into a folder and gives the words that the one line of error must have; an
-empty tuple stands for a file that is odd and yet good. ``{file}`` is the path of the file.
+A case writes its files into a folder and gives the words that the one-line error must contain; an
+empty tuple marks a file that is unusual but valid. ``{file}`` is the path of the file.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def bomb(path: Path) -> None:
 
 
 def nested_bomb(path: Path) -> None:
-    """gzip in gzip in gzip: what comes out is no text."""
+    """Write gzip in gzip in gzip, which does not unpack to text."""
     content = b"a" * 1_000_000
     for _ in range(3):
         content = gzip.compress(content, mtime=0)
@@ -273,7 +273,7 @@ CASES: dict[str, Case] = {
         "a.parquet", parquet_of_a_spoilt_name, "{file}: not a readable parquet file"
     ),
     "parquet of other columns": Case("a.parquet", parquet({"x": ["a"], "y": ["b"]}), "{file}"),
-    # ---- what is no file
+    # ---- paths that are not files
     "missing": Case("a.txt", nothing, "{file}: no such file"),
     "link to nothing": Case("a.txt", lambda p: p.symlink_to("gone.txt"), "{file}: a link"),
     "links in a circle": Case("a.txt", loop, "{file}: cannot be opened"),

@@ -1,7 +1,7 @@
-"""Model folders that something is wrong with, and what is said about each.
+"""Malformed model folders, and the error that each must give.
 
-A case changes a good folder. Where opening the folder would run code or touch what lies outside of
-it, the file ``MARK`` beside it tells.
+A case changes a good folder. If opening the folder runs code or touches files outside of it, the
+file ``MARK`` next to it appears.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ CASES: dict[str, Case] = {
         text("config.json", '{"a":' * 300_000 + "1" + "}" * 300_000), "config.json cannot be read"
     ),
     "configuration is a link to itself": Case(circle, "config.json"),
-    "configuration is a pipe": Case(pipe("config.json"), "config.json is no regular file"),
+    "configuration is a pipe": Case(pipe("config.json"), "config.json is not a regular file"),
     "kind of model unknown": Case(settings("config.json", model_type="bort"), "bort"),
     "kind of model gone": Case(text("config.json", "{}"), "cannot be opened as a model"),
     "kind of model is a number": Case(settings("config.json", model_type=5), "{folder}"),
@@ -242,8 +242,10 @@ CASES: dict[str, Case] = {
     "weights are a pipe": Case(pipe("model.safetensors"), "is not a regular file"),
     "a weight gone": Case(weights(without), "lacks 1 weights of its architecture"),
     "a weight of another shape": Case(weights(narrowed), "cannot be opened as a model"),
-    "a weight that is NaN": Case(weights(not_numbers), "no finite number", "query.weight"),
-    "a weight that is infinite": Case(weights(infinite), "no finite number", "word_embeddings"),
+    "a weight that is NaN": Case(weights(not_numbers), "holds NaN or infinity", "query.weight"),
+    "a weight that is infinite": Case(
+        weights(infinite), "holds NaN or infinity", "word_embeddings"
+    ),
     "a shard gone": Case(shards(lambda _: "model-00002-of-00002.safetensors"), "{folder}"),
     "shards outside the folder": Case(outside, "is not a safetensors file of this folder"),
     "shards at an absolute place": Case(
@@ -336,7 +338,7 @@ CASES: dict[str, Case] = {
     "stage cut short": Case(both(stages({}), cut("2/model.safetensors", 0.5)), "cannot be read"),
     "stage that is NaN": Case(
         both(stages({}), weights(lambda t: t["linear.weight"].fill_(torch.nan), "2")),
-        "no finite number",
+        "holds NaN or infinity",
     ),
     "an exported graph that is gone": Case(text("engine.json", "{}"), "engine.json"),
     "an exported graph elsewhere": Case(

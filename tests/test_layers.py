@@ -1,11 +1,10 @@
-"""Who may import whom, and what a start of the program costs."""
+"""Import rules between packages, and the cost of starting the program."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-import time
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -23,7 +22,7 @@ LAYERS = "errors|registry|utils|config|losses|metrics|encoder data".split("|")
 LAYERS += "methods bulk|evaluation|training|cli".split("|")
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer.split()}
 # One file a paper, one file a command: they know only these.
-SHARED = {"methods": ["common", "__init__"], "cli": ["__init__", "options", "streams"]}
+SHARED = {"methods": ["common", "__init__"], "cli": ["__init__", "options", "results", "streams"]}
 TABLES = ["methods/__init__", "cli/main"]
 
 
@@ -85,7 +84,10 @@ def modules_imported_by(source: str) -> set[str]:
     names = set()
     for target in imported(source):
         path = target.removeprefix("simcse_kit.").replace(".", "/")
-        names |= {path, path.rpartition("/")[0]} & FILES.keys()
+        package = path.rpartition("/")[0]
+        # `from package import module` needs the module; `from package import name` its __init__.
+        found = {path, f"{path}/__init__", package} & FILES.keys()
+        names |= found or ({f"{package}/__init__"} & FILES.keys())
     return names
 
 
@@ -98,7 +100,6 @@ def cycle_of(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
-@pytest.mark.xfail(reason="SentenceEncoder and its functions know each other", strict=True)
 def test_no_module_imports_itself_through_others() -> None:
     assert cycle_of({name: modules_imported_by(source) for name, source in FILES.items()}) == []
 
@@ -120,6 +121,27 @@ def test_cycles_are_found() -> None:
     assert set(cycle_of({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
 
 
+# Attention and its kernels take one argument for each tensor.
+MANY_PARAMETERS = {
+    "encoder/packing/attention": {"block_attention", "forward"},
+    "encoder/packing/flash_attention": {"kernel_attention"},
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_modules_and_signatures_are_short(name: str) -> None:
+    assert FILES[name].count("\n") <= 320
+    if name.startswith("cli/"):  # options of the commands
+        return
+    long = set()
+    for node in ast.walk(ast.parse(FILES[name])):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            args = [arg.arg for arg in (*node.args.posonlyargs, *node.args.args)]
+            count = len(args) + len(node.args.kwonlyargs) - (args[:1] in (["self"], ["cls"]))
+            long |= {node.name} if count > 7 else set()
+    assert long == MANY_PARAMETERS.get(name, set())
+
+
 def test_a_start_is_light() -> None:
     probe = (
         "import sys, simcse_kit; from simcse_kit.cli.main import main\n"
@@ -134,11 +156,17 @@ def test_a_start_is_light() -> None:
     assert done.stdout.endswith("set()\n")
 
 
-def test_help_is_quick() -> None:
-    seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
-        command = [sys.executable, "-m", "simcse_kit", "--help"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 0.5
+def test_a_start_imports_few_modules() -> None:
+    """Time is that of imports: 130 modules take about 0.2 s, and a busy machine cannot say so."""
+    probe = (
+        "import sys; bare = set(sys.modules)\n"
+        "import simcse_kit; package = set(sys.modules) - bare\n"
+        "from simcse_kit.cli.main import main\n"
+        "sys.argv = ['simcse', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: print('MODULES', len(package), len(set(sys.modules) - bare))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    package, whole = map(int, done.stdout.rpartition("MODULES ")[2].split())
+    assert package <= 20
+    assert whole <= 170

@@ -1,4 +1,4 @@
-"""Tables of names."""
+"""Registries of names."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ def test_the_remedies_for_graded_pairs(tmp_path: Path, columns: list[str] | None
     header = "" if columns and columns[0] == "0" else "sentence1,sentence2,score\n"
     put(path, header + GRADED)
     message = failure(path, columns=columns)
-    # To train on the grades: the options as they stand in the message.
+    # To train on the grades: the options from the message.
     match = re.search(r"give ((?:--columns \S+ )?--method .*?) \(", message)
     assert match is not None, message
     words = shlex.split(match[1])

@@ -88,7 +88,7 @@ def watch(watched: Watched, folder: Path, minutes: float) -> None:
     while time.monotonic() - began < minutes * 60:
         time.sleep(EVERY)
         if os.waitpid(pid, os.WNOHANG)[0]:
-            raise SystemExit(f"{watched.command} ended by itself")
+            raise SystemExit(f"{watched.command} ended too early")
         status = Path(f"/proc/{pid}/status").read_text()
         watched.seconds.append(time.monotonic() - began)
         # VmRSS includes the pages of mapped files; RssAnon does not.

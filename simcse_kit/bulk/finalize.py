@@ -18,7 +18,7 @@ from simcse_kit.utils.files import move, remove_leftovers, replacement, write_wh
 
 __all__ = ["CONTINUE", "finalize", "remove_files"]
 
-CONTINUE = "make room, then the same command continues the job"
+CONTINUE = "free disk space, then the same command continues the job"
 """Remedy for a full disk."""
 
 

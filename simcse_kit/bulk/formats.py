@@ -36,7 +36,7 @@ class VectorFormat:
     Attributes:
         suffix: Suffix of the files.
         bytes_per_number: Approximate size of a coordinate.
-        has_text: Whether the files hold the sentences.
+        has_text: Whether the files contain the sentences.
         writer: ``writer(path, rows, dim)`` opens a file of ``rows`` rows and returns the function
             that appends rows, as a context manager.
         join: ``join(parts, path, rows, dim)`` writes the rows of all parts, in order.

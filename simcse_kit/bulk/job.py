@@ -123,7 +123,7 @@ class BulkJob:
         if processes.size > 1:
             if output.part[1] > 1:
                 raise ConfigError(
-                    "--shards is for separate jobs; torchrun divides the work by itself; leave "
+                    "--shards is for separate jobs; torchrun already divides the work; leave "
                     "one of them out"
                 )
             output = replace(output, part=(processes.rank + 1, processes.size))
@@ -234,7 +234,7 @@ class BulkJob:
             twice = " for the shards and the joined file together" if self._output.one_file else ""
             raise ConfigError(
                 f"--output {self._output.path} needs about {needed / 1e6:,.0f} MB{twice}, and the "
-                f"disk has {free / 1e6:,.0f} MB free; make room or give another disk"
+                f"disk has {free / 1e6:,.0f} MB free; free disk space or use another disk"
             )
 
     def _compute(self, sentences: Iterable[str], left: int | None) -> None:
@@ -259,7 +259,7 @@ class BulkJob:
             finished = self._finished.get(number)
             if finished is not None and finished.text != text_checksum(texts):
                 raise ConfigError(
-                    f"{self._output.folder} was begun with other sentences: rows "
+                    f"{self._output.folder} was started with other sentences: rows "
                     f"{first_row + 1:,} to {self._rows:,} differ; give the same text again, or "
                     "start over with --overwrite"
                 )

@@ -144,7 +144,7 @@ class ShardLog:
         except OSError as error:
             reason = error.strerror or error
             raise ConfigError(
-                f"{self._file} cannot be written: {reason}; make room, then the same command "
+                f"{self._file} cannot be written: {reason}; free disk space, then the same command "
                 "continues the job"
             ) from None
 

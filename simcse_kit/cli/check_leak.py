@@ -1,4 +1,4 @@
-"""`simcse data check-leak`"""
+"""Command `simcse data check-leak`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from simcse_kit.cli import results
 from simcse_kit.utils.output_paths import check_distinct
 
 __all__ = ["check_leak_command"]
@@ -17,31 +18,28 @@ def check_leak_command(
         list[str],
         typer.Argument(
             metavar="FILE...",
-            help="Training files; or the name of one set of graded pairs, such as STSB-dev.",
+            help="Training files, or the name of one set of graded pairs, such as STSB-dev.",
         ),
     ],
     against: Annotated[
-        str, typer.Option(metavar="SETS", help="sts, names as of `simcse eval`, or files.")
+        str, typer.Option(metavar="SETS", help="sts, names as for `simcse eval`, or files.")
     ] = "sts",
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="STS data in the SentEval layout; the Hub without it."),
-    ] = None,
+    data: results.Data = None,
     threshold: Annotated[
         float,
         typer.Option(
-            help="Least share of word pairs of a near match; 0: neither these nor contained ones."
+            help="Smallest share of word pairs of a near match; 0 to find only equal texts."
         ),
     ] = 0.8,
     matches: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Every match: .tsv, .csv, .jsonl.")
+        str | None, typer.Option(metavar="FILE", help="Write all matches: .tsv, .csv, .jsonl.")
     ] = None,
     remove: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write the training file without matches.")
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Score it on the clean pairs as well; may be given again."),
+        typer.Option(help="Score this model on the clean pairs as well; repeatable."),
     ] = None,
     columns: Annotated[
         str | None,
@@ -49,20 +47,21 @@ def check_leak_command(
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What the files are, whatever their suffix: tsv."),
+        typer.Option(metavar="NAME", help="Format of the files, in place of their suffix: tsv."),
     ] = None,
     on_bad_row: Annotated[
         str, typer.Option(metavar="error|skip", help="Stop at a bad row, or skip and count it.")
     ] = "error",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Look for sentences of evaluation sets in training files."""
+    """Search training files for the sentences of evaluation sets."""
+    from simcse_kit.data.read_options import ReadOptions
     from simcse_kit.errors import ConfigError
     from simcse_kit.evaluation.contamination.check import check_leaks, check_pairs
-    from simcse_kit.evaluation.contamination.scores import clean_scores, render_clean_scores
-    from simcse_kit.evaluation.evaluate import evaluate, load_tasks
-    from simcse_kit.evaluation.models import check_model, open_encoder
+    from simcse_kit.evaluation.contamination.scores import render_clean_scores, score_models
+    from simcse_kit.evaluation.models import check_model
+    from simcse_kit.evaluation.tasks.load import load_tasks
     from simcse_kit.evaluation.tasks.sts import TASKS
     from simcse_kit.utils.json import plain
 
@@ -81,23 +80,25 @@ def check_leak_command(
             train,
             sets,
             threshold=least,
-            columns=None if columns is None else columns.split(","),
-            format=format,
-            on_bad_row=cast("Any", on_bad_row),
+            options=ReadOptions(
+                columns=None if columns is None else columns.split(","),
+                format=cast("Any", format),
+                on_bad_row=cast("Any", on_bad_row),
+            ),
             matches=matches,
             clean=remove,
             overwrite=overwrite,
         )
     document = report.to_json()
-    lines = [report.table()]
-    if model:
-        document["scores"] = {}
-        for name in model:
-            encoder = open_encoder(name)
-            scored = evaluate(
-                encoder, sets, geometry_on=None, progress=True, name=name, allow_unknown=True
-            )
-            scores = clean_scores(scored, sets, report.found)
-            document["scores"][name] = {task: vars(score) for task, score in scores.items()}
-            lines += ["", render_clean_scores(name, scores)]
-    typer.echo(json.dumps(plain(document)) if as_json else "\n".join(lines))
+    scores = score_models(model or (), sets, report.found)
+    if scores:
+        document["scores"] = {
+            name: {task: vars(score) for task, score in tasks.items()}
+            for name, tasks in scores.items()
+        }
+    if as_json:
+        typer.echo(json.dumps(plain(document)))
+        return
+    typer.echo(report.table())
+    for name, tasks in scores.items():
+        typer.echo(f"\n{render_clean_scores(name, tasks)}")

@@ -1,4 +1,4 @@
-"""`simcse compare-methods`"""
+"""Command `simcse compare-methods`."""
 
 from __future__ import annotations
 

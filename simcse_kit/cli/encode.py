@@ -1,4 +1,4 @@
-"""`simcse encode`"""
+"""Command `simcse encode`."""
 
 from __future__ import annotations
 

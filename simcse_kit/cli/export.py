@@ -1,4 +1,4 @@
-"""`simcse export`"""
+"""Command `simcse export`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`simcse info`"""
+"""Command `simcse info`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `simcse`: the table of commands, and what becomes of errors."""
+"""The command `simcse`: its table of commands, logging and exit codes."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="simcse",
-    help="Text files in, a proven sentence encoder out.",
+    help="Train SimCSE-style sentence encoders from text files and measure how good they are.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    rich_markup_mode=None,  # importing rich takes longer than all the rest of `--help`
+    rich_markup_mode=None,  # importing rich takes longer than the rest of `--help`
 )
 app.command("train", cls=train.TrainCommand)(train.train_command)
 app.command("verify-resume")(verify_resume.verify_resume_command)
@@ -82,7 +82,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show only warnings.")] = False,
     version: Annotated[  # noqa: ARG001 - acts through its callback
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
@@ -98,15 +98,15 @@ def _options(
 
 
 def main() -> None:
-    """Entry point.
+    """Run the command line.
 
-    Exit codes: 0 done; 2 wrong input or usage, or output that cannot be written; 1 anything
-    unexpected, or standard output whose reader is gone.
+    Exit codes: 0 for success; 2 for wrong input or usage, or if output cannot be written; 1 for
+    unexpected errors, or if the reader of standard output has gone.
     """
-    # Set before any Hugging Face library is imported; forking after use would warn.
+    # Set before any Hugging Face library is imported, because a fork after use would warn.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Python looks twice for cyclic garbage while it shuts down, which with torch and transformers
-    # takes a second; what is frozen is passed over.
+    # At exit Python searches for cyclic garbage twice, which takes a second with torch and
+    # transformers; frozen objects are skipped.
     atexit.register(gc.freeze)
     code: str | int | None = 0
     try:
@@ -122,8 +122,8 @@ def main() -> None:
         _say(error)
         code = 2
     if "WORLD_SIZE" in os.environ and isinstance(code, int):
-        # TRAP: once in some thirty times a thread of gloo outlives the interpreter, which then
-        # aborts with all work done.
+        # TRAP: in about one of thirty runs a thread of gloo outlives the interpreter, which then
+        # aborts although all work is done.
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, AttributeError):
                 stream.flush()

@@ -1,4 +1,4 @@
-"""`simcse similarity`"""
+"""Command `simcse similarity`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Standard output and standard error of a command, guarded at the one place they are written.
+"""Guards of standard output and standard error, which escape control characters.
 
-Both show sentences and names of files, models and servers, so what could steer a terminal is
-escaped, whether there is a terminal or a pipe: no command writes data to standard output but JSON,
-which is ASCII. A failure to write standard output becomes one error; standard error is best effort.
+Both streams show untrusted sentences and names, so characters that could control a terminal are
+escaped, also in a pipe: the only data that commands write to standard output is JSON, which is
+ASCII. A failure to write standard output becomes one error; failures of standard error are ignored.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from simcse_kit.utils.printable import visible
 
 __all__ = ["OutputError", "guarded"]
 
-# What progress bars write besides text: they return to the start of their line, and move between
-# lines in calls of their own.
+# Progress bars return to the start of their line, and move between lines in separate calls.
 _MOVES = re.compile(r"(?:\n|\x1b\[A)+")
 
 
@@ -30,12 +29,12 @@ class OutputError(SimcseError):
     """Standard output cannot be written.
 
     Args:
-        error: why.
+        error: the reason.
     """
 
     def __init__(self, error: OSError):
         self.closed_by_reader = error.errno == errno.EPIPE
-        reason = "its reader is gone" if self.closed_by_reader else error.strerror or error
+        reason = "its reader has gone" if self.closed_by_reader else error.strerror or error
         super().__init__(
             f"standard output cannot be written: {reason}; files that the command writes are not "
             "affected"
@@ -44,10 +43,10 @@ class OutputError(SimcseError):
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Guard ``sys.stdout`` and ``sys.stderr`` inside.
+    """Guard ``sys.stdout`` and ``sys.stderr`` inside a ``with`` block.
 
     Raises:
-        OutputError: standard output cannot be written, at the latest at the end.
+        OutputError: standard output cannot be written.
     """
     kept = sys.stdout, sys.stderr
     out = _Guard(sys.stdout)
@@ -60,12 +59,12 @@ def guarded() -> Iterator[None]:
 
 
 class _Guard(io.TextIOBase):
-    """A text stream whose text is escaped.
+    """A text stream that escapes control characters.
 
-    It has no ``buffer``, so that nothing can go around it.
+    It has no ``buffer``, so it cannot be bypassed.
 
     Args:
-        inner: the stream; None where the process was started without one.
+        inner: the stream; None if the process was started without one.
     """
 
     def __init__(self, inner: TextIO | None):
@@ -73,33 +72,33 @@ class _Guard(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of the stream."""
+        """Encoding of the stream."""
         return getattr(self._inner, "encoding", None) or "utf-8"
 
     @property
     def errors(self) -> str:  # type: ignore[override]
-        """How characters are written that the encoding lacks."""
+        """Treatment of characters that the encoding lacks."""
         return "backslashreplace"
 
     def writable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Whether the stream is a terminal."""
         return self._inner is not None and self._inner.isatty()
 
     def fileno(self) -> int:
-        """The descriptor of the stream."""
+        """Return the descriptor of the stream."""
         if self._inner is None:
             raise io.UnsupportedOperation("fileno")
         return self._inner.fileno()
 
     def write(self, text: str) -> int:
-        """Write the text, escaped."""
+        """Escape and write the text."""
         if not isinstance(text, str):
             raise TypeError(f"write() takes str, not {type(text).__name__}")
-        if not text:  # typer asks in this way whether text is taken, and hides what goes wrong
+        if not text:  # typer tests the stream in this way, and hides failures
             return 0
         if self._inner is None:
             self._failed(OSError(errno.EBADF, "it is closed"))
@@ -112,7 +111,7 @@ class _Guard(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Hand what is buffered to the system."""
+        """Write buffered text."""
         # Python flushes once more when the guard is collected, and from 3.13 on reports a failure.
         if self._inner is None or self._inner.closed:
             return
@@ -129,7 +128,7 @@ class _Guard(io.TextIOBase):
         raise OutputError(error) from None
 
     def _drop(self) -> None:
-        """Send what is still buffered nowhere, or the interpreter would fail on it at its end."""
+        """Discard buffered text, which would make the interpreter fail at exit."""
         with suppress(OSError):
             descriptor = os.open(os.devnull, os.O_WRONLY)
             try:
@@ -139,7 +138,7 @@ class _Guard(io.TextIOBase):
 
 
 class _ErrorGuard(_Guard):
-    """Standard error: progress bars may move the cursor, and a failure is no reason to stop."""
+    """Standard error: progress bars may move the cursor, and failures are ignored."""
 
     def _safe(self, text: str) -> str:
         if _MOVES.fullmatch(text):

@@ -1,4 +1,4 @@
-"""`simcse train`"""
+"""Command `simcse train`."""
 
 from __future__ import annotations
 

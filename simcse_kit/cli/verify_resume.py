@@ -1,4 +1,4 @@
-"""`simcse verify-resume`"""
+"""Command `simcse verify-resume`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _BATCH_CHARACTERS = 32_000_000
 
 
 def schema_of(kind: Kind) -> Any:
-    """Give the pyarrow schema of rows of a kind.
+    """Return the pyarrow schema of rows of a kind.
 
     The columns are sent0; sent1 for rows with two texts; and negatives (a list) for triplets, next
     (a list) for documents, or label (a number) for labelled rows.

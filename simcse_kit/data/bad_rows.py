@@ -56,7 +56,7 @@ class ReadReport:
         self.first_skipped.setdefault(reason, place)
 
     def summary(self) -> str:
-        """One line such as ``2 x blank line (first: a.txt:3), 1 x not UTF-8 (first: a.txt:9)``."""
+        """Return one line such as ``2 x blank line (first: a:3), 1 x not UTF-8 (first: a:9)``."""
         return ", ".join(
             f"{count} x {reason} (first: {self.first_skipped[reason]})"
             for reason, count in self.skipped.items()

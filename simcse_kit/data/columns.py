@@ -97,12 +97,12 @@ def check_label(label: str | None, columns: tuple[str, ...] | None) -> str | Non
 
 
 def are_positions(columns: Sequence[str] | None) -> bool:
-    """Tell whether ``columns`` are positions from 0, so that the file has no header line."""
+    """Check whether ``columns`` are positions from 0, so that the file has no header line."""
     return bool(columns) and all(_is_position(column) for column in columns or ())
 
 
 def is_negative(name: str, *, lists: bool) -> bool:
-    """Tell whether a column holds hard negatives, by its name and if the format has ``lists``."""
+    """Check whether a column holds hard negatives, by its name and if the format has ``lists``."""
     return bool(_NEGATIVE.fullmatch(name)) or (lists and name in _NEGATIVE_LISTS)
 
 
@@ -225,7 +225,7 @@ def _is_position(name: str) -> bool:
 
 
 def is_number(text: str) -> bool:
-    """Tell whether a text is nothing but a number such as 3, 0.5, 1,5 or nan."""
+    """Check whether a text is nothing but a number such as 3, 0.5, 1,5 or nan."""
     try:
         float(text.replace(",", "."))
     except ValueError:

@@ -32,12 +32,12 @@ _CHUNK = 1 << 16
 
 
 def is_damage(error: OSError) -> bool:
-    """Tell an error in the compressed data from one of the operating system."""
+    """Check whether an error is about the compressed data, not of the operating system."""
     return error.errno is None
 
 
 def is_bzip2(first: bytes) -> bool:
-    """Tell whether bytes begin like a bzip2 file; ``BZh`` alone may begin a text."""
+    """Check whether bytes begin like a bzip2 file; ``BZh`` alone may begin a text."""
     return first.startswith(b"BZh") and first[4:10] == _BZIP2
 
 

@@ -128,7 +128,7 @@ class Corpus(Sequence[Example]):
     def __getitem__(self, index: slice) -> list[Example]: ...
 
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        """Give row ``index`` (negative: from the end), or a list of rows for a slice."""
+        """Return row ``index`` (negative: from the end), or a list of rows for a slice."""
         if isinstance(index, slice):
             return self.rows(range(*index.indices(len(self))))
         return self.rows([index])[0]
@@ -146,14 +146,14 @@ class Corpus(Sequence[Example]):
                 yield from zip(*values, strict=True)
 
     def labels(self) -> list[float]:
-        """Give the distinct labels of labelled rows in ascending order; else an empty list."""
+        """Return the distinct labels of labelled rows in ascending order; else an empty list."""
         if self.kind != "labelled":
             return []
         found: list[float] = self.dataset.data.column("label").unique().to_pylist()
         return sorted(found)
 
     def rows(self, indices: Sequence[int]) -> list[Example]:
-        """Give the rows with the numbers ``indices``, in this order.
+        """Return the rows with the numbers ``indices``, in this order.
 
         Raises:
             IndexError: A number is out of range.
@@ -225,7 +225,7 @@ def _find(arrow: Path) -> CorpusManifest | None:
 
 
 def _is_intact(arrow: Path, manifest: CorpusManifest) -> bool:
-    """Tell whether the file at ``arrow`` has the content that was written."""
+    """Check whether the file at ``arrow`` has the content that was written."""
     try:
         if arrow.stat().st_size != manifest.bytes or checksum_of(arrow) != manifest.checksum:
             return False

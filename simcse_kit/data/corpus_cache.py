@@ -37,7 +37,7 @@ _TRUSTED = (_USER, 0)
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """Give the folder ``corpora`` in ``cache_dir``, $SIMCSE_CACHE or ~/.cache/simcse_kit."""
+    """Return the folder ``corpora`` in ``cache_dir``, $SIMCSE_CACHE or ~/.cache/simcse_kit."""
     base = cache_dir or os.environ.get("SIMCSE_CACHE") or Path.home() / ".cache" / "simcse_kit"
     return Path(base).expanduser() / "corpora"
 
@@ -110,7 +110,7 @@ class CorpusManifest:
         return cls(kind, report.rows, negatives, size, checksum, dict(report.skipped), first)
 
     def report(self, files: Sequence[Path]) -> ReadReport:
-        """Give the report of reading, with places in ``files``."""
+        """Return the report of reading, with places in ``files``."""
         first = {
             reason: f"{files[number]}:{line}"
             for reason, (number, line) in self.first_skipped.items()
@@ -118,7 +118,7 @@ class CorpusManifest:
         return ReadReport(self.rows, dict(self.skipped), first)
 
     def to_json(self) -> str:
-        """Give the manifest as JSON text with a checksum of itself."""
+        """Return the manifest as JSON text with a checksum of itself."""
         values = {"version": FORMAT_VERSION, **asdict(self)}
         return json.dumps({**values, "record_sha256": _sum(values)}, indent=1) + "\n"
 
@@ -191,7 +191,7 @@ def check_private(folder: Path, *, remedy: str) -> None:
 
 
 def is_own_file(path: Path) -> bool:
-    """Tell whether ``path`` is a regular file, not a link, of this user or root."""
+    """Check whether ``path`` is a regular file, not a link, of this user or root."""
     try:
         status = path.lstat()
     except OSError:

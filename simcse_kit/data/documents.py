@@ -72,7 +72,7 @@ def _count_single(gate: RowGate, line: int, length: int) -> None:
 
 
 def _rest(window: deque[str]) -> list[tuple[str, ...]]:
-    """Give the rows that are left at the end of a document, and empty the window."""
+    """Return the rows that are left at the end of a document, and empty the window."""
     rest = list(window)
     window.clear()
     return [tuple(rest[start:]) for start in range(len(rest) - 1)]

@@ -50,7 +50,7 @@ _UNPACK = {
 
 
 def suffix_of(path: str | Path) -> str | None:
-    """Give the supported suffix of ``path`` in lower case (``.txt.gz`` counts as one), or None."""
+    """Return the supported suffix of ``path`` in lower case (``.txt.gz`` is one), or None."""
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     packed = bool(suffixes) and suffixes[-1] in COMPRESSED
     wanted = "".join(suffixes[-2:] if packed else suffixes[-1:])
@@ -58,7 +58,7 @@ def suffix_of(path: str | Path) -> str | None:
 
 
 def format_of(path: str | Path) -> Format:
-    """Give the format that the suffix of ``path`` stands for.
+    """Return the format that the suffix of ``path`` names.
 
     Raises:
         DataError: The suffix is not supported; the message lists the supported ones.
@@ -113,8 +113,8 @@ def check_file(path: str | Path) -> Path:
 def find_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     """List the files of ``paths`` in the order given; a folder is replaced by its files.
 
-    A folder stands for its files with a supported suffix, sorted by name, without hidden files and
-    subfolders. A log line counts the other files in it.
+    A folder means all of its files with a supported suffix, sorted by name, without hidden files
+    and subfolders. A log line counts the other files in it.
 
     Raises:
         DataError: There is no path; a path is missing or not a regular file; a suffix is not

@@ -53,7 +53,7 @@ def json_array(
 ) -> _Records:
     """Read the objects of a .json file, whose texts are at most ``limit`` bytes long.
 
-    A string in the array stands for ``{"text": string}``.
+    A string in the array means ``{"text": string}``.
     """
     for line, value, source in _items(_whole(path, on_bytes), path):
         record = {"text": value} if isinstance(value, str) else value

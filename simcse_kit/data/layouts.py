@@ -79,7 +79,7 @@ class TableLayout:
         return cls(names, indices, width, format, label is not None)
 
     def rows(self, fields: Sequence[str]) -> tuple[Texts, ...] | Problem:
-        """Give the training row of a row of stripped fields, or the problem with it.
+        """Return the training row of a row of stripped fields, or the problem with it.
 
         Fields missing at the end count as blank if all of them are hard negatives.
         """
@@ -152,7 +152,7 @@ class RecordLayout:
         return (*self.fixed, *self.negatives, *(() if self.label is None else (self.label,)))
 
     def rows(self, record: Mapping[str, Any]) -> Sequence[Texts] | Problem:
-        """Give the training rows of a record, or the problem with it.
+        """Return the training rows of a record, or the problem with it.
 
         A list of positives gives a row for each of them, all with the same hard negatives.
         """
@@ -186,7 +186,7 @@ class RecordLayout:
         return rows
 
     def has_negative(self, record: Mapping[str, Any]) -> bool:
-        """Tell whether a record has a hard negative that is not blank."""
+        """Check whether a record has a hard negative that is not blank."""
         found = self._found_negatives(record)
         return not isinstance(found, Problem) and any(found)
 

@@ -76,7 +76,7 @@ class _CountedFile(io.FileIO):
 
 
 def shown(path: str | Path) -> str:
-    """Give the name of ``path`` for messages."""
+    """Return the name of ``path`` for messages."""
     return "<standard input>" if str(path) == STDIN else str(path)
 
 

@@ -27,7 +27,7 @@ class ReadOptions:
         label: Column of the label, by name or position. Rows are then two texts and a number.
         documents: Number of following sentences in a row, for .txt files that hold documents: a
             sentence a line, and a blank line after each document. 0 for files without documents.
-        format: Format of the file, if the suffix does not tell it.
+        format: Format of the file, if its suffix does not show it.
         header: Whether a .csv or .tsv file begins with the names of its columns. Without a header
             the columns are called 0, 1, ...; ``columns`` given as positions imply that.
         on_bad_row: ``error`` raises at the first bad row; ``skip`` skips and counts bad rows.

@@ -39,7 +39,7 @@ _KINDS: tuple[Kind, ...] = ("texts", "pairs", "triplets")
 
 
 def kind_of(columns: int) -> Kind:
-    """Give the kind of rows with ``columns`` text columns: 1, 2, or more."""
+    """Return the kind of rows with ``columns`` text columns: 1, 2, or more."""
     return _KINDS[min(columns, 3) - 1]
 
 
@@ -136,7 +136,7 @@ def read_texts(
 
 
 def _check_supported(path: str | Path, format: Format, options: ReadOptions) -> None:
-    """Check that the format of a file can have what the options ask for."""
+    """Check that the format of a file supports the options."""
     columns, label, documents = options.columns, options.label, options.documents
     given = ",".join(columns or ())
     if documents:

@@ -135,7 +135,7 @@ class Records:
         before = self._unreadable()
         first = next(self._rows, None)
         if self.is_table and self.header and self._unreadable() > before:
-            # Otherwise the first row after a broken header would be taken for the header.
+            # Otherwise the first row after a broken header would be used as the header.
             next(read_records(self.path, replace(self.options, on_bad_row="error")))
         if first is None:
             raise DataError("every row is bad; fix the file or leave it out", file=self.path)
@@ -146,19 +146,19 @@ class Records:
         return tuple(map(str, range(len(fields)))) if self.is_table else tuple(fields)
 
     def peek(self) -> tuple[int, Any] | None:
-        """Give the next row of a text file without removing it; None at the end."""
+        """Return the next row of a text file without removing it; None at the end."""
         row = next(self._rows, None)
         if row is not None:
             self._rows = chain((row,), self._rows)
         return row
 
     def _unreadable(self) -> int:
-        """Number of rows skipped so far, without blank lines."""
+        """Return the number of rows skipped so far, without blank lines."""
         report = self.gate.report
         return report.total_skipped - report.skipped.get("blank line", 0)
 
     def fields(self, keys: Sequence[str] | None = None) -> Iterator[tuple[int, Any]]:
-        """The rows below the header as :func:`read_records` gives them, of any width."""
+        """Yield the rows below the header as :func:`read_records` does, but of any width."""
         if self.format != "parquet":
             return self._rows
         report, on_bytes = self.gate.report, self._on_bytes
@@ -184,7 +184,7 @@ class Records:
         """Find the column ``wanted`` by the user, or the first of the ``known`` names.
 
         Raises:
-            DataError: There is no such column; ``what`` it holds and its ``flag`` are named.
+            DataError: No such column. The message names ``what`` it holds and the ``flag``.
         """
         columns = shorten(",".join(self.columns), 300)
         if wanted is not None:
@@ -220,7 +220,7 @@ class Records:
         )
 
     def texts(self, record: Record, columns: Sequence[str]) -> tuple[str, ...] | Problem:
-        """Give the texts in ``columns``, stripped; lists are flattened and null is left out."""
+        """Return the texts in ``columns``, stripped; lists are flattened and null is left out."""
         found: list[str] = []
         for name in columns:
             value = record.get(name)
@@ -235,7 +235,7 @@ class Records:
         return tuple(found)
 
     def with_texts(self, columns: Sequence[str]) -> Iterator[tuple[int, Record, tuple[str, ...]]]:
-        """Give line, record and :meth:`texts` of every row, and reject rows without texts."""
+        """Yield line, record and :meth:`texts` of every row, and reject rows without texts."""
         for line, record in self:
             texts = self.texts(record, columns)
             if isinstance(texts, Problem):

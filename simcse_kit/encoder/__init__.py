@@ -1,1 +1,1 @@
-"""Wrapping a Hugging Face transformer as a sentence encoder."""
+"""Sentence encoders built on Hugging Face transformers."""

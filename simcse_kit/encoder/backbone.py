@@ -78,7 +78,10 @@ def _require_safetensors(folder: Path) -> None:
 
 
 def _refuse_remote_code(folder: Path) -> None:
-    """TRAP: transformers ignores `auto_map` if it knows the model type itself."""
+    """Refuse model folders that need their own Python code.
+
+    TRAP: transformers ignores `auto_map` if it has its own class for the model type.
+    """
     for name in ("config.json", "tokenizer_config.json"):
         path = folder / name
         code = read_object(path).get("auto_map") if path.exists() else None
@@ -239,7 +242,7 @@ def position_limit(backbone: Any) -> int | None:
     limit = getattr(backbone.config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit <= 0:
         return None
-    # TRAP: RoBERTa models count positions from padding_idx + 1, so 514 rows serve 512 tokens.
+    # TRAP: RoBERTa models count positions from padding_idx + 1, so 514 rows allow 512 tokens.
     table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
     padding = getattr(table, "padding_idx", None)
     if padding is not None:

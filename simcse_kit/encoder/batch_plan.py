@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from simcse_kit.encoder.input_hook import Alter
-from simcse_kit.encoder.packing.row_groups import Unpacked
+from simcse_kit.encoder.packing.layout import Unpacked
 
 __all__ = ["grouped", "length_sorted_batches", "pad_batch", "run_unpacked"]
 

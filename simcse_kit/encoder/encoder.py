@@ -62,11 +62,11 @@ class SentenceEncoder(EncoderModel):
         Only safetensors weights are read; pickled weights are refused.
 
         Args:
-            path_or_name: Folder, ``"mini"`` (the embedded model), or name on the Hugging Face Hub.
-            pooling: Pooling in place of that of the folder, one of
+            path_or_name: Folder, ``"mini"`` (the bundled model), or name on the Hugging Face Hub.
+            pooling: Pooling to use instead of the folder's, one of
                 :data:`simcse_kit.encoder.pooling.POOLINGS`. A head in the folder is then dropped,
                 unless the pooling is ``cls`` or ``pooler``, whose head must be in the checkpoint.
-            max_length: Maximum number of tokens per sentence, in place of that of the folder.
+            max_length: Maximum number of tokens per sentence, instead of the folder's.
             template: Template around every sentence, such as ``'"[X]" means [MASK].'``; the vector
                 is the state at ``[MASK]``. The pooling is then ``mask``, and a head in the folder
                 is dropped.

@@ -2,7 +2,7 @@
 
 Torch computes with a pool of OpenMP threads, and the child of a fork would wait for those threads
 forever. The child therefore starts with one torch thread, like the workers of a DataLoader. The
-tokenizers library has its own pool and is treated alike through its environment variable.
+tokenizers library has its own pool and is treated the same way, through its environment variable.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["PREPARING", "TOKENIZING", "require_same_process", "require_usable", 
 logger = logging.getLogger(__name__)
 
 TOKENIZING = Lock()
-"""Held while a tokenizer works, since it serves one thread at a time."""
+"""Held while a tokenizer works, since it is not thread-safe."""
 PREPARING = RLock()
 """Held while an encoder chooses how it computes, which changes the model. A thread that needs both
 locks acquires this one first."""

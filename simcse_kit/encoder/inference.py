@@ -18,8 +18,7 @@ from simcse_kit.encoder.encode_options import EncodeOptions
 from simcse_kit.encoder.forked_processes import PREPARING, require_usable, torch_threads
 from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.packing.layers import Block
-from simcse_kit.encoder.packing.layout import MULTIPLE, pack_rows
-from simcse_kit.encoder.packing.row_groups import UnpackableError
+from simcse_kit.encoder.packing.layout import MULTIPLE, UnpackableError, pack_rows
 from simcse_kit.encoder.packing.run import prepared_blocks
 from simcse_kit.encoder.pooling import FIRST_TOKEN_POOLINGS
 from simcse_kit.encoder.quantization.layer_cache import lower_blocks
@@ -33,7 +32,7 @@ CPU_TOKEN_BUDGET = 2048
 CUDA_TOKEN_BUDGET = 32768
 # Fewer tokens than this are one batch, which all torch threads compute together.
 SHARED_TOKENS = 512
-# Number of tokens from which on it pays to convert the weights to the layout of oneDNN.
+# Lowest number of tokens at which converting the weights to the layout of oneDNN is faster.
 PREPARE_FROM = 8192
 
 ENCODE_BAR: dict[str, Any] = {"unit": " sentences", "desc": "encode", "delay": 2}

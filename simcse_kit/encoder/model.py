@@ -20,8 +20,14 @@ from simcse_kit.encoder.forked_processes import PREPARING
 from simcse_kit.encoder.input_hook import Alter, altered
 from simcse_kit.encoder.inputs import checked_texts
 from simcse_kit.encoder.packing.layers import Block
-from simcse_kit.encoder.packing.layout import MULTIPLE, Layout, pack
-from simcse_kit.encoder.packing.row_groups import Batching, UnpackableError, Unpacked
+from simcse_kit.encoder.packing.layout import (
+    MULTIPLE,
+    Batching,
+    Layout,
+    UnpackableError,
+    Unpacked,
+    pack,
+)
 from simcse_kit.encoder.packing.run import packed_states
 from simcse_kit.encoder.pooling import (
     FIRST_TOKEN_POOLINGS,
@@ -275,7 +281,7 @@ class EncoderModel(nn.Module):
         Args:
             tokens: ``(T,)`` token ids of all rows, concatenated.
             layout: Positions of the rows in ``tokens``.
-            blocks: Layers prepared for inference, in place of those of the model.
+            blocks: Layers prepared for inference, instead of the model's own.
 
         Returns:
             ``(R, embedding_dim)``, in the order of the batch.

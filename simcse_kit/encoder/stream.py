@@ -104,7 +104,7 @@ def _stream(
             bar.update(len(tokenized.index) - len(tokenized.rows))
             counts.add(tokenized.counts)
             if pending is not None:
-                # The caller may use the tokenizer too, and it serves one thread at a time.
+                # The caller may use the tokenizer too, and it is not thread-safe.
                 wait([pending[1]])
             if time.monotonic() - given_back > _GIVE_BACK_EVERY:
                 give_back()

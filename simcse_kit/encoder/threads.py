@@ -69,7 +69,7 @@ def on_own_thread(work: Callable[[], Result]) -> Result:
     """
     pool = ThreadPoolExecutor(1)
     future = pool.submit(work)
-    # An interrupt ends the waiting at once; the thread ends by itself after its work.
+    # An interrupt ends the waiting at once; the thread ends on its own after its work.
     wait([future])
     pool.shutdown()
     return future.result()

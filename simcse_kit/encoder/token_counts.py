@@ -42,7 +42,7 @@ class TokenCounts:
         sentences: Number of distinct sentences.
         tokens: Number of their tokens, without special tokens, prompt and template.
         cut: Number of sentences longer than the maximum length.
-        unknown: Number of tokens that stand for text unknown to the vocabulary.
+        unknown: Number of tokens for text that is unknown to the vocabulary.
         with_unknown: Number of sentences with at least one unknown token.
         empty: Number of sentences that are not blank but have no tokens.
         same_ids: Number of sentences with the token ids of an earlier one.
@@ -168,7 +168,7 @@ def count_rows(
     counts = TokenCounts(sentences=len(rows), cut=cut)
     nothing = [at for at, row in enumerate(rows) if len(row) <= len(bare) and row == bare]
     counts.tokens = max(0, sum(map(len, rows)) - special * len(rows))
-    if not special:  # an empty sentence is a pad token, which stands for no text
+    if not special:  # an empty sentence is a pad token, which represents no text
         counts.tokens -= len(nothing)
     unknown_id = model.tokenizer.unk_token_id
     if unknown_id is not None:

@@ -75,7 +75,7 @@ class Tokenization:
 
         Args:
             texts: Sentences.
-            max_length: Maximum number of tokens per sentence, in place of :attr:`max_length`.
+            max_length: Maximum number of tokens per sentence, instead of :attr:`max_length`.
 
         Returns:
             The token ids of each sentence, and the number of truncated sentences.
@@ -178,7 +178,7 @@ class Template:
         tail: Token ids after the sentence.
         place: Position of the mask token in a row: counted from the start, or from the end if
             negative.
-        special: Number of ids in ``head`` and in ``tail`` that the tokenizer adds by itself.
+        special: Number of ids in ``head`` and in ``tail`` that the tokenizer adds.
     """
 
     text: str

@@ -19,7 +19,7 @@ SAMPLE = 1024
 
 # Text is refused if a larger share of its characters is lost.
 _MOST_LOST = 0.5
-# Number of characters of a sentence that are looked at; the beginning shows its script.
+# Number of characters to check per sentence; the beginning shows its script.
 _CHARACTERS = 1000
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ def check_known(
 
     Args:
         model: Encoder.
-        sentences: Text, of which a sample of 1,024 sentences is looked at.
+        sentences: Text, of which a sample of 1,024 sentences is checked.
         what: Name of the text, for the message.
         allow: Whether unknown text is accepted.
         remedy: Option that makes the text accepted, for the message.
@@ -96,13 +96,13 @@ def check_known(
             f"{what} is mostly unknown to the model: its tokenizer has no token for "
             f"{100 * found.share:.0f} % of the characters of {found.sentences} sentences, such as "
             f"{shown(found.example)}, and gives them nearly equal vectors; use a model whose "
-            f"vocabulary has this script, or go on with {remedy}"
+            f"vocabulary has this script, or continue with {remedy}"
         )
     return found
 
 
 def _known_characters(tokenizer: Any, texts: list[str]) -> list[list[bool]]:
-    """Find out for each character of each text whether a known token stands for it."""
+    """Find out for each character of each text whether a known token covers it."""
     if not texts:
         return []
     unknown_id = tokenizer.unk_token_id
@@ -126,7 +126,7 @@ def _known_characters(tokenizer: Any, texts: list[str]) -> list[list[bool]]:
 
 
 def _by_share(text: str, row: Sequence[int], unknown_id: int | None) -> list[bool]:
-    """Without offsets, mark the share of known tokens from the left."""
+    """Mark the share of known tokens from the left, for tokenizers without offsets."""
     share = 1 - row.count(unknown_id) / len(row) if row and unknown_id is not None else bool(row)
     kept = round(share * len(text))
     return [True] * kept + [False] * (len(text) - kept)

@@ -1,4 +1,4 @@
-"""The dev set that picks the best checkpoint: loaded once before training, scored many times."""
+"""The development set that selects the best checkpoint."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from simcse_kit.evaluation.geometry import alignment_uniformity
 from simcse_kit.evaluation.pair_set import PairSet, concatenate
 from simcse_kit.evaluation.pairs_file import load_pairs_file
 from simcse_kit.evaluation.tasks.sts import find_task, load_task
-from simcse_kit.metrics.correlation import paired_cosine, spearman
+from simcse_kit.metrics.correlation import spearman
 
 __all__ = ["DevSet"]
 
 
 class DevSet:
-    """Graded pairs to score an encoder on during training.
+    """Graded pairs to score an encoder on during training, loaded once before it starts.
 
     Args:
         pairs: at least 3 graded pairs.
@@ -27,21 +27,22 @@ class DevSet:
 
     @property
     def name(self) -> str:
-        """``STSB-dev``, or the file's stem."""
+        """Name of the set: ``STSB-dev``, or the stem of the file."""
         return self.pairs.name
 
     @classmethod
     def load(cls, path: str | Path, data: str | Path | None = None) -> DevSet:
-        """Open a dev set; everything wrong with it is found here, before training starts.
+        """Load and check a dev set.
 
         Args:
-            path: a folder in the SentEval layout (STS-B dev, 1,500 pairs, is taken), a file of
-                graded pairs (the rows of split "dev" where it has a column ``split``, else all),
-                or a task name such as ``STSB-dev``.
-            data: where a task name is looked up, in the SentEval layout; the Hub without it.
+            path: a folder in the SentEval layout, of which STS-B dev (1,500 pairs) is used; a file
+                of graded pairs, of which the rows of split "dev" are used if it has a column
+                ``split``; or a task name such as ``STSB-dev``.
+            data: folder in the SentEval layout for a task name; without it the task is downloaded
+                from the Hub.
 
         Raises:
-            ConfigError: unknown task name.
+            ConfigError: the task name is unknown.
             DataError: the data is missing or wrong, or every encoder would have the same score.
         """
         pairs = _opened(Path(path), str(path), data)
@@ -49,20 +50,19 @@ class DevSet:
         return cls(pairs)
 
     def score(self, encoder: Encoder) -> dict[str, float]:
-        """Score an encoder: one ``encode`` call over the distinct sentences.
+        """Score an encoder with one call of ``encode``.
 
         Returns:
-            ``spearman`` (x100, the figure to select by; NaN where undefined), ``alignment`` (NaN
+            ``spearman`` (x100, the score to select by; NaN if undefined), ``alignment`` (NaN
             without positives) and ``uniformity``.
 
         Raises:
-            ModelError: ``encode`` gave something other than (n, d) finite, non-zero vectors.
+            ModelError: ``encode`` did not return (n, d) finite, non-zero vectors.
         """
         vectors = embed(encoder, self.pairs.sentences())
-        cosines = paired_cosine(vectors(self.pairs.sentences1), vectors(self.pairs.sentences2))
         alignment, uniformity = alignment_uniformity(vectors, self.pairs)
         return {
-            "spearman": spearman(cosines, self.pairs.gold),
+            "spearman": spearman(self.pairs.cosines(vectors), self.pairs.gold),
             "alignment": alignment,
             "uniformity": uniformity,
         }
@@ -83,23 +83,23 @@ def _opened(place: Path, name: str, data: str | Path | None) -> PairSet:
 
 
 def _check_can_choose(pairs: PairSet, path: str | Path) -> None:
-    """Refuse pairs for which a rank correlation is undefined whatever the encoder.
+    """Refuse pairs for which the rank correlation of every encoder is undefined.
 
     Raises:
-        DataError: the grades are all one, or the cosines must be.
+        DataError: all grades, or all cosines, are equal.
     """
-    remedy = "give pairs that differ in grade and in text, or leave --dev out to hold out rows"
+    remedy = "give pairs that differ in grade and in text, or omit --dev to hold out rows"
     grades = set(pairs.gold.tolist())
     if len(grades) < 2:
         shown = f"all {len(pairs)} pairs have the grade {min(grades):g}" if grades else "no pair"
         raise DataError(f"cannot choose a checkpoint: {shown}; {remedy}", file=path)
-    # Equal sentences have a cosine of 1; a pair has that of its reverse.
+    # The cosine of equal sentences is 1; a pair and its reverse have the same cosine.
     sides = zip(pairs.sentences1, pairs.sentences2, strict=True)
     different = {frozenset(pair) if pair[0] != pair[1] else None for pair in sides}
     if len(different) < 2:
-        what = "have two equal sentences" if None in different else "are one and the same"
+        what = "have two equal sentences" if None in different else "are the same pair"
         raise DataError(
-            f"cannot choose a checkpoint: all {len(pairs)} pairs {what}, so that every encoder "
-            f"gives them one cosine; {remedy}",
+            f"cannot choose a checkpoint: all {len(pairs)} pairs {what}, so every encoder gives "
+            f"them the same cosine; {remedy}",
             file=path,
         )

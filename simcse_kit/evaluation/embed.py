@@ -1,4 +1,4 @@
-"""Encode every distinct sentence once, and look vectors up by sentence."""
+"""Vectors of distinct sentences, each encoded once and looked up by its text."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Embeddings", "Encoder", "embed", "unit_rows"]
 
 
 class Encoder(Protocol):
-    """Anything that turns n sentences into n vectors, such as a SentenceEncoder."""
+    """An object that turns n sentences into n vectors, such as a SentenceEncoder."""
 
     def encode(self, sentences: list[str], /) -> Any:
-        """Give (n, d) numbers: an array, a tensor, or a list of vectors."""
+        """Return (n, d) numbers: an array, a tensor, or a list of vectors."""
         ...
 
 
@@ -31,33 +31,33 @@ class Embeddings:
         self._vectors = vectors
 
     def __call__(self, sentences: Sequence[str]) -> np.ndarray:
-        """The (n, d) float32 vectors of n sentences, all of which must have been encoded."""
+        """Return the (n, d) float32 vectors of n sentences that have been encoded."""
         return self._vectors[[self._row[sentence] for sentence in sentences]]
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """(n, d) rows scaled to length 1, in the type they have; lengths are taken in float64."""
+    """Scale (n, d) rows to length 1 and keep their dtype; lengths are computed in float64."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     return np.asarray((vectors / lengths).astype(vectors.dtype))
 
 
 def embed(encoder: Encoder, sentences: Iterable[str], *, progress: bool = False) -> Embeddings:
-    """Encode the distinct ones of ``sentences`` in one call.
+    """Encode distinct sentences in one call.
 
     Args:
-        encoder: its ``encode`` is called once, with a list.
-        sentences: in any order; repeats are encoded once.
-        progress: handed on to ``encode`` where it has an argument ``progress``.
+        encoder: the encoder; its ``encode`` is called once, with a list.
+        sentences: sentences in any order; repeated ones are encoded once.
+        progress: passed to ``encode`` if it has an argument ``progress``.
 
     Raises:
         ConfigError: ``encoder`` has no method ``encode``.
         DataError: an entry is not a string.
-        ModelError: ``encode`` gave another shape than (n, d), no numbers, or NaN or infinity.
+        ModelError: ``encode`` did not return (n, d) finite, non-zero vectors.
     """
     if not callable(getattr(encoder, "encode", None)):
         raise ConfigError(
-            f"the encoder is {type(encoder).__name__} without a method encode(); give a "
-            "SentenceEncoder or another object whose encode(list of n strings) gives (n, d) numbers"
+            f"the encoder is {type(encoder).__name__}, which has no method encode(); give a "
+            "SentenceEncoder or an object whose encode(list of n strings) returns (n, d) numbers"
         )
     distinct = list(dict.fromkeys(checked_texts(sentences)))
     takes_progress = "progress" in inspect.signature(encoder.encode).parameters
@@ -70,29 +70,29 @@ def embed(encoder: Encoder, sentences: Iterable[str], *, progress: bool = False)
 
 def _checked(output: Any, sentences: list[str]) -> np.ndarray:
     n = len(sentences)
-    if hasattr(output, "detach"):  # a torch tensor; float() because NumPy knows no bfloat16
+    if hasattr(output, "detach"):  # a torch tensor; NumPy has no bfloat16
         output = output.detach().float().cpu().numpy()
     try:
         vectors = np.asarray(output, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise ModelError(
-            f"encode() gave {type(output).__name__} for {n} sentences, which is no array of "
-            f"numbers ({error}); it must give ({n}, d)"
+            f"encode() returned {type(output).__name__} for {n} sentences, which is not an array "
+            f"of numbers ({error}); it must return ({n}, d)"
         ) from None
     if vectors.ndim != 2 or len(vectors) != n or vectors.shape[1] == 0:
         raise ModelError(
-            f"encode() gave shape {vectors.shape} for {n} sentences; it must give ({n}, d)"
+            f"encode() returned shape {vectors.shape} for {n} sentences; it must return ({n}, d)"
         )
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise ModelError(
-            f"encode() gave NaN or infinity for {len(bad)} of {n} sentences, the first is "
-            f"{sentences[bad[0]][:80]!r}; look at the model's weights, or at its precision"
+            f"encode() returned NaN or infinity for {len(bad)} of {n} sentences, the first is "
+            f"{sentences[bad[0]][:80]!r}; check the model's weights, or use another precision"
         )
     zero = np.flatnonzero(~vectors.any(axis=1))
     if len(zero):
         raise ModelError(
-            f"encode() gave a vector of zeros for {len(zero)} of {n} sentences, the first is "
-            f"{sentences[zero[0]][:80]!r}; a cosine needs a direction"
+            f"encode() returned a vector of zeros for {len(zero)} of {n} sentences, the first is "
+            f"{sentences[zero[0]][:80]!r}; the cosine of a zero vector is undefined"
         )
     return vectors

@@ -1,14 +1,13 @@
-"""Evaluate an encoder on STS tasks and on files of graded pairs."""
+"""Evaluation of encoders on tasks and on graded pairs."""
 
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypedDict, Unpack
 
 import numpy as np
 
@@ -17,26 +16,33 @@ from simcse_kit.encoder.inputs import path_text
 from simcse_kit.encoder.token_counts import collected
 from simcse_kit.encoder.unknown_text import check_known
 from simcse_kit.errors import ConfigError
-from simcse_kit.evaluation.embed import Embeddings, Encoder, embed
+from simcse_kit.evaluation.embed import Encoder, embed
 from simcse_kit.evaluation.geometry import geometry, positives
+from simcse_kit.evaluation.models import open_encoder
 from simcse_kit.evaluation.pair_set import PairSet, concatenate
-from simcse_kit.evaluation.pairs_file import load_pairs_file
 from simcse_kit.evaluation.report.details import exhibit
-from simcse_kit.evaluation.results import STANDARD_TASKS, Geometry, Report, SubsetScore, TaskResult
-from simcse_kit.evaluation.statistics.bootstrap import LEVEL, check_settings
-from simcse_kit.evaluation.statistics.comparison import score_intervals
-from simcse_kit.evaluation.tasks.base import BeyondTask
-from simcse_kit.evaluation.tasks.load import load_beyond, split_entries
-from simcse_kit.evaluation.tasks.sts import find_task, load_task
-from simcse_kit.metrics.correlation import paired_cosine, pearson, spearman
+from simcse_kit.evaluation.results import STANDARD_TASKS, Report, TaskResult
+from simcse_kit.evaluation.statistics.bootstrap import LEVEL, RESAMPLES, check_settings
+from simcse_kit.evaluation.statistics.comparison import (
+    Comparison,
+    compare_reports,
+    score_intervals,
+)
+from simcse_kit.evaluation.tasks.base import LoadedTask
+from simcse_kit.evaluation.tasks.load import TasksOrPairs, load_tasks, resolve_tasks
+from simcse_kit.evaluation.tasks.sts import score_sts
 from simcse_kit.utils.environment import environment
 
-__all__ = ["Task", "evaluate", "load_all_tasks", "load_tasks"]
+__all__ = [
+    "DEFAULT_GEOMETRY",
+    "CompareOptions",
+    "EvaluateOptions",
+    "compare",
+    "evaluate",
+    "graded_pairs",
+]
 
 logger = logging.getLogger(__name__)
-
-Task: TypeAlias = list[PairSet] | BeyondTask
-"""A loaded task: the subsets of an STS task, or one beside STS."""
 
 DEFAULT_GEOMETRY = "STSB"
 _SOURCES = {
@@ -47,72 +53,102 @@ _SOURCES = {
 }
 
 
+class EvaluateOptions(TypedDict, total=False):
+    """Keyword arguments of :func:`evaluate`.
+
+    Attributes:
+        geometry_on: data for alignment and uniformity: a name or file such as ``"STSB"`` (its test
+            split), ``"STSB-dev"`` or ``"STSB-full"`` (the whole set, as in the papers), or None to
+            skip them. With ``"STSB"``, the default, and no STSB among the tasks, it is the first
+            task that has positive pairs.
+        resamples: number of bootstrap resamples for confidence intervals, such as 10,000; 0, the
+            default, for no intervals.
+        exhibits: also collect the sentences that a report page shows.
+        allow_unknown: evaluate even if the tokenizer does not know most of the text.
+        progress: show progress bars, also in ``encode`` if it accepts ``progress``.
+    """
+
+    geometry_on: str | None
+    resamples: int
+    exhibits: bool
+    allow_unknown: bool
+    progress: bool
+
+
 def evaluate(
-    encoder: Encoder,
-    tasks: str | Path | Sequence[str | Path] | Mapping[str, Task] = "sts",
+    encoder: str | Encoder,
+    tasks: TasksOrPairs = "sts",
     *,
     data: str | Path | None = None,
-    geometry_on: str | None = DEFAULT_GEOMETRY,
-    progress: bool = False,
     name: str | None = None,
-    resamples: int = 0,
-    exhibits: bool = False,
-    allow_unknown: bool = False,
+    **options: Unpack[EvaluateOptions],
 ) -> Report:
-    """Score ``encoder`` on ``tasks``.
+    """Score an encoder on tasks or on graded pairs.
 
-    STS is scored by cosine, no regressor, Spearman x100 over all pairs of a task.
-
-    All data is loaded and verified first; then the distinct sentences of all tasks together are
-    encoded in one call.
+    The score of STS tasks and graded pairs is Spearman x100 of the cosines over all pairs of a
+    task, without a regressor (arXiv 2104.08821, appendix B). All data is loaded and verified first;
+    then the distinct sentences of all tasks are encoded in one call.
 
     Args:
-        encoder: any object whose ``encode(list[str])`` gives (n, d) numbers.
-        tasks: see :func:`load_all_tasks`; or what that or :func:`load_tasks` gave, so that several
-            encoders share it.
-        data: folder in the SentEval layout; without it named tasks come from the Hub.
-        geometry_on: where alignment and uniformity are taken: a name or file such as ``"STSB"``
-            (its test split), ``"STSB-dev"``, ``"STSB-full"`` (the whole set, as in the papers), or
-            None for not at all. With ``"STSB"``, the default, and no STSB among the tasks, it is
-            the first task that has positive pairs.
-        progress: handed on to ``encode`` where it takes it.
-        name: the model's name in the report; the encoder's class without it.
-        resamples: of the bootstrap for confidence intervals, 10,000 as a rule; 0 for none.
-        exhibits: gather what a report page shows of the sentences as well.
-        allow_unknown: evaluate on text that the encoder's tokenizer mostly does not know.
+        encoder: any object whose ``encode(list[str])`` returns (n, d) numbers; or the name of a
+            model, see :func:`~simcse_kit.evaluation.models.open_encoder`.
+        tasks: names and files as for `simcse eval`, such as ``"sts"``; or graded pairs in memory:
+            tuples (sentence1, sentence2, score), or a ``datasets.Dataset`` with these columns; or
+            a mapping from names to pairs or tasks. See
+            :func:`~simcse_kit.evaluation.tasks.load.resolve_tasks`.
+        data: folder in the SentEval layout; without it STS is downloaded from the Hub.
+        name: name of the model in the report; by default the class of the encoder.
+        **options: see :class:`EvaluateOptions`.
 
     Raises:
-        ConfigError: unknown task, or no task at all.
-        DataError: data is missing or wrong, or mostly unknown to a SentenceEncoder.
+        ConfigError: a task is unknown, or there is no task.
+        DataError: data is missing or wrong, or the encoder's tokenizer does not know most of it.
         MissingExtraError: a task needs scikit-learn.
-        ModelError: ``encode`` gave something other than (n, d) finite, non-zero vectors.
+        ModelError: ``encode`` did not return (n, d) finite, non-zero vectors, or a named model
+            cannot be opened.
+
+    Examples:
+        >>> pairs = [
+        ...     ("A man is playing a guitar.", "A man plays the guitar.", 4.8),
+        ...     ("A cat sits on the sofa.", "A dog runs in the park.", 1.2),
+        ...     ("She is cooking dinner.", "The stock market fell.", 0.0),
+        ... ]
+        >>> report = evaluate("mini", pairs)
+        >>> report.tasks["pairs"].pairs
+        3
+        >>> round(report.tasks["pairs"].spearman)
+        100
     """
-    if isinstance(tasks, Mapping) and not tasks:
-        raise ConfigError("no task is given; give 'sts', task names, or files of graded pairs")
     if data is not None:
         path_text(data, "data")
+    resamples = options.get("resamples", 0)
     if not isinstance(resamples, int) or resamples:
         check_settings(resamples, LEVEL)
+    progress = options.get("progress", False)
     start = time.perf_counter()
-    every = tasks if isinstance(tasks, Mapping) else load_all_tasks(tasks, data)
-    loaded = {key: task for key, task in every.items() if isinstance(task, list)}
-    beside = {key: task for key, task in every.items() if not isinstance(task, list)}
-    plain = not loaded and geometry_on == DEFAULT_GEOMETRY
-    shape = None if geometry_on is None or plain else _geometry_pairs(geometry_on, loaded, data)
-    needed = [part for sets in loaded.values() for part in sets]
+    every = resolve_tasks(tasks, data)
+    sts = graded_pairs(every)
+    others = {key: task for key, task in every.items() if not isinstance(task, list)}
+    shape = _geometry_pairs(options.get("geometry_on", DEFAULT_GEOMETRY), sts, data)
+    if isinstance(encoder, str):
+        name = name or encoder
+        encoder = open_encoder(encoder)
+    needed = [part for sets in sts.values() for part in sets]
     needed += [] if shape is None else [shape[0]]
     sentences = [text for part in needed for text in part.sentences()]
-    sentences += [text for task in beside.values() for text in task.sentences()]
+    sentences += [text for task in others.values() for text in task.sentences()]
     if isinstance(encoder, SentenceEncoder):
-        check_known(encoder, sentences, what="the text of the tasks", allow=allow_unknown)
+        allowed = options.get("allow_unknown", False)
+        check_known(encoder, sentences, what="the text of the tasks", allow=allowed)
     with collected() as tokens:
         vectors = embed(encoder, sentences, progress=progress)
-    results = {key: _score(key, sets, vectors) for key, sets in loaded.items()}
+    results = {key: score_sts(key, sets, vectors) for key, sets in sts.items()}
     scores = {
         key: replace(task.score(vectors, progress=progress), name=key)
-        for key, task in beside.items()
+        for key, task in others.items()
     }
-    found: Geometry | None = None if shape is None else geometry(vectors, *shape, progress=progress)
+    found = None if shape is None else geometry(vectors, *shape, progress=progress)
+    shown = options.get("exhibits", False)
     pooling = getattr(encoder, "pooling", None)
     report = Report(
         model=name or type(encoder).__name__,
@@ -123,9 +159,7 @@ def evaluate(
         versions=environment(),
         seconds=time.perf_counter() - start,
         beyond_sts=scores,
-        exhibit=exhibit(encoder, vectors, loaded, results, *(shape or (None, "")))
-        if exhibits
-        else None,
+        exhibit=exhibit(encoder, vectors, sts, results, *(shape or (None, ""))) if shown else None,
         tokens=tokens if tokens.sentences else None,
     )
     if not resamples or not results:
@@ -134,144 +168,96 @@ def evaluate(
     return replace(report, intervals=intervals)
 
 
-def load_all_tasks(
-    tasks: str | Path | Sequence[str | Path], data: str | Path | None = None
-) -> dict[str, Task]:
-    """Load and verify STS and other tasks.
+class CompareOptions(TypedDict, total=False):
+    """Keyword arguments of :func:`compare`.
 
-    Args:
-        tasks: as for :func:`load_tasks`, and beside those MR, CR, SUBJ, MPQA, SST2, TREC, MRPC (or
-            "transfer" for the seven), "retrieval:DIR", "paraphrase:FILE", "clustering:FILE".
-        data: folder in the SentEval layout; without it STS comes from the Hub.
-
-    Raises:
-        ConfigError: unknown task, or no task at all.
-        DataError: data is missing or wrong.
-        MissingExtraError: a task needs scikit-learn.
+    Attributes:
+        resamples: number of bootstrap resamples; 10,000 by default.
+        seed: seed of the resampling; 0 by default.
+        level: confidence level of intervals and verdicts; 0.95 by default.
+        flips: number of pairs to list at each end of the changes; 5 by default.
+        progress: show progress bars.
     """
-    sts, others = split_entries(_listed(tasks))
-    beside = load_beyond(others, data)
-    return {**(load_tasks(sts, data) if sts or not beside else {}), **beside}
+
+    resamples: int
+    seed: int
+    level: float
+    flips: int
+    progress: bool
 
 
-def load_tasks(
-    tasks: str | Path | Sequence[str | Path], data: str | Path | None = None
-) -> dict[str, list[PairSet]]:
-    """Load and verify the data of all tasks; call it early to fail before any model is loaded.
+def compare(
+    encoders: Mapping[str, str | Encoder] | Sequence[str | Encoder],
+    tasks: TasksOrPairs = "sts",
+    *,
+    data: str | Path | None = None,
+    **options: Unpack[CompareOptions],
+) -> Comparison:
+    """Test whether encoders differ from the first one, on STS tasks or graded pairs.
 
     Args:
-        tasks: ``"sts"`` (the seven standard tasks; from the Hub SICKR-all stands in for SICKR,
-            which is not there), task names, paths of graded-pair files (an entry with a path
-            separator, or one that ends in .tsv or .csv), or a mixture: a list,
-            or one string with commas. Repeated entries count once. Of a file with a column
-            ``split`` only the rows of split "test" are used.
-        data: folder in the SentEval layout; without it named tasks come from the Hub.
+        encoders: two or more, each as for :func:`evaluate`; a mapping gives them names.
+        tasks: STS tasks or graded pairs, as for :func:`evaluate`.
+        data: folder in the SentEval layout; without it STS is downloaded from the Hub.
+        **options: see :class:`CompareOptions`.
 
     Returns:
-        Subsets by task name, in the order asked for; a file goes by its stem.
+        Differences with bootstrap intervals, p-values and verdicts.
 
     Raises:
-        ConfigError: unknown task, or no task at all.
+        ConfigError: a task is unknown or not of graded pairs, fewer than two encoders are given,
+            or there are too few resamples for a verdict.
         DataError: data is missing or wrong.
+        ModelError: an encoder cannot be opened or did not return (n, d) finite vectors.
+
+    Examples:
+        >>> words = "cat dog bird horse".split()
+        >>> pairs = [(f"a {a}", f"one {b}", 5.0 * (a == b)) for a in words for b in words]
+        >>> comparison = compare({"one": "mini", "same": "mini"}, pairs, resamples=200)
+        >>> comparison.differences[0].verdict
+        'no difference shown'
     """
-    entries = _entries(tasks, from_hub=data is None)
-    # the cheap checks come first, before anything is read or fetched
-    named = {entry: find_task(entry) for entry in entries if not _is_file(entry)}
-    if data is None:
-        for task in named.values():
-            task.require_hub()
-    loaded: dict[str, list[PairSet]] = {}
-    for entry in entries:
-        if entry in named:
-            task = named[entry]
-            loaded[task.name] = load_task(task.name, data)
-        else:
-            pairs = load_pairs_file(entry, split="test", if_present=True)
-            taken = pairs.name in loaded or pairs.name.upper() in map(str.upper, STANDARD_TASKS)
-            loaded[entry if taken else pairs.name] = [pairs]
-    return loaded
+    named = encoders if isinstance(encoders, Mapping) else None
+    systems = list(encoders.values() if isinstance(encoders, Mapping) else encoders)
+    loaded = resolve_tasks(tasks, data)
+    sets = graded_pairs(loaded)
+    if len(sets) < len(loaded):
+        other = next(name for name in loaded if name not in sets)
+        raise ConfigError(f"compare takes STS tasks and graded pairs; leave out {other!r}")
+    if len(systems) < 2:
+        raise ConfigError("a comparison takes two encoders or more")
+    tests = (len(systems) - 1) * len(sets)
+    check_settings(options.get("resamples", RESAMPLES), options.get("level", LEVEL), tests)
+    names = list(named) if named else [None] * len(systems)
+    progress = options.get("progress", False)
+    reports = [
+        evaluate(encoder, sets, geometry_on=None, name=name, progress=progress)
+        for encoder, name in zip(systems, names, strict=True)
+    ]
+    return compare_reports(reports, sets, **options)
 
 
-def _listed(tasks: str | Path | Sequence[str | Path]) -> list[str]:
-    given: Iterable[str]
-    if isinstance(tasks, str | Path):
-        # a file whose name holds a comma is one entry
-        given = [str(tasks)] if _exists(tasks) else str(tasks).split(",")
-    elif isinstance(tasks, list | tuple) and all(isinstance(entry, str | Path) for entry in tasks):
-        given = map(str, tasks)
-    else:
-        raise ConfigError(
-            f"tasks are {' '.join(repr(tasks).split()):.60}; give a name, a path, or a list of them"
-        )
-    return [entry for entry in map(str.strip, given) if entry]
-
-
-def _entries(tasks: str | Path | Sequence[str | Path], *, from_hub: bool) -> list[str]:
-    """Task names and paths, groups spelled out, each once."""
-    entries: dict[str, None] = {}
-    for entry in _listed(tasks):
-        group = STANDARD_TASKS if entry.lower() == "sts" else (entry,)
-        if from_hub and group == STANDARD_TASKS:
-            logger.warning(
-                "the Hub has SICK-R only as 9,927 pairs, so SICKR-all stands in for SICKR and "
-                "there is no seven-task average; give the SentEval folder to have both"
-            )
-            group = (*STANDARD_TASKS[:-1], "SICKR-all")
-        entries.update(dict.fromkeys(group))
-    if not entries:
-        raise ConfigError("no task is named; give 'sts', task names, or files of graded pairs")
-    return list(entries)
-
-
-def _exists(entry: str | Path) -> bool:
-    try:
-        return Path(entry).is_file()
-    except OSError:  # a long list of names is too long for a path
-        return False
-
-
-def _is_file(entry: str) -> bool:
-    separators = {"/", os.sep}
-    return any(mark in entry for mark in separators) or entry.lower().endswith((".tsv", ".csv"))
+def graded_pairs(tasks: Mapping[str, LoadedTask]) -> dict[str, list[PairSet]]:
+    """Select the STS tasks and files of graded pairs among loaded tasks."""
+    return {name: task for name, task in tasks.items() if isinstance(task, list)}
 
 
 def _geometry_pairs(
-    wanted: str, loaded: dict[str, list[PairSet]], data: str | Path | None
-) -> tuple[PairSet, str]:
-    """The pairs for alignment and uniformity, and what to call them."""
+    wanted: str | None, loaded: dict[str, list[PairSet]], data: str | Path | None
+) -> tuple[PairSet, str] | None:
+    """Return the pairs for alignment and uniformity, and their description; None for none."""
+    if wanted is None or (not loaded and wanted == DEFAULT_GEOMETRY):
+        return None
     if wanted == DEFAULT_GEOMETRY and wanted not in loaded:
         candidates = {key: concatenate(sets, key) for key, sets in loaded.items()}
         first = next(iter(candidates))
         chosen = next((key for key, one in candidates.items() if positives(one).any()), first)
-        logger.info("STSB is not among the tasks; alignment and uniformity are on %s", chosen)
+        logger.info("STSB is not among the tasks; alignment and uniformity use %s", chosen)
         return candidates[chosen], _SOURCES.get(chosen, chosen)
     if wanted not in loaded:
         loaded = load_tasks([wanted], data)
         wanted = next(iter(loaded))
     return concatenate(loaded[wanted], wanted), _SOURCES.get(wanted, wanted)
-
-
-def _score(name: str, sets: list[PairSet], vectors: Embeddings) -> TaskResult:
-    cosines = [paired_cosine(vectors(one.sentences1), vectors(one.sentences2)) for one in sets]
-    subsets = {
-        one.name: SubsetScore(spearman(cos, one.gold), pearson(cos, one.gold), len(one))
-        for one, cos in zip(sets, cosines, strict=True)
-    }
-    parts = np.array([score.spearman for score in subsets.values()])
-    weights = np.array([score.pairs for score in subsets.values()])
-    cosine, gold = np.concatenate(cosines), np.concatenate([one.gold for one in sets])
-    return TaskResult(
-        name=name,
-        spearman=spearman(cosine, gold),
-        pearson=pearson(cosine, gold),
-        pairs=len(gold),
-        mean=float(parts.mean()),
-        wmean=float(np.average(parts, weights=weights)),
-        subsets=subsets,
-        cosines=cosine,
-        gold=gold,
-        scale=sets[0].scale,
-    )
 
 
 def _average(results: dict[str, TaskResult]) -> float | None:

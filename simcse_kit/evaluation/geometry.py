@@ -1,4 +1,4 @@
-"""Alignment, uniformity and collapse signs of an encoder on a set of graded pairs."""
+"""Geometry of an embedding space, measured on graded pairs."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ __all__ = ["MOST_SENTENCES", "alignment_uniformity", "geometry", "positives"]
 logger = logging.getLogger(__name__)
 
 MOST_SENTENCES = 20_000
-"""Distinct sentences that the shape of an embedding space is measured on."""
+"""Largest number of distinct sentences to measure geometry on."""
 
 Encode = Callable[[list[str]], np.ndarray]
 
 
 def positives(pairs: PairSet) -> np.ndarray:
-    """Which pairs count as positives: (n,) bool.
+    """Select the positive pairs: (n,) bool.
 
-    Those graded above 4 on the 0-5 scale of STS-B (arXiv 2104.08821, section 2), which is above
-    80 % of the highest possible score on any other scale.
+    On the 0-5 scale of STS-B positive pairs have a grade above 4 (arXiv 2104.08821, section 2); on
+    other scales a grade above 80 % of the highest possible one.
     """
-    # 0.8 * 5 is exactly 4 in binary, so the published threshold is kept
+    # 0.8 * 5 is exactly 4 in binary.
     return np.asarray(pairs.gold > 0.8 * pairs.scale[1])
 
 
 def alignment_uniformity(encode: Encode, pairs: PairSet) -> tuple[float, float]:
-    """Alignment over the positives (NaN where there is none), uniformity over distinct sentences.
+    """Measure alignment over the positives (NaN without any) and uniformity over the sentences.
 
     Args:
-        encode: n sentences -> (n, d) vectors, of any length; they are normalised.
-        pairs: see :func:`geometry`.
+        encode: function from n sentences to (n, d) vectors, which are normalized here.
+        pairs: graded pairs.
 
     Raises:
-        ConfigError: fewer than 2 distinct sentences, or vectors that are zero or not finite.
+        ConfigError: there are fewer than 2 distinct sentences, or a vector is zero or not finite.
     """
     with torch.no_grad():
         cloud = _tensor(encode(pairs.sentences()))
@@ -52,22 +52,22 @@ def alignment_uniformity(encode: Encode, pairs: PairSet) -> tuple[float, float]:
 
 
 def geometry(encode: Encode, pairs: PairSet, source: str, *, progress: bool = False) -> Geometry:
-    """Measure the embedding cloud.
+    """Measure the geometry of an embedding space.
 
-    The work grows with the square of the sentences. Of a set with more than 20,000 distinct ones
-    (STS-B has 15,487) pairs are drawn that hold about as many, always the same; ``source`` says so.
-
-    Alignment is taken over the :func:`positives`; uniformity, mean cosine, dimension std and
-    effective rank over the distinct sentences of the set, on vectors scaled to length 1.
+    Alignment uses the :func:`positives`; all other measures use the distinct sentences, with
+    vectors of length 1. The cost is quadratic in the number of sentences: from a set with more than
+    20,000 distinct ones (STS-B has 15,487), a fixed random sample of pairs is used, and ``source``
+    of the result says so.
 
     Args:
-        encode: n sentences -> (n, d) vectors.
-        pairs: the graded pairs. In the papers all of STS-B; by default here its test split.
-        source: what ``pairs`` is, for the reader; the counts and the threshold are appended.
-        progress: a bar on stderr, after two seconds, on a terminal.
+        encode: function from n sentences to (n, d) vectors.
+        pairs: graded pairs. The papers use all of STS-B; the default of `simcse eval` is its test
+            split.
+        source: description of the pairs, to which counts and threshold are appended.
+        progress: show a progress bar.
 
     Raises:
-        ConfigError: fewer than 2 distinct sentences, or vectors that are zero or not finite.
+        ConfigError: there are fewer than 2 distinct sentences, or a vector is zero or not finite.
     """
     whole = len(pairs)
     pairs = _drawn(pairs)
@@ -104,7 +104,7 @@ def geometry(encode: Encode, pairs: PairSet, source: str, *, progress: bool = Fa
             source=f"{source}: {chosen} positive pairs ({threshold}), "
             f"{len(sentences)} distinct sentences",
             iso_score=float(iso_score(variances)) if len(variances) > 1 else math.nan,
-            # Of unit vectors: half the squared distance is what the cosine lacks of 1.
+            # For unit vectors the cosine is 1 less half the squared distance.
             tolerance=1 - near / 2,
             hubness=math.nan if places is None else hubness(places),
             neighbours_found=math.nan if places is None else share_found(places, first, second),
@@ -113,7 +113,7 @@ def geometry(encode: Encode, pairs: PairSet, source: str, *, progress: bool = Fa
 
 
 def _drawn(pairs: PairSet) -> PairSet:
-    """The pairs, or as many of them as hold :data:`MOST_SENTENCES` distinct sentences."""
+    """Sample pairs with at most :data:`MOST_SENTENCES` distinct sentences, if there are more."""
     if len(pairs.sentences()) <= MOST_SENTENCES:
         return pairs
     known: set[str] = set()
@@ -132,7 +132,7 @@ def _alignment(encode: Encode, pairs: PairSet) -> float:
     chosen = np.flatnonzero(positives(pairs))
     if not len(chosen):
         logger.warning(
-            "alignment is undefined (NaN): no pair of %s is graded above %g",
+            "alignment is undefined (NaN): no pair of %s has a grade above %g",
             pairs.name,
             0.8 * pairs.scale[1],
         )

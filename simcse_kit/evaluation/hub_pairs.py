@@ -17,27 +17,27 @@ COLUMNS = ("sentence1", "sentence2", "score")
 
 
 def fetch(repository: str, split: str, name: str, scale: tuple[float, float]) -> PairSet:
-    """Download (or find in the local cache) one split with columns sentence1, sentence2, score.
+    """Load one split of a dataset from the Hub or its local cache.
 
     Args:
-        repository: dataset on the Hub.
-        split: its split.
-        name: name of the set that is returned.
+        repository: name of a dataset with the columns sentence1, sentence2 and score.
+        split: name of the split.
+        name: name of the returned set.
         scale: lowest and highest score.
 
     Raises:
-        DataError: it cannot be fetched, lacks a column, or holds a bad score or blank sentence.
+        DataError: the dataset cannot be downloaded, lacks a column, or has a bad row.
     """
     try:
-        # imported here: it takes a second, and most evaluations read a folder
+        # Imported here, because it takes a second and most evaluations read a folder.
         from datasets import load_dataset
 
         table = load_dataset(repository, split=split)
-    except Exception as error:  # the client raises a dozen unrelated types for "no network"
+    except Exception as error:  # without a network the client raises many unrelated types
         reason = (str(error).strip().split("\n")[0] or "no reason given").rstrip(".")
         raise DataError(
-            f"cannot fetch {repository} ({split}) from the Hub, is there a network? "
-            f"({type(error).__name__}: {reason}); without one {SENTEVAL_REMEDY}"
+            f"cannot download {repository} ({split}) from the Hub ({type(error).__name__}: "
+            f"{reason}); check the network, or {SENTEVAL_REMEDY}"
         ) from error
     where = f"Hub dataset {repository} ({split})"
     absent = [column for column in COLUMNS if column not in table.column_names]

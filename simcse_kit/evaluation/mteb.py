@@ -1,4 +1,4 @@
-"""Our encoders as mteb takes them, for its tasks and its leaderboard's protocol.
+"""Adapter of encoders for mteb, for its tasks and the protocol of its leaderboard.
 
 ``mteb.evaluate(MtebEncoder(encoder, "me/model"), tasks=mteb.get_tasks(tasks=["STS12"]))``
 """
@@ -21,19 +21,20 @@ __all__ = ["MtebEncoder"]
 
 
 class MtebEncoder:
-    """What mteb 2 calls an encoder (its ``EncoderProtocol``), around anything that has ``encode``.
+    """An encoder with the interface of mteb 2 (its ``EncoderProtocol``).
 
-    All texts of a task are encoded in one call, each distinct one once, so that batches are ours
-    and not those of mteb's loader.
+    All texts of a task are encoded in one call, each distinct one once, in place of the batches of
+    mteb's loader.
 
     Args:
-        encoder: such as a :class:`~simcse_kit.encoder.encoder.SentenceEncoder`.
-        model_name: "ORGANISATION/MODEL", under which mteb files the results.
-        revision: of the model, filed as well.
+        encoder: an object with ``encode``, such as a
+            :class:`~simcse_kit.encoder.encoder.SentenceEncoder`.
+        model_name: name for mteb's results, "ORGANISATION/MODEL".
+        revision: revision of the model for mteb's results.
 
     Raises:
         MissingExtraError: mteb is not installed.
-        ModelError: the name has no organisation.
+        ModelError: the name has another form.
     """
 
     def __init__(self, encoder: Encoder, model_name: str, revision: str | None = None):
@@ -42,7 +43,7 @@ class MtebEncoder:
         except ImportError:
             raise MissingExtraError("mteb's tasks", "mteb") from None
         if model_name.count("/") != 1 or not all(model_name.split("/")):
-            raise ModelError(f"mteb files results as ORGANISATION/MODEL; {model_name!r} is not one")
+            raise ModelError(f"mteb needs a name ORGANISATION/MODEL, not {model_name!r}")
         self._encoder = encoder
         self._meta = ModelMeta.create_empty(
             overwrites={"name": model_name, "revision": revision or "no_revision_available"}
@@ -50,36 +51,36 @@ class MtebEncoder:
 
     @property
     def mteb_model_meta(self) -> Any:
-        """Name and revision, as mteb's ``ModelMeta``."""
+        """Name and revision in mteb's ``ModelMeta``."""
         return self._meta
 
     def encode(self, inputs: Iterable[dict[str, Any]], **_: Any) -> NDArray[np.float32]:
-        """The (n, d) float32 vectors of the n texts of all batches.
+        """Compute the (n, d) float32 vectors of the n texts of all batches.
 
         Args:
-            inputs: mteb's loader: batches with a list under "text".
+            inputs: batches of mteb's loader, with a list of strings at "text".
 
         Raises:
-            ModelError: a batch has no text (an image or audio task), or the encoder gave other
-                than (n, d) finite numbers.
+            ModelError: a batch has no text (an image or audio task), or the encoder did not return
+                (n, d) finite vectors.
         """
         texts: list[str] = []
         for batch in inputs:
             if "text" not in batch:
-                raise ModelError(f"mteb gave {sorted(batch)}, and this encoder reads text alone")
+                raise ModelError(f"mteb gave {sorted(batch)}; this encoder only reads text")
             texts += batch["text"]
         return embed(self._encoder, texts)(texts)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """The (n, m) cosines of n vectors with m."""
+        """Compute the (n, m) cosines of n vectors with m others."""
         return _unit(embeddings1) @ _unit(embeddings2).T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """The (n,) cosines of n vectors with n others, row by row."""
+        """Compute the (n,) cosines of n vectors with n others, row by row."""
         return (_unit(embeddings1) * _unit(embeddings2)).sum(dim=1)
 
 
 def _unit(vectors: Any) -> Tensor:
-    # mteb gives arrays or tensors, and a vector alone for one row; it wants tensors back.
+    # mteb passes arrays or tensors, and one-dimensional ones for a single row; it expects tensors.
     rows = torch.as_tensor(vectors, dtype=torch.float32)
     return normalize(rows[None] if rows.ndim == 1 else rows, dim=1)

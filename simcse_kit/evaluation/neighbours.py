@@ -1,4 +1,4 @@
-"""What the nearest neighbours of sentences tell of an embedding space."""
+"""Nearest neighbours of sentences, and measures of an embedding space that use them."""
 
 from __future__ import annotations
 
@@ -24,18 +24,24 @@ def nearest(
     rows: Places | None = None,
     progress: bool = False,
 ) -> Places:
-    """The k nearest others of every row by cosine: (n, k) row numbers, nearest first.
-
-    Exact, in tiles; memory beyond the vectors and the result is that of a tile.
+    """Find the k nearest other rows of each row by cosine, exactly and in tiles.
 
     Args:
-        vectors: (n, d), of any length but 0.
-        k: at most n - 1.
-        rows: (q,) those whose neighbours are wanted; all if None.
-        progress: a bar on stderr, after two seconds, on a terminal.
+        vectors: (n, d) non-zero vectors.
+        k: number of neighbours, at most n - 1.
+        rows: (q,) numbers of the rows to search for; None for all n.
+        progress: show a progress bar.
+
+    Returns:
+        (q, k) row numbers, nearest first.
 
     Raises:
-        ConfigError: k is not 1 to n - 1.
+        ConfigError: k is not between 1 and n - 1.
+
+    Examples:
+        >>> vectors = np.array([[1, 0], [0.9, 0.1], [0, 1]], dtype=np.float32)
+        >>> nearest(vectors, 1).tolist()
+        [[1], [0], [1]]
     """
     count = len(vectors)
     if not 1 <= k < count:
@@ -44,21 +50,21 @@ def nearest(
     wanted = np.arange(count) if rows is None else rows
     _, places = top_k(unit if rows is None else unit[rows], unit, k + 1, progress=progress)
     own = places == wanted[:, None]
-    # Where equal vectors have pushed a row out of its own list, the farthest goes in its place.
+    # Equal vectors can push a row out of its own list; the farthest entry is dropped instead.
     own[~own.any(axis=1), -1] = True
     others: Places = places[~own].reshape(len(wanted), k)
     return others
 
 
 def hubness(places: Places) -> float:
-    """Skewness of the k-occurrences: how often each sentence is among the neighbours of others.
+    """Compute the skewness of the k-occurrences.
 
-    0 where all are equally popular; large where a few hubs are everybody's neighbours
-    (Radovanović, Nanopoulos, Ivanović 2010, "Hubs in space", JMLR 11, equation 1). NaN where all
-    occur equally often.
+    The k-occurrence of a sentence is the number of sentences that it is a neighbour of. The
+    skewness is large if a few hubs are neighbours of most sentences, and NaN if all k-occurrences
+    are equal (Radovanović, Nanopoulos, Ivanović 2010, "Hubs in space", JMLR 11, equation 1).
 
     Args:
-        places: (n, k), see :func:`nearest`.
+        places: (n, k) neighbours, see :func:`nearest`.
     """
     occurrences = np.bincount(places.ravel(), minlength=len(places))
     if np.ptp(occurrences) == 0:
@@ -67,12 +73,15 @@ def hubness(places: Places) -> float:
 
 
 def share_found(places: Places, rows: Places, partners: Places) -> float:
-    """Share of pairs whose second sentence is among the neighbours of the first; NaN of none.
+    """Compute the share of pairs whose second sentence is a neighbour of the first.
 
     Args:
-        places: (n, k), see :func:`nearest`.
+        places: (n, k) neighbours, see :func:`nearest`.
         rows: (p,) row of the first sentence of each pair.
-        partners: (p,) row of the second. Pairs of one and the same row are not counted.
+        partners: (p,) row of the second sentence. Pairs of a row with itself are not counted.
+
+    Returns:
+        The share, 0 to 1; NaN without pairs.
     """
     apart = rows != partners
     if not apart.any():

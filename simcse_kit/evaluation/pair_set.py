@@ -1,16 +1,22 @@
-"""Graded sentence pairs in memory, whatever file they came from."""
+"""Graded sentence pairs in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from simcse_kit.encoder.inputs import checked_texts
+from simcse_kit.encoder.inputs import checked_texts, shown
 from simcse_kit.errors import DataError
+from simcse_kit.metrics.correlation import paired_cosine
 
-__all__ = ["PairSet", "concatenate", "observed_scale"]
+__all__ = ["PairSet", "as_pair_set", "concatenate", "observed_scale"]
+
+COLUMNS = ("sentence1", "sentence2", "score")
+_LEAST_PAIRS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +24,7 @@ class PairSet:
     """Sentence pairs with a gold score each: a subset of a task, or a whole set.
 
     Args:
-        name: subset or file name.
+        name: name of the subset or file.
         sentences1: n first sentences, white space collapsed to single blanks.
         sentences2: n second sentences.
         gold: (n,) float64 scores on ``scale``.
@@ -44,12 +50,74 @@ class PairSet:
         return len(self.gold)
 
     def sentences(self) -> list[str]:
-        """The distinct sentences of both sides, in order of first appearance."""
+        """List the distinct sentences of both sides, in order of first appearance."""
         return list(dict.fromkeys([*self.sentences1, *self.sentences2]))
+
+    def cosines(self, vectors: Callable[[list[str]], np.ndarray]) -> np.ndarray:
+        """Compute the cosine of each pair: (n,) float64.
+
+        Args:
+            vectors: function from m sentences to their (m, d) vectors.
+        """
+        return paired_cosine(vectors(self.sentences1), vectors(self.sentences2))
+
+
+def as_pair_set(pairs: PairSet | Iterable[Any], name: str = "pairs") -> PairSet:
+    """Make a set of graded pairs from rows in memory.
+
+    Args:
+        pairs: at least 3 tuples (sentence1, sentence2, score); or mappings with these three keys,
+            such as the rows of a ``datasets.Dataset``. The scale of the scores is inferred, see
+            :func:`observed_scale`. A :class:`PairSet` is returned unchanged.
+        name: name of the set.
+
+    Raises:
+        DataError: a row is not a graded pair, a sentence is blank, a score is not a finite number,
+            or there are fewer than 3 pairs.
+
+    Examples:
+        >>> rows = [("a cat", "the cat", 4.5), ("a cat", "a dog", 2.0), ("a cat", "rain", 0.0)]
+        >>> as_pair_set(rows).scale
+        (0.0, 5.0)
+    """
+    if isinstance(pairs, PairSet):
+        return pairs
+    first: list[str] = []
+    second: list[str] = []
+    gold: list[float] = []
+    for number, row in enumerate(pairs, start=1):
+        where = f"{name}: pair {number}"
+        if isinstance(row, Mapping) and all(column in row for column in COLUMNS):
+            row = [row[column] for column in COLUMNS]
+        if not isinstance(row, list | tuple) or len(row) != len(COLUMNS):
+            raise DataError(
+                f"{where} is {shown(row)}; give tuples (sentence1, sentence2, score), or rows with "
+                "the columns sentence1, sentence2 and score"
+            )
+        one, two = checked_texts(row[:2])
+        for sentences, text, column in ((first, one, COLUMNS[0]), (second, two, COLUMNS[1])):
+            sentences.append(" ".join(text.split()))
+            if not sentences[-1]:
+                raise DataError(f"{where}: {column} is blank; fill it or drop the pair")
+        gold.append(_score(row[2], where))
+    if len(gold) < _LEAST_PAIRS:
+        raise DataError(f"{name}: {len(gold)} pairs; a correlation needs {_LEAST_PAIRS} or more")
+    scores = np.array(gold, dtype=np.float64)
+    return PairSet(name, first, second, scores, observed_scale(scores))
+
+
+def _score(value: Any, where: str) -> float:
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        score = math.nan
+    if not math.isfinite(score):
+        raise DataError(f"{where}: score {shown(value)} is not a finite number")
+    return score
 
 
 def concatenate(sets: Sequence[PairSet], name: str) -> PairSet:
-    """All pairs of ``sets`` in order, as one set; ``sets`` must share a scale and not be empty."""
+    """Join sets in order. There is at least one set, and all have the same scale."""
     return PairSet(
         name=name,
         sentences1=[text for part in sets for text in part.sentences1],
@@ -60,10 +128,10 @@ def concatenate(sets: Sequence[PairSet], name: str) -> PairSet:
 
 
 def observed_scale(gold: np.ndarray) -> tuple[float, float]:
-    """The scale to assume for scores whose scale nobody stated.
+    """Guess the scale of scores.
 
-    0 to 5 where the highest score is above 4 and at most 5, 0 to 1 where it is above 0.8 and at
-    most 1 (no score below 0 in both cases); otherwise the lowest and highest score seen.
+    The scale is 0 to 5 if the highest score is above 4 and at most 5, and 0 to 1 if it is above 0.8
+    and at most 1 (without negative scores in both cases). Otherwise it is the observed range.
     """
     low, high = float(gold.min()), float(gold.max())
     for top in (1.0, 5.0):

@@ -1,8 +1,9 @@
-"""The post-processing lab: maps fitted on the embeddings of named text, tried and kept."""
+"""Post-processing maps of embeddings: fitted on text, tried, and kept with an encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -20,12 +21,13 @@ from simcse_kit.utils.spec import Call, bound, parse_list
 __all__ = [
     "POSTPROCESSES",
     "Postprocessed",
+    "Trials",
     "as_dense",
     "fit",
     "make",
     "parse_postprocesses",
-    "read_fit_texts",
-    "tried",
+    "read_trials",
+    "try_maps",
 ]
 
 POSTPROCESSES: dict[str, Callable[..., maps.Affine]] = {
@@ -33,16 +35,49 @@ POSTPROCESSES: dict[str, Callable[..., maps.Affine]] = {
     "whitening": maps.whitening,
     "abtt": maps.all_but_the_top,
 }
-"""What a post-processing goes by; see :mod:`simcse_kit.metrics.whitening`."""
+"""The maps by name; see :mod:`simcse_kit.metrics.whitening`."""
 
 _CHUNK = 10_000
 
 
-def parse_postprocesses(text: str) -> dict[str, Call]:
-    """Read ``"whitening(k=256),abtt(3),standardize"``: calls by how they are written.
+@dataclass(frozen=True)
+class Trials:
+    """Maps to try, and the text to fit them on.
+
+    Attributes:
+        calls: the maps, by their spelling, such as ``"whitening(k=256)"``.
+        texts: distinct sentences.
+    """
+
+    calls: dict[str, Call]
+    texts: list[str]
+
+
+def read_trials(post: str, fit: str) -> Trials:
+    """Parse a list of maps, and read the text to fit them on.
+
+    Args:
+        post: such as ``"standardize,whitening(k=256)"``.
+        fit: path of a file of any kind that training reads.
 
     Raises:
-        ConfigError: unknown name, or not of that form.
+        ConfigError: a map is unknown, or the list has another form.
+        DataError: the file cannot be read, or a row of it is bad.
+    """
+    calls = parse_postprocesses(post)
+    _, rows = read_texts(fit)
+    return Trials(calls, list(dict.fromkeys(text for row in rows for text in row)))
+
+
+def parse_postprocesses(text: str) -> dict[str, Call]:
+    """Parse a list of maps, and return them by their spelling.
+
+    Raises:
+        ConfigError: a map is unknown, or the list has another form.
+
+    Examples:
+        >>> list(parse_postprocesses("whitening(k=256),abtt(3),standardize"))
+        ['whitening(k=256)', 'abtt(3)', 'standardize']
     """
     calls = parse_list(text, what="--post")
     for call in calls:
@@ -58,15 +93,16 @@ def _written(call: Call) -> str:
 
 
 def fit(encoder: Encoder, texts: Sequence[str], *, progress: bool = False) -> maps.Moments:
-    """What the maps are fitted from: the moments of the embeddings of ``texts``.
+    """Compute the moments of embeddings, which maps are fitted from.
 
-    Of our own encoders these are the vectors before they are scaled to length 1, for a kept stage
-    stands there.
+    For a SentenceEncoder these are the vectors before normalization, because a map that is kept
+    becomes a stage before it.
 
     Args:
-        encoder: anything with ``encode``.
-        texts: distinct sentences; memory beyond them is that of a chunk and of (d, d) float64.
-        progress: show a bar where the encoder has one.
+        encoder: object with a method ``encode``.
+        texts: distinct sentences. Memory in addition to them is one chunk of vectors and (d, d)
+            float64.
+        progress: show a progress bar if the encoder has one.
     """
     return maps.moments(_plain_vectors(encoder, texts, progress=progress))
 
@@ -82,49 +118,35 @@ def _plain_vectors(encoder: Encoder, texts: Sequence[str], *, progress: bool) ->
 
 
 def make(call: Call, found: maps.Moments) -> maps.Affine:
-    """The map of a call of :func:`parse_postprocesses`.
+    """Make a map from its call and the moments of embeddings.
 
     Raises:
-        ConfigError: its arguments do not fit the moments.
+        ConfigError: the arguments of the call do not fit the moments.
     """
     made: maps.Affine = bound(call, partial(POSTPROCESSES[call.name], found), what="--post")
     return made
 
 
-def read_fit_texts(file: str) -> list[str]:
-    """The distinct texts of a file of any kind that training reads.
+def try_maps(encoder: Encoder, trials: Trials) -> Iterator[tuple[str, Postprocessed]]:
+    """Fit maps and yield the encoder with each of them; no sentence is encoded twice.
 
     Raises:
-        DataError: it cannot be read, or a row of it is bad.
+        ConfigError: there are too few texts, or a map does not fit them.
     """
-    _, rows = read_texts(file)
-    return list(dict.fromkeys(text for row in rows for text in row))
-
-
-def tried(
-    encoder: Encoder, calls: Mapping[str, Call], texts: Sequence[str]
-) -> Iterator[tuple[str, Postprocessed]]:
-    """The encoder behind every map of ``calls``, fitted on ``texts``; nothing is encoded twice.
-
-    Raises:
-        ConfigError: too few texts, or a call that does not fit them.
-    """
-    found = fit(encoder, texts, progress=True)
-    made = {name: make(call, found) for name, call in calls.items()}
+    found = fit(encoder, trials.texts, progress=True)
+    made = {name: make(call, found) for name, call in trials.calls.items()}
     remembered: dict[tuple[str, ...], Tensor] = {}
     for name, affine in made.items():
         yield name, Postprocessed(encoder, affine, remembered)
 
 
 class Postprocessed:
-    """An encoder with a map behind it.
-
-    Several maps of one encoder share what it has encoded: give them the same ``remembered``.
+    """An encoder followed by a map.
 
     Args:
-        encoder: whose vectors to move.
+        encoder: the encoder.
         affine: the map.
-        remembered: vectors by sentence list, filled and read.
+        remembered: cache of vectors by sentences; several maps of one encoder can share it.
     """
 
     def __init__(
@@ -139,7 +161,7 @@ class Postprocessed:
         self.pooling = getattr(encoder, "pooling", "unknown")
 
     def encode(self, sentences: list[str], *, progress: bool = False) -> np.ndarray:
-        """The moved vectors, (n, k) float32, not scaled to length 1."""
+        """Compute the mapped vectors, (n, k) float32, without normalization."""
         key = tuple(sentences)
         if key not in self._remembered:
             parts = list(_plain_vectors(self._encoder, sentences, progress=progress))
@@ -148,7 +170,7 @@ class Postprocessed:
 
 
 def as_dense(affine: maps.Affine) -> Dense:
-    """The map as a stage of an encoder, which sentence-transformers reads as well; float32."""
+    """Convert a map to a float32 stage of an encoder, which sentence-transformers reads too."""
     out_features, in_features = affine.weight.shape
     stage = Dense(in_features, out_features, activation="identity")
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Records of a training run in a model's folder, which may come from anybody."""
+"""Records of a training run in the folder of a model, which may be untrusted."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ _HISTORY, _RECORD = "metrics.jsonl", "run.toml"
 
 _MOST_HISTORY, _MOST_LINE, _MOST_ROWS = 128_000_000, 65_536, 200_000
 _MOST_RECORD = 1_000_000
-# Larger figures are no losses, scores or steps, and have no place on an axis.
+# Larger numbers are not losses, scores or steps, and cannot be drawn.
 _LARGEST = 1e12
 
 
 def read_history(folder: Path) -> list[dict[str, float]] | None:
-    """The rows of ``metrics.jsonl`` that have a step, with their finite numbers alone.
+    """Read the rows of ``metrics.jsonl`` that have a step, with their finite numbers.
 
-    What is passed over is counted in the log. None where there is no such file, or none that can
-    be used, which the log says too.
+    Skipped lines are counted in the log.
 
     Args:
-        folder: of a model.
+        folder: folder of a model.
+
+    Returns:
+        The rows; None if there is no file, or if the file cannot be used, which is logged.
     """
     path = folder / _HISTORY
     rows: list[dict[str, float]] = []
@@ -61,7 +63,7 @@ def read_history(folder: Path) -> list[dict[str, float]] | None:
         return None
     if skipped:
         logger.warning(
-            "%s: skipped %d lines that are no records with a step, the first is line %d",
+            "%s: skipped %d lines that are not records with a step; the first is line %d",
             path,
             len(skipped),
             skipped[0],
@@ -70,14 +72,14 @@ def read_history(folder: Path) -> list[dict[str, float]] | None:
 
 
 def read_training_files(folder: Path) -> tuple[list[str], list[str] | None]:
-    """The training files that ``run.toml`` names, and their text columns if it names them.
+    """Read the names of the training files, and of their text columns if any, in ``run.toml``.
 
     Args:
-        folder: of a model.
+        folder: folder of a model.
 
     Raises:
-        FileNotFoundError: there is no such record.
-        DataError: it cannot be used.
+        FileNotFoundError: there is no such file.
+        DataError: the file cannot be used.
     """
     path = folder / _RECORD
     try:
@@ -94,28 +96,28 @@ def read_training_files(folder: Path) -> tuple[list[str], list[str] | None]:
     files = [files] if isinstance(files, str) else files
     for name, value in (("data.train", files), ("data.columns", columns or [])):
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            raise DataError(f"{name} is no list of names", file=path)
+            raise DataError(f"{name} is not a list of names", file=path)
     return files, columns or None
 
 
 @contextmanager
 def _opened(folder: Path, name: str, most: int) -> Iterator[BinaryIO]:
-    """A file of a model's folder, opened without waiting for a pipe.
+    """Open a file in the folder of a model, without waiting for a pipe.
 
     Raises:
-        OSError: it cannot be opened.
-        DataError: it is no regular file of the folder, or too large.
+        OSError: the file cannot be opened.
+        DataError: the file is not a regular file inside the folder, or is too large.
     """
     path = folder / name
     home, real = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
-    # In the Hub's cache files are links into a folder of their own, two levels up.
+    # In the Hub's cache, files are links into the folder blobs, two levels up.
     if not real.is_relative_to(home) and real.parent != home.parent.parent / "blobs":
-        raise DataError("it is a link that leads out of its folder")
+        raise DataError("it is a link to a file outside its folder")
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise DataError("it is no regular file")
+            raise DataError("it is not a regular file")
         if found.st_size > most:
             raise DataError(f"it has {found.st_size:,} bytes; at most {most:,} are read")
         yield file

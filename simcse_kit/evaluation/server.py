@@ -1,4 +1,4 @@
-"""Servers that speak OpenAI's embeddings API, whose answers are bounded and checked."""
+"""Client for servers with OpenAI's embeddings API, which bounds and checks their answers."""
 
 from __future__ import annotations
 
@@ -29,12 +29,14 @@ logger = logging.getLogger(__name__)
 
 URL, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 
-# What passes with time: too many requests, and servers that are starting or overloaded.
+# Temporary failures: too many requests, and servers that are starting or overloaded.
 _PASSING = (408, 409, 425, 429, 500, 502, 503, 504)
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-# Bytes of an error that are read, and characters that are shown.
+# Bytes of an error message to read, and characters to show.
 _ERROR_READ, _ERROR_SHOWN = 4000, 200
 _MOST_HOST = 100
+_LONGEST_WAIT = 60.0
+"""Seconds that a server may ask to wait before the next attempt."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,11 @@ class _Answer:
 
 
 class _RequestError(Exception):
-    """A request that gave no vectors.
+    """A request that failed.
 
     Args:
-        reason: what to tell the user.
-        passes: whether another try may do.
+        reason: the reason, for the error message.
+        passes: whether another attempt may succeed.
         wait: seconds that the server asks to wait.
     """
 
@@ -60,26 +62,25 @@ class _RequestError(Exception):
 
 
 class EmbeddingServer:
-    """A server that speaks OpenAI's embeddings API: ``POST URL/embeddings``.
+    """A model of a server with OpenAI's embeddings API: ``POST URL/embeddings``.
 
-    The key goes to the host of ``url`` and nowhere else: redirects are not followed, and proxies
-    of the environment are used for https alone, where they see no more than the host. Answers are
-    bounded in size and time.
+    The key is sent only to the host of ``url``: redirects are not followed, and the environment's
+    proxies are used for https only, where they see only the host. Answers are bounded in size and
+    time.
 
     Args:
-        model: the server's name of it.
+        model: the server's name for the model.
         url: address up to the version, such as ``http://localhost:8000/v1``.
-        key: sent as bearer token; servers of one's own mostly need none.
-        batch_size: texts of one request.
-        tries: of a request that fails in a way that may pass (busy, unreachable), with growing
-            pauses, or those that the server asks for.
-        pause: seconds before the second try.
+        key: bearer token; most local servers need none.
+        batch_size: number of texts in a request.
+        tries: number of attempts for a request with a temporary failure (busy, unreachable), after
+            pauses that double, or that the server asks for.
+        pause: seconds before the second attempt.
         timeout: seconds for a request and its whole answer.
-        longest_wait: seconds that a server may ask to wait before the next try.
 
     Raises:
-        ConfigError: ``url`` is no http address or holds a password, the key cannot be sent, or a
-            size is below 1.
+        ConfigError: ``url`` is not an http address or contains a password, the key cannot be sent,
+            or a size is below 1.
     """
 
     pooling = "of the server"
@@ -94,34 +95,36 @@ class EmbeddingServer:
         tries: int = 5,
         pause: float = 1.0,
         timeout: float = 120.0,
-        longest_wait: float = 60.0,
     ):
         if batch_size < 1 or tries < 1:
-            raise ConfigError(f"batch_size is {batch_size}, tries {tries}; both must be 1 or more")
+            raise ConfigError(
+                f"batch_size is {batch_size} and tries is {tries}; both must be 1 or more"
+            )
         if not 0 < timeout < math.inf:
             raise ConfigError(f"timeout is {timeout}; give seconds above 0")
         self._url = _address(url)
         self._key = (key or "").strip()
         if not all("!" <= character <= "~" for character in self._key):
-            raise ConfigError(f"${KEY} is no key: it holds spaces or signs that are not ASCII")
+            raise ConfigError(
+                f"${KEY} is not a key: it contains spaces or signs that are not ASCII"
+            )
         self._model = model
         self._batch_size = batch_size
         self._tries = tries
         self._pause = pause
         self._timeout = timeout
-        self._longest_wait = longest_wait
-        # Without a query, which may hold a secret.
+        # The query may contain a secret.
         self._shown = one_line(str(self._url.copy_with(query=None)))
 
     def encode(self, sentences: list[str], *, progress: bool = False) -> NDArray[np.float32]:
-        """Vectors of n sentences: (n, d).
+        """Compute the (n, d) float32 vectors of n sentences.
 
         Args:
-            sentences: in any number.
-            progress: a bar on stderr, on a terminal.
+            sentences: the sentences.
+            progress: show a progress bar on a terminal.
 
         Raises:
-            ModelError: the server refuses, cannot be reached, or answers something else.
+            ModelError: the server refuses, cannot be reached, or sends another answer.
         """
         rows: list[NDArray[np.float32]] = []
         if self._key and self._url.scheme == "http" and self._url.host not in _LOCAL:
@@ -141,14 +144,14 @@ class EmbeddingServer:
         return httpx2.AsyncClient(
             follow_redirects=False,
             timeout=self._timeout,
-            # Proxies. Over plain http one would see the key.
+            # Use proxies for https only, because over http they would see the key.
             trust_env=self._url.scheme == "https",
         )
 
     def _vectors(
         self, portal: BlockingPortal, client: httpx2.AsyncClient, part: list[str], dim: int | None
     ) -> NDArray[np.float32]:
-        """The vectors (n, d) of one request, tried again where that may help."""
+        """Request vectors (n, d), with further attempts after temporary failures."""
         failure = _RequestError("")
         for number in range(1, self._tries + 1):
             found = portal.call(partial(self._ask, client, part, dim))
@@ -158,20 +161,20 @@ class EmbeddingServer:
             if not failure.passes or number == self._tries:
                 break
             wait = max(self._pause * 2 ** (number - 1), failure.wait)
-            if wait > self._longest_wait:
+            if wait > _LONGEST_WAIT:
                 failure = _RequestError(f"{failure.reason}, and asks to wait {wait:,.0f} s")
                 break
             logger.warning("%s: %s; again in %g s", self._shown, failure.reason, wait)
             time.sleep(wait)
         raise ModelError(
             f"{self._shown} gave no embeddings of {one_line(self._model)!r}: {failure.reason}; "
-            f"check ${URL}, ${KEY}"
+            f"check ${URL} and ${KEY}"
         )
 
     async def _ask(
         self, client: httpx2.AsyncClient, part: list[str], dim: int | None
     ) -> NDArray[np.float32] | _RequestError:
-        """Ask once. Failures are returned, so that no error carries a request with its key."""
+        """Send one request. Failures are returned, because an exception would contain the key."""
         try:
             with anyio.fail_after(self._timeout):
                 answer = await self._post(client, part, most_bytes(len(part), dim))
@@ -179,7 +182,7 @@ class EmbeddingServer:
         except _RequestError as failure:
             return failure
         except TimeoutError:
-            reason = f"the answer was not there after {self._timeout:g} s"
+            reason = f"the answer was not complete after {self._timeout:g} s"
         except (httpx2.HTTPError, OSError) as error:
             reason = self._clean(str(error)) or type(error).__name__
         return _RequestError(reason, passes=True)
@@ -188,12 +191,12 @@ class EmbeddingServer:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        # ASCII, so that a lone surrogate of a sentence can be sent.
+        # ASCII escapes can represent a lone surrogate.
         content = json.dumps({"model": self._model, "input": part}).encode()
         async with client.stream("POST", self._url, content=content, headers=headers) as answer:
             good = answer.status_code == 200
             if good and answer.headers.get("Content-Encoding", "identity") != "identity":
-                raise _RequestError("the answer is compressed, which was not asked for")
+                raise _RequestError("the answer is compressed, which was not requested")
             most = most if good else _ERROR_READ
             body = bytearray()
             async for chunk in answer.aiter_raw():
@@ -218,10 +221,10 @@ class EmbeddingServer:
             target = _host(answer.headers.get("Location", ""))
             raise _RequestError(
                 f"{answer.status}, a redirect to {self._clean(target) or 'nowhere'}, which is not "
-                f"followed: if that is right, give its address in ${URL}"
+                f"followed; if you trust that address, set ${URL} to it"
             )
         text = answer.body.decode("utf-8", "replace")
-        if not answer.whole:  # it may end within the key
+        if not answer.whole:  # the end may be a part of the key
             text = text[: -len(self._key)] if self._key else text
         raise _RequestError(
             f"{answer.status} {self._clean(text)}".rstrip(),
@@ -230,10 +233,10 @@ class EmbeddingServer:
         )
 
     def _clean(self, text: str) -> str:
-        """What a server says, on one line, without the key and without control characters."""
+        """Shorten a server's message to one line without the key and control characters."""
         if self._key:
             text = text.replace(self._key, "***")
-            try:  # a key may hide behind the escapes of JSON
+            try:  # JSON may contain the key with escapes
                 plain = json.dumps(json.loads(text), ensure_ascii=False)
                 text = plain.replace(self._key, "***")
             except (ValueError, RecursionError):
@@ -242,7 +245,7 @@ class EmbeddingServer:
 
 
 def _address(url: str) -> httpx2.URL:
-    """The address of the embeddings."""
+    """Make the address for embeddings from the one in the environment."""
     advice = "give http://HOST/v1 or https://HOST/v1"
     try:
         base = httpx2.URL(url)
@@ -251,15 +254,17 @@ def _address(url: str) -> httpx2.URL:
         found = None
     known = found is not None and found.scheme in ("http", "https") and bool(found.host)
     if found is None or not known or not 1 <= (found.port or 80) < 65_536:
-        # What is no address may be the key by mistake.
-        raise ConfigError(f"{URL} is no http address; {advice}")
+        # The value is not shown, because it may be the key by mistake.
+        raise ConfigError(f"{URL} is not an http address; {advice}")
     if found.userinfo:
-        raise ConfigError(f"{URL} holds a user name or password; {advice}, and the key in ${KEY}")
+        raise ConfigError(
+            f"{URL} contains a user name or password; {advice}, and the key in ${KEY}"
+        )
     return found
 
 
 def _host(location: str) -> str:
-    """Scheme and host of a redirect; empty where it names none."""
+    """Return scheme and host of a redirect; an empty string if it has none."""
     if not location:
         return ""
     try:
@@ -270,7 +275,7 @@ def _host(location: str) -> str:
 
 
 def _seconds(retry_after: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float:
-    """Seconds of a Retry-After header, which holds them or a date; 0 for anything else."""
+    """Parse a Retry-After header, seconds or a date, into seconds; 0 for anything else."""
     if retry_after.isascii() and retry_after.isdigit():
         return float(retry_after[:9])
     try:

@@ -1,4 +1,4 @@
-"""Vectors out of what a server of embeddings answers."""
+"""Parser of the answers of embedding servers."""
 
 from __future__ import annotations
 
@@ -13,44 +13,48 @@ from numpy.typing import NDArray
 __all__ = ["AnswerError", "most_bytes", "read_vectors"]
 
 _MOST_DIM = 16_384
-# Of a number in JSON with its comma and perhaps white space; 17 digits, sign, exponent.
+# Bytes of a number in JSON: 17 digits, sign, exponent, comma and white space.
 _NUMBER = 32
-# Of names, usage and white space: for the answer, and for each row.
+# Bytes of names, usage and white space: in the answer, and in each row.
 _ANSWER, _ROW = 65_536, 1024
-# More digits are no count and no coordinate.
+# Numbers with more digits are neither counts nor coordinates.
 _DIGITS = 18
 
 
 class AnswerError(Exception):
-    """The answer is something else than the embeddings that were asked for."""
+    """The answer does not contain the requested embeddings."""
 
 
 def most_bytes(rows: int, dim: int | None) -> int:
-    """The size of the largest plausible answer.
+    """Compute the size of the largest plausible answer in bytes.
 
     Args:
-        rows: embeddings that were asked for.
-        dim: numbers of one, if known.
+        rows: number of requested embeddings.
+        dim: dimension of an embedding; None if it is not known.
     """
     return _ANSWER + rows * (_ROW + _NUMBER * (dim or _MOST_DIM))
 
 
 def read_vectors(body: bytes, count: int, dim: int | None) -> NDArray[np.float32]:
-    """The vectors (count, d) in the order of the texts, whatever the order of the answer.
+    """Parse the (count, d) vectors of an answer into the order of the texts.
 
     Args:
         body: ``{"data": [{"index": 0, "embedding": [...]}, ...]}``; an embedding may also be the
             base64 form of its float32 numbers.
-        count: texts that were sent.
-        dim: numbers that an embedding must have; None for any.
+        count: number of texts that were sent.
+        dim: required dimension; None for any.
 
     Raises:
-        AnswerError: with a sentence that says what is wrong.
+        AnswerError: the answer has another form.
+
+    Examples:
+        >>> read_vectors(b'{"data": [{"index": 0, "embedding": [0.5, 1]}]}', 1, None).tolist()
+        [[0.5, 1.0]]
     """
     try:
         answer = json.loads(body, parse_int=_integer, parse_constant=_refuse)
     except (ValueError, RecursionError):
-        raise AnswerError("the answer is no JSON, or not all of it") from None
+        raise AnswerError("the answer is not complete JSON") from None
     rows = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise AnswerError(_no_embeddings(count))
@@ -67,8 +71,8 @@ def read_vectors(body: bytes, count: int, dim: int | None) -> NDArray[np.float32
         dim = len(found[index]) if dim is None else dim
         if len(found[index]) != dim:
             raise AnswerError(
-                f"one embedding has {len(found[index]):,} numbers, another {dim:,}; all must have "
-                "the same"
+                f"one embedding has {len(found[index]):,} numbers, another {dim:,}; all must be of "
+                "the same length"
             )
     return np.stack([found[index] for index in range(count)])
 
@@ -84,7 +88,7 @@ def _vector(embedding: Any, count: int) -> NDArray[np.float32]:
         vector = np.frombuffer(content, dtype="<f4").astype(np.float32)
     elif isinstance(embedding, list):
         if not all(type(number) in (int, float) for number in embedding):
-            raise AnswerError("an embedding holds something else than numbers")
+            raise AnswerError("an embedding contains values that are not numbers")
         with np.errstate(over="ignore"):
             vector = np.array(embedding, dtype=np.float64).astype(np.float32)
     else:
@@ -92,12 +96,12 @@ def _vector(embedding: Any, count: int) -> NDArray[np.float32]:
     if not 1 <= len(vector) <= _MOST_DIM:
         raise AnswerError(f"an embedding has {len(vector):,} numbers; 1 to {_MOST_DIM:,} are read")
     if not np.isfinite(vector).all():
-        raise AnswerError("an embedding holds NaN, infinity, or a number too large")
+        raise AnswerError("an embedding contains NaN, infinity, or a number that is too large")
     return vector
 
 
 def _no_embeddings(count: int) -> str:
-    return f"the answer is something else than {count} embeddings; is it an OpenAI-compatible API?"
+    return f"the answer is not {count} embeddings; use the address of an OpenAI-compatible API"
 
 
 def _integer(digits: str) -> int | float:

@@ -1,4 +1,4 @@
-"""Models that sentence-transformers itself opens and runs, to compare with."""
+"""Models that sentence-transformers opens and runs, for comparison."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-_PROBE = "A sentence to see whether the model works."
+_PROBE = "A sentence to test the model."
 
 
 class SentenceTransformersModel:
-    """A model of sentence-transformers, tried on one sentence when it is opened.
+    """A model of sentence-transformers, tested on one sentence when it is opened.
 
     Args:
         name: a folder, or a name on the Hugging Face Hub.
 
     Raises:
         MissingExtraError: sentence-transformers is not installed.
-        ModelError: there is no such model, or it is damaged or incomplete.
+        ModelError: the model does not exist, or it is damaged or incomplete.
     """
 
     pooling = "of the model"
@@ -48,14 +48,14 @@ class SentenceTransformersModel:
         self.encode([_PROBE])
 
     def encode(self, sentences: list[str], *, progress: bool = False) -> np.ndarray:
-        """Vectors of n sentences: (n, d) float32.
+        """Compute the (n, d) float32 vectors of n sentences.
 
         Args:
-            sentences: in any number.
-            progress: a bar on a terminal or in a notebook.
+            sentences: the sentences.
+            progress: show a progress bar on a terminal or in a notebook.
 
         Raises:
-            ModelError: the parts of the model do not fit each other.
+            ModelError: the parts of the model do not fit together.
         """
         shown = progress and bar_kind() is not None
 
@@ -69,7 +69,7 @@ class SentenceTransformersModel:
             return work()
         except SimcseError:
             raise
-        # It raises whatever its parts raise on a damaged folder; all of it is bad input.
+        # A damaged folder can cause any exception of the library's parts.
         except Exception as error:
             reason = " ".join(str(error).split())[:300] or "no reason given"
             raise ModelError(
@@ -89,7 +89,7 @@ def _open(name: str) -> Any:
 
 @contextmanager
 def _one_line_each(package: str) -> Iterator[None]:
-    """Hold back what a package logs; where nothing fails, our logger says it in one line each."""
+    """Hold back the log of a package; if nothing fails, log each message in one line."""
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -110,35 +110,35 @@ def _one_line_each(package: str) -> Iterator[None]:
 def _check_files(folder: Path) -> None:
     for path in (*folder.glob("*"), *folder.glob("*/*")):
         if path.suffix in (".json", ".safetensors", ".txt") and not path.is_file():
-            raise ModelError(f"{path} is no regular file; copy the model's own there")
+            raise ModelError(f"{path} is not a regular file; copy it from the original model")
 
 
 def _check_parts(name: str, model: Any) -> None:
-    """Refuse weights that are random, NaN or infinite, and a tokenizer that knows no word."""
+    """Refuse weights that are random, NaN or infinite, and a tokenizer without words."""
     check_finite(model.named_parameters(), Path(name))
     transformer: Any = getattr(model[0], "model", None)
     tokenizer: Any = getattr(model, "tokenizer", None)
     if not hasattr(transformer, "name_or_path"):
         return
-    # TRAP: without its files transformers makes an empty tokenizer.
+    # TRAP: if the files are missing, transformers creates an empty tokenizer.
     words = set(tokenizer.get_vocab()) if hasattr(tokenizer, "get_vocab") else None
     if words is not None and words <= set(tokenizer.all_special_tokens):
-        raise ModelError(f"{name} has no tokenizer; copy tokenizer.json of the model there")
+        raise ModelError(f"{name} has no tokenizer; copy tokenizer.json from the original model")
     folder = Path(transformer.name_or_path)
     if folder.is_dir() and _may_lack_weights(transformer, folder):
         with quiet_transformers():
             _, info = type(transformer).from_pretrained(folder, output_loading_info=True)
-        # No pooling of token states uses the pooler.
+        # The pooler is not used by pooling of token states.
         missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
         if missing:
             raise ModelError(
-                f"{name} lacks {len(missing)} weights of its architecture, {missing[0]} first; "
-                "they would be random. Is the checkpoint complete?"
+                f"{name} lacks {len(missing)} weights of its architecture, such as {missing[0]}, "
+                "which would be random; download the complete checkpoint"
             )
 
 
 def _may_lack_weights(transformer: Any, folder: Path) -> bool:
-    """Whether a parameter has no namesake in the files; some files name them in another way."""
+    """Whether the files lack the name of a parameter; some files use other names."""
     stored: set[str] = set()
     for path in folder.glob("*.safetensors"):
         with safe_open(path, framework="pt") as weights:

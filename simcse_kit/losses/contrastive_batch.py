@@ -35,13 +35,13 @@ class Guide:
     margin: float = 0.0
 
     def limits(self) -> Tensor:
-        """(B,): the highest cosine with anchor i that a negative may have."""
+        """Return (B,): the highest cosine with anchor i that a negative may have."""
         with full_precision(self.anchors.device), torch.no_grad():
             own = (unit_rows(self.anchors) * unit_rows(self.positives)).sum(dim=1)
         return own - self.margin
 
     def too_close(self, candidates: Tensor) -> Tensor:
-        """(B, N) bool for (N, g) candidates: True where a candidate is a false negative."""
+        """Return (B, N) bool for (N, g) candidates: True where a candidate is a false negative."""
         with torch.no_grad():
             return cosine_matrix(self.anchors, candidates) > self.limits().unsqueeze(1)
 
@@ -83,7 +83,7 @@ class ContrastiveBatch:
         queue_ids: (Q,) int64.
 
     Raises:
-        ConfigError: The shapes do not match, τ ≤ 0, α < 0, or there is no negative at all.
+        ConfigError: The shapes do not match, τ ≤ 0, α < 0, or there are no negatives.
 
     Examples:
         >>> batch = ContrastiveBatch(torch.eye(4), torch.eye(4), queue=torch.ones(8, 4))

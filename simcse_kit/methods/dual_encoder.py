@@ -43,8 +43,8 @@ class DualEncoder(Method):
 
     The first text of a row is the query; the others are keys: the positive, then hard negatives
     (equation 2 of arXiv 2004.04906). Both encoders start from the same weights and share nothing
-    afterwards. The output folder of a run holds the query encoder; its subfolder ``key`` holds
-    the key encoder::
+    afterwards. The output folder of a run contains the query encoder; its subfolder ``key``
+    contains the key encoder::
 
         queries = SentenceEncoder.load("runs/qa")
         keys = SentenceEncoder.load("runs/qa/key")

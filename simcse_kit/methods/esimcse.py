@@ -74,7 +74,7 @@ class ESimCSEConfig(DropoutConfig):
 class ESimCSE(Method):
     """SimCSE with positives of different length and a queue of further negatives.
 
-    The positive is the sentence with some sub-words repeated, so that equal length is no cue for
+    The positive is the sentence with some sub-words repeated, so that equal length is not a cue for
     a positive (section 3.1 of arXiv 2109.04380). The queue holds keys of unmodified sentences,
     computed by a momentum encoder without dropout and by the trained head (section 3.2). In
     evaluation mode nothing is repeated.

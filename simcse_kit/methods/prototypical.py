@@ -209,14 +209,14 @@ class PrototypicalContrast(Method):
             logs["prototype_loss"] = prototype_loss.detach()
             logs["prototype_accuracy"] = torch.stack(hits).mean()
             loss = loss + prototype_loss
-        # Not of held-out rows, whose loss is taken without gradients.
+        # Skip held-out rows, whose loss is computed without gradients.
         if self.training and torch.is_grad_enabled():
-            # At length 1, which is what is clustered.
+            # Unit vectors, because these are clustered.
             self.queue.push(unit_rows(keys), batch.text_ids[:, _KEY])
         return MethodOutput(loss=loss, logs=logs)
 
     def after_step(self, progress: float) -> None:
-        """The momentum encoder follows, the queue moves on, and now and then comes an E-step."""
+        """Update the momentum encoder and the queue, and cluster every ``every`` steps."""
         self.momentum.follow(self._live(), self.options.momentum)
         self.queue.advance()
         self.steps += 1
@@ -225,7 +225,10 @@ class PrototypicalContrast(Method):
             self._cluster()
 
     def _live(self) -> nn.ModuleList:
-        """What the momentum encoder follows. Made anew: kept, it would hold the weights twice."""
+        """Return the modules that the momentum encoder follows.
+
+        As an attribute, this list would register the weights a second time.
+        """
         return nn.ModuleList([self.encoder, self.head])
 
     def _clusterings(self) -> list[Clustering]:
@@ -255,7 +258,7 @@ class PrototypicalContrast(Method):
     def _identities(
         self, keys: Tensor, earlier: Tensor, batch: Batch, earlier_texts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the ids of queries, keys and queue, equal for rows that are no negatives."""
+        """Return the ids of queries, keys and queue, equal for rows that are not negatives."""
         query_texts, key_texts = batch.text_ids[:, _QUERY], batch.text_ids[:, _KEY]
         if not self.clustered or self.options.mates == "negatives":
             return query_texts, key_texts, earlier_texts

@@ -14,7 +14,7 @@ from simcse_kit.metrics.geometry import dimension_std, effective_rank, mean_cosi
 __all__ = ["Spread", "collapse_of", "spread_of"]
 
 # The embeddings of raw transformers lie in a narrow cone (a mean cosine of 0.99 occurs), so a small
-# spread alone is no sign of collapse. It must also have fallen during training.
+# spread alone is not a sign of collapse. It must also have fallen during training.
 _POINT = 0.1
 _FALL = 0.5
 _RANK_FALL = 0.25

@@ -106,7 +106,7 @@ def _checked(predicted: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _undefined(x: np.ndarray, y: np.ndarray) -> bool:
-    """Tell whether a side is constant up to rounding, so that its ranks are meaningless."""
+    """Check whether a side is constant up to rounding, so that its ranks are meaningless."""
     for side, values in (("all predicted scores", x), ("all gold scores", y)):
         if np.ptp(values) <= 1e-13 * np.abs(values).max():
             _warn_once(side)

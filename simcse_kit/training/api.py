@@ -37,7 +37,7 @@ class TrainOptions(TypedDict, total=False):
         output: folder of the encoder; ``"simcse-output"`` by default.
         dev: folder with STS-B, or file of graded pairs, to choose the checkpoint by.
         epochs: passes over the data.
-        max_steps: number of steps, in place of ``epochs``.
+        max_steps: number of steps, instead of ``epochs``.
         batch_size: rows of a step.
         memory_budget: such as ``"4GB"``: larger batches are computed in chunks that fit.
         learning_rate: peak learning rate.

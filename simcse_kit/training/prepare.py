@@ -193,7 +193,7 @@ def _split(config: RunConfig, corpus: Corpus, wanted: int) -> tuple[RowSubset, l
 def _score_name(
     config: RunConfig, method: type[Method], *, by_dev: bool, has_held_out: bool
 ) -> str | None:
-    """Choose the metric that selects the checkpoint, and warn if it says little."""
+    """Choose the metric that selects the checkpoint, and warn if it is unreliable."""
     if by_dev:
         return SPEARMAN
     if not has_held_out:

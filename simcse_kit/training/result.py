@@ -1,4 +1,4 @@
-"""Result of a run, and the files that it leaves with the encoder."""
+"""Result of a run, and the files that it writes next to the encoder."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def _warn_if_not_better(result: TrainResult) -> None:
     if result.score_name == LOSS and result.start_score == result.best_score == 0:
         logger.warning(
             "dev_loss is 0 before and after training: the held-out rows have no negatives that "
-            "differ from each other, so the loss says nothing; give graded pairs with --dev"
+            "differ from each other, so the loss is meaningless; give graded pairs with --dev"
         )
         return
     gain = result.best_score - result.start_score

@@ -250,7 +250,7 @@ class ContrastiveTrainer(transformers.Trainer):
         return str(self._staging or self._folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint in the first process, and tell all processes which is the best."""
+        """Write a checkpoint in the first process, and announce the best one to all processes."""
         self.state.best_model_checkpoint = self._processes.agree(
             lambda: self._write_checkpoint(model, trial)
         )

@@ -1,1 +1,1 @@
-"""Files, processes, progress and other parts that know nothing of sentences."""
+"""Helpers that do not depend on sentences or models: files, processes, progress, tables."""

@@ -72,7 +72,7 @@ class Processes:
     def met(cls, *, patience: timedelta) -> Iterator[Processes]:
         """Join the process group inside the block; without a launcher, give a group of one.
 
-        Each process sees one GPU, that of its local rank. (Several GPUs are not tested.)
+        Each process sees one GPU, the one of its local rank. (Several GPUs are not tested.)
 
         Args:
             patience: timeout of collective operations. A process that ended is noticed at once.

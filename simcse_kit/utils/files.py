@@ -28,7 +28,7 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 @contextmanager
 def replacement(target: Path, *, remedy: str = "give another place") -> Iterator[Path]:
-    """Give a temporary path next to ``target``, which replaces ``target`` at the end of the block.
+    """Yield a temporary path next to ``target``, which replaces ``target`` at the end of the block.
 
     If the block raises, ``target`` is unchanged and the temporary file is removed. Create the file
     with ``open``, so that it gets the permissions of the user's umask.

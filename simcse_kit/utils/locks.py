@@ -85,7 +85,7 @@ def output_locked(folder: Path, purpose: str, *, busy: str) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of a file."""
+    """Check whether a process holds the lock of a file."""
     if sys.platform == "win32":
         return False
     try:
@@ -143,7 +143,7 @@ def _holder(descriptor: int) -> str:
 
 
 def _is_file(descriptor: int, path: Path) -> bool:
-    """Whether the open file is still the file at the path."""
+    """Check whether the open file is still the file at the path."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:

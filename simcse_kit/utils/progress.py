@@ -10,7 +10,7 @@ __all__ = ["bar_kind", "in_notebook", "progress_bar"]
 
 
 def in_notebook() -> bool:
-    """Whether the process is a Jupyter kernel, whose stderr is shown in the notebook."""
+    """Check whether the process is a Jupyter kernel, whose stderr is shown in the notebook."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and "IPKernelApp" in getattr(shell, "config", {})

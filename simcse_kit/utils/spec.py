@@ -63,7 +63,7 @@ def parse_list(text: str, *, what: str) -> list[Call]:
         what: the setting that the text belongs to, for messages.
 
     Raises:
-        ConfigError: the text is not of that form, or an argument is no literal.
+        ConfigError: the text is not of that form, or an argument is not a literal.
     """
     found = []
     for part in re.findall(rf"[^,(]+(?:\((?:{_QUOTED}|[^()'\"])*\))?|[,(]", text):

@@ -1,4 +1,4 @@
-"""A job of encoding: every row once and in order, whatever happened on the way."""
+"""Bulk encoding: every row once and in order, whatever interrupts the job."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def test_too_little_room_is_refused(
             assert run(encoder, tmp_path / "v.npy", TEXTS, total=len(TEXTS)).complete
         else:
             with pytest.raises(
-                ConfigError, match=r"shards and the joined file together.*make room"
+                ConfigError, match=r"shards and the joined file together.*free disk space"
             ):
                 run(encoder, tmp_path / "w.npy", TEXTS, total=len(TEXTS))
 

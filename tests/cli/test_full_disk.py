@@ -1,4 +1,4 @@
-"""A disk that takes no more: one line, no half-written output, and what was finished is kept."""
+"""A full disk: a one-line error, no half-written output, and finished parts are kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and /pro
 
 
 def limited(size: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command, in a process whose files may have so many bytes."""
+    """Run the command in a process whose files may have at most ``size`` bytes."""
     return subprocess.run(
         [sys.executable, "-m", "simcse_kit", "-q", *map(str, arguments)],
         capture_output=True,

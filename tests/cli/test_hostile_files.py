@@ -1,4 +1,4 @@
-"""Whatever a file holds: it is read, or one line says what is wrong, and nothing is left behind."""
+"""Any file is read or refused in one line, and leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a model folder holds: one line says what is wrong, and no code of it runs."""
+"""Any bad model folder is refused in one line, and none of its code runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reaches standard output and standard error, and what happens where they take nothing."""
+"""Standard output and standard error, also when they are closed or full."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def hostile(tmp_path: Path, tiny_encoder_dir: Path) -> dict[str, Path]:
     home.mkdir()
     shutil.copytree(tiny_encoder_dir, home / "model")
     (home / f"{HOSTILE}.json").write_text("{}")
-    # Carriage returns end lines; what is left stands in the sentences.
+    # Carriage returns end lines; the other characters are in the sentences.
     text = HOSTILE.replace("\r", "")
     lines = [f"{text} {line}" for line in dict.fromkeys(sentences(60))][:12]
     graded = "".join(f"{n % 5}\t{lines[n]}\t{lines[n + 1]}\n" for n in range(11))
@@ -286,7 +286,7 @@ def test_a_second_run_into_one_output_is_refused(
     with output_locked(output, "training", busy="is busy"):
         done = simcse(*command)
         assert done.code == 2
-        assert f"process {os.getpid()} trains into {output} at this time" in done.err
+        assert f"process {os.getpid()} is training into {output}; wait" in done.err
         assert not output.exists()
     assert simcse(*command).code == 0
     assert not list(tmp_path.glob(".*.lock"))

@@ -1,4 +1,4 @@
-"""Text that the model does not know: counted, warned of, and refused where most is unknown."""
+"""Text that the model does not know: counted, warned about, and refused if most is unknown."""
 
 from __future__ import annotations
 

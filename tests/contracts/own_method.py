@@ -1,4 +1,4 @@
-"""A method as a user writes one, without any file of the package that knows it."""
+"""A training method as users write it, outside the package."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from simcse_kit.methods.common.objective_registry import OBJECTIVES, parse_objec
 from tests.contracts.test_methods import HARD_NEGATIVES, NAMES, make_batch
 
 ROWS = 6
-# Two of the rows stand alone, so that there is always something to push apart.
+# Two of the rows have no equal text, so that there is always something to push apart.
 CASES: dict[str, dict[tuple[int, int], tuple[int, int]]] = {
     "equal anchors": {(1, 0): (0, 0)},
     "equal positives": {(1, 1): (0, 1)},
@@ -46,7 +46,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "prototypical": {"queue_size": 30, "clusters": [2]},
     "simcse": {"head": "none"},
 }
-# Here only equal texts are looked at: positives are anchors too, and one text may be the positive
+# Only equal texts are compared here: positives are anchors too, and one text may be the positive
 # of several; CPC wants the one text at a distance; labelled pairs have no positives.
 EQUAL_ONLY = ("simclr", "consert", "cpc", "margin_contrastive")
 OBJECTIVE_CALLS = [

@@ -1,4 +1,4 @@
-"""Each augmentation by itself, chains of them, and what they refuse."""
+"""Single augmentations, chains of them, and what they refuse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What good files mean."""
+"""Rows of valid files."""
 
 from __future__ import annotations
 

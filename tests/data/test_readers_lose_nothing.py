@@ -1,4 +1,4 @@
-"""FlagEmbedding's files, arrays, compression, numbers for text, and what no reader may lose."""
+"""FlagEmbedding files, arrays, compression, numbers as text; no reader loses a value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows with all their values, there and back."""
+"""Records with all their values, written and read back."""
 
 from __future__ import annotations
 

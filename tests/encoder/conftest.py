@@ -25,7 +25,7 @@ SMALL = {
     "intermediate_size": 48,
     "max_position_embeddings": 40,
     "pad_token_id": 0,
-    # With the usual 0.02 all random vectors look alike and tests pass for no reason.
+    # With the usual 0.02 all random vectors are nearly equal and tests pass for no reason.
     "initializer_range": 0.3,
 }
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -74,7 +74,7 @@ def _class_of(kind: str) -> Any:
 
 
 def why_no_text_encoder(kind: str) -> str:
-    """Why a model type is no text encoder or decoder; empty for those that are."""
+    """Return why a model type is not a text encoder or decoder; empty for those that are."""
     try:
         parameters = inspect.signature(_class_of(kind).forward).parameters
     except (ImportError, AttributeError):

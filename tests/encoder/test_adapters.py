@@ -1,4 +1,4 @@
-"""LoRA adapter folders: what opens, with which vectors, and what is refused."""
+"""LoRA adapter folders: loading, vectors and refusals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Copy = Callable[[Path], Path]
 def adapter(
     family: Family, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., tuple[Path, Callable[[list[str]], np.ndarray]]]:
-    """A random adapter as peft saves it, and the mean vectors that peft itself gives with it."""
+    """A random adapter saved by peft, and the mean vectors that peft computes with it."""
 
     def make(name: str = "bert", **options: Any) -> Any:
         import peft
@@ -80,7 +80,9 @@ def refused(folder: Path, kind: type[SimcseError] = ModelError, **options: Any) 
         ("modernbert", {"target_modules": ["Wqkv", "Wo"]}),
     ],
 )
-def test_merged(adapter: Any, name: str, options: dict[str, Any], tmp_path: Path) -> None:
+def test_merged_adapters_give_the_vectors_of_peft(
+    adapter: Any, name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
     folder, expected = adapter(name, **options)
     encoder = SentenceEncoder.load(folder)
     vectors = encoder.encode(SENTENCES)
@@ -101,7 +103,7 @@ def test_merged(adapter: Any, name: str, options: dict[str, Any], tmp_path: Path
 
 @with_peft
 def test_of_a_model_with_a_head(adapter: Any, copy: Copy) -> None:
-    """Adapters of classifiers name the transformer as a part, and have weights of the head."""
+    """In adapters of classifiers the transformer is a submodule, and the head has weights."""
     folder, expected = adapter()
     folder = copy(folder)
     path = folder / "adapter_model.safetensors"
@@ -157,7 +159,9 @@ def test_training_and_the_mlm_head(adapter: Any, tiny_encoder_dir: Path, tmp_pat
 
 
 @with_peft
-def test_the_fingerprint_takes_in_the_base(adapter: Any, family: Family, tmp_path: Path) -> None:
+def test_the_fingerprint_includes_the_base_model(
+    adapter: Any, family: Family, tmp_path: Path
+) -> None:
     folder, _ = adapter()
     base = Path(shutil.copytree(family("bert"), tmp_path / "base"))
     mine = Path(shutil.copytree(folder, tmp_path / "mine"))
@@ -171,7 +175,7 @@ def test_the_fingerprint_takes_in_the_base(adapter: Any, family: Family, tmp_pat
 
 @pytest.fixture
 def described(family: Family, tmp_path: Path) -> Path:
-    """An adapter folder by its description alone; its weights are empty."""
+    """An adapter folder with a description and empty weights."""
     folder = tmp_path / "described"
     folder.mkdir()
     settings = {"peft_type": "LORA", "base_model_name_or_path": str(family("bert")), "r": 4}
@@ -180,7 +184,9 @@ def described(family: Family, tmp_path: Path) -> Path:
     return folder
 
 
-def test_without_the_extra(described: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_without_peft_names_the_extra(
+    described: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     edit_json(described / "adapter_config.json", base_model_name_or_path="some/where")
     message = refused(described, MissingExtraError)
@@ -198,12 +204,14 @@ def test_without_the_extra(described: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ({"base_model_name_or_path": 5}, "base_model_name_or_path is 5; write"),
     ],
 )
-def test_wrong_descriptions(described: Path, changes: dict[str, Any], message: str) -> None:
+def test_wrong_descriptions_are_refused(
+    described: Path, changes: dict[str, Any], message: str
+) -> None:
     edit_json(described / "adapter_config.json", **changes)
     assert message in refused(described)
 
 
-def test_pickled_weights(described: Path) -> None:
+def test_pickled_weights_are_refused(described: Path) -> None:
     (described / "adapter_model.safetensors").rename(described / "adapter_model.bin")
     assert "has no adapter_model.safetensors; adapters with pickled weights" in refused(described)
 
@@ -221,7 +229,7 @@ def test_pickled_weights(described: Path) -> None:
         ({"later_setting": 3}, "Unexpected keyword arguments ['later_setting']"),
     ],
 )
-def test_what_cannot_be_merged(
+def test_adapters_that_cannot_be_merged_are_refused(
     adapter: Any, copy: Copy, changes: dict[str, Any], message: str
 ) -> None:
     folder = copy(adapter()[0])
@@ -230,7 +238,7 @@ def test_what_cannot_be_merged(
 
 
 @with_peft
-def test_damaged_weights(adapter: Any, copy: Copy) -> None:
+def test_damaged_weights_are_refused(adapter: Any, copy: Copy) -> None:
     folder = copy(adapter()[0])
     path = folder / "adapter_model.safetensors"
     good = load_file(path)

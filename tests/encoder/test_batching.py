@@ -20,8 +20,8 @@ from simcse_kit.encoder.device import usual_state
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.export.export import export_encoder
 from simcse_kit.encoder.packing import hf_attention
+from simcse_kit.encoder.packing.layout import Batching, UnpackableError, Unpacked, Window, layout_of
 from simcse_kit.encoder.packing.probe import find_batching
-from simcse_kit.encoder.packing.row_groups import Batching, UnpackableError, Unpacked
 from simcse_kit.errors import ModelError
 from simcse_kit.methods import METHODS, build_config
 from simcse_kit.methods.diffcse import _Discriminator
@@ -82,7 +82,7 @@ def test_gradients_without_padding(made: Made) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_what_needs_padding_is_refused(made: Made, tmp_path: Path) -> None:
+def test_features_that_need_padding_are_refused(made: Made, tmp_path: Path) -> None:
     encoder = SentenceEncoder.load(made("fnet"))
     with pytest.raises(ModelError, match="a fnet depend on the padding; use another model"):
         encoder.masked_lm()
@@ -113,7 +113,7 @@ def test_models_that_mix_rows(made: Made, mixes: str, expected: Unpacked | None)
     encoder.backbone.__class__ = type("Own", (own,), {"__module__": "transformers_modules.own"})
     encoder.backbone.register_forward_hook(disturb)
     if expected is None:
-        with pytest.raises(ModelError, match="mpnet gives other states each time"):
+        with pytest.raises(ModelError, match="mpnet gives different states each time"):
             encoder.encode("the dog ran")
         return
     assert encoder.batching == Batching(packed=False, unpacked=expected)
@@ -129,7 +129,7 @@ def test_a_refused_attempt_changes_nothing(
     def refuse(_: torch.Tensor) -> None:
         raise UnpackableError("attends elsewhere")
 
-    monkeypatch.setattr(hf_attention, "_reach_of", refuse)
+    monkeypatch.setattr(hf_attention, "window_of", refuse)
     encoder = SentenceEncoder.load(made("llama"))
     with caplog.at_level(logging.INFO):
         assert not encoder.packs
@@ -145,24 +145,22 @@ def test_a_refused_attempt_changes_nothing(
         ({"s_aux": torch.ones(2)}, "the options s_aux"),
         ({"softcap": 3.0, "sliding_window": 4, "indices": torch.ones(1)}, "indices, softcap"),
         ({"new_in_the_next_release": True}, "new_in_the_next_release"),
-        ({"softcap": None, "output_attentions": False}, "in its own way"),
+        ({"softcap": None, "output_attentions": False}, "makes its own attention masks"),
     ],
 )
-def test_options_of_attention(options: dict[str, Any], text: str) -> None:
-    from simcse_kit.encoder.packing.layout import layout_of
-
+def test_unsupported_options_of_attention_are_refused(options: dict[str, Any], text: str) -> None:
     query = torch.randn(1, 2, 7, 4)
     with (
         hf_attention.packed_rows(layout_of([4, 3], torch.device("cpu"))),
         pytest.raises(UnpackableError, match=text),
     ):
-        hf_attention._attention(torch.nn.Module(), query, query, query, None, **options)
+        hf_attention.packed_attention(torch.nn.Module(), query, query, query, None, **options)
 
 
-def test_packing_stops_where_it_is_not_possible(
+def test_packing_stops_after_an_unpackable_batch(
     made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Such as a mask that is a window for short rows only."""
+    """An example is a mask that is a window for short rows only."""
     encoder = SentenceEncoder.load(made("llama"))
     expected = encoder.encode(SENTENCES)
     assert encoder.packs
@@ -170,7 +168,7 @@ def test_packing_stops_where_it_is_not_possible(
     def refuse(_: torch.Tensor) -> None:
         raise UnpackableError("attends elsewhere")
 
-    monkeypatch.setattr(hf_attention, "_reach_of", refuse)
+    monkeypatch.setattr(hf_attention, "window_of", refuse)
     with caplog.at_level(logging.INFO):
         np.testing.assert_allclose(encoder.encode(SENTENCES), expected, atol=1e-6)
     assert "llama attends elsewhere: batches are padded" in caplog.text
@@ -180,9 +178,7 @@ def test_packing_stops_where_it_is_not_possible(
     np.testing.assert_allclose(encoder(ids, mask).detach().numpy(), expected, atol=1e-6)
 
 
-def test_other_attention_than_that_of_torch_is_kept(
-    made: Made, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_eager_attention_is_kept(made: Made, caplog: pytest.LogCaptureFixture) -> None:
     encoder = SentenceEncoder.load(made("llama"))
     expected = encoder.encode(SENTENCES)
     encoder = SentenceEncoder.load(made("llama"))
@@ -213,21 +209,21 @@ def test_options_that_sdpa_drops_mean_eager_attention(
     assert encoder.backbone.config._attn_implementation == "sdpa"
     with caplog.at_level(logging.INFO):
         np.testing.assert_allclose(encoder.encode(SENTENCES), expected, atol=1e-5)
-    assert "gemma2 gives its attention the options softcap: batches are padded" in caplog.text
+    assert "gemma2 passes its attention the options softcap: batches are padded" in caplog.text
     assert encoder.backbone.config._attn_implementation == "eager"
 
 
-def test_masks_that_are_no_window() -> None:
+def test_masks_that_are_not_windows_are_refused() -> None:
     seen = torch.ones(6, 6, dtype=torch.bool).tril()
-    assert hf_attention._reach_of(seen) == hf_attention._Reach(None, 0)
-    assert hf_attention._reach_of(seen.triu(-2)) == hf_attention._Reach(2, 0)
+    assert hf_attention.window_of(seen) == Window(None, 0)
+    assert hf_attention.window_of(seen.triu(-2)) == Window(2, 0)
     chunks = torch.block_diag(torch.ones(3, 3), torch.ones(3, 3)).bool()
     for mask in (chunks, chunks & seen, seen.clone().fill_diagonal_(False)):
         with pytest.raises(UnpackableError, match="not a window"):
-            hf_attention._reach_of(mask)
+            hf_attention.window_of(mask)
 
 
-def test_several_threads_try_a_model_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_threads_probe_a_model_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, calls = SentenceEncoder.load(made("llama")), []
 
     def counted(*arguments: Any) -> Batching:

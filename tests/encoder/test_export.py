@@ -1,4 +1,4 @@
-"""Exporting an encoder, and encoding with what was exported."""
+"""Export of an encoder, and encoding with the exported graph."""
 
 from __future__ import annotations
 

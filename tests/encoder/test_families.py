@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from simcse_kit.encoder.batch_plan import pad_batch
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.packing.row_groups import Batching, Unpacked
+from simcse_kit.encoder.packing.layout import Batching, Unpacked
 from simcse_kit.errors import ModelError
 from tests.encoder.conftest import SENTENCES, _copy_tokenizer
 from tests.encoder.family_models import auto_class, build, why_no_text_encoder
@@ -52,7 +52,7 @@ NOT_BUILT = {
 }
 # Families whose router draws random numbers in training.
 RANDOM_IN_TRAINING = {"phimoe"}
-# The reasons for which a model type is no text encoder at all.
+# Why a model type is not a text encoder.
 OTHER_KINDS = {
     "takes no input_ids",
     "encoder and decoder",

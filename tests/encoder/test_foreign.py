@@ -1,4 +1,4 @@
-"""Every setting that the installed sentence-transformers writes: read, harmless, or refused."""
+"""Every setting of the installed sentence-transformers is applied, harmless, or refused."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_vectors_are_equal_or_refused(
 
 
 def known(folder: Path) -> None:
-    """Hold the table against every key of every JSON file of a folder."""
+    """Compare the table with every key of every JSON file of a folder."""
     entries = json.loads((folder / "modules.json").read_text("utf-8"))
     kinds = {entry["path"]: entry["type"].rpartition(".")[2] for entry in entries}
     for path in folder.rglob("*.json"):
@@ -186,7 +186,7 @@ def test_every_key_that_a_supported_module_can_write() -> None:
 
 
 def test_every_module_class(build: Callable[..., Built]) -> None:
-    """Modules that the installed version has and this kit does not run are refused by name."""
+    """Modules of the installed version that are not supported here are refused by name."""
     folder, _ = build(pooled())
     path = folder / "modules.json"
     whole = json.loads(path.read_text("utf-8"))
@@ -259,7 +259,7 @@ SETTING_CASES: list[tuple[str, dict[str, Any], str | None]] = [
 
 
 @pytest.mark.parametrize(("file", "changes", "message"), SETTING_CASES)
-def test_settings(
+def test_settings_give_equal_vectors_or_are_refused(
     build: Callable[..., Built], file: str, changes: dict[str, Any], message: str | None
 ) -> None:
     folder, _ = build(pooled())
@@ -298,7 +298,7 @@ def test_settings_that_transformers_reads(
     np.testing.assert_allclose(SentenceEncoder.load(folder).encode(texts), theirs, atol=1e-5)
 
 
-def test_truncation_everywhere(build: Callable[..., Built]) -> None:
+def test_truncation_acts_in_all_uses_of_an_encoder(build: Callable[..., Built]) -> None:
     folder, model = build(pooled(), modules.Normalize(), truncate_dim=8)
     encoder = SentenceEncoder.load(folder)
     expected = model.encode(SENTENCES)
@@ -332,7 +332,7 @@ def test_truncation_everywhere(build: Callable[..., Built]) -> None:
     SentenceEncoder.load(folder).add_stage(Dense(32, 8))
 
 
-def test_another_similarity_is_said(
+def test_a_similarity_other_than_cosine_is_logged(
     build: Callable[..., Built], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, _ = build(pooled(), similarity_fn_name="euclidean")
@@ -340,7 +340,7 @@ def test_another_similarity_is_said(
     assert "compares vectors by 'euclidean'; this kit uses the cosine" in caplog.text
 
 
-def test_a_length_beyond_the_model(build: Callable[..., Built]) -> None:
+def test_a_length_beyond_the_positions_is_refused(build: Callable[..., Built]) -> None:
     folder, _ = build(pooled())
     edit_json(folder / "sentence_bert_config.json", processor_kwargs={"model_max_length": 999})
     with pytest.raises((ModelError, ConfigError), match="max_length is 999"):

@@ -1,4 +1,4 @@
-"""Forked processes and threads that share an encoder; nothing of this may hang."""
+"""Forked processes and threads that share an encoder; none may hang."""
 
 from __future__ import annotations
 
@@ -276,13 +276,13 @@ def test_threads_calibrate_once(bert: SentenceEncoder, monkeypatch: pytest.Monke
         return [len(calls)]
 
     monkeypatch.setattr(layer_cache, "calibrated_blocks", slow)
-    layer_cache._kept.pop(bert, None)
+    layer_cache.clear_cache()
     with ThreadPoolExecutor(4) as pool:
         jobs = [
             pool.submit(layer_cache.lower_blocks, bert, "int8", [[number]], first_only=False)
             for number in range(4)
         ]
-    layer_cache._kept.pop(bert)
+    layer_cache.clear_cache()
     assert [job.result() for job in jobs] == [[1]] * 4
     assert len(calls) == 1
 

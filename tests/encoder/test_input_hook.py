@@ -1,4 +1,4 @@
-"""Altering input embeddings: packed and padded, by row, in one thread alone."""
+"""The hook that changes input embeddings: packed and padded, by row, only in its own thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from simcse_kit.encoder.batch_plan import pad_batch
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.packing.row_groups import Batching, Unpacked
+from simcse_kit.encoder.packing.layout import Batching, Unpacked
 from tests.encoder.conftest import FAMILIES, SENTENCES
 
 

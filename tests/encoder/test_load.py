@@ -1,4 +1,4 @@
-"""What opens, with which recipe, and what is refused in one line."""
+"""Loading: supported folders, their recipes, and refusals in one line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def refused(folder: Any, **arguments: Any) -> str:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_families(family: Family, name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_families_load_with_their_vectors(
+    family: Family, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "simcse_kit")
     encoder = SentenceEncoder.load(family(name))
     assert [record.message for record in caplog.records] == [
@@ -55,7 +57,7 @@ def test_families(family: Family, name: str, caplog: pytest.LogCaptureFixture) -
     )
 
 
-def test_positions(family: Family) -> None:
+def test_max_length_is_limited_by_the_positions(family: Family) -> None:
     limits = {
         name: SentenceEncoder.load(family(name), max_length=38).max_length
         for name in ("bert", "mpnet")
@@ -71,12 +73,12 @@ def test_positions(family: Family) -> None:
             SentenceEncoder.load(family("bert"), max_length=wrong)  # type: ignore[arg-type]
 
 
-def test_mini() -> None:
+def test_mini_loads() -> None:
     encoder = SentenceEncoder.load("mini")
     assert encoder.encode("A cat.").shape == (256,)
 
 
-def test_causal_model(tiny_encoder_dir: Path, tmp_path: Path) -> None:
+def test_a_causal_model_loads(tiny_encoder_dir: Path, tmp_path: Path) -> None:
     from tokenizers import processors
     from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
@@ -100,7 +102,7 @@ def test_causal_model(tiny_encoder_dir: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 @pytest.mark.parametrize("extras", [False, True])
-def test_simcse_as_trained(
+def test_simcse_checkpoints_as_trained_load_their_mlp(
     simcse_checkpoint: Checkpoint,
     family: Family,
     name: str,
@@ -122,7 +124,9 @@ def test_simcse_as_trained(
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta"])
-def test_simcse_converted(simcse_checkpoint: Checkpoint, name: str) -> None:
+def test_converted_simcse_checkpoints_load_their_pooler(
+    simcse_checkpoint: Checkpoint, name: str
+) -> None:
     folder = simcse_checkpoint(name, converted=True)
     expected = naive(folder, "pooler", SENTENCES).numpy()
     for pooling in ("cls", "pooler"):
@@ -132,7 +136,9 @@ def test_simcse_converted(simcse_checkpoint: Checkpoint, name: str) -> None:
     assert SentenceEncoder.load(folder).pooling == "mean"
 
 
-def test_folder_name_means_nothing(simcse_checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_the_name_of_a_folder_does_not_matter(
+    simcse_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     for name in ("sup-simcse-roberta", "plain"):
         folder = Path(shutil.copytree(simcse_checkpoint("bert"), tmp_path / name))
         assert SentenceEncoder.load(folder).pooling == "cls"
@@ -196,14 +202,14 @@ def st_folder(
         ("lasttoken", "last_token"),
     ],
 )
-def test_sentence_transformers(st_folder: Any, mode: str, pooling: str) -> None:
+def test_sentence_transformers_poolings_are_equal(st_folder: Any, mode: str, pooling: str) -> None:
     folder, model = st_folder(mode)
     encoder = SentenceEncoder.load(folder)
     assert encoder.pooling == pooling
     np.testing.assert_allclose(encoder.encode(SENTENCES), model.encode(SENTENCES), atol=1e-5)
 
 
-def test_sentence_transformers_stages(st_folder: Any) -> None:
+def test_sentence_transformers_stages_are_equal(st_folder: Any) -> None:
     from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
     stages = [
@@ -309,7 +315,9 @@ def test_legacy_keys(legacy: Path) -> None:
         ("config_sentence_transformers.json", {"default_prompt_name": "x"}, "'x' is not among"),
     ],
 )
-def test_unsupported_options(legacy: Path, file: str, changes: Any, message: str) -> None:
+def test_unsupported_options_are_refused(
+    legacy: Path, file: str, changes: Any, message: str
+) -> None:
     (legacy / "2_N").mkdir()
     edit_json(legacy / file, **changes)
     with pytest.raises(ModelError, match=message):
@@ -333,7 +341,9 @@ def test_unsupported_options(legacy: Path, file: str, changes: Any, message: str
         (1, {"type": "sentence_transformers.models.Dropout"}, "names no Pooling module"),
     ],
 )
-def test_unsupported_modules(legacy: Path, place: int, changes: Any, message: str) -> None:
+def test_unsupported_modules_are_refused(
+    legacy: Path, place: int, changes: Any, message: str
+) -> None:
     path = legacy / "modules.json"
     modules = json.loads(path.read_text(encoding="utf-8"))
     modules[place] |= changes
@@ -364,9 +374,9 @@ def test_foreign_dense(st_folder: Any) -> None:
 # ---------------------------------------------------------------- damaged, unsafe or absent
 
 
-def test_missing_layer(family: Family, copy: Copy) -> None:
+def test_a_missing_layer_is_refused(family: Family, copy: Copy) -> None:
     folder = copy(family("bert"))
-    # Copies, since the file is written anew: safetensors 0.5 leaves them in it.
+    # Copies, because the file is rewritten: safetensors 0.5 leaves them in it.
     weights = {n: w.clone() for n, w in load_file(folder / "model.safetensors").items()}
     del weights["encoder.layer.1.output.dense.weight"]
     save_file(weights, folder / "model.safetensors")
@@ -378,7 +388,9 @@ def test_missing_layer(family: Family, copy: Copy) -> None:
     assert "lacks" in refused(folder)
 
 
-def test_pickled_weights(family: Family, copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickled_weights_are_refused(
+    family: Family, copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = copy(family("bert"))
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
@@ -394,7 +406,7 @@ def test_pickled_weights(family: Family, copy: Copy, monkeypatch: pytest.MonkeyP
     assert SentenceEncoder.load(folder).encode("a cat").shape == (32,)
 
 
-def test_index_that_names_a_pickle(family: Family, copy: Copy) -> None:
+def test_an_index_that_names_a_pickle_is_refused(family: Family, copy: Copy) -> None:
     folder = copy(family("bert"))
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").rename(folder / "model-1.safetensors")
@@ -409,7 +421,7 @@ def test_index_that_names_a_pickle(family: Family, copy: Copy) -> None:
 def test_shards_in_the_layout_of_the_hub_cache(
     simcse_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    """Files there are links to blobs beside the snapshot."""
+    """In that cache files are links to blobs outside the snapshot."""
     whole = simcse_checkpoint("bert")
     blobs, folder = tmp_path / "blobs", tmp_path / "snapshots" / "0"
     shutil.copytree(whole, blobs)
@@ -429,7 +441,7 @@ def test_shards_in_the_layout_of_the_hub_cache(
     np.testing.assert_array_equal(encoder.encode(SENTENCES), expected)
 
 
-def test_remote_code(family: Family, copy: Copy) -> None:
+def test_remote_code_is_refused(family: Family, copy: Copy) -> None:
     folder = copy(family("bert"))
     (folder / "evil.py").write_text("raise SystemExit('code of the folder ran')", encoding="utf-8")
     tokenizer = {"AutoTokenizer": ["evil.T", None]}
@@ -442,7 +454,7 @@ def test_remote_code(family: Family, copy: Copy) -> None:
     assert "pass trust_remote_code=True" in refused(folder)
 
 
-def test_remote_code_when_trusted(
+def test_trusted_remote_code_runs(
     family: Family, copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import transformers.dynamic_module_utils as dynamic
@@ -460,7 +472,7 @@ def test_remote_code_when_trusted(
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '"x"', "[" * 100_000, "\x00"])
 @pytest.mark.parametrize("name", ["config.json", "modules.json"])
-def test_broken_json(family: Family, copy: Copy, name: str, content: str) -> None:
+def test_broken_json_is_refused(family: Family, copy: Copy, name: str, content: str) -> None:
     folder = copy(family("bert"))
     (folder / name).write_text(content, encoding="utf-8")
     message = refused(folder)
@@ -468,14 +480,14 @@ def test_broken_json(family: Family, copy: Copy, name: str, content: str) -> Non
     assert len(message) < 600
 
 
-def test_not_utf8(family: Family, copy: Copy) -> None:
+def test_json_that_is_not_utf8_is_refused(family: Family, copy: Copy) -> None:
     folder = copy(family("bert"))
     (folder / "config.json").write_bytes(b'{"model_type": "\xff"}')
     assert "config.json cannot be read" in refused(folder)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
-def test_truncated_weights(family: Family, copy: Copy, share: float) -> None:
+def test_truncated_weights_are_refused(family: Family, copy: Copy, share: float) -> None:
     folder = copy(family("bert"))
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
@@ -483,7 +495,7 @@ def test_truncated_weights(family: Family, copy: Copy, share: float) -> None:
     refused(folder, pooling="pooler")
 
 
-def test_tokenizer_larger_than_vocabulary(family: Family, copy: Copy) -> None:
+def test_a_tokenizer_larger_than_the_vocabulary_is_refused(family: Family, copy: Copy) -> None:
     folder = copy(family("bert"))
     tokenizer = SentenceEncoder.load(folder).tokenizer
     tokenizer.add_tokens(["zebra"])
@@ -492,7 +504,7 @@ def test_tokenizer_larger_than_vocabulary(family: Family, copy: Copy) -> None:
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "albert"])
-def test_missing_tokenizer(family: Family, tmp_path: Path, name: str) -> None:
+def test_a_missing_tokenizer_is_refused(family: Family, tmp_path: Path, name: str) -> None:
     folder = Path(shutil.copytree(family(name), tmp_path / name))
     (folder / "tokenizer.json").unlink()
     assert "tokenizer" in refused(folder)
@@ -500,7 +512,7 @@ def test_missing_tokenizer(family: Family, tmp_path: Path, name: str) -> None:
     assert "tokenizer" in refused(folder)
 
 
-def test_broken_tokenizer(family: Family, copy: Copy) -> None:
+def test_a_broken_tokenizer_is_refused(family: Family, copy: Copy) -> None:
     folder = copy(family("bert"))
     (folder / "tokenizer.json").write_text("{", encoding="utf-8")
     assert "the tokenizer cannot be opened" in refused(folder)
@@ -536,7 +548,7 @@ def test_the_encoder_of_t5(tmp_path: Path, tiny_encoder_dir: Path) -> None:
     np.testing.assert_allclose(again, vectors, atol=1e-5)
 
 
-def test_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_names_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "could not be fetched from the Hugging Face Hub" in refused("no-such/model-at-all")
     missing = ("./mini", str(tmp_path / "x"), "a/b/c", "", "~nobody-of-that-name/x", "../mini")
@@ -552,13 +564,13 @@ def test_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "has no model.safetensors" in refused("empty")
 
 
-def test_unknown_device(family: Family) -> None:
+def test_an_unknown_device_is_refused(family: Family) -> None:
     with pytest.raises(ConfigError, match="device 'warp' cannot be used") as caught:
         SentenceEncoder.load(family("bert"), device="warp")
     assert "\n" not in str(caught.value)
 
 
-def test_another_pooling_than_the_recipe_is_said(
+def test_a_pooling_that_differs_from_the_recipe_is_logged(
     st_folder: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     from sentence_transformers.sentence_transformer.modules import Dense

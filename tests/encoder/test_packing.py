@@ -18,7 +18,7 @@ from simcse_kit.encoder.packing.attention import block_attention
 from simcse_kit.encoder.packing.dropout import Noise, add_dropped
 from simcse_kit.encoder.packing.flash_attention import kernel_attention, kernel_serves
 from simcse_kit.encoder.packing.layers import blocks_of
-from simcse_kit.encoder.packing.layout import layout_of, pack, pack_rows
+from simcse_kit.encoder.packing.layout import Window, layout_of, pack, pack_rows
 from simcse_kit.encoder.packing.linear import live, prepared
 from simcse_kit.encoder.packing.probe import find_batching
 from simcse_kit.encoder.packing.run import packed_states, prepared_blocks
@@ -99,7 +99,7 @@ def can_pack(backbone: Any) -> bool:
 
 
 @pytest.mark.parametrize("family", PACKED)
-def test_vectors_and_gradients(family: str) -> None:
+def test_packed_vectors_and_gradients_equal_padded_ones(family: str) -> None:
     backbone = backbone_of(family)
     expected = padded(backbone, "mean")
     weight = torch.randn(expected.shape)
@@ -126,14 +126,14 @@ def test_vectors_and_gradients(family: str) -> None:
 )
 @pytest.mark.parametrize("ready", [False, True])
 @torch.no_grad()
-def test_poolings(family: str, pooling: str, ready: bool) -> None:
+def test_packed_poolings_equal_padded_ones(family: str, pooling: str, ready: bool) -> None:
     backbone = backbone_of(family)
     expected = padded(backbone, pooling)
     assert can_pack(backbone)
     torch.testing.assert_close(packed(backbone, pooling, ready=ready), expected, rtol=0, atol=1e-5)
 
 
-def test_first_token_gradients() -> None:
+def test_gradients_of_first_tokens_equal_padded_ones() -> None:
     backbone = backbone_of("bert")
     weight = torch.randn(len(LENGTHS), 32)
     found = []
@@ -145,7 +145,7 @@ def test_first_token_gradients() -> None:
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-4)
 
 
-def test_other_activations() -> None:
+def test_other_activations_than_gelu_run() -> None:
     backbone = backbone_of("bert", hidden_act="relu")
     with torch.no_grad():
         torch.testing.assert_close(packed(backbone, "mean", ready=True), padded(backbone, "mean"))
@@ -173,7 +173,7 @@ def test_other_families_are_tried(
     backbone = backbone_of("llama")
     with caplog.at_level(logging.INFO):
         assert not can_pack(backbone)
-    assert "llama gives other vectors packed" in caplog.text
+    assert "llama gives different vectors if packed" in caplog.text
     # What the attempt changed is as it was.
     assert backbone.config._attn_implementation == "sdpa"
 
@@ -181,15 +181,15 @@ def test_other_families_are_tried(
 def test_families_that_keep_their_attention_are_padded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """transformers only warns where a class takes no other attention; ModernBERT did so once."""
+    """transformers only warns if a class supports no other attention, as ModernBERT once did."""
     backbone = backbone_of("modernbert")
     monkeypatch.setattr(backbone, "_can_set_attn_implementation", lambda: False)
     with caplog.at_level(logging.INFO):
         assert not can_pack(backbone)
-    assert "modernbert takes no other attention" in caplog.text
+    assert "modernbert supports no other attention" in caplog.text
 
 
-def test_wrapped_layers_are_left_to_the_model() -> None:
+def test_wrapped_layers_run_in_the_code_of_the_model() -> None:
     class Wrapped(torch.nn.Linear):
         def forward(self, input: Tensor) -> Tensor:
             return super().forward(input) + 1
@@ -270,7 +270,7 @@ def test_gradients_of_attention_with_dropout(
         layout,
         scale=0.3,
         dropout=0.4,
-        ahead=0 if causal else None,
+        window=Window(ahead=0 if causal else None),
         bias=bias,
     )
     gradients = torch.autograd.grad((out * weight).sum(), sources, allow_unused=True)
@@ -300,7 +300,7 @@ def test_gradients_of_attention_with_dropout(
         torch.testing.assert_close(one, other)
 
 
-def test_the_mask_of_dropout() -> None:
+def test_the_mask_of_dropout_keeps_the_right_share() -> None:
     torch.manual_seed(3)
     keep, factor = Noise().keep_mask([1000, 1001], 0.1)
     assert (keep.shape, keep.dtype) == ((1000, 1001), torch.bool)
@@ -345,7 +345,7 @@ def test_residual_and_dropout() -> None:
     groups=st.sampled_from([1, 2]),
     seed=st.integers(0, 99),
 )
-def test_against_the_formula(
+def test_attention_equals_the_formula(
     lengths: list[int],
     behind: int | None,
     ahead: int | None,
@@ -366,8 +366,7 @@ def test_against_the_formula(
         value,
         layout,
         scale=0.3,
-        behind=behind,
-        ahead=ahead,
+        window=Window(behind, ahead),
         bias=bias if biased else None,
     )
     start = 0
@@ -397,8 +396,7 @@ def test_against_the_formula(
         value,
         layout,
         scale=0.3,
-        behind=behind,
-        ahead=ahead,
+        window=Window(behind, ahead),
         bias=bias if biased else None,
     )
     torch.testing.assert_close(firsts, layout.firsts(out))
@@ -406,7 +404,7 @@ def test_against_the_formula(
 
 @pytest.mark.parametrize("behind", [None, 2])
 @pytest.mark.parametrize("ahead", [None, 0, 2])
-def test_what_the_gpu_kernel_is_asked_for(
+def test_the_gpu_kernel_gets_the_right_arguments(
     behind: int | None, ahead: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stand-in for the kernel that follows its documentation; the kernel needs a GPU."""
@@ -437,7 +435,7 @@ def test_what_the_gpu_kernel_is_asked_for(
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     query, key, value = torch.randn(16, 4, 2), torch.randn(16, 2, 2), torch.randn(16, 2, 2)
     layout = layout_of([3, 9, 4], torch.device("cpu"))
-    options: dict[str, Any] = {"scale": 0.5, "behind": behind, "ahead": ahead}
+    options: dict[str, Any] = {"scale": 0.5, "window": Window(behind, ahead)}
     asked = kernel_attention(query, key, value, layout, layout, **options)
     torch.testing.assert_close(asked, block_attention(query, key, value, layout, **options))
     assert not kernel_serves(query, value, dropout=0.0, bias=None)
@@ -445,7 +443,7 @@ def test_what_the_gpu_kernel_is_asked_for(
 
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12))
-def test_layout(lengths: list[int]) -> None:
+def test_a_layout_describes_every_token(lengths: list[int]) -> None:
     ids, mask = batch(lengths)
     tokens, layout = pack(ids, mask)
     rows = [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]
@@ -473,7 +471,7 @@ def test_layout(lengths: list[int]) -> None:
 @pytest.mark.parametrize("gelu", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_linear_maps(gelu: bool, bias: bool, dtype: torch.dtype) -> None:
+def test_linear_maps_equal_those_of_torch(gelu: bool, bias: bool, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     layers = [torch.nn.Linear(6, 5, bias=bias, dtype=dtype) for _ in range(3)]
     states = torch.randn(7, 6, dtype=dtype, requires_grad=True)
@@ -497,7 +495,7 @@ def test_linear_maps(gelu: bool, bias: bool, dtype: torch.dtype) -> None:
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12), workers=st.integers(1, 4))
 @settings(deadline=None)
-def test_shares(lengths: list[int], workers: int) -> None:
+def test_shares_divide_and_join_rows(lengths: list[int], workers: int) -> None:
     tokens, layout = pack(*batch(lengths))
     shares = Shares(layout, workers)
     assert len(shares.layouts) == min(workers, len(lengths))

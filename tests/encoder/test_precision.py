@@ -1,4 +1,4 @@
-"""encode(precision=): how near to float32, what is kept, what is refused."""
+"""encode(precision=): closeness to float32, the cache of layers, refusals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import torch
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.quantization import bf16, layer_cache
-from simcse_kit.encoder.quantization.layer_cache import Precision
+from simcse_kit.encoder.quantization.bf16 import bf16_pays
+from simcse_kit.encoder.quantization.layer_cache import Precision, clear_cache
 from simcse_kit.errors import ConfigError
 from tests.encoder.conftest import SENTENCES
 
@@ -30,10 +31,10 @@ both = pytest.mark.parametrize(
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer_cache._kept.clear()
-    # Whether it pays depends on the machine; what it gives does not.
-    monkeypatch.setattr(layer_cache, "bf16_pays", lambda *_: True)
+def empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    clear_cache()
+    # Whether bf16 is faster depends on the machine; the vectors do not.
+    monkeypatch.setattr(bf16, "bf16_pays", lambda *_: True)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 @both
 @pytest.mark.parametrize("pooling", ["mean", "cls_before_pooler", "first_last_mean"])
-def test_near_float32(
+def test_vectors_are_close_to_float32(
     mini: SentenceEncoder,
     monkeypatch: pytest.MonkeyPatch,
     precision: Precision,
@@ -59,13 +60,13 @@ def test_near_float32(
     exact = mini.encode(TEXTS)
     rough = mini.encode(TEXTS, precision=precision)
     assert cosines(exact, rough).min() > least
-    assert np.abs(exact - rough).max() > 1e-5  # it is another precision indeed
+    assert np.abs(exact - rough).max() > 1e-5  # the precision was changed
     np.testing.assert_array_equal(mini.encode(TEXTS), exact)
 
 
 @both
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "mpnet", "electra"])
-def test_families(
+def test_families_are_close_to_float32(
     family: Callable[[str], Path], precision: Precision, least: float, name: str
 ) -> None:
     encoder = SentenceEncoder.load(family(name), pooling="mean")
@@ -79,14 +80,16 @@ def test_same_vector_in_any_batch(mini: SentenceEncoder) -> None:
     vectors = mini.encode(TEXTS, precision="int8")
     for options in ({"batch_size": 7}, {"token_budget": 100}):
         again = mini.encode(TEXTS, precision="int8", **options)
-        # Attention is float32, so that now and then a number falls into the next step.
+        # Attention is float32, so that a number sometimes falls into the next step.
         assert cosines(vectors, again).min() > 0.9999
     alone = np.stack([mini.encode(text, precision="int8") for text in TEXTS[:3]])
     assert cosines(vectors[:3], alone).min() > 0.9999
 
 
 @each
-def test_threads(mini: SentenceEncoder, precision: Precision) -> None:
+def test_number_of_threads_does_not_change_vectors(
+    mini: SentenceEncoder, precision: Precision
+) -> None:
     threads = torch.get_num_threads()
     made = []
     try:
@@ -99,7 +102,7 @@ def test_threads(mini: SentenceEncoder, precision: Precision) -> None:
 
 
 @needs_int8
-def test_calibrated_once_and_anew_when_weights_change(
+def test_calibration_runs_once_and_again_when_weights_change(
     family: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -126,18 +129,20 @@ def test_calibrated_once_and_anew_when_weights_change(
 
 
 @needs_int8
-def test_log_tells_the_cost(mini: SentenceEncoder, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_shows_the_loss_of_accuracy(
+    mini: SentenceEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     mini.encode(TEXTS, precision="int8")
     assert "calibrated on 40 sentences; cosine" in caplog.text
     assert "over 20 others: mean 0.99" in caplog.text
-    layer_cache._kept.clear()
+    clear_cache()
     mini.encode(TEXTS[0], precision="int8")
     assert "few were given" in caplog.text
 
 
 @needs_int8
-def test_the_package_s_own_sentences_do(mini: SentenceEncoder) -> None:
+def test_sentences_of_the_package_calibrate_well(mini: SentenceEncoder) -> None:
     mini.encode(TEXTS[0], precision="int8")
     assert cosines(mini.encode(TEXTS), mini.encode(TEXTS, precision="int8")).min() > 0.99
 
@@ -147,7 +152,7 @@ def test_training_mode_stays_and_dropout_is_off(
     bert: SentenceEncoder, precision: Precision
 ) -> None:
     expected = bert.encode(SENTENCES, precision=precision)
-    layer_cache._kept.clear()
+    clear_cache()
     bert.train()
     try:
         np.testing.assert_array_equal(bert.encode(SENTENCES, precision=precision), expected)
@@ -157,7 +162,7 @@ def test_training_mode_stays_and_dropout_is_off(
 
 
 @each
-def test_streams_copies_and_nothing(bert: SentenceEncoder, precision: Precision) -> None:
+def test_streams_copies_and_empty_lists(bert: SentenceEncoder, precision: Precision) -> None:
     whole = bert.encode(SENTENCES, precision=precision)
     parts = list(bert.encode_stream(SENTENCES, chunk=3, precision=precision))
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-3)
@@ -166,19 +171,19 @@ def test_streams_copies_and_nothing(bert: SentenceEncoder, precision: Precision)
     assert bert.encode([], precision=precision).shape == (0, 32)
 
 
-def test_bf16_where_it_does_not_pay(
+def test_bf16_that_is_not_faster_is_replaced_by_fp32(
     bert: SentenceEncoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(layer_cache, "bf16_pays", bf16.bf16_pays)
+    monkeypatch.setattr(bf16, "bf16_pays", bf16_pays)
     monkeypatch.setattr(bf16, "_LEAST_GAIN", 1e9)
-    bf16.bf16_pays.cache_clear()
+    bf16_pays.cache_clear()
     try:
         for _ in range(2):
             vectors = bert.encode(SENTENCES, precision="bf16")
             np.testing.assert_allclose(vectors, bert.encode(SENTENCES), atol=1e-6)
     finally:
-        bf16.bf16_pays.cache_clear()
-    assert caplog.text.count("fp32 is used") == 1
+        bf16_pays.cache_clear()
+    assert caplog.text.count("using fp32") == 1
 
 
 @pytest.fixture
@@ -191,7 +196,7 @@ def test_bf16_of_another_architecture(
 ) -> None:
     vectors = albert.encode(SENTENCES, precision="bf16")
     np.testing.assert_array_equal(vectors, albert.encode(SENTENCES))
-    assert "bf16 does not serve this encoder (albert): fp32 is used" in caplog.text
+    assert "bf16 is not supported for albert; using fp32" in caplog.text
 
 
 @needs_int8
@@ -217,11 +222,11 @@ def test_machine_without_int8(
     bert: SentenceEncoder, monkeypatch: pytest.MonkeyPatch, target: str, value: Any, message: str
 ) -> None:
     monkeypatch.setattr(layer_cache, target, value)
-    with pytest.raises(ConfigError, match=f"'int8'.*{message}.*take 'fp32' or 'bf16'"):
+    with pytest.raises(ConfigError, match=f"'int8'.*{message}.*use 'fp32' or 'bf16'"):
         bert.encode("a cat", precision="int8")
 
 
-def test_int8_of_low_weights(family: Callable[[str], Path]) -> None:
+def test_int8_of_half_precision_weights(family: Callable[[str], Path]) -> None:
     encoder = SentenceEncoder.load(family("bert")).bfloat16()
     with pytest.raises(ConfigError, match="float32 weights, and these are bfloat16"):
         encoder.encode("a cat", precision="int8")

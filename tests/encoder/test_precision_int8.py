@@ -1,4 +1,4 @@
-"""int8 products: rounding, scales, smoothing, and copies of units that reach too far."""
+"""int8 products: rounding, scales, smoothing, and copies of units with large outputs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from simcse_kit.encoder.quantization import int8
-from simcse_kit.encoder.quantization.activation_stats import Observer
-from simcse_kit.encoder.quantization.int8 import Quantizer, Scale, Split, quantize, split_units
+from simcse_kit.encoder.quantization.int8 import (
+    Observer,
+    Quantizer,
+    Scale,
+    Split,
+    quantize,
+    split_units,
+)
 
 needs_int8 = pytest.mark.skipif(
     not torch.cpu._is_vnni_supported(), reason="this CPU has no int8 instructions"
@@ -45,13 +51,13 @@ def test_copies_add_up_to_the_unit(highs: list[float], seed: int) -> None:
     split = split_units(high)
     assert len(split.units) == len(split.lowered) <= split.room
     assert split.limit <= max(highs) + 1e-4
-    # Before the GELU: from far below 0 to the highest that was seen.
+    # Before the GELU: from far below 0 to the highest recorded output.
     generator = torch.Generator().manual_seed(seed)
     before = torch.rand(50, len(high), generator=generator) * (high + 5) - 5
     parts = F.gelu(before).clamp(max=split.limit)
     copies = F.gelu(before[:, split.units] - split.lowered).clamp(max=split.limit)
     total = parts.index_add(1, split.units, copies)
-    # A GELU is off the identity by at most 0.17, on either side of a limit.
+    # A GELU differs from the identity by at most 0.17, on either side of a limit.
     levels = torch.bincount(split.units, minlength=len(high))
     assert bool(((total - F.gelu(before)).abs() <= 0.17 * (levels + 1) + 1e-4).all())
 
@@ -79,8 +85,8 @@ def test_outliers_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     up, down = nn.Linear(64, 256), nn.Linear(256, 64)
     states = torch.randn(512, 64)
-    up.weight[3] *= 60  # a unit that reaches far
-    states[:, 5] *= 40  # a channel that does
+    up.weight[3] *= 60  # a unit with large outputs
+    states[:, 5] *= 40  # a channel with large inputs
     up.weight[:, 5] /= 40
     observer = Observer()
     observer.make(down)(observer.make(up, gelu=True)(states))

@@ -1,4 +1,4 @@
-"""A saved folder says the same to this kit, to sentence-transformers and to AutoModel."""
+"""Saved folders give equal vectors here, in sentence-transformers and with AutoModel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXTS = [*SENTENCES, "A Cat " * 40]
 
 
 def check_everywhere(encoder: SentenceEncoder, folder: Path) -> np.ndarray:
-    """Save; then sentence-transformers and our own loading must give what the encoder gives."""
+    """Check that the saved folder gives equal vectors here and in sentence-transformers."""
     from sentence_transformers import SentenceTransformer
 
     ours = encoder.encode(TEXTS)
@@ -44,7 +44,7 @@ def check_everywhere(encoder: SentenceEncoder, folder: Path) -> np.ndarray:
 
 # `mask` needs a template, which sentence-transformers has no place for: see test_template.py.
 @pytest.mark.parametrize("pooling", [name for name in POOLINGS if name != "mask"])
-def test_poolings(family: Family, tmp_path: Path, pooling: str) -> None:
+def test_every_pooling_survives_saving(family: Family, tmp_path: Path, pooling: str) -> None:
     encoder = SentenceEncoder.load(family("bert"), pooling=pooling, max_length=12)
     ours = check_everywhere(encoder, tmp_path / "saved")
     plain = naive(tmp_path / "saved", pooling, TEXTS, 12).numpy()
@@ -52,7 +52,7 @@ def test_poolings(family: Family, tmp_path: Path, pooling: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["roberta", "distilbert", "mpnet", "albert", "modernbert"])
-def test_families(family: Family, tmp_path: Path, name: str) -> None:
+def test_every_family_survives_saving(family: Family, tmp_path: Path, name: str) -> None:
     encoder = SentenceEncoder.load(family(name), pooling="cls_before_pooler")
     torch.manual_seed(0)
     encoder.set_head(Dense(32, 32))
@@ -64,7 +64,7 @@ def test_families(family: Family, tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_stages(family: Family, tmp_path: Path, activation: str) -> None:
+def test_dense_stages_survive_saving(family: Family, tmp_path: Path, activation: str) -> None:
     encoder = SentenceEncoder.load(family("bert"))
     encoder.head = torch.nn.Sequential(
         Dense(32, 24, activation=activation), Dense(24, 16, bias=False, activation="identity")
@@ -75,7 +75,7 @@ def test_stages(family: Family, tmp_path: Path, activation: str) -> None:
     np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
 
 
-def test_lowercase_and_prompt(family: Family, tmp_path: Path) -> None:
+def test_lowercase_and_prompt_survive_saving(family: Family, tmp_path: Path) -> None:
     encoder = SentenceEncoder.load(family("bert"), pooling="last_token")
     encoder.tokenizer.backend_tokenizer.normalizer = None
     before = encoder.encode("A Cat")
@@ -87,7 +87,7 @@ def test_lowercase_and_prompt(family: Family, tmp_path: Path) -> None:
 
 
 def test_one_layer(tmp_path: Path, family: Family, tiny_encoder_dir: Path) -> None:
-    """The last two layers of one are the embeddings and it."""
+    """The last two of its states are the embeddings and the output of the layer."""
     from transformers import BertConfig, BertModel
 
     config = BertConfig.from_pretrained(family("bert"), num_hidden_layers=1)
@@ -99,8 +99,8 @@ def test_one_layer(tmp_path: Path, family: Family, tiny_encoder_dir: Path) -> No
         check_everywhere(encoder, tmp_path / pooling / "saved")
 
 
-def test_tied_weights(family: Family, tmp_path: Path) -> None:
-    """Two names of one storage cannot be written as they are."""
+def test_tied_weights_can_be_saved(family: Family, tmp_path: Path) -> None:
+    """safetensors cannot write two names of one storage."""
     encoder = SentenceEncoder.load(family("albert"))
     inner = encoder.backbone.encoder.albert_layer_groups[0].albert_layers[0]
     inner.attention.key = inner.attention.query
@@ -145,7 +145,7 @@ def test_card(family: Family, tmp_path: Path) -> None:
     assert (tmp_path / "b" / "README.md").read_text(encoding="utf-8") == "# Müller\n"
 
 
-# ---------------------------------------------------------------- over what stands there
+# ---------------------------------------------------------------- replacing an existing folder
 
 
 def test_over_an_existing_folder(family: Family, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def nest(folder: Path) -> None:
 def test_interrupted_at_every_step(
     family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nested: bool
 ) -> None:
-    """Whenever the exchange breaks off, what stands there is the old model or is refused."""
+    """After an interrupt the folder holds the old model, or is refused."""
     text = "a cat sat on the mat ."
     encoder = SentenceEncoder.load(family("bert"), pooling="max")
     encoder.save(tmp_path / "old")
@@ -276,7 +276,9 @@ def test_failing_while_writing(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no flock")
 @pytest.mark.parametrize("exists", [False, True])
-def test_two_that_save_at_once_do_not_mix(family: Family, tmp_path: Path, exists: bool) -> None:
+def test_two_processes_that_save_to_one_folder_do_not_mix(
+    family: Family, tmp_path: Path, exists: bool
+) -> None:
     encoder = SentenceEncoder.load(family("bert"))
     folder = tmp_path / "out"
     if exists:
@@ -292,7 +294,7 @@ def test_two_that_save_at_once_do_not_mix(family: Family, tmp_path: Path, exists
     assert not list(tmp_path.rglob(".*"))
 
 
-def test_unwritable(family: Family, tmp_path: Path) -> None:
+def test_unwritable_folders_are_refused(family: Family, tmp_path: Path) -> None:
     encoder = SentenceEncoder.load(family("bert"))
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     for target in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/none/model")):
@@ -303,7 +305,7 @@ def test_unwritable(family: Family, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_what_a_killed_saving_left_is_removed(bert: SentenceEncoder, tmp_path: Path) -> None:
+def test_leftovers_of_killed_processes_are_removed(bert: SentenceEncoder, tmp_path: Path) -> None:
     for home in (tmp_path, tmp_path / "model"):
         (home / ".model.saving-x1" / "1_Pooling").mkdir(parents=True)
     bert.save(tmp_path / "model")

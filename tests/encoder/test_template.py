@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.packing.row_groups import Batching
+from simcse_kit.encoder.packing.layout import Batching
 from simcse_kit.encoder.tokenization import Template, check_template
 from simcse_kit.errors import ConfigError, ModelError
 from tests.encoder.conftest import SENTENCES
@@ -123,7 +123,7 @@ def test_what_is_no_template(tiny_encoder_dir: Path, text: str) -> None:
 
 
 def test_settings_that_contradict_each_other(tiny_encoder_dir: Path) -> None:
-    with pytest.raises(ConfigError, match="a template goes with pooling 'mask', not with 'mean'"):
+    with pytest.raises(ConfigError, match="a template needs pooling 'mask', not 'mean'"):
         SentenceEncoder.load(tiny_encoder_dir, template=TEMPLATE, pooling="mean")
     with pytest.raises(ConfigError, match=r"pooling 'mask' needs a template, and .* has none"):
         SentenceEncoder.load(tiny_encoder_dir, pooling="mask")

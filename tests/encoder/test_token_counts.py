@@ -50,7 +50,7 @@ def byte_level() -> PreTrainedTokenizerFast:
     core = Tokenizer(models.BPE(vocabulary, []))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    # As in GPT-2, one token serves for all special ones.
+    # As in GPT-2, one token is used as every special token.
     return wrapped(core, unk_token="<end>", eos_token="<end>", bos_token="<end>")
 
 
@@ -156,7 +156,7 @@ def test_a_sample_is_drawn_in_order() -> None:
     assert drawn == sorted(set(drawn))
 
 
-# ------------------------------------------------------------------ what is said
+# ------------------------------------------------------------------ log messages
 
 
 def test_encode_says_what_is_unknown_and_equal_once(

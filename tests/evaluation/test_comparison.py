@@ -1,4 +1,4 @@
-"""Encoders side by side."""
+"""Comparison of encoders."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from simcse_kit.errors import ConfigError, DataError
-from simcse_kit.evaluation.evaluate import evaluate, load_tasks
+from simcse_kit.evaluation.evaluate import evaluate
 from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.results import AVERAGE, Report
 from simcse_kit.evaluation.statistics.comparison import compare_reports
 from simcse_kit.evaluation.statistics.error_analysis import slices
 from simcse_kit.evaluation.statistics.seeds import compare_systems
 from simcse_kit.evaluation.statistics.tables import render_comparison, render_systems
+from simcse_kit.evaluation.tasks.load import load_tasks
 from tests.evaluation.synthetic import BagOfWords
 
 

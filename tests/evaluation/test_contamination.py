@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simcse_kit.data.prepare.normalize import letters_key
+from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.evaluation.contamination.check import check_leaks, check_pairs
 from simcse_kit.evaluation.contamination.index import KINDS, Hit, LeakIndex, pieces
@@ -73,7 +74,9 @@ def test_counts_matches_and_the_cleaned_file(tmp_path: Path) -> None:
     )
     matches, clean = tmp_path / "matches.jsonl", tmp_path / "clean.csv"
     columns = ["sent0", "sent1"]
-    report = check_leaks([train], SETS, columns=columns, matches=matches, clean=clean)
+    report = check_leaks(
+        [train], SETS, options=ReadOptions(columns=columns), matches=matches, clean=clean
+    )
     assert (report.rows, report.matched_rows, report.removed) == (3, 2, 2)
     leak = report.sets["made"]
     assert leak.matched == {"exact": 2, "normal": 1, "letters": 0, "near": 0, "contained": 0}

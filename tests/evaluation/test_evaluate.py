@@ -1,4 +1,4 @@
-"""The whole way from task names to a report, with a bag-of-words encoder."""
+"""Evaluation from task names to a report, with a bag-of-words encoder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from scipy.stats import spearmanr
 
 from simcse_kit.errors import ConfigError, DataError, ModelError
 from simcse_kit.evaluation.dev_set import DevSet
-from simcse_kit.evaluation.evaluate import evaluate, load_tasks
+from simcse_kit.evaluation.evaluate import evaluate
 from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.results import STANDARD_TASKS, Geometry, Report, TaskResult
+from simcse_kit.evaluation.tasks.load import load_tasks
 from simcse_kit.evaluation.tasks.sts import load_task
 from tests.evaluation.synthetic import PER_FILE, BagOfWords
 
@@ -74,12 +75,9 @@ def test_wmean_weighs_by_pairs(senteval: Path, encoder: BagOfWords) -> None:
     report = evaluate(encoder, "SICKR-all,STS13", data=senteval)
     for task in report.tasks.values():  # equal sizes here
         assert task.wmean == pytest.approx(task.mean)
-    from simcse_kit.evaluation import evaluate as module
-    from simcse_kit.evaluation.embed import embed
-
     (part,) = load_task("STSB", senteval)
     half = type(part)("half", part.sentences1[:4], part.sentences2[:4], part.gold[:4])
-    task = module._score("x", [part, half], embed(encoder, part.sentences()))
+    task = evaluate(encoder, {"x": [part, half]}).tasks["x"]
     a, b = naive(encoder, [part]), naive(encoder, [half])
     assert task.wmean == pytest.approx((6 * a + 4 * b) / 10)
     assert task.mean == pytest.approx((a + b) / 2)
@@ -171,11 +169,11 @@ def test_from_the_hub_the_other_sickr_stands_in_and_is_named(
         asked.append((name, data))
         return [PairSet("all", ["a", "b", "c"], ["a", "c", "b"], np.array([5.0, 1.0, 2.0]))]
 
-    monkeypatch.setattr("simcse_kit.evaluation.evaluate.load_task", fake)
+    monkeypatch.setattr("simcse_kit.evaluation.tasks.load.load_task", fake)
     loaded = load_tasks("sts")
     assert list(loaded) == ["STS12", "STS13", "STS14", "STS15", "STS16", "STSB", "SICKR-all"]
     assert all(data is None for _, data in asked)
-    assert "SICKR-all stands in for SICKR" in caplog.text
+    assert "SICKR-all replaces SICKR" in caplog.text
 
 
 class Fixed:
@@ -201,7 +199,7 @@ def spoiled(value: float):
         (lambda n: np.ones((n + 1, 3)), r"shape \(\d+, 3\) for \d+ sentences"),
         (lambda n: np.ones(n), r"shape \(\d+,\)"),
         (lambda n: np.ones((n, 0)), r"shape \(\d+, 0\)"),
-        (lambda n: [[1.0, 2.0]] * (n - 1) + [[1.0]], "no array of numbers"),
+        (lambda n: [[1.0, 2.0]] * (n - 1) + [[1.0]], "not an array of numbers"),
         (lambda _: None, r"shape \(\) for "),
         (spoiled(math.nan), "NaN or infinity for 2 of"),
         (spoiled(1e300), "NaN or infinity for 2 of"),

@@ -1,4 +1,4 @@
-"""What a report shows of the sentences, and the page's interactive part in a real browser."""
+"""Sentences in a report, and the page's interactive part in a real browser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from simcse_kit import SentenceEncoder
 from simcse_kit.evaluation.contamination.recorded import recorded_leaks
 from simcse_kit.evaluation.embed import Embeddings
-from simcse_kit.evaluation.evaluate import evaluate, load_tasks
+from simcse_kit.evaluation.evaluate import evaluate
 from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.pairs_file import load_pairs_file
 from simcse_kit.evaluation.report.details import sentence_map, worst_pairs
@@ -24,6 +24,7 @@ from simcse_kit.evaluation.report.page import write_report
 from simcse_kit.evaluation.report.score_tables import verdict_tables
 from simcse_kit.evaluation.report.sections import Block, Entry, Section, to_markdown
 from simcse_kit.evaluation.statistics.comparison import compare_reports
+from simcse_kit.evaluation.tasks.load import load_tasks
 from simcse_kit.utils.tables import Cell, Row, Table
 from tests.evaluation.report_inputs import Page, report, task
 from tests.evaluation.synthetic import BagOfWords
@@ -68,7 +69,7 @@ def test_a_large_set_is_thinned_and_a_tiny_one_has_no_map() -> None:
 def test_the_worst_pair_comes_first() -> None:
     gold = np.arange(6.0)
     pairs = PairSet("t", [f"a{i}" for i in range(6)], [f"b{i}" for i in range(6)], gold)
-    cosines = np.array([0.9, 0.2, 0.3, 0.4, 0.5, 0.6])  # the least alike of all is put on top
+    cosines = np.array([0.9, 0.2, 0.3, 0.4, 0.5, 0.6])  # the lowest gold has the highest cosine
     result = replace(task("t", 50.0), cosines=cosines, gold=gold)
     found = worst_pairs({"t": [pairs]}, {"t": result}, most=2)
     assert found[0].sentence1 == "a0"

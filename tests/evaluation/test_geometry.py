@@ -67,7 +67,7 @@ def test_no_positives_is_nan_with_a_log_line(
     assert math.isnan(found.alignment)
     assert found.positives == 0
     assert math.isfinite(found.uniformity)
-    assert "no pair of low is graded above 4" in caplog.text
+    assert "no pair of low has a grade above 4" in caplog.text
 
 
 def test_of_a_large_set_pairs_are_drawn_and_that_is_said(

@@ -1,4 +1,4 @@
-"""Encoders that are not ours: a server, and sentence-transformers."""
+"""Encoders from elsewhere: an embeddings server, and sentence-transformers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pytest
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.evaluation.adapters import open_external
 from simcse_kit.evaluation.evaluate import evaluate
 from simcse_kit.evaluation.models import open_encoder
 from simcse_kit.evaluation.server import EmbeddingServer
@@ -112,20 +111,20 @@ def test_nobody_there() -> None:
     with pytest.raises(ModelError, match="gave no embeddings of 'm'"):
         EmbeddingServer("m", "http://127.0.0.1:9/v1", tries=1).encode(["a"])
     with pytest.raises(
-        ConfigError, match="OPENAI_BASE_URL is no http address; give http://HOST/v1"
+        ConfigError, match="OPENAI_BASE_URL is not an http address; give http://HOST/v1"
     ):
         EmbeddingServer("m", "localhost:8000")
     with pytest.raises(ConfigError, match="both must be 1 or more"):
         EmbeddingServer("m", "http://h/v1", batch_size=0)
-    with pytest.raises(ConfigError, match="pools in its own way"):
+    with pytest.raises(ConfigError, match="has its own pooling"):
         open_encoder("openai:m", pooling="cls")
 
 
 def test_sentence_transformers_models(tiny_encoder_dir: Path, tmp_path: Path) -> None:
     encoder = SentenceEncoder.load(tiny_encoder_dir, pooling="mean")
     encoder.save(tmp_path / "ours")
-    theirs = open_external(f"st:{tmp_path / 'ours'}")
+    theirs = open_encoder(f"st:{tmp_path / 'ours'}")
     texts = ["the cat sat", "a dog ran on the mat"]
     np.testing.assert_allclose(theirs.encode(texts), encoder.encode(texts), atol=1e-5)
     with pytest.raises(ModelError, match="sentence-transformers cannot open"):
-        open_external(f"st:{tmp_path / 'absent'}")
+        open_encoder(f"st:{tmp_path / 'absent'}")

@@ -1,4 +1,4 @@
-"""The post-processing lab, and a map kept with an encoder."""
+"""Post-processing in `simcse eval --post`, and a map saved with an encoder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from simcse_kit import SentenceEncoder
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.evaluation.postprocess import (
     Postprocessed,
+    Trials,
     as_dense,
     fit,
     make,
     parse_postprocesses,
-    tried,
+    try_maps,
 )
 from tests.evaluation.synthetic import BagOfWords
 
@@ -38,7 +39,7 @@ def test_calls_are_read_and_bad_ones_refused(encoder: BagOfWords) -> None:
 
 def test_versions_share_what_was_encoded(encoder: BagOfWords) -> None:
     calls = parse_postprocesses("standardize,abtt(1)")
-    versions = dict(tried(encoder, calls, TEXTS))
+    versions = dict(try_maps(encoder, Trials(calls, TEXTS)))
     before = len(encoder.calls)
     vectors = [version.encode(TEXTS[:9]) for version in versions.values()]
     assert len(encoder.calls) == before + 1

@@ -1,3 +1,5 @@
+"""The report pages: content, wording and formats."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The figures of the report pages."""
+
 from __future__ import annotations
 
 import math

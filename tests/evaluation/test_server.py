@@ -1,4 +1,4 @@
-"""Embeddings servers that do something else than they should, on a real socket."""
+"""Misbehaving embeddings servers, on a real socket."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def ask(url: str, **options: Any) -> np.ndarray:
 
 
 def refusal(behaviour: Behaviour, **options: Any) -> str:
-    """The one line that is said; the key is in none of it, nor in what is behind it."""
+    """Return the one-line error, and check that neither it nor its causes contain the key."""
     with serving(behaviour) as server, pytest.raises(ModelError) as caught:
         ask(server.url, **options)
     said = str(caught.value)
@@ -159,13 +159,13 @@ def test_the_key_is_sent_to_the_host_and_masked_in_what_it_echoes(
     ],
 )
 def test_addresses_that_are_none(url: str) -> None:
-    with pytest.raises(ConfigError, match="OPENAI_BASE_URL is no http address") as caught:
+    with pytest.raises(ConfigError, match="OPENAI_BASE_URL is not an http address") as caught:
         EmbeddingServer("m", url)
     assert "mistake" not in str(caught.value)
 
 
 def test_secrets_in_the_wrong_place() -> None:
-    with pytest.raises(ConfigError, match="holds a user name or password") as caught:
+    with pytest.raises(ConfigError, match="contains a user name or password") as caught:
         EmbeddingServer("m", "http://user:hunter2@host/v1")
     assert "hunter2" not in str(caught.value)
     for key in ("a\nb", "a b", "ключ"):
@@ -195,19 +195,19 @@ def test_a_proxy_of_the_environment_does_not_see_the_key_of_plain_http(
 
 GOOD = [1.0, 2.0]
 ANSWERS: dict[str, tuple[bytes | Any, str]] = {
-    "no JSON": (b"<html>", "no JSON"),
-    "half of it": (json.dumps(rows(GOOD, GOOD)).encode()[:-4], "no JSON"),
-    "nothing": (b"", "no JSON"),
-    "bytes": (b"\xff\xfe\x00\x01", "no JSON"),
-    "deep": (b"[" * 60_000, "no JSON"),
+    "no JSON": (b"<html>", "not complete JSON"),
+    "half of it": (json.dumps(rows(GOOD, GOOD)).encode()[:-4], "not complete JSON"),
+    "nothing": (b"", "not complete JSON"),
+    "bytes": (b"\xff\xfe\x00\x01", "not complete JSON"),
+    "deep": (b"[" * 60_000, "not complete JSON"),
     "a deep embedding": (
         b'{"data": [{"index": 0, "embedding": ' + b"[" * 30_000 + b"]" * 30_000 + b"}]}",
-        "no JSON",
+        "not complete JSON",
     ),
-    "a list": ([1, 2], "something else than 2 embeddings"),
-    "no data": ({"vectors": []}, "something else than 2 embeddings"),
-    "data of numbers": ({"data": [1, 2]}, "something else than 2 embeddings"),
-    "no embedding": ({"data": [{"index": 0}, {"index": 1}]}, "something else than 2 embeddings"),
+    "a list": ([1, 2], "is not 2 embeddings"),
+    "no data": ({"vectors": []}, "is not 2 embeddings"),
+    "data of numbers": ({"data": [1, 2]}, "is not 2 embeddings"),
+    "no embedding": ({"data": [{"index": 0}, {"index": 1}]}, "is not 2 embeddings"),
     "one of two": (rows(GOOD), "1 embeddings for 2 texts"),
     "three of two": (rows(GOOD, GOOD, GOOD), "3 embeddings for 2 texts"),
     "other places": (rows(GOOD, GOOD, first=1), "index is 2, not 0 to 1"),
@@ -215,11 +215,11 @@ ANSWERS: dict[str, tuple[bytes | Any, str]] = {
     "no place": ({"data": 2 * [{"embedding": GOOD}]}, "index is missing"),
     "a true place": ({"data": 2 * [{"index": True, "embedding": GOOD}]}, "index is True"),
     "a far place": ({"data": 2 * [{"index": 10**400, "embedding": GOOD}]}, "index is inf"),
-    "words": (rows(["a", "b"], GOOD), "something else than numbers"),
-    "truths": (rows([True, False], GOOD), "something else than numbers"),
-    "a matrix": (rows([GOOD], GOOD), "something else than numbers"),
-    "NaN": (b'{"data": [{"index": 0, "embedding": [NaN]}]}', "no JSON"),
-    "Infinity": (b'{"data": [{"index": 0, "embedding": [-Infinity]}]}', "no JSON"),
+    "words": (rows(["a", "b"], GOOD), "values that are not numbers"),
+    "truths": (rows([True, False], GOOD), "values that are not numbers"),
+    "a matrix": (rows([GOOD], GOOD), "values that are not numbers"),
+    "NaN": (b'{"data": [{"index": 0, "embedding": [NaN]}]}', "not complete JSON"),
+    "Infinity": (b'{"data": [{"index": 0, "embedding": [-Infinity]}]}', "not complete JSON"),
     "1e999": (
         b'{"data": [{"index": 0, "embedding": [1e999]}, {"index": 1, "embedding": [1]}]}',
         "NaN, infinity",
@@ -243,7 +243,7 @@ def test_answers_that_hold_no_vectors(name: str) -> None:
 
 def test_such_an_answer_is_one_line_and_is_not_asked_for_again() -> None:
     with serving(answer(b"<html>")) as server:
-        with pytest.raises(ModelError, match="no embeddings of 'm': the answer is no JSON"):
+        with pytest.raises(ModelError, match="embeddings of 'm': the answer is not complete JSON"):
             ask(server.url, tries=5)
         assert len(server) == 1
 
@@ -321,7 +321,7 @@ def trickle(head: bytes, count: int = 1000) -> Behaviour:
 )
 def test_a_byte_now_and_then_comes_to_an_end(head: bytes) -> None:
     start = time.monotonic()
-    assert "not there after 0.5 s" in refusal(trickle(head), timeout=0.5)
+    assert "not complete after 0.5 s" in refusal(trickle(head), timeout=0.5)
     assert time.monotonic() - start < 3
 
 

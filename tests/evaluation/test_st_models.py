@@ -1,4 +1,4 @@
-"""``st:`` models: what sentence-transformers itself makes of good and of damaged folders."""
+"""``st:`` models: how sentence-transformers opens good and damaged folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import MissingExtraError, ModelError, SimcseError
-from simcse_kit.evaluation.adapters import open_external
+from simcse_kit.evaluation.models import open_encoder
 from simcse_kit.evaluation.st_models import SentenceTransformersModel, _one_line_each
 from tests.hostile_models import (
     CASES,
@@ -58,7 +58,7 @@ def damaged(good: Path, tmp_path: Path) -> Path:
 
 
 def test_the_same_vectors(good: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    model = open_external(f"st:{good}")
+    model = open_encoder(f"st:{good}")
     assert isinstance(model, SentenceTransformersModel)
     vectors = model.encode(TEXTS)
     assert (vectors.dtype, vectors.shape) == (np.float32, (2, 16))
@@ -123,7 +123,7 @@ def test_one_line_for_every_damage(
 ) -> None:
     DAMAGE[name](damaged)
     with pytest.raises(ModelError) as caught:
-        open_external(f"st:{damaged}").encode(TEXTS)
+        open_encoder(f"st:{damaged}").encode(TEXTS)
     message = str(caught.value)
     assert str(damaged) in message
     assert "\n" not in message
@@ -141,7 +141,7 @@ def test_hostile_folders(tiny_encoder_dir: Path, tmp_path: Path, name: str) -> N
     CASES[name].change(folder)
     message = ""
     try:
-        vectors = open_external(f"st:{folder}").encode(TEXTS)
+        vectors = open_encoder(f"st:{folder}").encode(TEXTS)
     except SimcseError as error:
         message = str(error)
     assert "\n" not in message
@@ -164,4 +164,4 @@ def test_what_it_says_is_passed_on(caplog: pytest.LogCaptureFixture) -> None:
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(MissingExtraError, match=r"simcse-kit\[sentence-transformers\]"):
-        open_external("st:anything")
+        open_encoder("st:anything")

@@ -40,7 +40,7 @@ def test_weighted_ranks_are_the_ranks_of_repeated_pairs(
     gold, coarse, fine, weights = np.array(rows, dtype=np.float64).T
     ranks = WeightedRanks(gold, np.stack([coarse, fine]))
     found = ranks.correlations(weights[:, None])
-    # Several versions are computed together, one by itself.
+    # Several versions are computed together, a single one alone.
     np.testing.assert_allclose(ranks.correlations(np.stack([weights] * 2, 1))[1:], found)
     times = weights.astype(int)
     for model, values in enumerate((coarse, fine)):

@@ -198,7 +198,7 @@ def test_no_network_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch)
         raise ConnectionError("Couldn't reach the Hub.\nlong story")
 
     fake_hub(monkeypatch, refuse)
-    with pytest.raises(DataError, match=r"cannot fetch mteb/sts12-sts .*--data DIR") as caught:
+    with pytest.raises(DataError, match=r"cannot download mteb/sts12-sts .*--data DIR") as caught:
         load_task("STS12")
     assert "\n" not in str(caught.value)
 

@@ -1,9 +1,10 @@
-"""Tasks beside STS, against scikit-learn and hand-computed values."""
+"""Tasks other than STS, compared with scikit-learn and values computed by hand."""
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.evaluation.evaluate import evaluate
 from simcse_kit.evaluation.tasks import transfer_files
-from simcse_kit.evaluation.tasks.load import split_entries
+from simcse_kit.evaluation.tasks.load import load_all_tasks
 from simcse_kit.evaluation.tasks.paraphrase import average_precision, best_thresholds
 from simcse_kit.evaluation.tasks.retrieval import ranking_metrics, search
 from simcse_kit.evaluation.tasks.transfer import best_c, load_transfer
@@ -182,9 +183,10 @@ def test_a_bad_label_is_named_with_its_line(folder: Path, encoder: BagOfWords) -
         evaluate(encoder, "TREC", data=folder)
 
 
-def test_entries_are_told_apart() -> None:
-    assert split_entries(["sts", "mr", "retrieval:a/b"]) == (["sts"], ["MR", "retrieval:a/b"])
-    assert split_entries(["transfer", "STSB"]) == (["STSB"], list(SPECS))
+def test_transfer_tasks_follow_sts_in_any_order_of_the_names(folder: Path, senteval: Path) -> None:
+    shutil.copytree(folder / "data", senteval, dirs_exist_ok=True)
+    loaded = load_all_tasks(["mrpc", "sst2", "stsb", "MRPC"], senteval)
+    assert list(loaded) == ["STSB", "MRPC", "SST2"]
 
 
 def test_average_precision_with_ties_is_scikit_learns() -> None:

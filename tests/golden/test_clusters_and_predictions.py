@@ -109,7 +109,7 @@ def test_concentrations(clusters: int, smoothing: float) -> None:
     points, centres = draw(30, 4, seed=1), torch.nn.functional.normalize(draw(clusters, 4), dim=1)
     units = torch.nn.functional.normalize(points, dim=1)
     nearest = (units @ centres.T).argmax(dim=1)
-    # one cluster of a single point, whose own spread tells nothing
+    # one cluster of a single point, whose own spread is undefined
     nearest[nearest == 0] = 1
     nearest[0] = 0
     spread = []

@@ -87,7 +87,7 @@ def test_moco_follows_the_paper(rows: int, size: int, tau: float, texts: int) ->
 
 
 def test_moco_with_one_row_is_info_nce_with_a_queue() -> None:
-    """With one row there are no other rows, so that both denominators hold the same."""
+    """With one row there are no other rows, so both denominators are equal."""
     query, key, queue = draw(1, 4, seed=1), draw(1, 4, seed=2), draw(6, 4, seed=3)
     batch = ContrastiveBatch(query, key, temperature=0.2, queue=queue)
     torch.testing.assert_close(momentum_contrast(batch).loss, info_nce(batch).loss)
@@ -198,7 +198,7 @@ def test_wrong_shapes_of_predictions_are_named(loss: Any) -> None:
 
 
 def nt_xent_by_hand(first: Any, second: Any, tau: float, ids: list[int]) -> float:
-    """Equation 1 of arXiv 2002.05709 over 2N views; equal texts are no negatives."""
+    """Equation 1 of arXiv 2002.05709 over 2N views; equal texts are not negatives."""
     views, items = np.concatenate([first, second]), len(first)
     total = 0.0
     for i in range(2 * items):

@@ -1,4 +1,4 @@
-"""Laws of augmentations, for any text."""
+"""Properties of augmentations, for any text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every assignment of equal size, and for every k-means."""
+"""Properties of every assignment of equal size, and of every k-means."""
 
 from __future__ import annotations
 

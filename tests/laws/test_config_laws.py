@@ -1,4 +1,4 @@
-"""Whatever is written into a configuration: it is taken, or one line says what is wrong."""
+"""Any configuration is accepted, or refused in one line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CALLS = st.text(st.sampled_from("delterodsinfoc_(0.1,)|='\"[]{}:*- \n"), max_siz
 
 
 def told(make: Callable[[], Any], errors: type[Exception] = SimcseError) -> tuple[Any, str]:
-    """What is made, or what is said instead."""
+    """Return the result of ``make``, and its error message instead if it fails."""
     try:
         return make(), ""
     except errors as error:

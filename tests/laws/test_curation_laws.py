@@ -1,4 +1,4 @@
-"""Laws of deduplicating and splitting, whatever the rows."""
+"""Properties of deduplicating and splitting, for any rows."""
 
 from __future__ import annotations
 

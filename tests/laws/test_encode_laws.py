@@ -1,4 +1,4 @@
-"""What must hold of encode and its batches for any sentences."""
+"""Properties of encode and its batches, for any sentences."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ sentences = st.lists(sentence, max_size=9)
 @pytest.fixture(scope="module")
 def tiny(tiny_encoder_dir: Path) -> SentenceEncoder:
     encoder = SentenceEncoder.load(tiny_encoder_dir)
-    with torch.no_grad():  # spread the vectors: the usual random start has them all alike
+    with torch.no_grad():  # spread the vectors: the usual random start makes them nearly equal
         for parameter in encoder.backbone.parameters():
             if parameter.ndim == 2:
                 parameter.mul_(8)

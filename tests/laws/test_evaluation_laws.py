@@ -1,4 +1,4 @@
-"""Laws of correlation and cosine that hold for any data."""
+"""Properties of correlation and cosine, for any data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold of info_nce for any batch."""
+"""Properties of info_nce, for any batch."""
 
 from __future__ import annotations
 

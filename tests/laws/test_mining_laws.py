@@ -1,4 +1,4 @@
-"""Laws of mining, whatever the rows and the options."""
+"""Properties of mining, for any rows and options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simcse_kit.data.prepare.normalize import normal_key
 from simcse_kit.data.readers import read_texts
 from simcse_kit.errors import DataError
 
-# Few texts, some of them equal but for case and punctuation.
+# Few texts, some of them equal except for case and punctuation.
 TEXTS = st.sampled_from([f"{letter}{end}" for letter in "abcdefAB" for end in ("", "!", " c")])
 
 

@@ -1,4 +1,4 @@
-"""What must hold of every objective for any batch."""
+"""Properties of every objective, for any batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of the readers: what is written is read back, whatever the text."""
+"""Properties of the readers: any text that is written is read back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss in strips against the plain loss, and what it promises beyond it."""
+"""The loss in strips, compared with the plain loss, and its memory and gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the margin, decoupled and spread losses do at their edges."""
+"""Edge cases of the margin, decoupled and spread losses."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_what_is_the_same_text_is_no_negative(loss: Loss) -> None:
     moved = positives.detach().clone(), negatives.detach().clone()
     moved[0][1], moved[1][1] = -positives.detach()[1], -negatives.detach()[1]
     alone = slice(0, 1)
-    # Anchor 0 as the only anchor that is looked at: what row 1 holds does not matter to it.
+    # Only anchor 0 is checked: the content of row 1 does not matter to it.
     before, after = (
         loss_of_first(loss, anchors.detach(), p, n, ids, alone)
         for p, n in ((positives.detach(), negatives.detach()), moved)

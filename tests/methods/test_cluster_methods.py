@@ -1,4 +1,4 @@
-"""SwAV and prototypical contrast: what their state does, and what they refuse."""
+"""SwAV and prototypical contrast: their state, and what they refuse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CPC: which sentences are compared, and which are not there."""
+"""CPC: which sentences are compared, and missing ones."""
 
 from __future__ import annotations
 

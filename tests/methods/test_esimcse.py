@@ -145,7 +145,7 @@ def test_the_loss_is_info_nce_with_the_keys_of_earlier_batches(tiny_encoder_dir:
     # four keys for four rows: one further negative a row
     expected = info_nce_loss(h, h, vectors(ANCHORS, method.encoder)[:, None], temperature=0.1)
     torch.testing.assert_close(method(**second).loss, expected)
-    # the same sentences again: their own keys are no negatives
+    # the same sentences again: their own keys are not negatives
     torch.testing.assert_close(
         method(**first).loss,
         info_nce_loss(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simcse_kit.training.allowed_calls import grant_flags
 
 from simcse_kit.cli.main import main
 from simcse_kit.config import RunConfig, load_config
@@ -18,8 +17,9 @@ from simcse_kit.methods import METHODS, build_config, find_method, register_meth
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.simcse import SimCSE
 from simcse_kit.registry import Registry
+from simcse_kit.training.api import train
+from simcse_kit.training.child_process import permission_flags
 from simcse_kit.training.prepare import check
-from simcse_kit.training.run import train
 from tests.small_data import run_config, write_corpus
 
 SOURCE = """
@@ -123,7 +123,7 @@ def test_a_file_cannot_import_code_without_permission(
     assert load_config(file=file, overrides=[{"method": {"name": "simcse"}}])
     assert not marker.exists()
     # Child processes of a study or of verify-resume are allowed what this process was.
-    assert grant_flags(named, ["other"]) == ["--allow-call", "other", "--method", NAME]
+    assert permission_flags(named, ["other"]) == ["--allow-call", "other", "--method", NAME]
 
 
 def test_the_command_line_trains_an_outside_method(

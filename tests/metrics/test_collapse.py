@@ -1,4 +1,4 @@
-"""What is said of embeddings that are one point, lie in few directions, or are well spread."""
+"""Findings for embeddings that are one point, that span few directions, or are well spread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Affine maps fitted on embeddings: what they promise, and numpy's account of it."""
+"""Affine maps fitted on embeddings, compared with NumPy."""
 
 from __future__ import annotations
 

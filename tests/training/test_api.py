@@ -1,4 +1,4 @@
-"""Training from Python: data in memory, keyword arguments, callbacks, a method of one's own."""
+"""Training from Python: data in memory, keyword arguments, callbacks, a custom method."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ def test_proposals_replace_the_share_of_words(proposals: Proposals) -> None:
         assert sum(a != b for a, b in pairs) == 3
         assert not any(word.startswith("[") for word in new.split())
     assert made[:20] != made[20:40]
-    # a text by itself becomes the same
+    # a single text gets the same change
     assert [proposals([texts[row]], [Random(row)], rate=0.3, top=5)[0] for row in range(30)] == (
         made[:30]
     )

@@ -1,4 +1,4 @@
-"""A configuration file runs no code by itself; what a command line allows reaches its children."""
+"""A configuration file alone runs no code; permissions of a command line reach its children."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loss or gradient that is no number stops the run before it reaches the weights."""
+"""A NaN or infinite loss or gradient stops the run before it reaches the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trace of a training, and what is done about a collapse."""
+"""The trace of a training run, and the reaction to a collapse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory budget: what a token costs, which chunks follow, and what is refused."""
+"""The memory budget: the cost of a token, the chunks that follow, and what is refused."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_a_resumed_run_in_chunks_equals_an_uninterrupted_one(
     whole = train(make_config(budget("1GB"), name="whole"))
     config = make_config(budget("1GB"), name="cut")
     interrupt(config, monkeypatch, share=10.5 / 12)
-    # The process has more room now, and goes on with the chunks it began with.
+    # The process has more memory now, and continues with the chunks it started with.
     cut = train(config, resume=True)
     assert timeless(cut.output) == timeless(whole.output)
     file = "model.safetensors"

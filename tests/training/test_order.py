@@ -1,3 +1,5 @@
+"""The order of the rows of an epoch."""
+
 from __future__ import annotations
 
 import numpy as np

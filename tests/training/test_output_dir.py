@@ -1,4 +1,4 @@
-"""Who may write into an output folder."""
+"""The output folder of a run: who may write into it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ NAMES = ("metrics.jsonl", "result.json", "training.html", "config.json", "model.
 
 
 def finished(folder: Path, content: str) -> None:
-    """A finished run, with files of the user's beside its own."""
+    """Make a finished run, with files of the user next to its own."""
     claim(folder)
     checkpoint(folder, 4)
     for name in NAMES:
@@ -113,7 +113,7 @@ def test_an_earlier_run_stays_until_the_new_one_is_complete(tmp_path: Path, way:
     claim(folder, place=place)
     checkpoint(place, 2)
     assert {name: text for name, text in state(folder).items() if ".new" not in name} == before
-    # It can be resumed, and begun once more.
+    # It can be resumed, and started again.
     assert check(folder, resume=True) == place
     claim(folder, place=place, resume=True)
     assert list(place.glob("checkpoints/checkpoint-2"))
@@ -196,7 +196,7 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing to resume.*run without --resume"):
         check(tmp_path / "new", resume=True)
     claim(tmp_path)
-    check(tmp_path, resume=True)  # it was begun, and begins with its first step
+    check(tmp_path, resume=True)  # it was started, and resumes with its first step
 
 
 def test_resuming_keeps_what_is_there(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Several processes that share each batch train as one does."""
+"""Several processes that share each batch train like a single one."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ app(arguments, standalone_mode=False)
 os.environ["MASTER_PORT"] = second
 main()
 """
-# Chunks, so that dropout is drawn alike; 9 rows, which two processes cannot halve.
+# Chunks, so that dropout is drawn in the same way; 9 rows, which two processes cannot halve.
 NINE = {"training": {"chunk_tokens": 40, "batch_size": 9}}
 
 

@@ -34,7 +34,7 @@ def interrupt(config: RunConfig, monkeypatch: pytest.MonkeyPatch, share: float) 
 
 
 def timeless(folder: Path) -> list[list[tuple[str, Any]]]:
-    """The rows, with the order of their keys, without what tells of time."""
+    """Return the rows, with the order of their keys, without measured times."""
     return [
         [(key, value) for key, value in row.items() if key != "sentences_per_second"]
         for row in rows_of(folder)

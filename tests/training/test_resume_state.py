@@ -1,4 +1,4 @@
-"""A resumed run equals an uninterrupted one where a method has prototypes, queues and noise."""
+"""A resumed run equals an uninterrupted one for methods with prototypes, queues and noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training runs on the tiny encoder: what they leave behind, and what they refuse."""
+"""Training runs on the tiny encoder: their output files, and what they refuse."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_run_learns_and_leaves_an_encoder_with_its_records(
     assert "arxiv.org/abs/2104.08821" in card
     assert f"64 {kind}" in card
     assert load_config(file=folder / "run.toml").method.options["temperature"] == 0.05
-    # training goes on as a mode of the method; the saved encoder is the one in memory
+    # the method stays in training mode; the saved encoder is the one in memory
     np.testing.assert_array_equal(
         SentenceEncoder.load(folder).encode(TEXTS), trained.methods[0].encoder.encode(TEXTS)
     )
@@ -148,7 +148,7 @@ def test_the_checkpoint_is_chosen_by_what_was_asked_for(
     assert result.best_score == pick(found.values())
     assert found[result.best_step] == result.best_score
     scores = [row for row in result.history if "dev_spearman" in row]
-    assert len(scores) == len(found) + 1  # the labels are looked at, and choose nothing
+    assert len(scores) == len(found) + 1  # the labels are scored, and choose nothing
     if select == "both":
         assert all(
             row[name] == pytest.approx(row["dev_loss"] + row["dev_alignment_uniformity"])

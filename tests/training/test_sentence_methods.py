@@ -1,4 +1,4 @@
-"""Whole runs of the methods with state or a form of their own: what is saved, and resuming."""
+"""Whole runs of methods with their own state or encoder form: saved files, and resuming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods side by side."""
+"""Comparison of methods."""
 
 from __future__ import annotations
 

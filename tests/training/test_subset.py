@@ -1,4 +1,4 @@
-"""Which rows training sees, and which are kept back."""
+"""The split into training rows and held-out rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that leave nothing to tell apart are refused with their cause, before any training."""
+"""Rows without differences to learn from are refused with the cause, before any training."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_nearly_one_text(caplog: pytest.LogCaptureFixture) -> None:
 def test_pairs_that_share_one_side(place: int) -> None:
     rows = [(text, "the same")[:: 1 - 2 * (place == 0)] for (text,) in TEXTS]
     assert f"same {('anchor', 'positive')[place]} 'the same'" in failure(rows, "pairs")
-    # Hard negatives of their own are something to tell it from.
+    # Different hard negatives give it something to differ from.
     check_distinct([(*row, f"{n}") for n, row in enumerate(rows)], "triplets", SIMCSE, 8)
 
 

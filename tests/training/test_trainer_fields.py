@@ -1,4 +1,4 @@
-"""What `[trainer]` takes, what it refuses, and that nothing of it is forgotten."""
+"""Fields of `[trainer]`: accepted, refused, and none missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was set and changes nothing is said."""
+"""Settings that have no effect are logged."""
 
 from __future__ import annotations
 

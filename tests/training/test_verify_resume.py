@@ -1,4 +1,4 @@
-"""`simcse verify-resume` finds what differs, and finds nothing where nothing does."""
+"""`simcse verify-resume` finds every difference, and none if the runs are equal."""
 
 from __future__ import annotations
 

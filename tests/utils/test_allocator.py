@@ -1,4 +1,4 @@
-"""Libraries keep no more memory than is of use."""
+"""Libraries return memory that they no longer use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results say what they were made with; the embedded model is the one that was packaged."""
+"""Results record their environment; the bundled model is the one that was packaged."""
 
 from __future__ import annotations
 
@@ -60,5 +60,5 @@ def test_a_damaged_embedded_model_is_refused(
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (copy / "model.safetensors").write_bytes(weights)
-    with pytest.raises(ModelError, match=r"not the one that was packaged.*install"):
+    with pytest.raises(ModelError, match=r"has changed since it was packaged.*reinstall"):
         SentenceEncoder.load("mini")

@@ -27,7 +27,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from simcse_kit.evaluation.contamination.index import KINDS, LeakIndex
-from simcse_kit.evaluation.evaluate import load_tasks
+from simcse_kit.evaluation.tasks.load import load_tasks
 
 SAMPLE = 2000
 THRESHOLDS = (0.8, 0.7, 0.6, 0.5)

@@ -17,8 +17,8 @@ from mteb.abstasks import AbsTaskSTS
 from mteb.mocks import mock_tasks
 
 from simcse_kit import SentenceEncoder, evaluate
-from simcse_kit.evaluation.evaluate import load_tasks
 from simcse_kit.evaluation.mteb import MtebEncoder
+from simcse_kit.evaluation.tasks.load import load_tasks
 
 # mteb's task names and ours. The pairs are the same; ours come from files, not from the Hub.
 TASKS = {"STS12": "STS12", "STS13": "STS13", "STS16": "STS16", "STSBenchmark": "STSB"}

@@ -116,7 +116,7 @@ def fp32(model: str, kind: str, sentences: int) -> Callable[[Bench, str], dict[s
 
 def low_precision(bench: Bench, key: str) -> dict[str, Any]:
     settings, params, texts = _encode_settings(bench, "minilm", "varied", 2000)
-    # The calibration sentences lie between the measured ones.
+    # The calibration sentences are taken between the measured ones.
     calibration = bench.work / "calibration.txt"
     offset = max(1, len(bench.data.lines()) // (2 * len(texts)))
     others = set(bench.data.varied(300, offset)) - set(texts)

@@ -77,7 +77,7 @@ class Data:
 
     def sts_tasks(self, names: str = "sts") -> dict[str, list[Any]]:
         """Return graded pairs by task; without STS data, those of the sample file."""
-        from simcse_kit.evaluation.evaluate import load_tasks
+        from simcse_kit.evaluation.tasks.load import load_tasks
 
         if self.sts is None:
             return load_tasks(str(self.pairs))

@@ -15,7 +15,7 @@ from variants.threads import THREADS, pin
 
 
 def ours(params: dict[str, Any], rounds: Any) -> None:
-    """``SentenceEncoder.encode`` with its defaults, and ``precision`` if given."""
+    """Run ``SentenceEncoder.encode`` with its defaults, and ``precision`` if given."""
     from simcse_kit import SentenceEncoder
 
     pin()
@@ -25,7 +25,7 @@ def ours(params: dict[str, Any], rounds: Any) -> None:
 
 
 def exported(params: dict[str, Any], rounds: Any) -> None:
-    """A folder made by ``simcse export`` before the rounds."""
+    """Encode with a folder that ``simcse export`` makes before the rounds."""
     from simcse_kit import SentenceEncoder
 
     pin()
@@ -57,7 +57,7 @@ def _explain(stderr: str) -> None:
 
 
 def sentence_transformers(params: dict[str, Any], rounds: Any) -> None:
-    """SentenceTransformer.encode with one of its backends and precisions.
+    """Run SentenceTransformer.encode with one of its backends and precisions.
 
     ``batch`` is a size, None for the default, or "best" for the fastest of ``sizes``.
     """

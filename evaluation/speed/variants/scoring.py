@@ -15,7 +15,7 @@ def _tasks(params: dict[str, Any]) -> dict[str, list[Any]]:
 
 
 def ours(params: dict[str, Any], rounds: Any) -> None:
-    """``evaluate`` without the geometry of the embeddings, which the peer does not compute."""
+    """Run ``evaluate`` without the geometry, which sentence-transformers does not compute."""
     from simcse_kit import SentenceEncoder, evaluate
 
     pin()
@@ -30,7 +30,7 @@ def ours(params: dict[str, Any], rounds: Any) -> None:
 
 
 def sentence_transformers(params: dict[str, Any], rounds: Any) -> None:
-    """One EmbeddingSimilarityEvaluator per task, over all its pairs."""
+    """Run one EmbeddingSimilarityEvaluator per task, over all its pairs."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 

@@ -111,7 +111,7 @@ def _our_config(params: dict[str, Any], seed: int, log_every: int) -> Any:
 
 
 def ours(params: dict[str, Any], rounds: Any) -> None:
-    """``train`` with the preset of the paper, changed by ``config``."""
+    """Run ``train`` with the preset of the paper, changed by ``config``."""
     from simcse_kit import train
 
     pin()
@@ -142,8 +142,10 @@ def run_losses(params: dict[str, Any], seed: int) -> list[float]:
 
 
 def sentence_transformers(params: dict[str, Any], rounds: Any) -> None:
-    """SentenceTransformerTrainer with MultipleNegativesRankingLoss. The model keeps its pooling,
-    and a single text is its own positive."""
+    """Run SentenceTransformerTrainer with MultipleNegativesRankingLoss.
+
+    The model keeps its pooling, and a single text is its own positive.
+    """
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, losses
     from sentence_transformers import SentenceTransformerTrainingArguments as Arguments

@@ -53,7 +53,7 @@ class WordNet:
     def of(self, word: str) -> Sequence[str]:
         """Return the other lemmas of all senses.
 
-        Function words have none, nor do inflected forms, whose lemmas would not fit the sentence.
+        Function words have none. Inflected forms have none either: a lemma would not fit.
         """
         return () if word in _FUNCTION_WORDS else other_lemmas(word)
 

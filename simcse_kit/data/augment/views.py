@@ -16,8 +16,8 @@ class AugmentedViews:
     """The setting ``data.augment``: one chain for all views, or one chain per view.
 
     A single chain changes the positive if a row is one sentence, whose anchor stays unchanged, and
-    every text if a row has several. In a list each view has its own chain; the last one also serves
-    all further hard negatives and next sentences.
+    every text if a row has several. In a list each view has its own chain; the last one also
+    applies to all further hard negatives and next sentences.
 
     The change of a text is a function of seed, epoch, row and view. Held-out rows are always
     changed as in epoch 0, so that their losses can be compared between epochs.

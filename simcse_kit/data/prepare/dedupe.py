@@ -110,7 +110,7 @@ class _Seen:
         self._near = NearDuplicates(threshold)
 
     def is_new(self, texts: Sequence[str]) -> bool:
-        """Tell whether a row is new up to the level ``normal``, and remember it."""
+        """Check whether a row is new up to the level ``normal``, and remember it."""
         if not _add(texts, self._exact):
             self._summary.leave_out("exact duplicates")
             return False
@@ -138,7 +138,7 @@ class _Seen:
 
 
 def _add(texts: Sequence[str], seen: set[bytes]) -> bool:
-    """Add a digest of texts to ``seen``; tell whether it was new."""
+    """Add a digest of texts to ``seen``; return whether it was new."""
     digest = hashlib.blake2b("\0".join(texts).encode(), digest_size=16).digest()
     if digest in seen:
         return False

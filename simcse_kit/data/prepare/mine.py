@@ -24,8 +24,8 @@ from simcse_kit.metrics.search import require_faiss
 
 __all__ = ["Anchors", "Pool", "UnitEncoder", "mine", "read_anchors"]
 
-# Neighbours searched at first in addition to the ranks: a single text, and the texts whose positive
-# it is, have no rank. If there are more of them, the search is repeated.
+# Extra neighbours of the first search: a single text and the texts whose positive it is have no
+# rank. If there are more than these, the search is repeated.
 _PARTNERS = 8
 
 
@@ -74,7 +74,7 @@ class Pool:
         return number
 
     def find(self, text: str) -> int:
-        """Give the number of a text, or -1."""
+        """Return the number of a text, or -1."""
         return self._number.get(normal_key(text), -1)
 
 
@@ -129,7 +129,7 @@ def mine(
 
     Raises:
         ConfigError: The output cannot be written.
-        DataError: There are fewer than two different texts, or no negative is found at all.
+        DataError: There are fewer than two different texts, or no negative is found.
         MissingExtraError: faiss is requested and not installed.
         ModelError: The encoder gives vectors of a wrong shape, or that are not finite.
 
@@ -227,7 +227,7 @@ def _vectors(encoder: UnitEncoder, texts: list[str], progress: bool) -> NDArray[
 
 
 def _distinct(rows: Anchors, partners: Sequence[int], summary: Summary) -> list[_Pair]:
-    """Give the distinct pairs of different texts; a single text is paired with itself."""
+    """Return the distinct pairs of different texts; a single text is paired with itself."""
     first: dict[tuple[str, int], _Pair] = {}
     for row, (text, number) in enumerate(zip(rows.texts, partners, strict=True)):
         positive = text if rows.positives is None else rows.positives[row]
@@ -279,7 +279,7 @@ def _hardest(
 
 
 def _known(pairs: Sequence[_Pair], pool: Pool) -> dict[str, set[int]]:
-    """Give the numbers of each text and of the texts paired with it, by normal key."""
+    """Return the numbers of each text and of the texts paired with it, by normal key."""
     known: dict[str, set[int]] = defaultdict(set)
     for pair in pairs:
         key, number = normal_key(pair.anchor), pool.find(pair.anchor)

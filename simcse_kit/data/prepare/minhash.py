@@ -27,7 +27,7 @@ _BATCH = 2000
 
 
 def shingles(text: str) -> frozenset[str]:
-    """Give the distinct runs of 4 characters of a text, or a shorter text itself."""
+    """Return the distinct runs of 4 characters of a text, or a shorter text itself."""
     return frozenset(text[start : start + SHINGLE] for start in range(max(len(text) - 3, 1)))
 
 
@@ -88,7 +88,7 @@ class NearDuplicates:
             self._sign()
 
     def keep(self) -> NDArray[np.bool_]:
-        """Give a ``(rows,)`` mask, False for near duplicates of an earlier row that is kept."""
+        """Return a ``(rows,)`` mask, False for near duplicates of an earlier row that is kept."""
         self._sign()
         kept = np.ones(len(self._rows), dtype=np.bool_)
         if not self._rows:

@@ -199,7 +199,7 @@ class Ranking:
                 self._found[number] = scores[at], places[at]
 
     def best(self, number: int) -> list[tuple[int, float]]:
-        """Give (key, score) of the nearest keys of a query, nearest first."""
+        """Return (key, score) of the nearest keys of a query, nearest first."""
         scores, places = (part.tolist() for part in self._found[number])
         return [(key, score) for key, score in zip(places, scores, strict=True) if key >= 0]
 

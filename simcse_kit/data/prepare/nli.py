@@ -76,7 +76,7 @@ def parse_labels(text: str | None) -> dict[str, str]:
     """Parse ``"entailment=yes,contradiction=no"`` into classes by spelling.
 
     Args:
-        text: The spellings; None stands for the usual ones.
+        text: The spellings; None for the usual ones.
 
     Raises:
         ConfigError: The text has another form, or lacks entailment or contradiction.
@@ -96,7 +96,7 @@ def parse_labels(text: str | None) -> dict[str, str]:
                 f"{', '.join(_CLASSES)}"
             )
         if found.get(spelling.lower(), name) != name:
-            raise ConfigError(f"--labels {text!r}: {spelling!r} stands for two classes")
+            raise ConfigError(f"--labels {text!r}: {spelling!r} is given for two classes")
         found[spelling.lower()] = name
     missing = {"entailment", "contradiction"} - set(found.values())
     if missing:

@@ -104,7 +104,7 @@ _LETTERS = _Kept(symbols=False)
 
 
 def normal_key(text: str) -> str:
-    """Give the letters, marks, digits and symbols of ``text`` in lower case, without spaces.
+    """Return the letters, marks, digits and symbols of ``text`` in lower case, without spaces.
 
     Compatibility forms are unified, HTML entities and Treebank brackets are resolved, and
     invisible characters are dropped. A text of punctuation alone keeps it: ``"?"`` and ``"!"``
@@ -121,7 +121,7 @@ def normal_key(text: str) -> str:
 
 
 def letters_key(text: str, own_words: Sequence[str] | None = None) -> str:
-    """Give :func:`normal_key` without symbols, unless ``text`` has no letters and digits.
+    """Return :func:`normal_key` without symbols, unless ``text`` has no letters and digits.
 
     Args:
         text: Any text.
@@ -133,7 +133,7 @@ def letters_key(text: str, own_words: Sequence[str] | None = None) -> str:
 
 
 def sentence_words(text: str) -> list[list[str]]:
-    """Give the words of each sentence of ``text`` in lower case, without punctuation and symbols.
+    """Return the words of each sentence of ``text`` in lower case, without punctuation and symbols.
 
     Every full stop, colon or semicolon ends a sentence, even in an abbreviation; sentences without
     words are left out. Contractions are split, whether or not a tokenizer has split them before:

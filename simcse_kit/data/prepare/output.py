@@ -54,11 +54,11 @@ class Summary:
             self.bad_rows[reason] = self.bad_rows.get(reason, 0) + count
 
     def to_json(self) -> dict[str, Any]:
-        """Give the summary as values for ``json.dumps``."""
+        """Return the summary as values for ``json.dumps``."""
         return asdict(self)
 
     def text(self) -> str:
-        """Give the summary as a few lines of text."""
+        """Return the summary as a few lines of text."""
         lines = [f"{self.rows:,} rows of {self.read:,}: {self.output}"]
         for title, counts in (("left out", self.left_out), ("bad rows", self.bad_rows)):
             if counts:
@@ -111,7 +111,7 @@ class Writer:
         self._known = frozenset(columns)
         self.rows = 0
         self._plain = csv.writer(file, lineterminator="\n")
-        # The csv module does not quote a bare carriage return by itself.
+        # The csv module leaves a bare carriage return unquoted.
         self._quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         if header and format in ("csv", "tsv"):
             self._row(self._columns)

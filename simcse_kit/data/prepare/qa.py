@@ -43,7 +43,7 @@ def qa_pairs(
         options: Options of reading.
         question: Column of the question by name or, in a file without header, by position; None
             recognises it.
-        answer: Column of the answer, likewise.
+        answer: Column of the answer, given in the same way.
         all_answers: Whether each answer in a list gives a pair.
         overwrite: Whether an existing ``output`` may be replaced.
 

@@ -27,7 +27,7 @@ PARTS = ("train", "dev", "test")
 
 
 def key_of(text: str) -> bytes:
-    """Give 16 bytes that are equal for texts with the same letters and digits."""
+    """Return 16 bytes that are equal for texts with the same letters and digits."""
     return blake2b(letters_key(text).encode(), digest_size=KEY_BYTES).digest()
 
 
@@ -54,14 +54,14 @@ class Keys:
 
     @property
     def counts(self) -> NDArray[np.int32]:
-        """(N,) number of texts in each row."""
+        """Number of texts in each row, (N,)."""
         self._pack()
         self._parts = [np.concatenate(self._parts)]
         return self._parts[0]
 
     @property
     def digests(self) -> NDArray[np.uint64]:
-        """(M, 2) keys of all texts, row after row, as two numbers that sort like the bytes."""
+        """Keys (M, 2) of all texts, row after row, as two numbers that sort like the bytes."""
         pairs: NDArray[np.uint64] = np.frombuffer(self._bytes, dtype=">u8").reshape(-1, 2)
         return pairs
 
@@ -103,7 +103,7 @@ def components(keys: NDArray[np.uint64], rows: NDArray[np.int32], count: int) ->
 
 
 def rows_of(counts: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Give the row of each of M texts, from the number of texts in each row."""
+    """Return the row of each of M texts, from the number of texts in each row."""
     return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
 
@@ -271,7 +271,7 @@ def _targets(
 def _groups(
     records: Records, columns: tuple[str, ...], by: str
 ) -> tuple[list[bytes], NDArray[np.int64]]:
-    """Give the keys of the groups, and the group number of each good row."""
+    """Return the keys of the groups, and the group number of each good row."""
     keys = Keys()
     for _, _, texts in records.with_texts(columns):
         keys.add(texts[:1] if by == "anchor" else filter(None, texts))

@@ -123,7 +123,7 @@ class ExportedBackbone(nn.Module):
 
 
 def int8_instructions() -> list[str] | None:
-    """Return the names of this CPU's int8 dot-product instructions; None if torch cannot tell."""
+    """Return the names of this CPU's int8 dot-product instructions; None if unknown."""
     # Older versions of torch have no such function.
     capabilities = getattr(torch.cpu, "get_capabilities", None)
     if capabilities is None:

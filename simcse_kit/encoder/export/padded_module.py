@@ -46,7 +46,7 @@ class SentenceGraph(nn.Module):
 def example_batch(encoder: EncoderModel) -> tuple[Tensor, Tensor]:
     """Return ids and mask of three rows of different lengths for tracing.
 
-    No dimension is 1, which tracing would take for a constant, and some tokens are padding.
+    No dimension is 1, which tracing would treat as a constant, and some tokens are padding.
     """
     vocabulary = encoder.backbone.get_input_embeddings().num_embeddings
     ids = torch.arange(3 * 9).reshape(3, 9) % vocabulary

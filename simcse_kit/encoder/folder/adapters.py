@@ -1,4 +1,4 @@
-"""LoRA adapters: folders with changes of another model's weights, merged when they are opened."""
+"""LoRA adapters: folders with changes to another model's weights, merged on loading."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from simcse_kit.errors import MissingExtraError, ModelError, SimcseError
 __all__ = ["Adapter", "find_adapter", "merge_adapter", "tokenizer_folder", "transformer_folder"]
 
 _WEIGHTS = "adapter_model.safetensors"
-# Before the names of all weights in the file.
+# Prefix of the names of all weights in the file.
 _PREFIX = "base_model.model."
 # Parts of a model that no pooling of token states uses.
 _UNUSED = ("pooler.", "classifier.", "score.", "lm_head.", "cls.")
@@ -31,8 +31,8 @@ class Adapter:
     """A LoRA adapter on disk.
 
     Attributes:
-        folder: where it is.
-        base: folder of the model that it changes.
+        folder: Folder of the adapter.
+        base: Folder of the model that the adapter changes.
     """
 
     folder: Path
@@ -40,11 +40,14 @@ class Adapter:
 
 
 def find_adapter(folder: Path, *, trust_remote_code: bool = False) -> Adapter | None:
-    """The adapter in a folder, with its base model found or fetched; None where there is none.
+    """Find the adapter in a folder, and find or download its base model.
+
+    Returns:
+        The adapter; None if the folder does not hold one.
 
     Raises:
         MissingExtraError: peft is not installed.
-        ModelError: it is of a kind that cannot be merged, its weights are missing or pickled, or
+        ModelError: The kind of adapter cannot be merged, its weights are missing or pickled, or
             its base model cannot be found.
     """
     path = folder / ADAPTER_FILE
@@ -60,12 +63,12 @@ def find_adapter(folder: Path, *, trust_remote_code: bool = False) -> Adapter | 
     if not isinstance(name, str) or not name:
         raise ModelError(
             f"{path}: base_model_name_or_path is {name!r:.60}; write the name or the folder of the "
-            "model there that the adapter was trained on"
+            "model that the adapter was trained on"
         )
     if not (folder / _WEIGHTS).is_file():
         raise ModelError(
-            f"{folder} has no {_WEIGHTS}; adapters with pickled weights are not opened, save it "
-            "again with safetensors"
+            f"{folder} has no {_WEIGHTS}; adapters with pickled weights are not opened; save the "
+            "adapter again with safetensors"
         )
     if find_spec("peft") is None:
         raise MissingExtraError(f"{folder}, a PEFT adapter,", "peft")
@@ -80,23 +83,25 @@ def find_adapter(folder: Path, *, trust_remote_code: bool = False) -> Adapter | 
             f"its folder into base_model_name_or_path of {ADAPTER_FILE}"
         ) from error
     if (base / ADAPTER_FILE).exists():
-        raise ModelError(f"{folder} is an adapter of {base}, which is an adapter too; merge it")
+        raise ModelError(
+            f"{folder} is an adapter of {base}, which is an adapter too; merge that one first"
+        )
     return Adapter(folder, base)
 
 
 def merge_adapter(adapter: Adapter, backbone: Any, *, pooler: bool) -> Any:
-    """Add the changes of an adapter to the weights of its model.
+    """Add the changes of an adapter to the weights of its base model.
 
     Args:
-        adapter: what to add.
-        backbone: the model that it was trained on; changed in place.
-        pooler: the vectors go through the pooler of that model.
+        adapter: Adapter.
+        backbone: Transformer of the base model; changed in place.
+        pooler: Whether the vectors go through the pooler of the base model.
 
     Returns:
-        The backbone, whose weights can be trained.
+        The backbone; its weights can be trained.
 
     Raises:
-        ModelError: the adapter is damaged, does not belong to this model, or changes a pooler that
+        ModelError: The adapter is damaged, does not belong to this model, or changes a pooler that
             is used.
     """
     import peft
@@ -105,7 +110,7 @@ def merge_adapter(adapter: Adapter, backbone: Any, *, pooler: bool) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # A setting of a later version, which may change what is computed.
+            # Settings of a later version may change the result.
             warnings.filterwarnings("error", message="Unexpected keyword arguments")
             config = peft.PeftConfig.from_pretrained(str(adapter.folder))
             model = peft.PeftModel(backbone, config)
@@ -117,7 +122,7 @@ def merge_adapter(adapter: Adapter, backbone: Any, *, pooler: bool) -> Any:
                 raise ValueError(f"{len(wrong)} weights do not fit; the first, {wrong[0]}, {where}")
             peft.set_peft_model_state_dict(model, weights)
             merged = model.merge_and_unload(safe_merge=True)
-    # peft raises whatever its parts raise on a damaged folder; all of it is bad input.
+    # A damaged folder makes peft raise errors of many types.
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
@@ -128,26 +133,26 @@ def merge_adapter(adapter: Adapter, backbone: Any, *, pooler: bool) -> Any:
 
 
 def tokenizer_folder(adapter: Adapter, weights: Path) -> Path:
-    """The adapter's folder where it has a tokenizer of its own, else that of the weights."""
+    """Return the adapter's folder if it has its own tokenizer, else the folder of the weights."""
     names = ("tokenizer.json", "tokenizer_config.json")
     return adapter.folder if any((adapter.folder / n).exists() for n in names) else weights
 
 
 def transformer_folder(folder: Path) -> Path:
-    """Where the transformer of a model folder has its own weights, heads included."""
+    """Return the folder with the weights of a model's transformer, heads included."""
     transformer = read_recipe(folder).transformer
     adapter = find_adapter(transformer)
     return transformer if adapter is None else read_recipe(adapter.base).transformer
 
 
 def _weights(adapter: Adapter, backbone: Any, *, pooler: bool) -> dict[str, Tensor]:
-    """The weights of the adapter by the names that they have for the bare transformer."""
+    """Read the weights of an adapter, under the names that they have in the bare transformer."""
     path = adapter.folder / _WEIGHTS
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from None
-    # Adapters of models with a head name the transformer as a part.
+    # In adapters of models with a head, the transformer is a submodule.
     inner = f"{_PREFIX}{getattr(backbone, 'base_model_prefix', '')}."
     if any(name.startswith(inner) for name in weights):
         weights = {name.replace(inner, _PREFIX, 1): value for name, value in weights.items()}

@@ -1,7 +1,7 @@
-"""The settings that sentence-transformers writes into its files, and what becomes of each here.
+"""Settings in the files of sentence-transformers, and which of them are supported.
 
-Every key is read, known not to change vectors, or allowed with some values only. A key that is not
-listed is refused where it is switched on: it may change the vectors.
+Every key is read, known not to change vectors, or allowed with some values only. An unlisted key is
+refused unless its value is off, because it may change the vectors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["MODULES", "SETTINGS", "Only", "Rule", "Use", "check_settings"]
 
 
 class Use(Enum):
-    """What becomes of a setting."""
+    """Treatment of a setting."""
 
     READ = "read"
     SWITCH = "read, true or false"
@@ -26,7 +26,7 @@ class Use(Enum):
 
 
 class Only:
-    """A setting that is allowed with these values alone, which change nothing."""
+    """A setting that is allowed only with values that change nothing."""
 
     def __init__(self, *values: Any) -> None:
         self.values = values
@@ -34,134 +34,108 @@ class Only:
 
 @dataclass(frozen=True)
 class Inside:
-    """A setting that holds settings."""
+    """A setting that holds other settings."""
 
     rules: Mapping[str, Rule]
 
 
 Rule: TypeAlias = Use | Only | Inside
+_Rules: TypeAlias = dict[str, Rule]
 
 _OFF = (None, False, "", 0)
-_READ, _SWITCH, _HARMLESS = Use.READ, Use.SWITCH, Use.HARMLESS
 
-# Arguments of `from_pretrained` that say how a model is brought into memory. Weights are taken in
-# float32 whatever they say.
-_MODEL_ARGUMENTS: dict[str, Rule] = dict.fromkeys(
-    "add_pooling_layer attn_implementation device_map dtype low_cpu_mem_usage torch_dtype "
-    "trust_remote_code use_safetensors".split(),
-    _HARMLESS,
-)
-_TOKENIZER_ARGUMENTS: dict[str, Rule] = {
-    "model_max_length": _READ,
-    "padding_side": _HARMLESS,  # no padding reaches a pooling
-    "truncation_side": Only("right"),
-    **dict.fromkeys(("clean_up_tokenization_spaces", "trust_remote_code", "use_fast"), _HARMLESS),
-}
-_CONFIG_ARGUMENTS: dict[str, Rule] = dict.fromkeys(
-    ("output_hidden_states", "trust_remote_code", "use_cache"), _HARMLESS
-)
-_NAMES: dict[str, Rule] = {
-    "module_input_name": Only(None, "sentence_embedding"),
-    "module_output_name": Only(None, "sentence_embedding"),
-}
 
-SETTINGS: dict[str, dict[str, Rule]] = {
-    "modules.json": {
-        "idx": _HARMLESS,
-        "name": _HARMLESS,
-        "path": _READ,
-        "type": _READ,
-        "kwargs": _HARMLESS,  # names of arguments that a call may pass to the module
-    },
-    "config_sentence_transformers.json": {
-        "__version__": _HARMLESS,
-        "default_prompt_name": _READ,
-        "model_type": Only(None, "SentenceTransformer"),
-        "prompts": _READ,
-        "requirements": _HARMLESS,  # versions of sentence-transformers
-        "similarity_fn_name": _READ,
-        "template": _READ,  # written by this kit
-        "truncate_dim": _READ,
-    },
-    "Transformer": {
-        "backend": Only(None, "torch"),
-        "config_args": Inside(_CONFIG_ARGUMENTS),
-        "config_kwargs": Inside(_CONFIG_ARGUMENTS),
-        "do_lower_case": _SWITCH,
-        "document_length": _HARMLESS,  # of the tasks of multi-vector models, as the next
-        "max_seq_length": _READ,
-        "modality_config": Inside(
-            {
-                "text": Inside(
-                    {
-                        "method": Only("forward"),
-                        "method_output_name": Only("last_hidden_state"),
-                    }
-                ),
-                **dict.fromkeys(("audio", "image", "message", "video"), _HARMLESS),
-            }
-        ),
-        "model_args": Inside(_MODEL_ARGUMENTS),
-        "model_kwargs": Inside(_MODEL_ARGUMENTS),
-        "module_output_name": Only(None, "token_embeddings"),
-        "processing_kwargs": Only(None),
-        "processor_kwargs": Inside(_TOKENIZER_ARGUMENTS),
-        "query_expansion": Only(None),
-        "query_length": _HARMLESS,
-        "tokenizer_args": Inside(_TOKENIZER_ARGUMENTS),
-        "tokenizer_name_or_path": Only(None),
-        "transformer_task": Only(None, "feature-extraction"),
-        "unpad_inputs": _HARMLESS,
-    },
-    "WeightedLayerPooling": {
-        "embedding_dimension": _HARMLESS,
-        "layer_start": _READ,
-        "num_hidden_layers": _HARMLESS,
-        "word_embedding_dimension": _HARMLESS,
-    },
-    "Pooling": {
-        "embedding_dimension": _HARMLESS,
-        "include_prompt": _SWITCH,
-        "pooling_mode": _READ,
-        "word_embedding_dimension": _HARMLESS,
-        **dict.fromkeys(
-            (
-                f"pooling_mode_{mode}"
-                for mode in (
-                    *("cls_token", "mean_tokens", "max_tokens", "lasttoken"),
-                    *("mean_sqrt_len_tokens", "weightedmean_tokens"),
-                )
-            ),
-            _SWITCH,
-        ),
-    },
-    "Dense": {
-        "activation_function": _READ,
-        "bias": _SWITCH,
-        "in_features": _HARMLESS,  # the weights say it
-        "out_features": _HARMLESS,
-        "use_residual": Only(None, False),
-        **_NAMES,
-    },
-    "Normalize": dict(_NAMES),
-    "Dropout": {"dropout": _HARMLESS},
+def _rules(*, read: str = "", switch: str = "", harmless: str = "", **others: Rule) -> _Rules:
+    """Make the rules of one file from names separated by spaces."""
+    named = ((Use.READ, read), (Use.SWITCH, switch), (Use.HARMLESS, harmless))
+    return {name: use for use, names in named for name in names.split()} | others
+
+
+# Arguments of `from_pretrained` about loading into memory. Weights are always loaded in float32.
+_MODEL_ARGUMENTS = Inside(
+    _rules(
+        harmless="add_pooling_layer attn_implementation device_map dtype low_cpu_mem_usage "
+        "torch_dtype trust_remote_code use_safetensors"
+    )
+)
+_TOKENIZER_ARGUMENTS = Inside(
+    _rules(
+        read="model_max_length",
+        # No padding reaches a pooling, so its side does not matter.
+        harmless="clean_up_tokenization_spaces padding_side trust_remote_code use_fast",
+        truncation_side=Only("right"),
+    )
+)
+_CONFIG_ARGUMENTS = Inside(_rules(harmless="output_hidden_states trust_remote_code use_cache"))
+_SENTENCE_VECTOR = Only(None, "sentence_embedding")
+_TEXT_METHOD = Inside(_rules(method=Only("forward"), method_output_name=Only("last_hidden_state")))
+
+SETTINGS: dict[str, _Rules] = {
+    # kwargs: names of arguments that a call may pass to the module
+    "modules.json": _rules(read="path type", harmless="idx kwargs name"),
+    "config_sentence_transformers.json": _rules(
+        # template: written by this package
+        read="default_prompt_name prompts similarity_fn_name template truncate_dim",
+        harmless="__version__ requirements",
+        model_type=Only(None, "SentenceTransformer"),
+    ),
+    "Transformer": _rules(
+        read="max_seq_length",
+        switch="do_lower_case",
+        # document_length and query_length: for multi-vector models
+        harmless="document_length query_length unpad_inputs",
+        backend=Only(None, "torch"),
+        config_args=_CONFIG_ARGUMENTS,
+        config_kwargs=_CONFIG_ARGUMENTS,
+        modality_config=Inside(_rules(harmless="audio image message video", text=_TEXT_METHOD)),
+        model_args=_MODEL_ARGUMENTS,
+        model_kwargs=_MODEL_ARGUMENTS,
+        module_output_name=Only(None, "token_embeddings"),
+        processing_kwargs=Only(None),
+        processor_kwargs=_TOKENIZER_ARGUMENTS,
+        query_expansion=Only(None),
+        tokenizer_args=_TOKENIZER_ARGUMENTS,
+        tokenizer_name_or_path=Only(None),
+        transformer_task=Only(None, "feature-extraction"),
+    ),
+    "WeightedLayerPooling": _rules(
+        read="layer_start",
+        harmless="embedding_dimension num_hidden_layers word_embedding_dimension",
+    ),
+    "Pooling": _rules(
+        read="pooling_mode",
+        switch="include_prompt pooling_mode_cls_token pooling_mode_mean_tokens "
+        "pooling_mode_max_tokens pooling_mode_lasttoken pooling_mode_mean_sqrt_len_tokens "
+        "pooling_mode_weightedmean_tokens",
+        harmless="embedding_dimension word_embedding_dimension",
+    ),
+    "Dense": _rules(
+        read="activation_function",
+        switch="bias",
+        harmless="in_features out_features",  # the weights have these sizes
+        use_residual=Only(None, False),
+        module_input_name=_SENTENCE_VECTOR,
+        module_output_name=_SENTENCE_VECTOR,
+    ),
+    "Normalize": _rules(module_input_name=_SENTENCE_VECTOR, module_output_name=_SENTENCE_VECTOR),
+    "Dropout": _rules(harmless="dropout"),
 }
-"""What becomes of each key, by the name of the file, or of the module whose file it is."""
+"""Treatment of each key, by file name, or by the module that the file belongs to."""
 
 MODULES = tuple(key for key in SETTINGS if not key.endswith(".json"))
-"""The modules that are supported; Dropout acts in training only."""
+"""Supported modules; Dropout acts in training only."""
 
 
 def check_settings(path: Path, content: Mapping[str, Any], kind: str) -> None:
-    """Refuse a file with a setting that would change the vectors and is not supported.
+    """Refuse a file with an unsupported setting that could change the vectors.
 
     Args:
-        path: the file.
-        content: what it holds.
-        kind: key of :data:`SETTINGS`.
+        path: File, for the error message.
+        content: Parsed content of the file.
+        kind: Key of :data:`SETTINGS`.
 
     Raises:
-        ModelError: there is one; the message names it.
+        ModelError: The file has such a setting.
     """
     _check(path, content, SETTINGS[kind], "")
 
@@ -181,7 +155,7 @@ def _check(path: Path, content: Mapping[str, Any], rules: Mapping[str, Rule], wh
         elif rule is None:
             raise ModelError(
                 f"{path}: the setting {name} = {value!r:.60} is not known to this version, and may "
-                "change the vectors; remove it if it does not"
+                "change the vectors; remove the setting if it does not"
             )
         elif value not in rule.values and value != {}:
             allowed = ", ".join(repr(one) for one in rule.values if one is not None) or "none"

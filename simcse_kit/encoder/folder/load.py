@@ -1,9 +1,10 @@
-"""From a model's name or folder to the parts of an encoder."""
+"""Loading of the parts of an encoder from a model folder."""
 
 from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,16 @@ logger = logging.getLogger(__name__)
 DEFAULT_POOLING = "mean"
 
 
+@dataclass(frozen=True)
+class _Options:
+    """The caller's choices; None for what the folder says."""
+
+    pooling: str | None
+    max_length: int | None
+    template: str | None
+    trust_remote_code: bool
+
+
 def load_parts(
     path_or_name: str | os.PathLike[str],
     *,
@@ -41,119 +52,101 @@ def load_parts(
     template: str | None,
     trust_remote_code: bool,
 ) -> dict[str, Any]:
-    """Load the parts of an encoder.
+    """Load the parts of an encoder; see :meth:`~simcse_kit.encoder.encoder.SentenceEncoder.load`.
 
     Returns:
         The arguments of :class:`~simcse_kit.encoder.model.EncoderModel`.
+
+    Raises:
+        ConfigError: An argument is not allowed, or does not fit the model.
+        ModelError: The model is missing, damaged or not supported.
     """
     if template is not None:
         check_template(template)
         if pooling not in (None, TEMPLATE_POOLING):
             raise ConfigError(
-                f"a template goes with pooling {TEMPLATE_POOLING!r}, not with {pooling!r}; "
-                "leave one of them out"
+                f"a template needs pooling {TEMPLATE_POOLING!r}, not {pooling!r}; omit one of them"
             )
         pooling = TEMPLATE_POOLING
     if pooling is not None:
         check_pooling(pooling)
     folder = resolve_model(path_or_name, trust_remote_code=trust_remote_code)
-    return on_own_thread(
-        lambda: _parts_of(folder, pooling, max_length, template, trust_remote_code)
-    )
+    options = _Options(pooling, max_length, template, trust_remote_code)
+    return on_own_thread(lambda: _parts_of(folder, options))
 
 
-def _parts_of(
-    folder: Path,
-    pooling: str | None,
-    max_length: int | None,
-    template: str | None,
-    trust_remote_code: bool,
-) -> dict[str, Any]:
+def _parts_of(folder: Path, options: _Options) -> dict[str, Any]:
+    trusted = options.trust_remote_code
     recipe = read_recipe(folder)
-    adapter = find_adapter(recipe.transformer, trust_remote_code=trust_remote_code)
+    adapter = find_adapter(recipe.transformer, trust_remote_code=trusted)
     weights, home = recipe.transformer, folder
     if adapter is not None:
         base = read_recipe(adapter.base)
         weights = base.transformer
-        if recipe.pooling is None:  # only the adapter, without a recipe
+        if recipe.pooling is None:  # the folder holds the adapter only, without a recipe
             recipe, home = base, adapter.base
     exported = (folder / ENGINE_FILE).exists()
-    if template is not None:
-        if exported and template != recipe.template:
+    if options.template is not None:
+        if exported and options.template != recipe.template:
             raise ConfigError(
-                f"{folder} was exported, and where the vector is read is part of its graph; "
-                "export the model again to use another template"
+                f"{folder} was exported, and its template is part of the graph; export the model "
+                "again to use another template"
             )
-        recipe.template = template
+        recipe.template = options.template
     if exported:
-        return _exported_parts(folder, recipe, pooling, max_length, trust_remote_code)
-    chosen, stages = _choose_pooling(home, recipe, pooling)
-    backbone = hf.load_backbone(weights, trust_remote_code=trust_remote_code)
+        return _exported_parts(folder, recipe, options)
+    chosen, stages = _choose_pooling(home, recipe, options.pooling)
+    backbone = hf.load_backbone(weights, trust_remote_code=trusted)
     if adapter is not None:
         backbone = merge_adapter(adapter, backbone, pooler=chosen in HEAD_POOLINGS)
     tokenizer = hf.load_tokenizer(
         weights if adapter is None else tokenizer_folder(adapter, weights),
         vocabulary=backbone.get_input_embeddings().num_embeddings,
-        trust_remote_code=trust_remote_code,
+        trust_remote_code=trusted,
     )
-    width = _check_widths(folder, stages, backbone.config.hidden_size)
-    end = _truncation(recipe, width)
-    wanted = recipe.template if chosen == TEMPLATE_POOLING else ""
-    limit = hf.position_limit(backbone)
+    head = _head(folder, recipe, stages, backbone.config.hidden_size)
+    if chosen != TEMPLATE_POOLING:
+        recipe.template = ""
+    positions = hf.position_limit(backbone)
     return {
         "backbone": backbone,
-        "tokenization": _tokenization(folder, recipe, tokenizer, limit, max_length, wanted),
+        "tokenization": _tokenization(folder, recipe, tokenizer, positions, options.max_length),
         "pooling": chosen,
-        "head": nn.Sequential(*stages, *end) if stages or end else None,
-        "normalize": recipe.normalize and not end,
+        "head": nn.Sequential(*head) if head else None,
+        # sentence-transformers truncates last and does not normalize again.
+        "normalize": recipe.normalize and not (head and isinstance(head[-1], Truncation)),
         "source": folder,
     }
 
 
-def _exported_parts(
-    folder: Path,
-    recipe: Recipe,
-    pooling: str | None,
-    max_length: int | None,
-    trust_remote_code: bool,
-) -> dict[str, Any]:
-    """The same for a folder that `simcse export` made."""
+def _exported_parts(folder: Path, recipe: Recipe, options: _Options) -> dict[str, Any]:
+    """Load the parts from a folder written by ``simcse export``."""
     from simcse_kit.encoder.export.bundle import ExportedBackbone, open_engine, read_facts
 
-    if pooling not in (None, recipe.pooling):
+    if options.pooling not in (None, recipe.pooling):
         raise ConfigError(
             f"{folder} was exported with pooling {recipe.pooling!r}, which is part of its graph; "
-            f"export the model again to use {pooling!r}"
+            f"export the model again to use {options.pooling!r}"
         )
     facts = read_facts(folder)
     tokenizer = hf.load_tokenizer(
-        folder, vocabulary=facts.vocabulary, trust_remote_code=trust_remote_code
+        folder, vocabulary=facts.vocabulary, trust_remote_code=options.trust_remote_code
     )
-    limit, template = facts.positions, recipe.template
+    positions = facts.positions
     return {
         "backbone": ExportedBackbone(folder, facts),
-        "tokenization": _tokenization(folder, recipe, tokenizer, limit, max_length, template),
+        "tokenization": _tokenization(folder, recipe, tokenizer, positions, options.max_length),
         "pooling": recipe.pooling,
         "head": nn.Sequential(*recipe.stages) if recipe.stages else None,
-        # A truncated vector was already normalised by the graph.
+        # The graph has already normalized a vector that it truncates.
         "normalize": recipe.normalize and recipe.truncate_dim is None,
         "source": folder,
         "engine": open_engine(folder, facts),
     }
 
 
-def _truncation(recipe: Recipe, width: int) -> list[Truncation]:
-    """What ends the head where the folder asks for fewer dimensions than there are.
-
-    sentence-transformers truncates last of all, and does not normalise again.
-    """
-    if recipe.truncate_dim is None or recipe.truncate_dim >= width:
-        return []
-    return [Truncation(width, recipe.truncate_dim, unit=recipe.normalize)]
-
-
-def _check_widths(folder: Path, stages: list[Dense], width: int) -> int:
-    """The width of the vectors after the stages."""
+def _head(folder: Path, recipe: Recipe, stages: list[Dense], width: int) -> list[nn.Module]:
+    """Check that the stages fit together, and add the truncation that the folder asks for."""
     for stage in stages:
         if stage.in_features != width:
             raise ModelError(
@@ -161,16 +154,13 @@ def _check_widths(folder: Path, stages: list[Dense], width: int) -> int:
                 f"{width}; its files do not belong together"
             )
         width = stage.out_features
-    return width
+    if recipe.truncate_dim is None or recipe.truncate_dim >= width:
+        return [*stages]
+    return [*stages, Truncation(width, recipe.truncate_dim, unit=recipe.normalize)]
 
 
 def _tokenization(
-    folder: Path,
-    recipe: Recipe,
-    tokenizer: Any,
-    positions: int | None,
-    max_length: int | None,
-    template: str,
+    folder: Path, recipe: Recipe, tokenizer: Any, positions: int | None, max_length: int | None
 ) -> Tokenization:
     if max_length is None and recipe.max_length is not None:
         try:
@@ -183,12 +173,12 @@ def _tokenization(
         max_length=max_length,
         lowercase=recipe.lowercase,
         prompt=recipe.prompt,
-        template=template,
+        template=recipe.template,
     )
 
 
 def _choose_pooling(folder: Path, recipe: Recipe, wanted: str | None) -> tuple[str, list[Dense]]:
-    """The pooling to use and the stages after it."""
+    """Choose the pooling and the Dense stages after it."""
     if wanted == TEMPLATE_POOLING and not recipe.template:
         raise ConfigError(
             f"pooling {TEMPLATE_POOLING!r} needs a template, and {folder} has none; give one when "
@@ -219,14 +209,14 @@ def _choose_pooling(folder: Path, recipe: Recipe, wanted: str | None) -> tuple[s
 
 
 def _choose_without_recipe(folder: Path, wanted: str | None) -> tuple[str, list[Dense]]:
-    """A plain Hugging Face folder or a SimCSE checkpoint; the folder's name says nothing."""
+    """Choose for a plain Hugging Face folder or a SimCSE checkpoint."""
     # The class name that princeton-nlp/SimCSE trains under; such a checkpoint has its MLP.
     named = read_object(folder / "config.json").get("architectures")
     trained_by_simcse = isinstance(named, list) and any(str(n).endswith("ForCL") for n in named)
     chosen = wanted or ("cls" if trained_by_simcse else DEFAULT_POOLING)
     head = checkpoint_head(folder, chosen) if chosen in HEAD_POOLINGS else None
     if wanted is None:
-        if trained_by_simcse and head is None:
+        if head is None:
             chosen = DEFAULT_POOLING
         logger.info(
             "%s has no pooling recipe; using %r%s",

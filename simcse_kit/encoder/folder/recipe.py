@@ -1,6 +1,6 @@
-"""How a folder on disk says that sentences become vectors.
+"""The recipe of a model folder: transformer, pooling, head and text settings.
 
-One layout serves us and sentence-transformers: ``modules.json`` names a transformer, an optional
+The layout is that of sentence-transformers: ``modules.json`` names a transformer, an optional
 ``WeightedLayerPooling``, a ``Pooling``, any number of ``Dense`` stages and an optional
 ``Normalize``. Plain Hugging Face folders and SimCSE checkpoints have no ``modules.json``.
 """
@@ -42,11 +42,11 @@ logger = logging.getLogger(__name__)
 
 # A folder with this file holds an exported graph in place of weights.
 ENGINE_FILE = "engine.json"
-# A folder with this file holds changes of another model's weights.
+# A folder with this file holds changes to another model's weights.
 ADAPTER_FILE = "adapter_config.json"
-# Our pooling for each token pooling of sentence-transformers.
+# This package's pooling for each token pooling of sentence-transformers.
 ST_POOLINGS = {"cls": "cls_before_pooler", "mean": "mean", "max": "max", "lasttoken": "last_token"}
-# Ours alone: sentence-transformers cannot put text behind a sentence, and refuses the name.
+# Only in this package: sentence-transformers cannot append text to a sentence, and refuses it.
 TEMPLATE_POOLING = "mask"
 _LEGACY_MODES = {
     "pooling_mode_cls_token": "cls",
@@ -56,10 +56,12 @@ _LEGACY_MODES = {
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_weightedmean_tokens": "weightedmean",
 }
-# Modules in the order in which they can follow each other.
+# Modules in their allowed order.
 _ORDER = tuple(kind for kind in MODULES if kind != "Dropout")
-# The MLP head in the checkpoints of princeton-nlp/SimCSE: under `mlp` as trained, moved into the
-# model's pooler by their conversion script. ALBERT's pooler has no `dense` inside.
+# The MLP head in checkpoints of princeton-nlp/SimCSE: under `mlp` after training, moved into the
+# pooler by their conversion script:
+# https://github.com/princeton-nlp/SimCSE/blob/3ebee8f93d6eddb4b689ec22ebccecc9d8f832af/simcse_to_huggingface.py
+# ALBERT's pooler has no `dense` inside.
 _MLP_KEYS = ("mlp.dense",)
 _POOLER_KEYS = (
     *("pooler.dense", "bert.pooler.dense", "roberta.pooler.dense", "mpnet.pooler.dense"),
@@ -69,18 +71,18 @@ _POOLER_KEYS = (
 
 @dataclass
 class Recipe:
-    """What a model folder says besides the transformer itself.
+    """The settings of a model folder besides the transformer.
 
     Attributes:
-        transformer: folder of the transformer.
-        pooling: our name, or None where the folder does not say.
+        transformer: Folder of the transformer.
+        pooling: One of :data:`~simcse_kit.encoder.pooling.POOLINGS`; None if the folder has none.
         stages: Dense stages after pooling.
-        normalize: unit-length output.
-        max_length: tokens a sentence may have, or None where the folder does not say.
-        lowercase: lower-case the text before the tokenizer sees it.
-        prompt: text put in front of every sentence.
-        template: what every sentence is put into, for pooling ``mask``.
-        truncate_dim: dimensions that are kept of the finished vector, or None for all.
+        normalize: Whether vectors are scaled to unit length.
+        max_length: Maximum number of tokens per sentence; None if the folder has none.
+        lowercase: Whether sentences are lower-cased before tokenization.
+        prompt: Text put in front of every sentence.
+        template: Template around every sentence, for pooling ``mask``.
+        truncate_dim: Number of dimensions that are kept of the vectors; None for all.
     """
 
     transformer: Path
@@ -95,7 +97,15 @@ class Recipe:
 
 
 def layer_weights(pooling: str, layers: int) -> list[float]:
-    """Weights of hidden states 0 (embeddings) to ``layers`` that stand for a layer pooling."""
+    """Express a layer pooling as weights of the hidden states 0 (embeddings) to ``layers``.
+
+    Such weights are the parameter of ``WeightedLayerPooling`` of sentence-transformers:
+    https://github.com/UKPLab/sentence-transformers/blob/b778b0d2a3e9195d95fb5a2117263c398f785fd8/sentence_transformers/models/WeightedLayerPooling.py
+
+    Examples:
+        >>> layer_weights("first_last_mean", 3)
+        [0.0, 1.0, 0.0, 1.0]
+    """
     weights = [0.0] * (layers + 1)
     for index in LAYER_POOLINGS[pooling]:
         weights[index] += 1.0
@@ -106,13 +116,13 @@ def read_recipe(folder: Path) -> Recipe:
     """Read the recipe of a folder in the sentence-transformers layout, or a plain one.
 
     Raises:
-        ModelError: a file is missing or broken, a module points outside the folder, or a module
-            or option is one that this kit does not run.
+        ModelError: A file is missing or damaged, a module points outside the folder, or a module
+            or setting is not supported.
     """
     recipe = Recipe(transformer=folder)
     path = folder / "modules.json"
     if not path.exists():
-        if not (folder / ADAPTER_FILE).exists():  # its model has the configuration
+        if not (folder / ADAPTER_FILE).exists():  # the base model has the configuration
             read_object(folder / "config.json")
         return recipe
     modules = read_json(path)
@@ -165,9 +175,9 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 def checkpoint_head(folder: Path, pooling: str) -> Dense | None:
-    """The square tanh head stored with the transformer's own weights, or None.
+    """Read the square tanh head stored with the weights of a transformer; None without one.
 
-    ``pooler`` prefers the model's own pooler, ``cls`` the MLP of SimCSE, where there are both.
+    If a checkpoint has both, ``pooler`` takes the model's own pooler and ``cls`` the MLP of SimCSE.
     """
     names = _POOLER_KEYS + _MLP_KEYS if pooling == "pooler" else _MLP_KEYS + _POOLER_KEYS
     for name in names:
@@ -179,7 +189,7 @@ def checkpoint_head(folder: Path, pooling: str) -> Dense | None:
 
 
 def _read_transformer(part: Path, recipe: Recipe) -> None:
-    # sentence_bert_config.json, or sentence_roberta_config.json and the like of old folders
+    # sentence_bert_config.json; in old folders also sentence_roberta_config.json and others
     for path in sorted(part.glob("sentence_*_config.json"))[:1]:
         config = _read_settings(path, "Transformer")
         recipe.max_length = config.get("max_seq_length")
@@ -194,14 +204,14 @@ def _read_layers(part: Path) -> list[float]:
     start = _read_settings(path, "WeightedLayerPooling").get("layer_start", 4)
     weights = read_tensor(part, "layer_weights")
     if weights is None:
-        raise ModelError(f"{part} holds no layer_weights in model.safetensors")
+        raise ModelError(f"{part} has no layer_weights in model.safetensors")
     if not isinstance(start, int) or start < 0 or weights.ndim != 1:
         raise ModelError(f"{path}: layer_start {start!r} does not fit the weights")
     return [0.0] * start + [float(weight) for weight in weights]
 
 
 def _read_pooling(part: Path, layers: list[float] | None) -> tuple[str, bool]:
-    """Our name of the pooling, and whether it takes in the tokens of a prompt."""
+    """Read the pooling, and whether it includes the tokens of a prompt."""
     path = part / "config.json"
     config = _read_settings(path, "Pooling")
     include_prompt = config.get("include_prompt") is not False

@@ -1,4 +1,4 @@
-"""From a model's name to a folder on this machine."""
+"""Resolution of model names to local folders."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["EMBEDDED", "resolve_model"]
 
 EMBEDDED: dict[str, Path] = {"mini": Path(__file__).resolve().parents[2] / "assets" / "mini"}
 
-# Of the files in the folder, as `simcse info mini` shows it.
+# Fingerprints of the folders, which `simcse info mini` shows.
 _FINGERPRINTS = {"mini": "831dea3cac60ed94e020c5099a74ed811498baa0738276c59d69becd3da3afd9"}
 
-# Weights other than safetensors are never opened, so they are not fetched either.
+# Only safetensors weights are opened, so no others are fetched.
 _NOT_FETCHED = [
     *(f"*.{suffix}" for suffix in ("bin", "pt", "pth", "pkl", "h5", "msgpack", "ot", "gguf")),
     *("*.onnx", "onnx/*", "openvino/*", "*.tflite", "*.mlmodel"),
@@ -26,17 +26,22 @@ _NOT_FETCHED = [
 def resolve_model(
     name: str | os.PathLike[str], *, trust_remote_code: bool = False, revision: str | None = None
 ) -> Path:
-    """Find or fetch the folder of a model.
+    """Find or download the folder of a model.
 
     Args:
-        name: an embedded name (``mini``), a local folder, or a name on the Hugging Face Hub.
+        name: Name of an embedded model (``mini``), local folder, or name on the Hugging Face Hub.
             Write ``./mini`` for a local folder of that name.
-        trust_remote_code: fetch the repository's Python files as well.
-        revision: branch, tag or commit on the Hub.
+        trust_remote_code: Whether the repository's Python files are downloaded as well.
+        revision: Branch, tag or commit on the Hub.
 
     Raises:
-        ConfigError: the name is no text.
-        ModelError: nothing of that name here, and the Hub has none or cannot be reached.
+        ConfigError: The name is not text.
+        ModelError: No local folder has the name, and the Hub has no such model or cannot be
+            reached.
+
+    Examples:
+        >>> resolve_model("mini").name
+        'mini'
     """
     text = path_text(name, "the model")
     if text in EMBEDDED:
@@ -44,7 +49,7 @@ def resolve_model(
     try:
         path = Path(text).expanduser()
         found, is_folder = path.exists(), path.is_dir()
-    except (OSError, RuntimeError, ValueError):  # too long a name, no such user, a null byte
+    except (OSError, RuntimeError, ValueError):  # name too long, unknown user, null byte
         raise ModelError(f"no such model folder: {text[:100]!r}; {_local_choices()}") from None
     if text and is_folder:
         return path
@@ -56,13 +61,13 @@ def resolve_model(
 
 
 def _checked(name: str) -> Path:
-    """The folder of an embedded model, once it is known to be what was packaged."""
+    """Return the folder of an embedded model after verifying its files."""
     folder = EMBEDDED[name]
     found = files_digest(folder).hexdigest()
     if found != _FINGERPRINTS[name]:
         raise ModelError(
-            f"the embedded model {name!r} in {folder} is not the one that was packaged "
-            f"(fingerprint {found[:12]}, not {_FINGERPRINTS[name][:12]}); install simcse-kit anew"
+            f"the embedded model {name!r} in {folder} has changed since it was packaged "
+            f"(fingerprint {found[:12]}, not {_FINGERPRINTS[name][:12]}); reinstall simcse-kit"
         )
     return folder
 
@@ -79,11 +84,11 @@ def _from_hub(name: str, trust_remote_code: bool, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, ignore_patterns=ignored))
     except HFValidationError:
-        raise ModelError(f"{name!r} is no model name; {_local_choices()}") from None
+        raise ModelError(f"{name!r} is not a model name; {_local_choices()}") from None
     except (HfHubHTTPError, OSError, ValueError) as error:
-        # Both a name that does not exist and a machine without a network end here.
+        # Raised for a name that does not exist and on a machine without a network.
         reason = type(error).__name__
         raise ModelError(
-            f"{name!r} is no local folder and could not be fetched from the Hugging Face Hub "
+            f"{name!r} is not a local folder and could not be fetched from the Hugging Face Hub "
             f"({reason}: no network, or no such model); {_local_choices()}"
         ) from error

@@ -1,4 +1,4 @@
-"""Reading the files of a model folder, none of which is trusted."""
+"""Safe reading of the files of a model folder, none of which is trusted."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file of a model folder.
 
     Raises:
-        ModelError: it is missing, no regular file, or no JSON.
+        ModelError: The file is missing, not a regular file, or not JSON.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for without end
-            raise ModelError(f"{path} is no regular file; copy the model's own there")
+        if path.exists() and not path.is_file():  # opening a pipe would wait forever
+            raise ModelError(f"{path} is not a regular file; copy the model's own file there")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{path.parent} has no {path.name}; is it a model folder?") from None
@@ -36,7 +36,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """Parse a JSON file that holds an object.
 
     Raises:
-        ModelError: as :func:`read_json`, or it holds something else.
+        ModelError: The file cannot be parsed, or holds something else.
     """
     content = read_json(path)
     if not isinstance(content, dict):
@@ -45,12 +45,12 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def inside(folder: Path, relative: str) -> Path:
-    """The path of what a file of the folder names.
+    """Resolve a path that a file of the folder names.
 
     Raises:
-        ModelError: it leads out of the folder.
+        ModelError: The path leads out of the folder.
     """
-    # By name alone: in the Hub's cache the files are links that lead out of their folder.
+    # Links are not followed: in the Hub's cache all files are links to another folder.
     name = os.path.normpath(relative or ".")
     if Path(name).is_absolute() or Path(name).parts[:1] == ("..",):
         raise ModelError(f"{folder}: path {relative!r} leads out of the folder")
@@ -58,10 +58,10 @@ def inside(folder: Path, relative: str) -> Path:
 
 
 def shard_map(index: Path) -> dict[str, Any]:
-    """Which file of the folder holds which weight.
+    """Read the name of the file that holds each weight.
 
     Raises:
-        ModelError: the index cannot be read or has no such map.
+        ModelError: The index cannot be read or has no such map.
     """
     found = read_object(index).get("weight_map")
     if not isinstance(found, dict):
@@ -70,7 +70,11 @@ def shard_map(index: Path) -> dict[str, Any]:
 
 
 def read_tensor(folder: Path, key: str) -> Tensor | None:
-    """One tensor of a folder's safetensors weights, sharded or not."""
+    """Read one tensor of a folder's safetensors weights, sharded or not; None if it is missing.
+
+    Raises:
+        ModelError: The weights cannot be read.
+    """
     file = folder / "model.safetensors"
     index = folder / "model.safetensors.index.json"
     if not file.exists() and index.exists():
@@ -82,7 +86,7 @@ def read_tensor(folder: Path, key: str) -> Tensor | None:
         return None
     try:
         with safe_open(file, framework="pt") as weights:
-            if key not in weights.keys():  # noqa: SIM118 - safe_open is no mapping
+            if key not in weights.keys():  # noqa: SIM118 - safe_open is not a mapping
                 return None
             tensor: Tensor = weights.get_tensor(key)
             return tensor
@@ -91,20 +95,20 @@ def read_tensor(folder: Path, key: str) -> Tensor | None:
 
 
 def check_finite(weights: Iterable[tuple[str, Tensor | None]], where: Path) -> None:
-    """Refuse weights that are NaN or infinite: vectors would be so, or be wrong without a sign.
+    """Refuse weights that are NaN or infinite, since the vectors would be NaN or silently wrong.
 
     Args:
-        weights: by name.
-        where: the folder they come from.
+        weights: Name and value of each weight.
+        where: Folder that the weights come from.
 
     Raises:
-        ModelError: one is.
+        ModelError: A weight is NaN or infinite.
     """
     for name, weight in weights:
-        # One sum is quicker than looking at each, and finite only if all of them are.
+        # One sum is faster than a test of each number, and is finite only if all of them are.
         if weight is None or bool(weight.sum().isfinite()) or bool(weight.isfinite().all()):
             continue
         raise ModelError(
-            f"{where}: {name} holds NaN or infinity, no finite number; the checkpoint is damaged, "
-            "or its training had diverged"
+            f"{where}: {name} holds NaN or infinity; the checkpoint is damaged, or its training "
+            "diverged"
         )

@@ -1,4 +1,4 @@
-"""Writing an encoder to disk, in the layout that sentence-transformers reads as well."""
+"""Saving of an encoder, in a layout that sentence-transformers reads too."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from simcse_kit.encoder.dense import Dense, Truncation
 from simcse_kit.encoder.folder.recipe import ST_POOLINGS, TEMPLATE_POOLING, layer_weights
@@ -27,9 +28,9 @@ from simcse_kit.utils.printable import one_line
 
 __all__ = ["default_card", "save_encoder", "staged_folder", "write_settings"]
 
-# Module names of sentence-transformers 2 to 6; newer ones would lock older versions out.
+# Module names of sentence-transformers 2 to 6; older versions cannot read the new names.
 _ST = "sentence_transformers.models."
-_OF_A_MODEL = (
+_MODEL_FILES = (
     *("model*.safetensors", "model.safetensors.index.json", "sentence_*_config.json"),
     *("tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model"),
@@ -38,91 +39,98 @@ _OF_A_MODEL = (
 
 
 def save_encoder(encoder: EncoderModel, folder: Path, card: str | None) -> None:
-    """Write an encoder to ``folder``, with ``card`` as its README.md."""
+    """Write an encoder to ``folder``, with ``card`` as its README.md.
+
+    Raises:
+        ConfigError: Another process is writing to the folder.
+        ModelError: The folder cannot be written.
+    """
     with staged_folder(folder) as staging:
         _write_weights(encoder, staging)
         write_settings(encoder, staging, default_card(encoder) if card is None else card)
 
 
+# ---------------------------------------------------------------- atomic replacement of a folder
+
+
 @contextmanager
 def staged_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write a model to, which takes the place of ``folder`` when the block is through.
+    """Create a temporary folder that replaces ``folder`` when the block ends without an error.
 
     Raises:
-        ConfigError: another process is writing a model there.
-        ModelError: it cannot be written; any OSError of the block is taken for that.
+        ConfigError: Another process is writing a model to ``folder``.
+        ModelError: The folder cannot be written; every OSError of the block counts as that.
     """
-    with ExitStack() as held:
-        try:
-            busy = f"writes {folder} at this time; wait until it is through, or give another folder"
-            held.enter_context(output_locked(folder, "saving", busy=busy))
-        except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-            reason = getattr(error, "strerror", None) or error
-            raise ModelError(f"{str(folder)!r} cannot be written: {reason}") from None
-        yield from _staged(folder)
+    with ExitStack() as stack:
+        with _write_errors(folder, OSError, ValueError):  # ValueError: null byte in the name
+            busy = f"writes {folder} at this time; wait until it is done, or give another folder"
+            stack.enter_context(output_locked(folder, "saving", busy=busy))
+        with _write_errors(folder, OSError, SafetensorError):
+            # Inside an existing folder: it may be a mounted volume whose parent is not writable.
+            home = folder if folder.is_dir() else folder.parent
+            # Remove what killed processes left.
+            for place in (folder, folder.parent):
+                for leftover in place.glob(f".{glob.escape(folder.name)}.saving-*"):
+                    shutil.rmtree(leftover, ignore_errors=True)
+            staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.saving-", dir=home))
+            stack.callback(shutil.rmtree, staging, ignore_errors=True)
+            yield staging
+            # mkdtemp and safetensors create files that only the owner can read.
+            for path in (staging, *staging.rglob("*")):
+                path.chmod(0o755 if path.is_dir() else 0o644)
+            sync_folder(staging)
+            if folder.exists():
+                _replace_files(folder, staging)
+            else:
+                staging.rename(folder)
 
 
-def _staged(folder: Path) -> Iterator[Path]:
+@contextmanager
+def _write_errors(folder: Path, *kinds: type[Exception]) -> Iterator[None]:
+    """Convert errors of these kinds to a ModelError."""
     try:
-        # Inside a folder that exists: it may be a mounted volume, and its parent not ours.
-        home = folder if folder.is_dir() else folder.parent
-        home.mkdir(parents=True, exist_ok=True)
-        # What a killed process left of its saving.
-        for place in (folder, folder.parent):
-            for leftover in place.glob(f".{glob.escape(folder.name)}.saving-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.saving-", dir=home))
-    except OSError as error:
-        raise ModelError(f"{folder} cannot be written: {error.strerror or error}") from None
-    try:
-        yield staging
-        # mkdtemp and safetensors make files for the owner alone.
-        for path in (staging, *staging.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        sync_folder(staging)
-        if folder.exists():
-            _exchange(staging, folder)
-        else:
-            staging.rename(folder)
-    except (OSError, SafetensorError) as error:
+        yield
+    except kinds as error:
         reason = getattr(error, "strerror", None) or error
-        raise ModelError(f"{folder} cannot be written: {reason}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        raise ModelError(f"{one_line(str(folder))} cannot be written: {reason}") from error
+
+
+def _replace_files(folder: Path, staging: Path) -> None:
+    """Move the staged files into an existing folder and remove the files of the old model.
+
+    The files that make a folder a model are removed first and written last.
+    """
+    last = ("modules.json", "config.json")
+    for name in reversed(last):
+        (folder / name).unlink(missing_ok=True)
+    for pattern in _MODEL_FILES:
+        for path in folder.glob(pattern):
+            path.unlink()
+    for item in sorted(staging.iterdir()):
+        if item.name not in last:
+            target = folder / item.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            item.replace(target)
+    for name in last:
+        (staging / name).replace(folder / name)
+
+
+# ---------------------------------------------------------------- files of an encoder
 
 
 def write_settings(encoder: EncoderModel, staging: Path, card: str) -> None:
-    """Write all of a model folder but the weights of the transformer."""
-    config = encoder.backbone.config
-    settings: dict[str, Any] = config.to_dict()
-    settings["architectures"] = [type(encoder.backbone).__name__]
-    # Without this sentence-transformers' layer pooling silently sees the last layer only.
-    settings["output_hidden_states"] = encoder.pooling in LAYER_POOLINGS
-    _write_json(staging / "config.json", settings)
-    if encoder.tokenizer.is_fast:  # else the length of the last call would be written as well
+    """Write everything of a model folder except the weights of the transformer."""
+    config: dict[str, Any] = encoder.backbone.config.to_dict()
+    config["architectures"] = [type(encoder.backbone).__name__]
+    # Without this, sentence-transformers' layer pooling silently uses the last layer only.
+    config["output_hidden_states"] = encoder.pooling in LAYER_POOLINGS
+    _write_json(staging / "config.json", config)
+    if encoder.tokenizer.is_fast:  # otherwise the truncation of the last call would be saved
         encoder.tokenizer.backend_tokenizer.no_truncation()
     encoder.tokenizer.save_pretrained(staging)
     modules: list[tuple[str, str]] = [("", "Transformer")]
-    hidden = int(encoder.backbone.config.hidden_size)
-    if encoder.pooling in LAYER_POOLINGS:
-        layers = int(encoder.backbone.config.num_hidden_layers)
-        part = _add(staging, modules, "WeightedLayerPooling")
-        settings = {"word_embedding_dimension": hidden, "layer_start": 0}
-        _write_json(part / "config.json", settings | {"num_hidden_layers": layers})
-        weights = torch.tensor(
-            layer_weights(encoder.pooling, layers), dtype=torch.float32, device="cpu"
-        )
-        save_file({"layer_weights": weights}, part / "model.safetensors")
-    part = _add(staging, modules, "Pooling")
-    mode = _st_mode(encoder.pooling)
-    names = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
-    flags: dict[str, Any] = {
-        f"pooling_mode_{names.get(name, name)}": name == mode
-        for name in (*names, "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
-    }
-    if mode == TEMPLATE_POOLING:
-        flags = {"pooling_mode": mode}
-    _write_json(part / "config.json", {"word_embedding_dimension": hidden} | flags)
+    _write_pooling(encoder, staging, modules)
     end: Truncation | None = None
     for stage in encoder.head or []:
         if isinstance(stage, Truncation):
@@ -153,20 +161,50 @@ def write_settings(encoder: EncoderModel, staging: Path, card: str) -> None:
     (staging / "README.md").write_text(card, encoding="utf-8")
 
 
-def _write_weights(encoder: EncoderModel, staging: Path) -> None:
-    weights = {
-        key: value.detach().cpu().contiguous()
-        for key, value in encoder.backbone.state_dict().items()
+def _write_pooling(encoder: EncoderModel, staging: Path, modules: list[tuple[str, str]]) -> None:
+    width = {"word_embedding_dimension": int(encoder.backbone.config.hidden_size)}
+    if encoder.pooling in LAYER_POOLINGS:
+        layers = int(encoder.backbone.config.num_hidden_layers)
+        part = _add(staging, modules, "WeightedLayerPooling")
+        sizes = {"layer_start": 0, "num_hidden_layers": layers}
+        _write_json(part / "config.json", width | sizes)
+        weights = torch.tensor(
+            layer_weights(encoder.pooling, layers), dtype=torch.float32, device="cpu"
+        )
+        save_file({"layer_weights": weights}, part / "model.safetensors")
+    mode = _st_mode(encoder.pooling)
+    names = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
+    flags: dict[str, Any] = {
+        f"pooling_mode_{names.get(name, name)}": name == mode
+        for name in (*names, "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
     }
+    if mode == TEMPLATE_POOLING:
+        flags = {"pooling_mode": mode}
+    _write_json(_add(staging, modules, "Pooling") / "config.json", width | flags)
+
+
+def _st_mode(pooling: str) -> str:
+    """Return the pooling mode of sentence-transformers."""
+    if pooling in HEAD_POOLINGS:
+        return "cls"
+    if pooling == TEMPLATE_POOLING:
+        return pooling
+    if pooling in LAYER_POOLINGS:
+        return "mean"
+    return next(theirs for theirs, ours in ST_POOLINGS.items() if ours == pooling)
+
+
+def _write_weights(encoder: EncoderModel, staging: Path) -> None:
+    weights = _tensors(encoder.backbone)
     head = encoder.head
     stage = cast(Dense, head[0]) if head is not None and len(head) == 1 else None
-    # For BERT and its kin AutoModel's pooler_output is then the sentence vector.
+    # For BERT and similar models, AutoModel's pooler_output is then the sentence vector.
     has_pooler = hasattr(encoder.backbone, "pooler")
     if encoder.pooling in HEAD_POOLINGS and has_pooler and stage is not None and stage.is_mlp_head:
         pooler = "pooler" if encoder.backbone.config.model_type == "albert" else "pooler.dense"
-        weights[f"{pooler}.weight"] = stage.linear.weight.detach().cpu().clone()
-        weights[f"{pooler}.bias"] = stage.linear.bias.detach().cpu().clone()
-    # Two names for one storage cannot be saved, and a name left out might be missed on loading.
+        for name, value in _tensors(stage.linear).items():
+            weights[f"{pooler}.{name}"] = value.clone()
+    # Two names of one storage cannot be saved, and loading may need both names.
     seen: set[int] = set()
     for key, value in weights.items():
         if value.data_ptr() in seen:
@@ -187,24 +225,16 @@ def _write_dense(stage: Dense, part: Path) -> None:
             "activation_function": f"torch.nn.modules.{where}.{kind.__name__}",
         },
     )
-    tensors = {
-        f"linear.{key}": value.detach().cpu().contiguous()
-        for key, value in stage.linear.state_dict().items()
-    }
+    tensors = {f"linear.{name}": value for name, value in _tensors(stage.linear).items()}
     save_file(tensors, part / "model.safetensors")
 
 
-def _st_mode(pooling: str) -> str:
-    if pooling in HEAD_POOLINGS:
-        return "cls"
-    if pooling == TEMPLATE_POOLING:
-        return pooling
-    if pooling in LAYER_POOLINGS:
-        return "mean"
-    return next(theirs for theirs, ours in ST_POOLINGS.items() if ours == pooling)
+def _tensors(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
 
 
 def _add(staging: Path, modules: list[tuple[str, str]], kind: str) -> Path:
+    """Create the folder of the next module and append the module to the list."""
     name = f"{len(modules)}_{kind}"
     modules.append((name, kind))
     part = staging / name
@@ -216,29 +246,11 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _exchange(staging: Path, folder: Path) -> None:
-    """Put the staged files into an existing folder; what makes it a model goes first, comes last.
-
-    Files of the model that stood there, which the new one lacks, would be read along with it.
-    """
-    last = ("modules.json", "config.json")
-    for name in reversed(last):
-        (folder / name).unlink(missing_ok=True)
-    for pattern in _OF_A_MODEL:
-        for path in folder.glob(pattern):
-            path.unlink()
-    for item in sorted(staging.iterdir()):
-        if item.name not in last:
-            target = folder / item.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            item.replace(target)
-    for name in last:
-        (staging / name).replace(folder / name)
+# ---------------------------------------------------------------- model card
 
 
 def default_card(encoder: EncoderModel) -> str:
-    """A short model card."""
+    """Write a short model card."""
     if encoder.template is None:
         others, library = _WITH_SENTENCE_TRANSFORMERS, "sentence-transformers"
     else:

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from simcse_kit.encoder.packing.dropout import Noise, cheap
 from simcse_kit.encoder.packing.flash_attention import kernel_attention, kernel_serves
-from simcse_kit.encoder.packing.layout import Layout
+from simcse_kit.encoder.packing.layout import Layout, Window
 
 __all__ = ["block_attention", "masks_of"]
+
+_ALL = Window()
 
 
 def block_attention(
@@ -25,50 +27,47 @@ def block_attention(
     scale: float,
     dropout: float = 0.0,
     noise: Noise | None = None,
-    behind: int | None = None,
-    ahead: int | None = None,
+    window: Window = _ALL,
     bias: Tensor | None = None,
     masks: Callable[[], Sequence[Tensor | None]] | None = None,
 ) -> Tensor:
-    """Softmax attention in which a token sees the tokens of its own row only.
+    """Compute softmax attention in which a token attends to the tokens of its own row only.
 
-    Dropout acts on the attention probabilities, as in the models themselves; kernels for variable
-    lengths leave it out, and with it half of the noise that makes SimCSE's positives.
+    Dropout acts on the attention probabilities, as in the models themselves. Kernels for variable
+    lengths omit it, and with it half of the noise between SimCSE's positives.
 
     Args:
-        query: ``(T, heads, d)``; or ``(R, heads, d)``, for the first token of each row alone.
+        query: ``(T, heads, d)``; or ``(R, heads, d)`` for the first token of each row only.
         key: ``(T, kv_heads, d)``; ``heads`` is a multiple of ``kv_heads``.
         value: ``(T, kv_heads, d_v)``.
-        layout: where the rows are.
-        scale: factor on the scores.
-        dropout: probability with which an attention probability becomes 0.
-        noise: where its random numbers come from; a new one if not given.
-        behind: number of tokens before itself that a token sees; None for all.
-        ahead: number of tokens after itself that a token sees; None for all, 0 in causal models.
+        layout: Layout of the rows.
+        scale: Factor on the scores.
+        dropout: Probability with which an attention probability becomes 0.
+        noise: Source of the random numbers of dropout; None for a new one.
+        window: Tokens that a token attends to.
         bias: ``(heads, L, L)`` added to the scores, for the longest row.
-        masks: gives what :func:`masks_of` gives for these arguments, where several layers share it.
+        masks: Function that returns the result of :func:`masks_of` for these arguments, to share it
+            between layers.
 
     Returns:
-        Of the shape of ``query``, with the width of ``value``.
+        The shape of ``query``, with the width of ``value``.
     """
-    asking = layout if len(query) == layout.tokens else layout.of_firsts()
-    # The kernel aligns the ends of rows where there are fewer queries than keys.
-    shifted = asking is not layout and not (behind is None and ahead is None)
+    query_layout = layout if len(query) == layout.tokens else layout.of_firsts()
+    # With fewer queries than keys, the kernel aligns the ends of the rows.
+    shifted = query_layout is not layout and window != _ALL
     if kernel_serves(query, value, dropout=dropout, bias=bias) and not shifted:
-        return kernel_attention(
-            query, key, value, asking, layout, scale=scale, behind=behind, ahead=ahead
-        )
+        return kernel_attention(query, key, value, query_layout, layout, scale=scale, window=window)
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = (part.repeat_interleave(repeats, dim=1) for part in (key, value))
     added = (
-        masks_of(asking, layout, behind=behind, ahead=ahead, bias=bias, like=query)
+        masks_of(query_layout, layout, window=window, bias=bias, like=query)
         if masks is None
         else masks()
     )
     if dropout and cheap(query) and query.shape[-1] == value.shape[-1]:
         result: Tensor = _DroppedAttention.apply(  # type: ignore[no-untyped-call]
-            query, key, value, asking, layout, scale, dropout, noise or Noise(), *added
+            query, key, value, query_layout, layout, scale, dropout, noise or Noise(), *added
         )
         return result
     outputs = [
@@ -76,7 +75,7 @@ def block_attention(
         .transpose(1, 2)
         .flatten(0, 1)
         for q, k, v, mask in zip(
-            asking.by_group(query),
+            query_layout.by_group(query),
             layout.by_group(key),
             layout.by_group(value),
             added,
@@ -89,8 +88,8 @@ def block_attention(
 def _attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scale: float
 ) -> Tensor:
-    # On CPUs torch's kernel is made for long rows; for these lengths three steps are a fifth
-    # faster, for shorter and longer ones they are not.
+    # On CPUs torch's kernel is made for long rows; at these lengths three steps are a fifth
+    # faster, at shorter and longer ones they are not.
     plain = mask is None and not dropout and not torch.is_grad_enabled()
     if plain and query.device.type == "cpu" and 16 <= key.shape[2] < 32:
         return (query @ key.transpose(-1, -2)).mul_(scale).softmax(dim=-1) @ value
@@ -100,46 +99,33 @@ def _attend(
 
 
 def masks_of(
-    asking: Layout,
+    query_layout: Layout,
     layout: Layout,
     *,
-    behind: int | None,
-    ahead: int | None,
+    window: Window,
     bias: Tensor | None = None,
     like: Tensor,
 ) -> list[Tensor | None]:
-    """What is added to the scores of each group of equally long rows.
-
-    Args:
-        asking: where the rows of the queries are.
-        layout: where the rows of the keys are.
-        behind: as for :func:`block_attention`.
-        ahead: as for :func:`block_attention`.
-        bias: as for :func:`block_attention`.
-        like: a tensor of the device and type of the masks.
+    """Make the masks that are added to the scores of each group of rows of equal length.
 
     Returns:
-        For each group ``(asked, length)``, or one for each head; None for nothing.
+        For each group ``(queries, keys)``, with a leading dimension of heads if there is a bias;
+        None for no mask. Device and type are those of ``like``.
     """
     return [
-        _mask(asked, length, behind, ahead, bias, like)
-        for (_, asked), (_, length) in zip(asking.groups, layout.groups, strict=True)
+        _mask(queries, length, window, bias, like)
+        for (_, queries), (_, length) in zip(query_layout.groups, layout.groups, strict=True)
     ]
 
 
 def _mask(
-    asked: int,
-    length: int,
-    behind: int | None,
-    ahead: int | None,
-    bias: Tensor | None,
-    like: Tensor,
+    queries: int, length: int, window: Window, bias: Tensor | None, like: Tensor
 ) -> Tensor | None:
-    mask = None if bias is None else bias[:, :asked, :length]
-    limits = [reach for reach in (behind, ahead) if reach is not None and reach < length - 1]
-    if limits:
+    mask = None if bias is None else bias[:, :queries, :length]
+    behind, ahead = window.behind, window.ahead
+    if any(side is not None and side < length - 1 for side in (behind, ahead)):
         places = torch.arange(length, device=like.device)
-        distance = places - places[:asked, None]
+        distance = places - places[:queries, None]
         hidden = torch.zeros_like(distance, dtype=torch.bool)
         if ahead is not None:
             hidden = hidden | (distance > ahead)
@@ -151,10 +137,11 @@ def _mask(
 
 
 class _DroppedAttention(torch.autograd.Function):
-    """Attention with dropout, group by group, with its gradient written out.
+    """Attention with dropout, group by group, with an explicit gradient.
 
-    torch's own has no fast path with dropout on CPUs; and built from single operators, the tape
-    of dozens of groups in each layer, and the copies between them, cost more than the products.
+    torch's attention has no fast path with dropout on CPUs. Built from single operators, the
+    autograd graph of dozens of groups per layer, and the copies between them, would cost more than
+    the matrix products.
     """
 
     @staticmethod
@@ -163,7 +150,7 @@ class _DroppedAttention(torch.autograd.Function):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        asking: Layout,
+        query_layout: Layout,
         layout: Layout,
         scale: float,
         dropout: float,
@@ -172,17 +159,17 @@ class _DroppedAttention(torch.autograd.Function):
     ) -> Tensor:
         heads = query.shape[1]
         sizes = [
-            rows * heads * asked * length
-            for (rows, asked), (_, length) in zip(asking.groups, layout.groups, strict=True)
+            rows * heads * queries * length
+            for (rows, queries), (_, length) in zip(query_layout.groups, layout.groups, strict=True)
         ]
         keep, factor = noise.keep_mask([sum(sizes)], dropout)
         result = torch.empty_like(query, memory_format=torch.contiguous_format)
         saved: list[Tensor] = []
         for q, k, v, out, kept, mask in zip(
-            asking.by_group(query),
+            query_layout.by_group(query),
             layout.by_group(key),
             layout.by_group(value),
-            asking.by_group(result),
+            query_layout.by_group(result),
             torch.split(keep, sizes),
             masks,
             strict=True,
@@ -197,21 +184,21 @@ class _DroppedAttention(torch.autograd.Function):
             out.copy_(mixed.view(q.shape).transpose(1, 2))
             saved += [q, k, v, share, kept]
         ctx.save_for_backward(*saved)
-        ctx.layouts, ctx.numbers = (asking, layout), (scale, factor)
+        ctx.layouts, ctx.numbers = (query_layout, layout), (scale, factor)
         ctx.biases = [mask is not None and mask.requires_grad for mask in masks]
         return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        (asking, layout), (scale, factor) = ctx.layouts, ctx.numbers
+        (query_layout, layout), (scale, factor) = ctx.layouts, ctx.numbers
         saved, tokens = ctx.saved_tensors, layout.tokens
         grads = grad.new_empty(grad.shape), *grad.new_empty(2, tokens, *grad.shape[1:])
         mask_grads: list[Tensor | None] = []
         for number, (g, to_q, to_k, to_v) in enumerate(
             zip(
-                asking.by_group(grad),
-                asking.by_group(grads[0]),
+                query_layout.by_group(grad),
+                query_layout.by_group(grads[0]),
                 layout.by_group(grads[1]),
                 layout.by_group(grads[2]),
                 strict=True,
@@ -235,5 +222,5 @@ class _DroppedAttention(torch.autograd.Function):
 
 
 def _heads_first(group: Tensor) -> Tensor:
-    """``(rows, length, heads, d)`` to ``(rows, heads, length, d)``, contiguous."""
+    """Transpose ``(rows, length, heads, d)`` to ``(rows, heads, length, d)``, contiguous."""
     return group.transpose(1, 2).contiguous()

@@ -1,7 +1,7 @@
-"""Dropout whose random numbers cost little.
+"""Dropout with cheap random numbers.
 
-On CPUs torch draws a mask at some 6 ns an element, which is a tenth of a training step. Here every
-element gets 16 random bits, so that a probability is met to within 1/131072.
+On CPUs torch needs about 6 ns per element of a mask, which is a tenth of a training step. Here
+every element gets 16 random bits, so that probabilities are exact to 1/131072.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _LEVELS = 1 << 16
 
 
 def cheap(tensor: Tensor) -> bool:
-    """Whether this way of drawing serves a tensor: float32 or wider on a CPU."""
+    """Whether this dropout supports a tensor: float32 or float64 on a CPU."""
     return tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.float64)
 
 
 class Noise:
-    """The random numbers of one forward pass, for one thread.
+    """Random numbers of one forward pass, for one thread.
 
-    The seed comes from torch's global generator: who restores that, restores the masks. It is
-    drawn when it is needed, so that a pass without dropout draws nothing.
+    The seed comes from torch's global generator, so restoring that restores the masks. It is drawn
+    at the first use, so that a pass without dropout draws nothing.
 
     Args:
-        at_once: draw it now, for use in another thread.
+        at_once: Whether the seed is drawn now, for use in another thread.
     """
 
     def __init__(self, *, at_once: bool = False) -> None:
@@ -43,14 +43,14 @@ class Noise:
         return np.random.SFC64(int(torch.randint(2**63 - 1, ())))
 
     def keep_mask(self, shape: Sequence[int], probability: float) -> tuple[Tensor, float]:
-        """Which elements dropout keeps, and the factor on those.
+        """Draw the elements that dropout keeps.
 
         Args:
-            shape: shape of the mask.
-            probability: chance of an element to be dropped, in (0, 1).
+            shape: Shape of the mask.
+            probability: Probability of an element to be dropped, in (0, 1).
 
         Returns:
-            A bool tensor on the CPU, and the inverse of the share that is kept.
+            A bool tensor on the CPU, and the factor by which kept elements are scaled.
         """
         count = math.prod(shape)
         dropped = min(max(round(probability * _LEVELS), 1), _LEVELS - 1)
@@ -62,13 +62,13 @@ class Noise:
 
 
 def add_dropped(residual: Tensor, update: Tensor, probability: float, noise: Noise) -> Tensor:
-    """``residual + dropout(update)``.
+    """Compute ``residual + dropout(update)``.
 
     Args:
-        residual: any shape.
-        update: the same shape.
-        probability: chance of an element of ``update`` to become 0; the others are scaled up.
-        noise: where the random numbers come from.
+        residual: Any shape.
+        update: The same shape.
+        probability: Probability of an element of ``update`` to become 0; the others are scaled up.
+        noise: Source of the random numbers.
     """
     if not probability:
         return residual + update

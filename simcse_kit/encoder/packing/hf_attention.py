@@ -1,8 +1,9 @@
-"""Packed attention for every model that uses transformers' attention interface.
+"""Packed attention for all models that use transformers' attention interface.
 
-Which tokens a token sees is not guessed from the configuration: it is read off the mask function
-that transformers hands to the mask interface, so that causal, bidirectional and windowed layers
-mean here what they mean there.
+The tokens that a token attends to are read from the mask function that transformers passes to the
+mask interface, and not guessed from the configuration, so that causal, bidirectional and windowed
+layers keep their meaning. The interface is described in
+https://github.com/huggingface/transformers/blob/68c570d3afb7957aeb22e62644af8403b98d8320/docs/source/en/attention_interface.md
 """
 
 from __future__ import annotations
@@ -21,15 +22,19 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from simcse_kit.encoder.packing.attention import block_attention, masks_of
-from simcse_kit.encoder.packing.layout import Layout
-from simcse_kit.encoder.packing.row_groups import AttentionOptionsError, UnpackableError
+from simcse_kit.encoder.packing.layout import (
+    AttentionOptionsError,
+    Layout,
+    UnpackableError,
+    Window,
+)
 
-__all__ = ["IMPLEMENTATION", "packed_rows"]
+__all__ = ["IMPLEMENTATION", "packed_attention", "packed_rows", "window_of"]
 
 IMPLEMENTATION = "simcse_packed"
 
 # Keywords of attention functions that change nothing here: the mask holds the first two, and the
-# others are about caches, outputs and kernels. Any other keyword with a value means padding.
+# others are about caches, outputs and kernels. A batch with any other keyword is not packed.
 _WITHOUT_EFFECT = frozenset(
     "is_causal sliding_window position_ids cache_position use_cache output_attentions "
     "output_hidden_states output_router_logits return_dict deterministic cu_seq_lens_q "
@@ -37,48 +42,38 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class _Reach:
-    """How many tokens before and after itself a token sees; None for all."""
-
-    behind: int | None
-    ahead: int | None
-
-
 @dataclass
 class _Pass:
-    """One forward pass over a packed batch, and the masks that the model was given for it."""
+    """A forward pass over a packed batch, and the masks that the model was given for it."""
 
     layout: Layout
-    masks: list[tuple[Tensor, _Reach]] = field(default_factory=list)
-    # The same for all layers of one reach: making them costs a tenth of a small model's pass.
-    _of_groups: dict[tuple[_Reach, torch.dtype, torch.device], list[Tensor | None]] = field(
+    masks: list[tuple[Tensor, Window]] = field(default_factory=list)
+    # Shared by all layers with the same window: making them costs a tenth of a small model's pass.
+    _of_groups: dict[tuple[Window, torch.dtype, torch.device], list[Tensor | None]] = field(
         default_factory=dict
     )
 
-    def reach(self, mask: Tensor | None) -> _Reach:
-        for known, reach in self.masks:
+    def window(self, mask: Tensor | None) -> Window:
+        for known, window in self.masks:
             if known is mask:
-                return reach
-        raise UnpackableError("makes its attention masks in its own way")
+                return window
+        raise UnpackableError("makes its own attention masks")
 
-    def of_groups(self, reach: _Reach, like: Tensor) -> list[Tensor | None]:
-        """The masks of each group of equally long rows."""
-        key = reach, like.dtype, like.device
+    def of_groups(self, window: Window, like: Tensor) -> list[Tensor | None]:
+        """Return the masks of each group of rows of equal length."""
+        key = window, like.dtype, like.device
         if key not in self._of_groups:
-            self._of_groups[key] = masks_of(
-                self.layout, self.layout, behind=reach.behind, ahead=reach.ahead, like=like
-            )
+            self._of_groups[key] = masks_of(self.layout, self.layout, window=window, like=like)
         return self._of_groups[key]
 
 
-# Not an argument of the model: not every architecture hands unknown arguments down to attention.
+# Not an argument of the model: some architectures do not pass unknown arguments to attention.
 _pass: ContextVar[_Pass | None] = ContextVar("packed_pass", default=None)
 
 
 @contextmanager
 def packed_rows(layout: Layout) -> Iterator[None]:
-    """Inside, models with :data:`IMPLEMENTATION` treat their one row as this packed batch."""
+    """Make models with :data:`IMPLEMENTATION` treat their one row as this packed batch."""
     token = _pass.set(_Pass(layout))
     try:
         yield
@@ -86,7 +81,7 @@ def packed_rows(layout: Layout) -> Iterator[None]:
         _pass.reset(token)
 
 
-def _attention(
+def packed_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -96,18 +91,15 @@ def _attention(
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Tensor, None]:
+    """Compute attention for transformers; outside :func:`packed_rows` this is SDPA.
+
+    Raises:
+        UnpackableError: The model passes options or tensors that packed attention does not support.
+    """
     current = _pass.get()
     if current is None:
-        return sdpa_attention_forward(
-            module,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=dropout,
-            scaling=scaling,
-            **options,
-        )
+        options |= {"dropout": dropout, "scaling": scaling}
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     unknown = sorted(
         name
         for name, option in options.items()
@@ -119,7 +111,7 @@ def _attention(
     shapes = {(part.shape[0], part.shape[2]) for part in (query, key, value)}
     if shapes != {(1, layout.tokens)}:
         raise UnpackableError("attends to more than the tokens of the batch")
-    reach = current.reach(attention_mask)
+    window = current.window(attention_mask)
     output = block_attention(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),
@@ -127,9 +119,8 @@ def _attention(
         layout,
         scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
         dropout=dropout,
-        behind=reach.behind,
-        ahead=reach.ahead,
-        masks=partial(current.of_groups, reach, query),
+        window=window,
+        masks=partial(current.of_groups, window, query),
     )
     return output[None], None
 
@@ -144,43 +135,35 @@ def _mask(
     device: torch.device | str = "cpu",
     **options: Any,
 ) -> Tensor | None:
+    """Make the mask for transformers, and remember its window."""
+    make = partial(sdpa_mask, mask_function=mask_function, use_vmap=use_vmap, device=device)
     current = _pass.get()
     if current is None:
-        mask: Tensor | None = sdpa_mask(
-            q_length=q_length,
-            kv_length=kv_length,
-            mask_function=mask_function,
-            attention_mask=attention_mask,
-            use_vmap=use_vmap,
-            device=device,
-            **options,
+        mask: Tensor | None = make(
+            q_length=q_length, kv_length=kv_length, attention_mask=attention_mask, **options
         )
         return mask
     layout = current.layout
     if (q_length, kv_length) != (layout.tokens, layout.tokens):
         raise UnpackableError("attends to more than the tokens of the batch")
     if attention_mask is not None and not bool(attention_mask.all()):
-        raise UnpackableError("hides tokens of its own choice")
-    # The longest row comes first; what holds within it holds within the others.
-    seen = sdpa_mask(
-        batch_size=1,
-        q_length=layout.longest,
-        kv_length=layout.longest,
-        mask_function=mask_function,
-        allow_is_causal_skip=False,
-        use_vmap=use_vmap,
-        device=device,
-    )
+        raise UnpackableError("masks some tokens of the batch")
+    # The longest row is the first one; its window is that of the other rows too.
+    longest = layout.longest
+    seen = make(batch_size=1, q_length=longest, kv_length=longest, allow_is_causal_skip=False)
     assert isinstance(seen, Tensor)
-    current.masks.append((seen, _reach_of(seen[0, 0])))
+    current.masks.append((seen, window_of(seen[0, 0])))
     return seen
 
 
-def _reach_of(seen: Tensor) -> _Reach:
-    """The band that a mask ``(L, L)``, True at what is seen, consists of.
+def window_of(seen: Tensor) -> Window:
+    """Find the window that a mask describes.
+
+    Args:
+        seen: ``(L, L)`` bool, True where the token of the row attends to the token of the column.
 
     Raises:
-        UnpackableError: it is no band along the diagonal.
+        UnpackableError: The mask is not a band along the diagonal.
     """
     length = len(seen)
     behind, ahead = torch.stack([seen[:, 0].sum(), seen[0].sum()]).sub(1).tolist()
@@ -188,11 +171,11 @@ def _reach_of(seen: Tensor) -> _Reach:
     distance = places - places[:, None]
     if not torch.equal(seen, (distance <= ahead) & (distance >= -behind)):
         raise UnpackableError("attends to tokens that are not a window around each token")
-    return _Reach(
+    return Window(
         behind if behind < length - 1 else None,
         ahead if ahead < length - 1 else None,
     )
 
 
-AttentionInterface.register(IMPLEMENTATION, _attention)
+AttentionInterface.register(IMPLEMENTATION, packed_attention)
 AttentionMaskInterface.register(IMPLEMENTATION, _mask)

@@ -1,4 +1,4 @@
-"""The parts of post-norm encoders, whatever their family calls them."""
+"""Layers of post-norm encoders (BERT and similar), under common names."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["Block", "blocks_of"]
 
 @dataclass(frozen=True)
 class Block:
-    """One layer: attention and feed-forward, each with residual and LayerNorm after it."""
+    """A layer: attention and feed-forward, each followed by a residual connection and LayerNorm."""
 
     projections: tuple[Linear, ...]
-    """Query, key and value in one; or query alone, and key and value."""
+    """One map to query, key and value; or one to the query, and one to key and value."""
     attention_out: Linear
     attention_norm: nn.LayerNorm
     up: Linear
-    activation: Callable[[Tensor], Tensor] | None  # None: `up` has applied it
+    activation: Callable[[Tensor], Tensor] | None  # None if `up` applies it
     down: Linear
     output_norm: nn.LayerNorm
     heads: int
@@ -34,12 +34,19 @@ class Block:
 
 @dataclass(frozen=True)
 class _Parts:
-    """Modules of a layer: query, key, value, output, its norm; up, activation, down, its norm."""
+    """The modules of a layer.
+
+    Attributes:
+        attention: Query, key, value, output and LayerNorm.
+        feed_forward: Up, activation, down and LayerNorm.
+        heads: Number of attention heads.
+        dropouts: Dropout of the attention probabilities, after attention and after feed-forward;
+            0 in evaluation mode.
+    """
 
     attention: tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear, nn.LayerNorm]
     feed_forward: tuple[nn.Linear, Callable[[Tensor], Tensor], nn.Linear, nn.LayerNorm]
     heads: int
-    # Of the probabilities, after attention, after feed-forward; 0 in evaluation mode.
     dropouts: tuple[float, float, float]
 
     @property
@@ -52,12 +59,8 @@ def _rate(dropout: nn.Module) -> float:
 
 
 def _bert(layer: Any) -> _Parts:
-    own, after, up, down = (
-        layer.attention.self,
-        layer.attention.output,
-        layer.intermediate,
-        layer.output,
-    )
+    own, after = layer.attention.self, layer.attention.output
+    up, down = layer.intermediate, layer.output
     return _Parts(
         (own.query, own.key, own.value, after.dense, after.LayerNorm),
         (up.dense, up.intermediate_act_fn, down.dense, down.LayerNorm),
@@ -86,7 +89,7 @@ def _distilbert(layer: Any) -> _Parts:
     )
 
 
-# model_type -> (where the layers are, how one is read)
+# model_type -> (name of the list of layers, function that reads a layer)
 _FAMILIES: dict[str, tuple[str, Callable[[Any], _Parts]]] = {
     "bert": ("encoder.layer", _bert),
     "roberta": ("encoder.layer", _bert),
@@ -99,13 +102,14 @@ _FAMILIES: dict[str, tuple[str, Callable[[Any], _Parts]]] = {
 
 
 def blocks_of(backbone: Any, make: LinearMaker, *, first_only: bool = False) -> list[Block] | None:
-    """The layers of a backbone in order, or None where its family is not one of these.
+    """Read the layers of a backbone in order; None if its family is not supported.
 
     Args:
-        backbone: the transformer.
-        make: how linear maps are run, :func:`~simcse_kit.encoder.packing.linear.live` or
+        backbone: Transformer.
+        make: Function that makes a linear map, such as
+            :func:`~simcse_kit.encoder.packing.linear.live` or
             :func:`~simcse_kit.encoder.packing.linear.prepared`.
-        first_only: of the last layer only the first token of each row is wanted.
+        first_only: Whether the last layer is computed for the first token of each row only.
     """
     config = backbone.config
     if config.model_type not in _FAMILIES or getattr(config, "is_decoder", False):
@@ -115,7 +119,7 @@ def blocks_of(backbone: Any, make: LinearMaker, *, first_only: bool = False) -> 
         parts = [read(layer) for layer in backbone.get_submodule(where)]
     except AttributeError:
         return None
-    # Layers that were exchanged or wrapped are left to the model's own code.
+    # Replaced or wrapped layers run in the model's own code.
     if any(type(linear) is not nn.Linear for part in parts for linear in part.linears):
         return None
     last = len(parts) - 1

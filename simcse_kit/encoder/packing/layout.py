@@ -1,27 +1,44 @@
-"""How the rows of a batch lie end to end."""
+"""Layout of the rows of a batch: packed end to end, or grouped into unpacked forward passes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
-__all__ = ["MULTIPLE", "Layout", "layout_of", "pack", "pack_rows"]
+__all__ = [
+    "MULTIPLE",
+    "AttentionOptionsError",
+    "Batching",
+    "Layout",
+    "UnpackableError",
+    "Unpacked",
+    "Window",
+    "layout_of",
+    "pack",
+    "pack_rows",
+]
 
-# oneDNN makes a kernel for every new number of tokens, which takes it milliseconds and memory.
+# oneDNN compiles a kernel for every new number of tokens, which takes milliseconds and memory.
 MULTIPLE = 32
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Rows of a batch, longest first, so that rows of one length are neighbours.
+    """Rows of a packed batch, longest first, so that rows of equal length are adjacent.
 
     Attributes:
-        order: ``(R,)`` int64 on the tokens' device; the row that lies at each place.
-        groups: ``(rows, length)`` of each run of equally long rows.
+        order: ``(R,)`` int64 on the tokens' device; the row number at each place.
+        groups: ``(rows, length)`` of each run of rows of equal length.
+
+    Examples:
+        >>> tokens, layout = pack_rows([[5, 6], [1, 2, 3], [7, 8]], torch.device("cpu"))
+        >>> tokens.tolist(), layout.order.tolist(), layout.groups
+        ([1, 2, 3, 5, 6, 7, 8], [1, 0, 2], ((1, 3), (2, 2)))
     """
 
     order: Tensor
@@ -29,40 +46,40 @@ class Layout:
 
     @property
     def sizes(self) -> list[int]:
-        """Tokens of each group; they add up to all tokens."""
+        """Number of tokens of each group."""
         return [rows * length for rows, length in self.groups]
 
     @property
     def tokens(self) -> int:
-        """Tokens of all rows."""
+        """Number of tokens of all rows."""
         return sum(self.sizes)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest row."""
+        """Number of tokens of the longest row."""
         return self.groups[0][1]
 
     def of_firsts(self) -> Layout:
-        """The layout of the first tokens alone, in the same groups."""
+        """Return the layout of the first tokens only, in the same groups."""
         return Layout(self.order, tuple((rows, 1) for rows, _ in self.groups))
 
     def firsts(self, tokens: Tensor) -> Tensor:
-        """``(T, ...)`` to ``(R, ...)``: the first token of each row, in the layout's order."""
+        """Select the first token of each row: ``(T, ...)`` to ``(R, ...)``, in this order."""
         return torch.cat([group[:, 0] for group in self.by_group(tokens)])
 
     def positions(self, device: torch.device) -> Tensor:
-        """``(T,)`` int64: the place of every token in its row, from 0."""
+        """Return the position of every token in its row, ``(T,)`` int64 from 0."""
         longest = torch.arange(self.longest, device=device)
         return torch.cat([longest[:length].repeat(rows) for rows, length in self.groups])
 
     def boundaries(self, device: torch.device) -> Tensor:
-        """``(R + 1,)`` int32: where each row begins, and the end (``cu_seqlens`` of kernels)."""
+        """Return the start of each row and the end, ``(R + 1,)`` int32 (``cu_seqlens``)."""
         lengths = [length for rows, length in self.groups for _ in range(rows)]
         ends = torch.tensor([0, *lengths]).cumsum(0)
         return ends.to(device=device, dtype=torch.int32)
 
     def by_group(self, tokens: Tensor) -> list[Tensor]:
-        """``(T, ...)`` cut into ``(rows, length, ...)`` for each group, as views."""
+        """Split ``(T, ...)`` into a view ``(rows, length, ...)`` for each group."""
         # TRAP: not slices. The backward pass of a slice fills a tensor of the full size; that of
         # a split is one concatenation.
         return [
@@ -73,14 +90,14 @@ class Layout:
         ]
 
     def to_batch_order(self, rows: Tensor) -> Tensor:
-        """``(R, ...)`` in the order of this layout to the order of the batch."""
+        """Reorder ``(R, ...)`` from the order of this layout to the order of the batch."""
         back = torch.empty_like(self.order)
         back[self.order] = torch.arange(len(back), device=back.device)
         return rows[back]
 
 
 def layout_of(lengths: Sequence[int], device: torch.device) -> Layout:
-    """The layout of rows with so many tokens each."""
+    """Make the layout of rows with these numbers of tokens."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     groups = groupby(lengths[row] for row in order)
     return Layout(
@@ -90,15 +107,15 @@ def layout_of(lengths: Sequence[int], device: torch.device) -> Layout:
 
 
 def pack(input_ids: Tensor, attention_mask: Tensor, *, multiple: int = 1) -> tuple[Tensor, Layout]:
-    """Take the padding out of a batch.
+    """Remove the padding of a batch.
 
     Args:
-        input_ids: ``(R, L)`` int64, padded on the right; at least one token in every row.
+        input_ids: ``(R, L)`` int64, padded on the right; at least one token per row.
         attention_mask: ``(R, L)``, 1 for tokens, 0 for padding.
-        multiple: of which T is to be; single tokens are added as rows R, R + 1, ….
+        multiple: Divisor of T; rows of a single token are appended as rows R, R + 1, ... if needed.
 
     Returns:
-        The tokens ``(T,)``, and how they lie.
+        The tokens ``(T,)`` and their layout.
     """
     lengths = attention_mask.sum(dim=1, dtype=torch.int64).tolist()
     layout = layout_of(lengths, input_ids.device)
@@ -114,17 +131,71 @@ def pack(input_ids: Tensor, attention_mask: Tensor, *, multiple: int = 1) -> tup
 def pack_rows(
     rows: Sequence[Sequence[int]], device: torch.device, *, multiple: int = 1
 ) -> tuple[Tensor, Layout]:
-    """Lay rows of token ids, none of them empty, end to end.
+    """Concatenate rows of token ids.
 
     Args:
-        rows: the token ids of each row.
-        device: where the tokens go.
-        multiple: as for :func:`pack`.
+        rows: Token ids of each row, at least one.
+        device: Device of the result.
+        multiple: See :func:`pack`.
 
     Returns:
-        The tokens ``(T,)`` int64, and how they lie.
+        The tokens ``(T,)`` int64 and their layout.
     """
     rows = [*rows, *([rows[0][:1]] * (-sum(map(len, rows)) % multiple))]
     layout = layout_of([len(row) for row in rows], device)
     ids = [token for row in layout.order.tolist() for token in rows[row]]
     return torch.tensor(ids, device=device), layout
+
+
+@dataclass(frozen=True)
+class Window:
+    """The tokens of its row that a token attends to.
+
+    Attributes:
+        behind: Number of tokens before the token itself; None for all.
+        ahead: Number of tokens after the token itself; None for all, 0 in causal models.
+    """
+
+    behind: int | None = None
+    ahead: int | None = None
+
+
+class Unpacked(Enum):
+    """Which rows may share a forward pass that is not packed."""
+
+    PADDED = "rows of all lengths, padded"
+    EQUAL_LENGTHS = "rows of equal length"
+    SINGLE_ROWS = "a single row"
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How the batches of a model run.
+
+    Attributes:
+        packed: Whether batches may be packed.
+        unpacked: Which rows share a forward pass of a batch that is not packed.
+    """
+
+    packed: bool
+    unpacked: Unpacked = Unpacked.PADDED
+
+
+class UnpackableError(Exception):
+    """The attention of a model does something that packed batches do not support.
+
+    The text continues a sentence that begins with the name of the model. The encoder catches the
+    error and runs the batch unpacked.
+    """
+
+
+class AttentionOptionsError(UnpackableError):
+    """A model gives its attention options that packed attention does not support.
+
+    Args:
+        names: Names of the options.
+    """
+
+    def __init__(self, names: list[str]):
+        super().__init__(f"passes its attention the options {', '.join(names)}")
+        self.names = names

@@ -1,4 +1,4 @@
-"""Linear maps of a packed forward pass: with weights that train, or laid out for inference."""
+"""Linear maps of a packed forward pass: with trainable weights, or prepared for inference."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LinearMaker: TypeAlias = Callable[..., Linear]
 
 
 def live(*layers: nn.Linear, gelu: bool = False) -> Linear:
-    """One product for several layers with the same input; follows their weights as they change.
+    """Join several layers with the same input into one product that uses their current weights.
 
     Args:
-        layers: outputs are concatenated in this order.
-        gelu: apply the exact GELU.
+        layers: Layers, whose outputs are concatenated in this order.
+        gelu: Whether the exact GELU is applied.
     """
 
     def apply(states: Tensor) -> Tensor:
@@ -35,12 +35,12 @@ def live(*layers: nn.Linear, gelu: bool = False) -> Linear:
 
 
 def prepared(*layers: nn.Linear, gelu: bool = False, dtype: torch.dtype | None = None) -> Linear:
-    """The same for weights that stay as they are: joined once, and in oneDNN's own layout.
+    """Join several layers for fixed weights, which are copied into oneDNN's memory layout.
 
     Args:
-        layers: outputs are concatenated in this order.
-        gelu: apply the exact GELU, while a tile is in the cache.
-        dtype: of weights, inputs and outputs; by default that of the weights.
+        layers: Layers, whose outputs are concatenated in this order.
+        gelu: Whether the exact GELU is applied, while each tile is in the CPU cache.
+        dtype: Type of weights, inputs and outputs; None for that of the weights.
     """
     weight, bias = (None if part is None else part.detach().to(dtype) for part in joined(layers))
     assert weight is not None
@@ -56,7 +56,7 @@ def prepared(*layers: nn.Linear, gelu: bool = False, dtype: torch.dtype | None =
 
 
 def joined(layers: tuple[nn.Linear, ...]) -> tuple[Tensor, Tensor | None]:
-    """Weights and biases of several layers with the same input, as those of one."""
+    """Concatenate the weights and biases of several layers with the same input."""
     if len(layers) == 1:
         return layers[0].weight, layers[0].bias
     weight = torch.cat([layer.weight for layer in layers])
@@ -64,8 +64,8 @@ def joined(layers: tuple[nn.Linear, ...]) -> tuple[Tensor, Tensor | None]:
     return weight, torch.cat(biases) if biases else None
 
 
-# The operators that torch's own compiler calls, on CPUs only; where they are absent, or under
-# autocast, the ordinary ones do.
+# These operators are those of torch's compiler, for CPUs only. If they are missing, and under
+# autocast, the ordinary ones are used.
 def _onednn_serves(tensor: Tensor, *, bf16: bool = False) -> bool:
     return (
         tensor.device.type == "cpu"
@@ -83,7 +83,7 @@ def _onednn(states: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = Fa
 
 
 class _OneDnnLinear(torch.autograd.Function):
-    """``x W^T + b`` with oneDNN's kernels, up to 1.4 times as fast as the default on some CPUs."""
+    """``x W^T + b`` with oneDNN's kernels, on some CPUs 1.4 times as fast as torch's own."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

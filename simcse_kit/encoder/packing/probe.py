@@ -1,6 +1,6 @@
-"""How the rows of a batch may share a forward pass of a given model, found out by trying.
+"""Probe of a model: whether its batches can be packed or padded without changing the states.
 
-The reference is always the model as it was loaded, on one row alone, without padding.
+The reference is the loaded model on a single row without padding.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from simcse_kit.encoder.backbone import position_limit
 from simcse_kit.encoder.batch_plan import pad_batch
 from simcse_kit.encoder.device import usual_state
 from simcse_kit.encoder.packing.layers import blocks_of
-from simcse_kit.encoder.packing.layout import Layout, pack_rows
-from simcse_kit.encoder.packing.linear import live
-from simcse_kit.encoder.packing.row_groups import (
+from simcse_kit.encoder.packing.layout import (
     AttentionOptionsError,
     Batching,
+    Layout,
     UnpackableError,
     Unpacked,
+    pack_rows,
 )
+from simcse_kit.encoder.packing.linear import live
 from simcse_kit.encoder.packing.run import packed_states
 from simcse_kit.errors import ModelError
 
@@ -35,25 +36,25 @@ __all__ = ["find_batching"]
 
 logger = logging.getLogger(__name__)
 
-# Largest difference of a token's state, relative to its length; in half precision that many steps.
+# Largest difference of a token's state, relative to its norm; in half precision, in rounding steps.
 _TOLERANCE = 1e-4
 _STEPS = 8
 _LONG, _SHORT = 24, 2
 
 
 def find_batching(backbone: Any, pad_id: int) -> Batching:
-    """The fastest way to run batches that gives every row the states that it has alone.
+    """Find the fastest way to run batches in which every row has the states that it has alone.
 
-    The families of :func:`~simcse_kit.encoder.packing.layers.blocks_of` are known. Any other
-    model is tried on two rows: alone, packed, padded. Where packing is not possible, a log line
-    says why, and what the attempt changed is restored.
+    The families of :func:`~simcse_kit.encoder.packing.layers.blocks_of` are known to pack. Any
+    other model runs two rows alone, packed and padded. If it cannot pack, the reason is logged, and
+    the model keeps its attention.
 
     Args:
-        backbone: the transformer.
-        pad_id: id that fills up padded rows.
+        backbone: Transformer.
+        pad_id: Token id of the padding.
 
     Raises:
-        ModelError: the model does not give one state for each token, or other states each time.
+        ModelError: The model does not give one state per token, or different states each time.
     """
     own_class = type(backbone).__module__.startswith("transformers.models.")
     if own_class and blocks_of(backbone, live) is not None:
@@ -83,7 +84,7 @@ def find_batching(backbone: Any, pad_id: int) -> Batching:
 
 @contextmanager
 def _at_rest(backbone: Any) -> Iterator[None]:
-    """Without dropout, gradients and inference tensors; submodules keep their modes."""
+    """Disable dropout, gradients and inference mode inside the block."""
     modes = [(part, part.training) for part in backbone.modules()]
     device = next(backbone.parameters()).device
     backbone.eval()
@@ -96,7 +97,7 @@ def _at_rest(backbone: Any) -> Iterator[None]:
 
 
 def _rows(backbone: Any) -> list[list[int]]:
-    """A long row and a short one of ordinary tokens, spread over the vocabulary."""
+    """Make a long and a short row of ordinary tokens, spread over the vocabulary."""
     words = backbone.get_input_embeddings().num_embeddings
     special = {
         value
@@ -113,15 +114,15 @@ def _rows(backbone: Any) -> list[list[int]]:
 
 
 def _alone(backbone: Any, row: Sequence[int]) -> Tensor:
-    """``(L, d)``: the states of a row in a pass of its own.
+    """Compute the states ``(L, d)`` of a row in a forward pass of its own.
 
     Raises:
-        ModelError: the model gives none, or not one for each token.
+        ModelError: The model does not give one state per token.
     """
     kind = backbone.config.model_type
     try:
         states = _run(backbone, [row])[0]
-    # An unknown architecture may stumble over anything.
+    # An unknown architecture may raise any error.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ModelError(
@@ -132,15 +133,15 @@ def _alone(backbone: Any, row: Sequence[int]) -> Tensor:
     if tuple(states.shape) != wanted:
         raise ModelError(
             f"{kind} gives states of shape {tuple(states.shape)} for a text of {len(row)} tokens, "
-            f"not {wanted}; a text encoder or decoder with one state a token is needed"
+            f"not {wanted}; a text encoder or decoder with one state per token is needed"
         )
     if not bool(states.isfinite().all()):
-        raise ModelError(f"{kind} gives token states that are no finite numbers")
+        raise ModelError(f"{kind} gives token states with NaN or infinity")
     return states
 
 
 def _run(backbone: Any, rows: Sequence[Sequence[int]], pad_id: int = 0) -> Tensor:
-    """``(R, L, d)``: the states of rows, padded where they are of different lengths."""
+    """Compute the states ``(R, L, d)`` of rows, padded if their lengths differ."""
     device = next(backbone.parameters()).device
     ids, mask = (part.to(device) for part in pad_batch(rows, pad_id))
     states: Tensor = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -148,7 +149,7 @@ def _run(backbone: Any, rows: Sequence[Sequence[int]], pad_id: int = 0) -> Tenso
 
 
 def _together(backbone: Any, rows: Sequence[Sequence[int]], pad_id: int = 0) -> list[Tensor] | None:
-    """The states of rows in one batch; None where the model cannot do that."""
+    """Compute the states of rows in one batch; None if the model cannot do that."""
     try:
         states = _run(backbone, rows, pad_id)
     except Exception as error:
@@ -160,31 +161,31 @@ def _together(backbone: Any, rows: Sequence[Sequence[int]], pad_id: int = 0) -> 
 
 
 def _unpacked(backbone: Any, row: list[int], alone: Tensor) -> Unpacked:
-    """Of a model whose states depend on padding."""
+    """Find which rows of a model can share a pass if its states depend on the padding."""
     other = row[::-1]
     if _agree(_together(backbone, [row, other]), [alone, _alone(backbone, other)]):
         return Unpacked.EQUAL_LENGTHS
     if _agree([_alone(backbone, row)], [alone]):
         return Unpacked.SINGLE_ROWS
     raise ModelError(
-        f"{backbone.config.model_type} gives other states each time for the same text; its "
-        "vectors cannot be compared. Is there a seed in its configuration?"
+        f"{backbone.config.model_type} gives different states each time for the same text, so its "
+        "vectors cannot be compared. Set a seed in its configuration if it has one"
     )
 
 
 def _why_not_packed(
     backbone: Any, rows: Sequence[Sequence[int]], alone: Sequence[Tensor]
 ) -> str | None:
-    """None where packed batches are right, and the model is set up for them; else the reason.
+    """Set a model up for packed batches, and return the reason if that is not possible.
 
-    A model whose attention takes options that sdpa drops runs with eager attention afterwards.
+    A model whose attention takes options that sdpa ignores runs with eager attention afterwards.
     """
     device = alone[0].device
     tokens, layout = pack_rows(rows, device)
 
     def differs() -> str | None:
         packed = _split(packed_states(backbone, tokens, layout)[-1], layout)
-        return None if _agree(packed, alone) else "gives other vectors packed"
+        return None if _agree(packed, alone) else "gives different vectors if packed"
 
     if blocks_of(backbone, live) is not None:
         return differs()
@@ -192,7 +193,7 @@ def _why_not_packed(
         return "does not use transformers' attention interface"
     if getattr(backbone.config, "attention_chunk_size", None):
         return "attends in chunks"
-    # Unpacked batches go on with the attention that the model had, and ours knows one.
+    # Outside packed batches, the packed attention falls back to sdpa and to nothing else.
     if backbone.config._attn_implementation != "sdpa":
         return f"runs with {backbone.config._attn_implementation!r} attention only"
     from simcse_kit.encoder.packing.hf_attention import IMPLEMENTATION
@@ -201,21 +202,21 @@ def _why_not_packed(
     before = [(config, config._attn_implementation_internal) for config in _configs(backbone)]
     try:
         backbone.set_attn_implementation(IMPLEMENTATION)
-        # TRAP: where the class takes none, transformers goes on with the old one and warns.
+        # TRAP: if the class does not support it, transformers keeps the old one and warns.
         if backbone.config._attn_implementation != IMPLEMENTATION:
-            reason: str | None = "takes no other attention in this release of transformers"
+            reason: str | None = "supports no other attention in this release of transformers"
         else:
             reason = differs()
     except UnpackableError as error:
         reason = str(error)
-        # TRAP: older releases of transformers let such models run with sdpa, which drops what it
-        # does not know, such as the softcap of Gemma 2.
+        # TRAP: older releases of transformers run such models with sdpa, which ignores unknown
+        # options, such as the softcap of Gemma 2.
         options = error.names if isinstance(error, AttentionOptionsError) else []
         ignored = not signature(sdpa_attention_forward).parameters.keys() >= set(options)
-    # Whatever an unknown architecture stumbles over, the padded way is there for it.
+    # An unknown architecture may raise any error; padded batches remain possible.
     except Exception as error:
         logger.debug("packing failed: %s", error)
-        reason = "fails packed"
+        reason = "fails on packed batches"
     if reason:
         for config, implementation in before:
             config._attn_implementation_internal = implementation
@@ -225,14 +226,14 @@ def _why_not_packed(
 
 
 def _split(tokens: Tensor, layout: Layout) -> list[Tensor]:
-    """``(T, d)`` to the states of each row, in the order of the batch."""
+    """Split ``(T, d)`` into the states of each row, in the order of the batch."""
     lying = [row for group in layout.by_group(tokens) for row in group]
     placed = sorted(zip(layout.order.tolist(), range(len(lying)), strict=True))
     return [lying[place] for _, place in placed]
 
 
 def _configs(backbone: Any) -> list[PretrainedConfig]:
-    """The configurations of a model and of its parts, each once."""
+    """Collect the configurations of a model and of its submodules, each once."""
     found: dict[int, PretrainedConfig] = {}
     waiting = [getattr(part, "config", None) for part in backbone.modules()]
     while waiting:
@@ -244,7 +245,7 @@ def _configs(backbone: Any) -> list[PretrainedConfig]:
 
 
 def _agree(found: Sequence[Tensor] | None, expected: Sequence[Tensor]) -> bool:
-    """Whether rows of states differ by rounding only."""
+    """Whether states differ by rounding only."""
     if found is None:
         return False
     return all(_same(one, other) for one, other in zip(found, expected, strict=True))

@@ -1,7 +1,7 @@
 """Training with several threads, each of which runs all layers on its share of the rows.
 
-Threads inside the operators wait for each other at the end of every one of them. Threads with rows
-of their own wait twice in a step: after the forward pass, and after the backward pass.
+Threads inside torch's operators wait for each other at the end of every operator. Threads with
+their own rows wait twice per step: after the forward pass and after the backward pass.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from simcse_kit.encoder.threads import in_parallel
 
 __all__ = ["Shares", "run_shared"]
 
-# What a thread runs: its states and its layout to the states of some layers.
+# Function of a thread: number of the share, its states and its layout to the states of layers.
 Run: TypeAlias = Callable[[int, Tensor, Layout], Sequence[Tensor]]
 
 
 class Shares:
-    """The rows of a packed batch dealt out, so that everybody gets about as many of each length.
+    """Shares of the rows of a packed batch, with about equally many rows of each length.
 
     Args:
-        layout: of the whole batch.
-        workers: number of shares; fewer where there are not enough rows.
+        layout: Layout of the whole batch.
+        workers: Number of shares; there are fewer if the batch has fewer rows.
     """
 
     def __init__(self, layout: Layout, workers: int):
         self.layout = layout
         workers = min(workers, len(layout.order))
-        # How many rows of each group everybody gets; who gets one more goes round.
+        # Number of rows of each group in each share; the shares get a surplus row in turn.
         self._counts: list[list[int]] = []
         dealt = 0
         for rows, _ in layout.groups:
@@ -44,7 +44,7 @@ class Shares:
         lengths = [length for _, length in layout.groups]
         self.layouts = [
             Layout(
-                # Nobody asks a share for the order of the batch.
+                # The order of the batch is not needed in a share.
                 layout.order[:0],
                 tuple(
                     (counts[worker], length)
@@ -56,20 +56,20 @@ class Shares:
         ]
 
     def deal(self, tokens: Tensor) -> list[Tensor]:
-        """``(T, ...)``, or ``(R, ...)`` of the rows alone, to the tensor of each share."""
+        """Split ``(T, ...)`` of tokens, or ``(R, ...)`` of rows, into a tensor for each share."""
         pieces = torch.split(tokens, self._sizes(len(tokens)))
         count = len(self.layouts)
         return [torch.cat(pieces[worker::count]) for worker in range(count)]
 
     def join(self, shares: Sequence[Tensor]) -> Tensor:
-        """The inverse of :meth:`deal`."""
+        """Invert :meth:`deal`."""
         sizes = self._sizes(sum(map(len, shares)))
         count = len(self.layouts)
         pieces = [torch.split(share, sizes[w::count]) for w, share in enumerate(shares)]
         return torch.cat([piece for group in zip(*pieces, strict=True) for piece in group])
 
     def _sizes(self, length: int) -> list[int]:
-        """Sizes of the pieces, group by group and in each worker by worker."""
+        """Return the sizes of the pieces, by group and within a group by share."""
         whole = length == self.layout.tokens
         return [
             count * (tokens if whole else 1)
@@ -81,22 +81,22 @@ class Shares:
 def run_shared(
     run: Run, states: Tensor, shares: Shares, parameters: Sequence[Tensor]
 ) -> list[Tensor]:
-    """What ``run`` gives for the whole batch, with its gradient, computed share by share.
+    """Run a function on all shares of a batch, in parallel and differentiably.
 
     Args:
-        run: called in a thread for each share, with its number, states and layout.
+        run: Function, called in a thread for each share with its number, states and layout.
         states: ``(T, d)``.
-        shares: of the rows.
-        parameters: all tensors that ``run`` uses and that want a gradient.
+        shares: Shares of the rows.
+        parameters: All tensors that ``run`` uses and that need a gradient.
 
     Returns:
-        The tensors that ``run`` gives, put together.
+        The joined results of ``run``.
     """
     if not torch.is_grad_enabled():
         parts = shares.deal(states)
 
         def forwards(worker: int) -> Sequence[Tensor]:
-            # Whether gradients are wanted is a setting of each thread.
+            # Each thread has its own setting of gradients.
             with torch.no_grad():
                 return run(worker, parts[worker], shares.layouts[worker])
 
@@ -136,7 +136,7 @@ class _Shared(torch.autograd.Function):
 
         def backwards(worker: int) -> tuple[Tensor | None, ...]:
             part, results = graphs[worker]
-            # Not `backward`: who adds to a shared gradient first would be chance.
+            # Not `backward`: the order of additions to a shared gradient would be random.
             return torch.autograd.grad(
                 [results[number] for number in asked],
                 [part, *ctx.parameters],
@@ -155,7 +155,7 @@ def _total(grads: Sequence[Tensor | None]) -> Tensor | None:
     # A weight is used by all shares or by none.
     if first is None:
         return None
-    # Added up in their order, so that the sum is the same every time.
+    # Added in a fixed order, so that the sum is always the same.
     for other in others:
         assert other is not None
         first = first.add_(other)

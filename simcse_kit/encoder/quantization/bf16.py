@@ -1,4 +1,4 @@
-"""Linear maps in bfloat16, and whether they gain anything on this machine."""
+"""Linear maps in bfloat16, and whether they are faster on this machine."""
 
 from __future__ import annotations
 
@@ -9,24 +9,49 @@ from functools import cache
 import torch
 from torch import nn
 
+from simcse_kit.encoder.model import EncoderModel
+from simcse_kit.encoder.packing.layers import Block, blocks_of
 from simcse_kit.encoder.packing.linear import Linear, prepared
 
-__all__ = ["bf16_pays", "lowered"]
+__all__ = ["bf16_blocks", "bf16_linear", "bf16_pays"]
 
 logger = logging.getLogger(__name__)
 
 _TOKENS = 512
 _ROUNDS = 5
-# Below this the rest of a model eats the gain up.
+# A smaller gain is lost in the float32 parts of a model.
 _LEAST_GAIN = 1.2
 
 
-def lowered(*layers: nn.Linear, gelu: bool = False) -> Linear:
-    """Linear maps in bfloat16; residuals, LayerNorm and attention stay in float32.
+def bf16_blocks(encoder: EncoderModel, *, first_only: bool) -> list[Block] | None:
+    """Prepare the layers of an encoder in bfloat16.
 
     Args:
-        layers: see :func:`~simcse_kit.encoder.packing.linear.prepared`.
-        gelu: see there; the result is then bfloat16, since only another product takes it.
+        encoder: Encoder in evaluation mode.
+        first_only: Whether the last layer is computed for the first token of each row only.
+
+    Returns:
+        The layers; None, after a warning, if bfloat16 is not supported or not faster.
+    """
+    kind = encoder.backbone.config.model_type
+    make = bf16_linear
+    blocks = blocks_of(encoder.backbone, make, first_only=first_only) if encoder.packs else None
+    if blocks is None:
+        logger.warning("bf16 is not supported for %s; using fp32", kind)
+        return None
+    linears = (part for part in encoder.backbone.modules() if isinstance(part, nn.Linear))
+    largest = max(linears, key=lambda linear: linear.weight.numel())
+    pays = encoder.device.type != "cpu" or bf16_pays(largest.in_features, largest.out_features)
+    return blocks if pays else None
+
+
+def bf16_linear(*layers: nn.Linear, gelu: bool = False) -> Linear:
+    """Compute linear maps in bfloat16; residuals, LayerNorm and attention stay in float32.
+
+    Args:
+        layers: See :func:`~simcse_kit.encoder.packing.linear.prepared`.
+        gelu: Whether the exact GELU follows. The result is then bfloat16, because only another
+            linear map reads it.
     """
     compute = prepared(*layers, gelu=gelu, dtype=torch.bfloat16)
     if gelu:
@@ -36,29 +61,27 @@ def lowered(*layers: nn.Linear, gelu: bool = False) -> Linear:
 
 @cache
 def bf16_pays(width: int, inner: int) -> bool:
-    """Whether bfloat16 products of an encoder's own sizes are faster here than those in float32.
+    """Measure whether bfloat16 is faster than float32 for one linear map.
 
-    Some CPUs have instructions for bfloat16 and are slower with them. It is measured, in a few
-    milliseconds, once a process; where it does not pay, a log line says so.
+    Some CPUs have instructions for bfloat16 and are slower with them. The measurement takes a few
+    milliseconds, once per process; a warning is logged if bfloat16 is not faster.
 
     Args:
-        width: of the token states.
-        inner: of the feed-forward layers.
+        width: Number of dimensions of the token states.
+        inner: Number of dimensions inside the feed-forward layers.
     """
     layer, states = nn.Linear(width, inner), torch.zeros(_TOKENS, width)
-    ways = (prepared(layer), lowered(layer))
-    best = [float("inf")] * len(ways)
+    computations = (prepared(layer), bf16_linear(layer))
+    best = [float("inf")] * len(computations)
     with torch.inference_mode():
         for _ in range(_ROUNDS):
-            for way, compute in enumerate(ways):
+            for number, compute in enumerate(computations):
                 start = time.perf_counter()
                 compute(states)
-                best[way] = min(best[way], time.perf_counter() - start)
+                best[number] = min(best[number], time.perf_counter() - start)
     gain = best[0] / best[1]
     if gain < _LEAST_GAIN:
         logger.warning(
-            "precision bf16: its products take %.2f of the time of fp32 on this CPU, which is no "
-            "gain: fp32 is used",
-            1 / gain,
+            "bf16 is not faster than fp32 on this CPU (%.2f times the time); using fp32", 1 / gain
         )
     return gain >= _LEAST_GAIN

@@ -1,4 +1,4 @@
-"""The ranges of an encoder's activations, from sentences of the user's own."""
+"""Calibration of int8 layers: ranges of the activations on sentences of the user's own."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.packing.layers import Block, blocks_of
 from simcse_kit.encoder.packing.layout import pack_rows
 from simcse_kit.encoder.packing.linear import LinearMaker, prepared
-from simcse_kit.encoder.quantization.activation_stats import Observer
-from simcse_kit.encoder.quantization.int8 import Quantizer
+from simcse_kit.encoder.quantization.int8 import Observer, Quantizer
 from simcse_kit.errors import ConfigError
 
 __all__ = ["calibrated_blocks"]
@@ -24,26 +23,27 @@ __all__ = ["calibrated_blocks"]
 logger = logging.getLogger(__name__)
 
 Rows = Sequence[Sequence[int]]
+"""Token ids of each sentence."""
 
-# Sentences that are looked at, every third of them only to tell how far int8 is off; fewer where
-# they are long. Four times as many made no difference on STS-B dev.
+# Maximum number of sentences and of their tokens. A third of them only measures the error of int8.
+# Four times as many made no difference on STS-B dev.
 _SAMPLE = 192
 _SAMPLE_TOKENS = 8192
-# With fewer sentences than these, those of the package come in addition.
+# If fewer sentences are given, those of the package are added.
 _ENOUGH = 32
-_TOKENS_AT_ONCE = 1024
+_TOKENS_PER_PASS = 1024
 
 
 def calibrated_blocks(encoder: EncoderModel, rows: Rows, *, first_only: bool) -> list[Block]:
-    """The layers of an encoder in int8. A log line tells what it costs.
+    """Prepare the layers of an encoder in int8, and log how much the vectors change.
 
     Args:
-        encoder: in evaluation mode, on a CPU.
-        rows: token ids of the sentences that are to be encoded.
-        first_only: of the last layer only the first token of each row is wanted.
+        encoder: Encoder in evaluation mode, on a CPU.
+        rows: Token ids of the sentences to encode.
+        first_only: Whether the last layer is computed for the first token of each row only.
 
     Raises:
-        ConfigError: its architecture is not served.
+        ConfigError: The architecture is not supported.
     """
 
     def blocks(make: LinearMaker) -> list[Block]:
@@ -68,7 +68,9 @@ def calibrated_blocks(encoder: EncoderModel, rows: Rows, *, first_only: bool) ->
     for _ in _vectors(encoder, calibration, observed):
         pass
     quantized = blocks(Quantizer(seen).make)
-    _settle(encoder, calibration, quantized)
+    # The first call corrects the biases, so it gets all tokens of the calibration at once.
+    tokens, layout = pack_rows(calibration, encoder.device)
+    encoder.forward_packed(tokens, layout, quantized)
     pairs = zip(
         _vectors(encoder, held_out, blocks(prepared)),
         _vectors(encoder, held_out, quantized),
@@ -88,7 +90,7 @@ def calibrated_blocks(encoder: EncoderModel, rows: Rows, *, first_only: bool) ->
 
 
 def _spread(rows: Rows) -> Rows:
-    """At most so many of the rows, evenly spread over lengths; the same ones in any order."""
+    """Sample rows evenly over their lengths; the order of the rows does not matter."""
     ordered = sorted(rows, key=lambda row: (len(row), row))
     mean = sum(map(len, ordered)) / len(ordered)
     count = min(len(ordered), max(3, min(_SAMPLE, int(_SAMPLE_TOKENS / mean))))
@@ -96,15 +98,9 @@ def _spread(rows: Rows) -> Rows:
     return [ordered[round(place * last / (count - 1))] for place in range(count)]
 
 
-def _settle(encoder: EncoderModel, rows: Rows, blocks: list[Block]) -> None:
-    """The first call of products in int8: over all tokens of the calibration at a time."""
-    tokens, layout = pack_rows(rows, encoder.device)
-    encoder.forward_packed(tokens, layout, blocks)
-
-
 def _vectors(encoder: EncoderModel, rows: Rows, blocks: list[Block]) -> Iterator[Tensor]:
-    """``(R, d)`` of batch after batch."""
+    """Compute the vectors ``(R, d)`` of one batch after another."""
     lengths = [len(row) for row in rows]
-    for batch in length_sorted_batches(lengths, token_budget=_TOKENS_AT_ONCE):
+    for batch in length_sorted_batches(lengths, token_budget=_TOKENS_PER_PASS):
         tokens, layout = pack_rows([rows[number] for number in batch], encoder.device)
         yield encoder.forward_packed(tokens, layout, blocks)

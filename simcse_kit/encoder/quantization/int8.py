@@ -1,70 +1,134 @@
-"""Linear maps in int8, through oneDNN.
+"""Linear maps in int8, computed by oneDNN.
 
-Activations are unsigned bytes with one scale and zero point per tensor, fixed beforehand, so that
-a sentence has the same vector in every batch; weights are signed bytes with one scale per output
-channel. Two rewritings, exact or nearly so in real numbers, keep outliers from taking up the range:
+Activations are unsigned bytes with one scale and zero point per tensor, fixed in advance, so that a
+sentence has the same vector in every batch; weights are signed bytes with one scale per output
+channel. Two transformations, exact or almost exact in real numbers, keep outliers from using up the
+range of a byte:
 
-* SmoothQuant (arXiv 2211.10438, equation 4) divides the channels of an input by factors that go
-  into the weights.
-* What a GELU gives is quantised inside the product before it, so its channels cannot be divided.
-  But a GELU is nearly the identity where it is large, and a quantiser with the limit C cuts off.
-  So a unit that reaches beyond C is followed by copies with their bias lowered by C, 2C, ...: what
-  one cuts off the next one holds, and their sum is the unit.
+* SmoothQuant (arXiv 2211.10438, equation 4) divides the channels of an input by factors that move
+  into the weights. Official code:
+  https://github.com/mit-han-lab/smoothquant/blob/0c727bc10cb30b0fc1b0754ec4b16c454cd00b24/smoothquant/smooth.py
+* The output of a GELU is quantized inside the preceding product, so its channels cannot be divided.
+  But a GELU is nearly the identity for large inputs, and a quantizer with limit C clips. Therefore
+  a unit whose output exceeds C is followed by copies with their bias lowered by C, 2C, ...: each
+  copy holds what the one before it clips, and their sum is the unit.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from simcse_kit.encoder.packing.linear import Linear, joined
-from simcse_kit.encoder.quantization.activation_stats import Observer, Range
+from simcse_kit.encoder.packing.linear import Linear, joined, prepared
 
-__all__ = ["INT8_OPERATORS", "Quantizer", "Scale", "Split", "quantize", "split_units"]
+__all__ = ["INT8_OPERATORS", "Observer", "Quantizer", "Scale", "Split", "quantize", "split_units"]
 
 INT8_OPERATORS = ("qlinear_prepack", "qlinear_pointwise")
-"""Operators of ``torch.ops.onednn`` that are used here: those that torch's compiler calls."""
+"""Operators of ``torch.ops.onednn`` that this module uses; torch's compiler calls them too."""
 
 # SmoothQuant's alpha. From .4 to .7 the score on STS-B dev is the same within its noise, and the
-# cosines with float32 are best here.
+# cosines with float32 are best at .7.
 _STRENGTH = 0.7
-# The same for what an activation gives, whose outliers are worse.
+# Alpha for the output of an activation, which has larger outliers.
 _STRENGTH_ACTIVATED = 0.85
 _SMALLEST = 1e-5
-# One copy for so many units. More of them lower the limit, but their GELUs are not quite straight.
+# Number of units per copy. More copies lower the limit, but near 0 a GELU is not the identity.
 _UNITS_PER_COPY = 96
+
+Product: TypeAlias = tuple[nn.Linear, ...]
+"""Linear maps with the same input, computed as one product."""
+
+
+class Range:
+    """Smallest and largest value of every channel, ``(channels,)`` each."""
+
+    def __init__(self) -> None:
+        self.low, self.high = torch.tensor(torch.inf), torch.tensor(-torch.inf)
+
+    def widen(self, states: Tensor) -> None:
+        """Include the values of ``(T, channels)``."""
+        low, high = torch.aminmax(states, dim=0)
+        self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+
+
+class Observer:
+    """Float32 linear maps that record the ranges of their inputs. For one thread.
+
+    Attributes:
+        inputs: Range of the input of every product.
+        raised: Range of the GELU output of every product that a GELU follows.
+        means: Mean output of every product over all tokens, ``(out,)``.
+        gelu_of: For every product whose input is a GELU output, the product before that GELU.
+    """
+
+    def __init__(self) -> None:
+        self.inputs: dict[Product, Range] = {}
+        self.raised: dict[Product, Range] = {}
+        self.means: dict[Product, Tensor] = {}
+        self.gelu_of: dict[Product, Product] = {}
+        self._tokens: dict[Product, int] = {}
+        self._latest: tuple[Product, Tensor] | None = None
+
+    def make(self, *layers: nn.Linear, gelu: bool = False) -> Linear:
+        """Make a recording linear map; see :func:`~simcse_kit.encoder.packing.linear.prepared`."""
+        compute = prepared(*layers, gelu=gelu)
+
+        def observed(states: Tensor) -> Tensor:
+            self.inputs.setdefault(layers, Range()).widen(states)
+            if self._latest is not None and self._latest[1] is states:
+                self.gelu_of[layers] = self._latest[0]
+            result = compute(states)
+            self._add_to_mean(layers, result)
+            if gelu:
+                self.raised.setdefault(layers, Range()).widen(result)
+                self._latest = (layers, result)
+            return result
+
+        return observed
+
+    def _add_to_mean(self, product: Product, result: Tensor) -> None:
+        tokens = self._tokens[product] = self._tokens.get(product, 0) + len(result)
+        before = self.means.get(product, torch.zeros(()))
+        self.means[product] = before + (result - before).sum(dim=0) / tokens
 
 
 class Scale(NamedTuple):
-    """A number ``x`` is the byte ``x / step + zero``."""
+    """Mapping of a number ``x`` to the byte ``x / step + zero``."""
 
     step: float
     zero: int
 
     @classmethod
     def of(cls, low: float, high: float) -> Scale:
-        """The scale whose bytes reach from ``low`` to ``high``, and hold 0 exactly."""
+        """Make the scale whose bytes cover ``low`` to ``high`` and represent 0 exactly."""
         low, high = min(low, 0.0), max(high, 0.0)
         step = max(high - low, _SMALLEST) / 255
         return cls(step, round(-low / step))
 
 
 class Split(NamedTuple):
-    """Copies of units: which unit each is of, and by how much its bias is lowered."""
+    """Copies of units whose outputs exceed a limit.
+
+    Attributes:
+        limit: Largest output that one copy represents.
+        units: ``(copies,)`` int64, the unit of each copy.
+        lowered: ``(copies,)``, the amount by which the bias of each copy is lowered.
+        room: Maximum number of copies.
+    """
 
     limit: float
-    units: Tensor  # (copies,) int64
-    lowered: Tensor  # (copies,)
-    room: int  # most copies there could be
+    units: Tensor
+    lowered: Tensor
+    room: int
 
 
 def split_units(high: Tensor) -> Split:
-    """The lowest limit that a fixed number of copies allows.
+    """Find the lowest limit that a fixed number of copies allows.
 
     Args:
-        high: ``(units,)``, the largest output of each unit.
+        high: ``(units,)``, the largest output of each unit after the GELU.
     """
     copies = max(16, round(len(high) / _UNITS_PER_COPY / 16) * 16)
     top = max(float(high.max()), _SMALLEST)
@@ -86,33 +150,33 @@ def _copies_at(high: Tensor, limit: float) -> Tensor:
 
 
 def quantize(states: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
-    """``round(states * factor + offset - 1/2)`` as bytes, halves up.
+    """Compute ``round(states * factor + offset - 1/2)`` as bytes, halves rounded up.
 
     Args:
         states: ``(T, channels)``.
         factor: ``(channels,)``.
-        offset: ``(channels,)``, the zero point and 1/2.
+        offset: ``(channels,)``, the zero point plus 1/2.
     """
-    # By way of int16: only those two steps have fast loops. torch's own quantising functions are
-    # quicker by little, and are to be removed.
+    # By way of int16, because only these two conversions have fast loops. torch's own quantizing
+    # functions are slightly faster, but deprecated.
     return torch.addcmul(offset, states, factor).clamp_(0, 255).to(torch.int16).to(torch.uint8)
 
 
 class Quantizer:
-    """Makes linear maps in int8; see :func:`~simcse_kit.encoder.packing.layers.blocks_of`.
+    """Maker of linear maps in int8, for :func:`~simcse_kit.encoder.packing.layers.blocks_of`.
 
     Args:
-        seen: what has been through the float32 maps.
+        seen: Ranges recorded with the float32 maps.
     """
 
     def __init__(self, seen: Observer):
         self._seen = seen
 
     def make(self, *layers: nn.Linear, gelu: bool = False) -> Linear:
-        """See :func:`~simcse_kit.encoder.packing.linear.prepared`.
+        """Make an int8 linear map; see :func:`~simcse_kit.encoder.packing.linear.prepared`.
 
-        With ``gelu`` the result is bytes, copies of units included, for the product that comes
-        after it and for nothing else.
+        With ``gelu`` the result is bytes with the copies of units, which only the next product can
+        read.
         """
         weight, bias = (None if part is None else part.detach() for part in joined(layers))
         assert weight is not None
@@ -136,7 +200,7 @@ class Quantizer:
 
 
 def _smoothing(inputs: Range, weight: Tensor, strength: float) -> Tensor:
-    """``(channels,)``: what the channels of the input are divided by."""
+    """Compute the divisors of the input channels, ``(channels,)``."""
     largest = torch.maximum(-inputs.low, inputs.high).clamp_min(_SMALLEST)
     of_weights = weight.abs().amax(dim=0).clamp_min(_SMALLEST)
     return largest**strength / of_weights ** (1 - strength)
@@ -162,14 +226,14 @@ def _after_gelu(weight: Tensor, bias: Tensor | None, outputs: Range, mean: Tenso
 
 
 def _filled(rows: Tensor, split: Split) -> Tensor:
-    # The GELU of a unit without weights is 0. Products of one shape share a kernel.
+    """Add rows of zeros for unused copies: their GELU is 0, and equal shapes share a kernel."""
     return torch.cat([rows, rows.new_zeros(split.room - len(split.units), *rows.shape[1:])])
 
 
 class _Product:
-    """``x W^T + b`` of bytes; float32, or with a scale for the result the GELU of it as bytes.
+    """``x W^T + b`` of bytes, as float32; with a target scale, its GELU as bytes.
 
-    A float32 result is settled by the first call: the bias takes in by how much its mean is off.
+    The first call of a float32 product corrects the bias by the error of the mean output.
     """
 
     def __init__(

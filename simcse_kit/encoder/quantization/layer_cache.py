@@ -1,8 +1,7 @@
-"""The layers of an encoder in a precision below float32, kept while its weights stay."""
+"""Cache of the layers of an encoder in bfloat16 and int8, valid until the weights change."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
@@ -13,28 +12,31 @@ from torch import nn
 from simcse_kit.encoder.export.bundle import int8_instructions
 from simcse_kit.encoder.forked_processes import PREPARING
 from simcse_kit.encoder.model import EncoderModel
-from simcse_kit.encoder.packing.layers import Block, blocks_of
-from simcse_kit.encoder.quantization.bf16 import bf16_pays, lowered
+from simcse_kit.encoder.packing.layers import Block
+from simcse_kit.encoder.quantization.bf16 import bf16_blocks
 from simcse_kit.encoder.quantization.calibration import calibrated_blocks
 from simcse_kit.encoder.quantization.int8 import INT8_OPERATORS
 from simcse_kit.errors import ConfigError
 
-__all__ = ["Precision", "check_precision", "lower_blocks"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Precision", "check_precision", "clear_cache", "lower_blocks"]
 
 Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
-"""In what the linear maps are computed; everything else stays in float32."""
+"""Number format of the linear maps; everything else stays in float32."""
 
-# The x86 ones; elsewhere oneDNN has no fast way for unsigned bytes.
+# x86 instructions. On other CPUs oneDNN has no fast code for unsigned bytes.
 _INSTRUCTIONS = ("avx_vnni", "avx512_vnni", "amx_int8")
 
-# Of a weight, every so manieth number is looked at to see whether it has changed.
-_EVERY = 61
+# Stride at which weights are sampled to detect changes.
+_STRIDE = 61
 
-# Not an attribute of the encoder: what oneDNN has laid out can be neither copied nor pickled.
-_Kept: TypeAlias = dict[tuple[Precision, bool], tuple[tuple[Any, ...], list[Block] | None]]
-_kept: WeakKeyDictionary[EncoderModel, _Kept] = WeakKeyDictionary()
+# Not an attribute of the encoder: weights in oneDNN's layout can be neither copied nor pickled.
+_Entry: TypeAlias = tuple[tuple[Any, ...], list[Block] | None]  # state of the weights, layers
+_cache: WeakKeyDictionary[EncoderModel, dict[tuple[Precision, bool], _Entry]] = WeakKeyDictionary()
+
+
+def clear_cache() -> None:
+    """Forget the prepared layers of all encoders; the next use prepares them again."""
+    _cache.clear()
 
 
 def check_precision(encoder: EncoderModel, precision: Precision) -> None:
@@ -47,12 +49,12 @@ def check_precision(encoder: EncoderModel, precision: Precision) -> None:
         return
     if encoder.engine is not None:
         raise ConfigError(
-            f"precision {precision!r}: this encoder was exported and computes as it was written; "
-            "leave precision away, or export it anew"
+            f"precision {precision!r}: this encoder was exported, and its precision is fixed; "
+            "omit the precision, or export the model again"
         )
     obstacle = _int8_obstacle(encoder) if precision == "int8" else None
     if obstacle is not None:
-        raise ConfigError(f"precision 'int8': {obstacle}; take 'fp32' or 'bf16'")
+        raise ConfigError(f"precision 'int8': {obstacle}; use 'fp32' or 'bf16'")
 
 
 def lower_blocks(
@@ -62,54 +64,44 @@ def lower_blocks(
     *,
     first_only: bool,
 ) -> list[Block] | None:
-    """The layers of an encoder in a precision, for :meth:`EncoderModel.forward_packed`.
+    """Prepare the layers of an encoder in a precision, for :meth:`EncoderModel.forward_packed`.
 
-    They are made at the first call, and again when the weights have changed since. In int8 the
-    ranges of the activations come from the sentences of that first call: later calls agree with it.
+    The layers are cached until the weights change. For int8 the sentences of the first call set
+    the ranges of the activations, so that later calls give the same vectors.
 
     Args:
-        encoder: in evaluation mode; :func:`check_precision` has passed.
-        precision: not ``fp32``.
-        rows: token ids of the sentences that are to be encoded, at least one.
-        first_only: of the last layer only the first token of each row is wanted.
+        encoder: Encoder in evaluation mode, accepted by :func:`check_precision`.
+        precision: ``bf16`` or ``int8``.
+        rows: Token ids of the sentences to encode, at least one.
+        first_only: Whether the last layer is computed for the first token of each row only.
 
     Returns:
-        The layers; None where float32 is to be taken, which a log line says.
+        The layers; None, after a warning, if float32 is to be used.
 
     Raises:
-        ConfigError: int8 does not serve the architecture.
+        ConfigError: The architecture does not support int8.
     """
-    # Threads that come at the same time use the ranges of the first one.
+    # Threads that arrive at the same time use the ranges of the first one.
     with PREPARING:
-        kept = _kept.setdefault(encoder, {})
+        entries = _cache.setdefault(encoder, {})
         state = _state(encoder)
-        found = kept.get((precision, first_only))
+        found = entries.get((precision, first_only))
         if found is None or found[0] != state:
             if precision == "int8":
                 blocks: list[Block] | None = calibrated_blocks(encoder, rows, first_only=first_only)
             else:
-                blocks = _bf16_blocks(encoder, first_only)
-            found = kept[precision, first_only] = (state, blocks)
+                blocks = bf16_blocks(encoder, first_only=first_only)
+            found = entries[precision, first_only] = (state, blocks)
         return found[1]
 
 
-def _bf16_blocks(encoder: EncoderModel, first_only: bool) -> list[Block] | None:
-    blocks = blocks_of(encoder.backbone, lowered, first_only=first_only) if encoder.packs else None
-    if blocks is None:
-        kind = encoder.backbone.config.model_type
-        logger.warning("precision bf16 does not serve this encoder (%s): fp32 is used", kind)
-        return None
-    largest = max(_linears(encoder), key=lambda linear: linear.weight.numel())
-    pays = encoder.device.type != "cpu" or bf16_pays(largest.in_features, largest.out_features)
-    return blocks if pays else None
-
-
 def _int8_obstacle(encoder: EncoderModel) -> str | None:
+    """Return why int8 cannot be used on this machine; None if it can."""
     if encoder.device.type != "cpu":
-        return f"it is for CPUs, and the encoder is on {encoder.device}"
+        return f"it runs on CPUs only, and the encoder is on {encoder.device}"
     kind = next(encoder.parameters()).dtype
     if kind != torch.float32:
-        return f"it starts from float32 weights, and these are {str(kind).removeprefix('torch.')}"
+        return f"it needs float32 weights, and these are {str(kind).removeprefix('torch.')}"
     if not all(hasattr(torch.ops.onednn, name) for name in INT8_OPERATORS):
         return f"torch {torch.__version__} lacks oneDNN's int8 operators"
     here = int8_instructions()
@@ -119,13 +111,10 @@ def _int8_obstacle(encoder: EncoderModel) -> str | None:
 
 
 def _state(encoder: EncoderModel) -> tuple[Any, ...]:
-    """Differs when a weight was exchanged or written to."""
+    """Return a value that differs after a weight was replaced or written to."""
     # TRAP: fused optimizers write without raising the version of a tensor. They change all of it,
-    # so that some of its numbers tell, and reading them costs nothing.
-    parts = [part.detach() for linear in _linears(encoder) for part in linear.parameters()]
-    sums = [part.flatten()[::_EVERY].sum(dtype=torch.float64) for part in parts]
+    # so reading a sample of the numbers is enough, and costs nothing.
+    linears = [part for part in encoder.backbone.modules() if isinstance(part, nn.Linear)]
+    parts = [part.detach() for linear in linears for part in linear.parameters()]
+    sums = [part.flatten()[::_STRIDE].sum(dtype=torch.float64) for part in parts]
     return (*(part.data_ptr() for part in parts), *torch.stack(sums).tolist())
-
-
-def _linears(encoder: EncoderModel) -> list[nn.Linear]:
-    return [part for part in encoder.backbone.modules() if isinstance(part, nn.Linear)]

@@ -1,4 +1,4 @@
-"""Training text against evaluation sets: what it holds of them, and the file without it."""
+"""Search of training text for the sentences of evaluation sets."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from simcse_kit.data.bad_rows import OnBadRow, ReadReport
+from simcse_kit.data.bad_rows import ReadReport
 from simcse_kit.data.prepare.output import check_output, writing
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.records import Records, reading_progress
@@ -25,15 +25,15 @@ _COLUMNS = ("file", "line", "text", "set", "sentence", "kind", "similarity")
 
 @dataclass(frozen=True)
 class SetLeak:
-    """What training text holds of one evaluation set.
+    """What training text contains of one evaluation set.
 
     Attributes:
-        sentences: distinct ones of the set.
-        matched: of those, how many were found, by the strictest kind of match.
-        pairs: graded pairs of the set.
-        touched: pairs with a sentence that was found.
-        whole: pairs whose sentences were found both.
-        in_one_row: pairs whose sentences were found in one and the same training row.
+        sentences: number of distinct sentences of the set.
+        matched: number of them that were found, by the strictest kind of match.
+        pairs: number of graded pairs of the set.
+        touched: number of pairs with a sentence that was found.
+        whole: number of pairs whose two sentences were found.
+        in_one_row: number of pairs whose two sentences were found in the same training row.
     """
 
     sentences: int
@@ -46,18 +46,17 @@ class SetLeak:
 
 @dataclass
 class LeakReport:
-    """What a leak check found.
+    """The result of a contamination check.
 
     Attributes:
-        train: the training files.
-        rows: good rows that were read.
-        matched_rows: rows with a text that matches.
-        sets: evaluation set -> what was found of it.
-        threshold: of near matches; None where neither these nor contained sentences were looked
-            for.
-        bad_rows: why rows were skipped -> how many.
-        found: numbers of the evaluation sentences that were found, by evaluation set.
-        removed: rows left out of the cleaned file; None where none was asked for.
+        train: names of the training files.
+        rows: number of good rows.
+        matched_rows: number of rows with a text that matches.
+        sets: counts by evaluation set.
+        threshold: threshold of near matches; None if only equal texts were searched for.
+        bad_rows: number of skipped rows by reason.
+        found: evaluation sentences that were found, by evaluation set.
+        removed: number of rows left out of the cleaned file; None without such a file.
     """
 
     train: list[str]
@@ -70,13 +69,13 @@ class LeakReport:
     removed: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts and numbers, without the sentences."""
+        """Return plain dicts and numbers, without the sentences."""
         document = asdict(self)
         del document["found"]
         return document
 
     def table(self) -> str:
-        """The sets as lines for a terminal."""
+        """Format the counts as lines for a terminal."""
         heads = ["set", "sentences", *KINDS, "pairs", "touched", "both sentences", "in one row"]
         rows = [
             [
@@ -96,28 +95,19 @@ class LeakReport:
 
 
 class _Tally:
-    """Counts what is found."""
+    """Counts of matches over training rows."""
 
     def __init__(self, sets: Mapping[str, Sequence[PairSet]], index: LeakIndex):
         self._index = index
         self._sets = sets
         self._kind: dict[int, str] = {}
-        # Pairs of numbers that one training row holds both of.
+        # Pairs of sentence numbers that occur in the same training row.
         self._together: set[tuple[int, int]] = set()
-        self._wanted = {
-            self._pair(one, two)
-            for parts in sets.values()
-            for part in parts
-            for one, two in zip(part.sentences1, part.sentences2, strict=True)
-        }
         self._number = {text: number for number, text in enumerate(index.sentences)}
         self.matched_rows = 0
 
-    def _pair(self, one: str, two: str) -> tuple[str, str]:
-        return (one, two) if one <= two else (two, one)
-
     def add(self, hits: Sequence[Sequence[Hit]]) -> None:
-        """Count a training row, whose texts each have their hits."""
+        """Count a training row by the matches of each of its texts."""
         if not any(hits):
             return
         self.matched_rows += 1
@@ -165,40 +155,38 @@ def check_leaks(
     sets: Mapping[str, Sequence[PairSet]],
     *,
     threshold: float | None = 0.8,
-    columns: Sequence[str] | None = None,
-    format: str | None = None,
-    on_bad_row: OnBadRow = "error",
+    options: ReadOptions | None = None,
     matches: str | Path | None = None,
     clean: str | Path | None = None,
     overwrite: bool = False,
 ) -> LeakReport:
-    """Look for the sentences of evaluation sets in training files, which are read once, row by row.
+    """Search training files, row by row, for the sentences of evaluation sets.
 
     Args:
-        files: any that training reads; every text column is looked at.
-        sets: evaluation set -> its graded pairs, as
-            :func:`~simcse_kit.evaluation.evaluate.load_tasks` gives them.
-        threshold: least similarity of near matches, see :class:`LeakIndex`; None: neither near
-            matches nor contained sentences.
-        columns: those of the texts, by name or by position; recognised if None.
-        format: what the files are, whatever their suffix.
-        on_bad_row: raise at the first bad row, or skip bad rows and count them.
-        matches: a .tsv, .csv or .jsonl file to write, a row for each match, with file and line.
-        clean: a file to write: the one training file without the rows that match.
-        overwrite: existing files may be replaced.
+        files: files of any kind that training reads; all text columns are searched.
+        sets: graded pairs by evaluation set, see
+            :func:`~simcse_kit.evaluation.tasks.load.load_tasks`.
+        threshold: smallest similarity of near matches, see :class:`LeakIndex`; None to search only
+            for equal texts.
+        options: columns, format and handling of bad rows; None for the defaults.
+        matches: .tsv, .csv or .jsonl file to write, with file and line of each match.
+        clean: file to write, the training file without the rows that match.
+        overwrite: replace existing files.
 
     Raises:
-        ConfigError: an argument is wrong, or ``clean`` is asked for of several files.
+        ConfigError: an argument is wrong, or ``clean`` is given for several files.
         DataError: a file cannot be read.
     """
     if clean is not None and len(files) != 1:
-        raise ConfigError(f"a cleaned file can be made of one training file, not of {len(files)}")
+        raise ConfigError(
+            f"a cleaned file is made of one training file, not of {len(files)}; give one file"
+        )
     found_in = None
     if matches is not None:
         found_in = check_output(matches, overwrite=overwrite, columns=len(_COLUMNS))
     if clean is not None:
         check_output(clean, overwrite=overwrite)
-    options = ReadOptions(columns=columns, format=cast("Any", format), on_bad_row=on_bad_row)
+    options = options or ReadOptions()
     index = LeakIndex(_texts(sets), threshold)
     tally = _Tally(sets, index)
     report = ReadReport()
@@ -244,12 +232,13 @@ def check_pairs(
     *,
     threshold: float | None = 0.8,
 ) -> LeakReport:
-    """Graded pairs in the place of training text, such as STS-B dev, by which checkpoints are
-    chosen, against the tests.
+    """Search graded pairs for the sentences of evaluation sets.
+
+    An example is STS-B dev, which checkpoints are selected by.
 
     Args:
-        name: what the pairs are called.
-        pairs: their subsets.
+        name: name of the pairs to search.
+        pairs: subsets of the pairs to search.
         sets: as for :func:`check_leaks`.
         threshold: as for :func:`check_leaks`.
     """

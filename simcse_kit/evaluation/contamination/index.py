@@ -1,4 +1,4 @@
-"""Evaluation sentences, to be found again in any other text."""
+"""Index of evaluation sentences that finds copies of them in other text."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ __all__ = ["CONTAINED", "KINDS", "Hit", "Kind", "LeakIndex", "Piece", "pieces"]
 
 Kind = Literal["exact", "normal", "letters", "near", "contained"]
 KINDS: tuple[Kind, ...] = ("exact", "normal", "letters", "near", "contained")
-"""How a text matches, the strictest kind first: letter for letter; up to case, punctuation and
-spacing; up to symbols as well; nearly; or by holding the sentence among other text."""
+"""Kinds of matches, strictest first: equal; equal up to case, punctuation and spacing; equal in the
+letters; near; or the text contains the sentence."""
 
 Piece = tuple[str, ...]
-"""A run of words."""
+"""Consecutive words."""
 
-# Words in a row. Single words would call every shuffle of a sentence a copy, and runs of three
-# leave nothing in common once every third word is changed.
+# Words in a piece. With single words every shuffled sentence would be a copy, and with three words
+# nothing is in common if every third word is changed.
 _RUN = 2
-# The figures below were chosen on film reviews and training text: see evaluation/leaks/README.md.
-# With fewer common word pairs than the threshold a text is near, too, if it has at least these and
-# hardly another letter: word pairs alone would miss most misspelt short sentences.
+# The values below were chosen on film reviews and training text, see evaluation/leaks/README.md.
+# A text below the threshold is near, too, if it has this share of common word pairs and this share
+# of common letters: word pairs alone would miss most short sentences with a misspelling.
 _MISSPELT_PAIRS = 0.5
 _MISSPELT_LETTERS = 0.95
 CONTAINED = 0.9
-"""Least share of an evaluation sentence's word pairs that a text holds which contains it,"""
-_CONTAINED_PAIRS = 8
-# within a stretch of the text at most this many times as long. A sentence with fewer word pairs is
-# found inside a text only from one stop to another, and one with fewer words than these not at all.
+"""Smallest share of a sentence's word pairs in a text that contains it."""
+# These pairs must be in a stretch of the text that is at most this many times as long.
 _STRETCH = 1.5
+# A sentence with fewer word pairs is found inside a text only as a whole sentence there, and one
+# with fewer words is not found inside a text.
+_CONTAINED_PAIRS = 8
 _CONTAINED_WORDS = 5
 _ROUNDING = 1e-9
 
@@ -46,11 +47,11 @@ class Hit:
     """An evaluation sentence that a text matches.
 
     Attributes:
-        sentence: its number in the index.
-        kind: how it matches.
-        similarity: 1; or of ``near`` the Jaccard similarity of the word pairs, or the share of
-            common letters where that is what makes it near; or of ``contained`` the share of the
-            sentence's word pairs that are in the text.
+        sentence: number of the sentence in the index.
+        kind: kind of the match.
+        similarity: for ``near`` the Jaccard similarity of the word pairs, or the share of common
+            letters if the text is near by its letters; for ``contained`` the share of the
+            sentence's word pairs in the text; 1 for the other kinds.
     """
 
     sentence: int
@@ -59,26 +60,29 @@ class Hit:
 
 
 class LeakIndex:
-    """Finds the evaluation sentences that a text is a copy of, or contains.
+    """Index that finds the evaluation sentences that a text copies or contains.
 
-    A near copy or a containing text must share a certain number of a sentence's word pairs.
-    Therefore it shares one of the rarest few, and only under those is the sentence indexed; every
-    pair above the threshold is found, and none below. (MinHash would miss some; it pays where both
-    sides are large, and the evaluation sets are not.) Memory is that of the evaluation sentences,
-    whatever is looked up.
+    A near copy or a containing text must share a certain number of a sentence's word pairs, so it
+    shares one of the rarest few, and the sentence is indexed under only those. The search is exact,
+    unlike MinHash, which pays off only if both sides are large. Memory depends only on the
+    evaluation sentences.
 
     Args:
-        sets: name -> sentences of it.
-        threshold: least Jaccard similarity of near copies, above 0 and at most 1; those that differ
-            by very few letters are found whatever it is. None finds neither near copies nor
-            containing texts.
+        sets: sentences by name of the evaluation set.
+        threshold: smallest Jaccard similarity of near copies, above 0 and at most 1; copies that
+            differ in very few letters are always found. None: only equal texts are found.
 
     Attributes:
-        sentences: the distinct sentences of all sets.
-        sets: name -> numbers of its sentences.
+        sentences: distinct sentences of all sets.
+        sets: numbers of the sentences of each set.
 
     Raises:
-        ConfigError: a threshold that is not allowed.
+        ConfigError: the threshold is not allowed.
+
+    Examples:
+        >>> index = LeakIndex({"test": ["A cat sits on the mat."]})
+        >>> [hit.kind for hit in index.find("a cat sits on the mat")]
+        ['normal']
     """
 
     def __init__(self, sets: Mapping[str, Iterable[str]], threshold: float | None = 0.8):
@@ -95,7 +99,7 @@ class LeakIndex:
         self._letters: dict[str, list[int]] = defaultdict(list)
         self._keys: list[str] = []
         self._pieces: list[frozenset[Piece]] = []
-        # What a text has before its first stop -> number and parts of the texts that begin so.
+        # First part of a sentence, up to a stop -> its number and all its parts.
         self._parts: dict[str, list[tuple[int, list[str]]]] = defaultdict(list)
         self._postings: dict[Piece, list[int]] = defaultdict(list)
         for text, number in numbers.items():
@@ -111,7 +115,7 @@ class LeakIndex:
         self._post()
 
     def find(self, text: str) -> list[Hit]:
-        """The evaluation sentences that ``text`` matches, each once, by the strictest kind."""
+        """Find the evaluation sentences that a text matches, each once, by the strictest kind."""
         found: dict[int, Hit] = {}
         exact = self._exact.get(text)
         if exact is not None:
@@ -133,7 +137,7 @@ class LeakIndex:
         return list(found.values())
 
     def _post(self) -> None:
-        """Index each sentence under enough of its rarest pieces that a match must share one."""
+        """Index each sentence under so many of its rarest pieces that a match must share one."""
         frequency = Counter(chain.from_iterable(self._pieces))
         for number, own in enumerate(self._pieces):
             rarest = sorted(own, key=lambda piece: (frequency[piece], piece))
@@ -141,13 +145,13 @@ class LeakIndex:
                 self._postings[piece].append(number)
 
     def _least(self, size: int) -> int:
-        """How many of a sentence's ``size`` pieces a text must share to match it."""
-        # That of a containing text is larger.
+        """Return how many of a sentence's ``size`` pieces a match must share."""
+        # A containing text must share more.
         share = min(self._threshold or 1.0, _MISSPELT_PAIRS)
         return max(1, math.ceil(share * size - _ROUNDING))
 
     def _overlapping(self, own: Sequence[str], key: str, threshold: float) -> Iterator[Hit]:
-        """Hits by the share of common word pairs."""
+        """Find matches by the share of common word pairs."""
         run = pieces(own)
         distinct = set(run)
         candidates = {
@@ -174,7 +178,7 @@ class LeakIndex:
                     yield Hit(number, "contained", share)
 
     def _between_stops(self, parts: Sequence[Sequence[str]]) -> Iterator[Hit]:
-        """Hits that are whole sentences of a longer text, letter for letter."""
+        """Find sentences that are whole sentences of a longer text, equal in the letters."""
         if len(parts) < 2:
             return
         keys = list(map("".join, parts))
@@ -189,14 +193,14 @@ def _strictest_first(hit: Hit) -> tuple[int, float, int]:
 
 
 def pieces(words: Sequence[str]) -> list[Piece]:
-    """The runs of two words, in order; the word itself where there is one only."""
+    """Split words into overlapping runs of two; a single word is a run of one."""
     if len(words) < _RUN:
         return [tuple(words)] if words else []
     return list(pairwise(words))
 
 
 def _common_letters(one: str, other: str) -> float:
-    """The share of the letters of two keys that match in order; 0 where it is clearly too low."""
+    """Compute the share of letters that match in order; 0 if it is clearly too low."""
     matcher = SequenceMatcher(None, one, other, autojunk=False)
     for bound in (matcher.real_quick_ratio, matcher.quick_ratio):
         if bound() < _MISSPELT_LETTERS:
@@ -205,7 +209,7 @@ def _common_letters(one: str, other: str) -> float:
 
 
 def _densest(run: Sequence[Piece], wanted: frozenset[Piece]) -> float:
-    """The largest share of ``wanted`` in a stretch of ``run`` that is little longer."""
+    """Compute the largest share of the wanted pieces in a slightly longer stretch of a run."""
     width = math.ceil(_STRETCH * len(wanted))
     inside: Counter[Piece] = Counter()
     most = 0

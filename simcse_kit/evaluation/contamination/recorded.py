@@ -1,4 +1,4 @@
-"""What the training text of a model that this kit trained holds of evaluation sets."""
+"""Contamination check of the training files that a model's record names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from simcse_kit.data.files import find_files
+from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.errors import SimcseError
 from simcse_kit.evaluation.contamination.check import LeakReport, check_leaks
 from simcse_kit.evaluation.pair_set import PairSet
@@ -18,22 +19,24 @@ logger = logging.getLogger(__name__)
 
 
 def recorded_leaks(folder: str | Path, sets: Mapping[str, Sequence[PairSet]]) -> LeakReport | None:
-    """Look for the sentences of ``sets`` in the files that the model's ``run.toml`` names.
+    """Search the training files that a model's ``run.toml`` names for evaluation sentences.
 
-    The record can name any file on this machine; look only where its author is trusted.
-
-    Matches are exact, but for case, punctuation and spacing; `simcse data check-leak` finds near
-    ones too. None where the folder has no such record, or its files cannot be read, which the log
-    says.
+    The record can name any file on this machine; use this only for trusted models. Matches are
+    exact up to case, punctuation and spacing; `simcse data check-leak` also finds near matches.
 
     Args:
-        folder: of the model.
-        sets: evaluation set -> its graded pairs.
+        folder: folder of the model.
+        sets: graded pairs by name of the evaluation set.
+
+    Returns:
+        The result; None if there is no record, or if the files cannot be read, which is logged.
     """
     folder = Path(folder)
     try:
         files, columns = read_training_files(folder)
-        return check_leaks(find_files(files), sets, threshold=None, columns=columns)
+        return check_leaks(
+            find_files(files), sets, threshold=None, options=ReadOptions(columns=columns)
+        )
     except FileNotFoundError:
         return None
     except SimcseError as error:

@@ -1,4 +1,4 @@
-"""Scores on the pairs that the training text does not hold."""
+"""Scores on the pairs without a sentence that the training text contains."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simcse_kit.evaluation.evaluate import evaluate
 from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.results import Report
 from simcse_kit.metrics.correlation import spearman
 from simcse_kit.utils.printable import one_line
 
-__all__ = ["CleanScore", "clean_scores", "render_clean_scores"]
+__all__ = ["CleanScore", "clean_scores", "render_clean_scores", "score_models"]
 
-# A correlation of fewer pairs says nothing.
 _LEAST_PAIRS = 3
 
 
 @dataclass(frozen=True)
 class CleanScore:
-    """Spearman x100 of one task, with and without the pairs that hold a matched sentence.
+    """Spearman x100 of one task, with and without the pairs that have a matched sentence.
 
     Attributes:
-        all: over all pairs.
-        clean: over the clean ones; NaN where there are fewer than 3.
-        pairs: all.
-        clean_pairs: clean ones.
+        all: score over all pairs.
+        clean: score over the clean pairs; NaN if there are fewer than 3.
+        pairs: number of all pairs.
+        clean_pairs: number of clean pairs.
     """
 
     all: float
@@ -38,12 +38,12 @@ class CleanScore:
 def clean_scores(
     report: Report, sets: Mapping[str, Sequence[PairSet]], found: Mapping[str, Sequence[str]]
 ) -> dict[str, CleanScore]:
-    """The scores of an evaluation on its clean pairs.
+    """Compute the scores of an evaluation on its clean pairs.
 
     Args:
-        report: of the evaluation.
-        sets: the pairs that it was made on.
-        found: evaluation set -> its sentences that the training text holds.
+        report: report of the evaluation.
+        sets: subsets of each task.
+        found: sentences of each task that the training text contains.
     """
     scores = {}
     for name, task in report.tasks.items():
@@ -65,8 +65,30 @@ def clean_scores(
     return scores
 
 
+def score_models(
+    models: Sequence[str], sets: Mapping[str, list[PairSet]], found: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, CleanScore]]:
+    """Score models with and without the pairs that have a matched sentence.
+
+    Args:
+        models: names of models, see :func:`~simcse_kit.evaluation.models.open_encoder`.
+        sets: subsets of each task.
+        found: sentences of each task that the training text contains.
+
+    Returns:
+        Scores by task, by model.
+    """
+    scores = {}
+    for name in models:
+        report = evaluate(
+            name, sets, geometry_on=None, progress=True, name=name, allow_unknown=True
+        )
+        scores[name] = clean_scores(report, sets, found)
+    return scores
+
+
 def render_clean_scores(model: str, scores: Mapping[str, CleanScore]) -> str:
-    """The scores as lines for a terminal."""
+    """Format the scores as lines for a terminal."""
     lines = [
         f"{one_line(model)}: Spearman x100 on all pairs, and on those without a matched sentence"
     ]

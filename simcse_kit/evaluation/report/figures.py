@@ -182,7 +182,7 @@ def hypersphere_plane(
             pane.plot(
                 x, y, marker="o", markersize=9, color=color, markeredgecolor=svg.PAPER, zorder=4
             )
-            # The name goes on the side away from the other points, clear of arrow and path.
+            # The name is on the side away from the other points, clear of arrow and path.
             above = y >= upward.mean()
             outward = 0 if len(across) == 1 else -1 if x < middle else 1
             pane.annotate(

@@ -72,7 +72,7 @@ def roles(reports: Sequence[Report]) -> tuple[str, ...]:
 
 
 def model_columns(reports: Sequence[Report]) -> tuple[str, ...]:
-    """The columns of a comparison: one for each model, and of two models the difference."""
+    """Return the columns of a comparison: one per model, and for two models the difference."""
     return roles(reports) + (("Difference",) if len(reports) == 2 else ())
 
 
@@ -163,7 +163,7 @@ def interval_table(reports: Sequence[Report]) -> Table | None:
 
 
 def subset_tables(reports: Sequence[Report]) -> list[tuple[str, Table]]:
-    """For each task: Spearman and Pearson over all pairs and in each subset, and the two means."""
+    """Tabulate per task Spearman and Pearson over all pairs and in each subset, and the means."""
     names = [name.lower() if len(reports) == 2 else name for name in roles(reports)]
     several = len(reports) > 1
     columns = ["Pairs", *(f"Spearman {name}" if several else "Spearman" for name in names)]
@@ -210,7 +210,7 @@ def _mean(
 
 
 def task_tables(reports: Sequence[Report]) -> list[tuple[str, Table]]:
-    """For each task other than STS: all metrics, the main one first, with protocol and counts."""
+    """Tabulate all metrics of each other task, the main one first, with protocol and counts."""
     tables = []
     for name in dict.fromkeys(name for report in reports for name in report.beyond_sts):
         scores = [report.beyond_sts.get(name) for report in reports]
@@ -244,7 +244,7 @@ def task_tables(reports: Sequence[Report]) -> list[tuple[str, Table]]:
 
 
 def verdict_tables(found: Comparison) -> list[tuple[str, Table]]:
-    """For each model except the first: difference, interval, p-values and verdict of each task."""
+    """Tabulate difference, interval, p-values and verdict of each task for each later model."""
     columns = ("Difference", f"{100 * found.level:g} % interval", "p, Holm", "Steiger", "Verdict")
     notes = (
         f"{found.resamples:,} resamples of the pairs of each subset, the same for both models. "
@@ -270,7 +270,7 @@ def verdict_tables(found: Comparison) -> list[tuple[str, Table]]:
 
 
 def slice_tables(found: Comparison) -> list[tuple[str, Table]]:
-    """For each model except the first: scores and difference by kind of pair."""
+    """Tabulate scores and difference by kind of pair for each model except the first."""
     tables = []
     for model, slices in found.slices.items():
         columns = (found.models[0], model, "Difference", f"{100 * found.level:g} % interval")

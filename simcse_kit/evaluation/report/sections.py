@@ -138,7 +138,7 @@ def to_markdown(title: str, sections: Iterable[Section]) -> str:
 
 
 def _plain(lead: str) -> list[str]:
-    """Our own text without HTML markup, as zero or one paragraph."""
+    """Return our own text without HTML markup, as zero or one paragraph."""
     text = lead.striptags() if isinstance(lead, Markup) else " ".join(lead.split())
     return [escaped(text)] if text else []
 

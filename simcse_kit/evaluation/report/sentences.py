@@ -71,7 +71,7 @@ def _drawing(title: str, found: SentenceMap) -> Drawing:
 
 
 def neighbour_tables(reports: Sequence[Report]) -> list[tuple[str, Table]]:
-    """For a sample of sentences: the nearest sentences by every model, nearest first."""
+    """Tabulate the nearest sentences of a sample by every model, nearest first."""
     maps = [report.exhibit.map if report.exhibit else None for report in reports]
     known = next((one for one in maps if one), None)
     if known is None:
@@ -105,7 +105,7 @@ def neighbour_tables(reports: Sequence[Report]) -> list[tuple[str, Table]]:
 
 
 def miss_tables(reports: Sequence[Report]) -> list[tuple[str, Table]]:
-    """For each model: the pairs whose rank by cosine is farthest from their rank by gold score."""
+    """Tabulate per model the pairs whose rank by cosine is farthest from that by gold score."""
     columns = ("Task", "Gold", "Cosine", "Place by gold", "by the model")
     tables = []
     for role, report in zip(roles(reports), reports, strict=True):

@@ -1,1 +1,1 @@
-"""How sure a score is, and whether one score is really above another."""
+"""Confidence intervals of scores, and significance tests of their differences."""

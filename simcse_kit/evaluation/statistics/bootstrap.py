@@ -203,7 +203,7 @@ class Bootstrap:
         return estimate, draws[np.isfinite(draws)]
 
     def _acceleration(self, tasks: Sequence[str], weights: Floats) -> float:
-        """A sixth of the skewness of the influences (Efron and Tibshirani 1993, equation 14.15)."""
+        """Return a sixth of the skewness of the influences (Efron & Tibshirani 1993, eq. 14.15)."""
         cubes = squares = 0.0
         for task in tasks:
             influence = self._influence_of(task) @ weights

@@ -26,7 +26,7 @@ __all__ = [
     "slices",
 ]
 
-# Smaller slices of a task say nothing about the task.
+# Smaller slices of a task are too noisy to report.
 _SLICE_PAIRS = 30
 _SLICE_RESAMPLES = 2000
 
@@ -189,7 +189,7 @@ def _words(text: str) -> list[str]:
 
 
 def _overlap(one: list[str], two: list[str]) -> float:
-    """Jaccard's index of the distinct words."""
+    """Compute Jaccard's index of the distinct words."""
     return len({*one} & {*two}) / max(1, len({*one, *two}))
 
 

@@ -106,7 +106,7 @@ class PairedSeeds:
     """The paired t-test of two systems over the same seeds, first minus second.
 
     ``deviations`` are sample standard deviations. The interval ``low`` to ``high`` and the
-    two-sided ``p`` are NaN if all differences are equal, which leaves no spread to judge by.
+    two-sided ``p`` are NaN if all differences are equal, so that there is no spread.
     """
 
     means: tuple[float, float]

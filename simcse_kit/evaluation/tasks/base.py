@@ -1,32 +1,42 @@
-"""What every task beside STS has in common: sentences to encode, and a score from their vectors."""
+"""The protocol of tasks other than STS."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from simcse_kit.errors import MissingExtraError
 from simcse_kit.evaluation.embed import Embeddings
+from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.results import TaskScore
 
-__all__ = ["BeyondTask", "require_sklearn"]
+__all__ = ["LoadedTask", "Task", "require_sklearn"]
 
 
-class BeyondTask(Protocol):
-    """A loaded and verified task."""
+class Task(Protocol):
+    """A task whose data has been loaded and verified."""
 
     @property
     def name(self) -> str:
-        """What the task goes by in a report."""
+        """Name of the task in reports."""
         ...
 
     def sentences(self) -> Sequence[str]:
-        """All that has to be encoded, in any order; repeats are encoded once."""
+        """List the sentences to encode, in any order; repeated ones are encoded once."""
         ...
 
     def score(self, vectors: Embeddings, *, progress: bool = False) -> TaskScore:
-        """Score the vectors of :meth:`sentences`."""
+        """Score an encoder.
+
+        Args:
+            vectors: function from n of the :meth:`sentences` to their (n, d) float32 vectors.
+            progress: show a progress bar.
+        """
         ...
+
+
+LoadedTask: TypeAlias = list[PairSet] | Task
+"""The subsets of an STS task, or another task."""
 
 
 def require_sklearn(feature: str) -> Any:

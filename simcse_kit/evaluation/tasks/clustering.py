@@ -1,4 +1,4 @@
-"""Clustering: V-measure of k-means against labels, over several seeds."""
+"""Clustering tasks: V-measure of k-means against labels, over several seeds."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ SEEDS = 10
 
 @dataclass(frozen=True)
 class ClusteringTask:
-    """Texts with a label each, of at least two kinds."""
+    """Texts with at least two different labels."""
 
     name: str
     texts: list[str]
     labels: list[str]
 
     def sentences(self) -> list[str]:
-        """The texts."""
+        """List the texts."""
         return self.texts
 
     def score(self, vectors: Embeddings, *, progress: bool = False) -> TaskScore:  # noqa: ARG002
-        """Mean and sd (over seeds) of the V-measure x100 (Rosenberg & Hirschberg 2007).
+        """Compute mean and standard deviation of the V-measure x100 over seeds.
 
-        k-means (k-means++, one start a seed) on rows of length 1, k = number of labels.
+        k-means (k-means++, one start for each seed) clusters vectors of length 1; k is the number
+        of labels. Source: Rosenberg and Hirschberg 2007, "V-Measure", EMNLP-CoNLL.
 
         Raises:
             MissingExtraError: scikit-learn is not installed.
@@ -58,11 +59,11 @@ def load_clustering(path: str | Path) -> ClusteringTask:
     """Read a .tsv, .csv or .jsonl file with the columns text and label.
 
     Raises:
-        DataError: unreadable file, a bad row (with its line), or fewer than two labels.
+        DataError: the file cannot be read, a row is bad, or there are fewer than two labels.
     """
     path = Path(path)
     rows = [(row["text"], row["label"]) for _, row in read_columns(path, ("text", "label"))]
     labels = [label for _, label in rows]
     if len(set(labels)) < 2:
-        raise DataError(f"{len(set(labels))} different labels; it takes at least 2", file=path)
+        raise DataError(f"{len(set(labels))} different labels; give at least 2", file=path)
     return ClusteringTask(path.stem, [text for text, _ in rows], labels)

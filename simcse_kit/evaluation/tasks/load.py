@@ -1,63 +1,206 @@
-"""From entries such as ``MR`` or ``retrieval:DIR`` to loaded tasks."""
+"""Loading of tasks by name, from files, and from rows in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.evaluation.tasks.base import BeyondTask, require_sklearn
-from simcse_kit.evaluation.tasks.clustering import load_clustering
-from simcse_kit.evaluation.tasks.paraphrase import load_paraphrase
-from simcse_kit.evaluation.tasks.retrieval import load_retrieval
+from simcse_kit.evaluation.pair_set import PairSet, as_pair_set
+from simcse_kit.evaluation.pairs_file import load_pairs_file
+from simcse_kit.evaluation.results import STANDARD_TASKS
+from simcse_kit.evaluation.tasks import TASK_KINDS
+from simcse_kit.evaluation.tasks.base import LoadedTask, Task, require_sklearn
+from simcse_kit.evaluation.tasks.sts import STSTask, find_task, load_task
 from simcse_kit.evaluation.tasks.transfer import load_transfer
 from simcse_kit.evaluation.tasks.transfer_files import REMEDY, SPECS
 
-__all__ = ["load_beyond", "split_entries"]
+__all__ = [
+    "Names",
+    "TasksOrPairs",
+    "load_all_tasks",
+    "load_tasks",
+    "resolve_tasks",
+]
 
-_LOADERS: dict[str, Callable[[str], BeyondTask]] = {
-    "retrieval": load_retrieval,
-    "paraphrase": load_paraphrase,
-    "clustering": load_clustering,
-}
+logger = logging.getLogger(__name__)
 
+Names: TypeAlias = str | Path | Sequence[str | Path]
+"""A task name, a path, several of them in one string with commas, or a list of them."""
 
-def split_entries(entries: Sequence[str]) -> tuple[list[str], list[str]]:
-    """STS entries, and those beside: a transfer task, ``transfer`` for all seven, or KIND:PATH."""
-    sts: list[str] = []
-    beyond_sts: dict[str, None] = {}
-    for entry in entries:
-        if entry.lower() == "transfer":
-            beyond_sts.update(dict.fromkeys(SPECS))
-        elif entry.upper() in SPECS:
-            beyond_sts[entry.upper()] = None
-        elif entry.partition(":")[0] in _LOADERS and ":" in entry:
-            beyond_sts[entry] = None
-        else:
-            sts.append(entry)
-    return sts, list(beyond_sts)
+TasksOrPairs: TypeAlias = Names | Mapping[str, Any] | Iterable[Any]
+"""Names of tasks, tasks by name, or graded pairs in memory; see :func:`resolve_tasks`."""
 
 
-def load_beyond(entries: Sequence[str], data: str | Path | None) -> dict[str, BeyondTask]:
-    """Load and verify the tasks of ``entries``, by name; a name that is taken goes by its entry.
+def resolve_tasks(tasks: TasksOrPairs, data: str | Path | None = None) -> dict[str, LoadedTask]:
+    """Load and verify tasks in any form.
+
+    Args:
+        tasks: one of
+
+            - names and paths, as for :func:`load_all_tasks`;
+            - graded pairs in memory, as for
+              :func:`~simcse_kit.evaluation.pair_set.as_pair_set`; they get the name "pairs";
+            - a mapping from a name to graded pairs in memory, to loaded subsets, or to a
+              :class:`~simcse_kit.evaluation.tasks.base.Task`.
+        data: folder in the SentEval layout; without it STS is downloaded from the Hub.
 
     Raises:
-        ConfigError: a transfer task without ``data``, or a kind without a path.
-        DataError: the data is missing or wrong.
-        MissingExtraError: scikit-learn is needed and not installed.
+        ConfigError: a task is unknown, or there is no task.
+        DataError: data is missing or wrong.
+        MissingExtraError: a task needs scikit-learn.
     """
-    loaded: dict[str, BeyondTask] = {}
-    for entry in entries:
-        kind, _, path = entry.partition(":")
-        if kind in _LOADERS and not path:
-            raise ConfigError(f"task {entry!r} names no file or folder; give {kind}:PATH")
-        if entry in SPECS or kind == "clustering":
-            require_sklearn(f"the task {entry}")
-        if entry in SPECS:
-            if data is None:
-                raise ConfigError(f"task {entry} has no data; {REMEDY}")
-            task: BeyondTask = load_transfer(entry, data)
+    if isinstance(tasks, Mapping):
+        if not tasks:
+            raise ConfigError("no task is given; give 'sts', task names, or files of graded pairs")
+        return {name: _in_memory(name, task) for name, task in tasks.items()}
+    names = isinstance(tasks, str | Path) or not isinstance(tasks, Iterable)
+    names = names or (isinstance(tasks, list | tuple) and _all(tasks, (str, Path)))
+    if names:
+        return load_all_tasks(tasks, data)  # type: ignore[arg-type]
+    return {"pairs": [as_pair_set(tasks)]}  # type: ignore[arg-type]
+
+
+def _in_memory(name: str, task: Any) -> LoadedTask:
+    if isinstance(task, list) and task and _all(task, PairSet):
+        return task
+    if isinstance(task, PairSet) or not hasattr(task, "score"):
+        return [as_pair_set(task, name)]
+    found: Task = task
+    return found
+
+
+def _all(entries: Sequence[Any], kind: type | tuple[type, ...]) -> bool:
+    return all(isinstance(entry, kind) for entry in entries)
+
+
+def load_all_tasks(tasks: Names, data: str | Path | None = None) -> dict[str, LoadedTask]:
+    """Load and verify STS and other tasks.
+
+    Args:
+        tasks: names and paths as for :func:`load_tasks`; MR, CR, SUBJ, MPQA, SST2, TREC, MRPC, or
+            "transfer" for the seven; "retrieval:DIR", "paraphrase:FILE", "clustering:FILE"; tasks
+            added by :func:`~simcse_kit.evaluation.tasks.register_task`.
+        data: folder in the SentEval layout; without it STS is downloaded from the Hub.
+
+    Raises:
+        ConfigError: a task is unknown, or there is no task.
+        DataError: data is missing or wrong.
+        MissingExtraError: a task needs scikit-learn.
+    """
+    sts: list[str] = []
+    others: dict[str, None] = {}
+    for entry in _listed(tasks):
+        if entry.lower() == "transfer":
+            others.update(dict.fromkeys(SPECS))
+        elif entry.upper() in SPECS:
+            others[entry.upper()] = None
+        elif entry.partition(":")[0] in TASK_KINDS:
+            others[entry] = None
         else:
-            task = _LOADERS[kind](path)
+            sts.append(entry)
+    loaded: dict[str, LoadedTask] = {}
+    for entry in others:
+        task = _load_other(entry, data)
         loaded[entry if task.name in loaded or task.name in SPECS else task.name] = task
+    return {**(load_tasks(sts, data) if sts or not others else {}), **loaded}
+
+
+def _load_other(entry: str, data: str | Path | None) -> Task:
+    kind, _, path = entry.partition(":")
+    if entry in SPECS or kind == "clustering":
+        require_sklearn(f"the task {entry}")
+    if entry in SPECS:
+        if data is None:
+            raise ConfigError(f"task {entry} has no data; {REMEDY}")
+        return load_transfer(entry, data)
+    if not path and kind in ("retrieval", "paraphrase", "clustering"):
+        raise ConfigError(f"task {entry!r} names no file or folder; give {kind}:PATH")
+    found: Task = TASK_KINDS.resolve(kind)(path)
+    return found
+
+
+def load_tasks(tasks: Names, data: str | Path | None = None) -> dict[str, list[PairSet]]:
+    """Load and verify STS tasks and files of graded pairs.
+
+    Args:
+        tasks: ``"sts"`` (the seven standard tasks; from the Hub with SICKR-all in place of SICKR,
+            which it lacks), task names, paths of files of graded pairs (an entry that contains a
+            path separator or ends in .tsv or .csv), or several of these, in a list or in one string
+            with commas. Repeated entries count once. If a file has a column ``split``, only its
+            rows of split "test" are used.
+        data: folder in the SentEval layout; without it named tasks are downloaded from the Hub.
+
+    Returns:
+        Subsets by task name, in the given order; the name of a file is its stem.
+
+    Raises:
+        ConfigError: a task is unknown, or there is no task.
+        DataError: data is missing or wrong.
+    """
+    entries = _entries(tasks, from_hub=data is None)
+    # All names are checked before anything is read or downloaded.
+    named: dict[str, STSTask] = {
+        entry: find_task(entry, also=(*SPECS, "transfer", *TASK_KINDS))
+        for entry in entries
+        if not _is_file(entry)
+    }
+    if data is None:
+        for task in named.values():
+            task.require_hub()
+    loaded: dict[str, list[PairSet]] = {}
+    for entry in entries:
+        if entry in named:
+            task = named[entry]
+            loaded[task.name] = load_task(task.name, data)
+        else:
+            pairs = load_pairs_file(entry, split="test", if_present=True)
+            taken = pairs.name in loaded or pairs.name.upper() in map(str.upper, STANDARD_TASKS)
+            loaded[entry if taken else pairs.name] = [pairs]
     return loaded
+
+
+def _listed(tasks: Names) -> list[str]:
+    given: Iterable[str]
+    if isinstance(tasks, str | Path):
+        # The name of a file may contain a comma.
+        given = [str(tasks)] if _exists(tasks) else str(tasks).split(",")
+    elif isinstance(tasks, list | tuple) and _all(tasks, (str, Path)):
+        given = map(str, tasks)
+    else:
+        raise ConfigError(
+            f"tasks are {' '.join(repr(tasks).split()):.60}; give a name, a path, a list of them, "
+            "or graded pairs"
+        )
+    return [entry for entry in map(str.strip, given) if entry]
+
+
+def _entries(tasks: Names, *, from_hub: bool) -> list[str]:
+    """List task names and paths, each once, with the seven standard tasks in place of ``sts``."""
+    entries: dict[str, None] = {}
+    for entry in _listed(tasks):
+        group = STANDARD_TASKS if entry.lower() == "sts" else (entry,)
+        if from_hub and group == STANDARD_TASKS:
+            logger.warning(
+                "the Hub has SICK-R only as 9,927 pairs, so SICKR-all replaces SICKR and the "
+                "seven-task average is not computed; give the SentEval folder to have both"
+            )
+            group = (*STANDARD_TASKS[:-1], "SICKR-all")
+        entries.update(dict.fromkeys(group))
+    if not entries:
+        raise ConfigError("no task is named; give 'sts', task names, or files of graded pairs")
+    return list(entries)
+
+
+def _exists(entry: str | Path) -> bool:
+    try:
+        return Path(entry).is_file()
+    except OSError:  # a long list of names is too long for a path
+        return False
+
+
+def _is_file(entry: str) -> bool:
+    return any(mark in entry for mark in {"/", os.sep}) or entry.lower().endswith((".tsv", ".csv"))

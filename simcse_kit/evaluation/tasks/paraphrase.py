@@ -1,4 +1,4 @@
-"""Paraphrase classification by one threshold on the cosine, from a file of labelled pairs."""
+"""Paraphrase tasks: classification of labelled pairs by a threshold on the cosine."""
 
 from __future__ import annotations
 
@@ -20,17 +20,25 @@ _COLUMNS = ("label", "sentence1", "sentence2")
 
 @dataclass(frozen=True)
 class ParaphraseTask:
-    """Labelled pairs: ``splits`` maps "dev" (maybe absent) and "test" to (first, second, label)."""
+    """Labelled pairs.
+
+    Attributes:
+        name: name of the task.
+        splits: (first sentence, second sentence, label) rows of "test" and of an optional "dev".
+    """
 
     name: str
     splits: dict[str, list[tuple[str, str, bool]]]
 
     def sentences(self) -> list[str]:
-        """Both sides of all pairs."""
+        """List both sides of all pairs."""
         return [text for rows in self.splits.values() for a, b, _ in rows for text in (a, b)]
 
     def score(self, vectors: Embeddings, *, progress: bool = False) -> TaskScore:  # noqa: ARG002
-        """Average precision on test; F1 and accuracy at the thresholds that are best on dev."""
+        """Compute average precision, and F1 and accuracy at the thresholds that are best on dev.
+
+        Without dev rows the thresholds are the best ones on the test rows.
+        """
         cosine, label = self._side("test", vectors)
         source = "dev" if "dev" in self.splits else "test"
         for_f1, for_accuracy = best_thresholds(*self._side(source, vectors))
@@ -44,7 +52,7 @@ class ParaphraseTask:
             "accuracy_threshold": for_accuracy,
         }
         counts = {split: len(rows) for split, rows in self.splits.items()}
-        where = "chosen on the dev rows" if source == "dev" else "the best on the test rows itself"
+        where = "chosen on the dev rows" if source == "dev" else "that is the best on the test rows"
         protocol = f"cosine, average precision x100; F1 and accuracy x100 at a threshold {where}"
         return TaskScore(self.name, "paraphrase", "average_precision", metrics, counts, protocol)
 
@@ -54,11 +62,15 @@ class ParaphraseTask:
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Sum over distinct scores, from high to low, of (step in recall) x precision.
+    """Compute the sum over distinct scores, from high to low, of (step in recall) x precision.
 
     Args:
-        scores: (n,) numbers; equal ones enter together.
+        scores: (n,) numbers; equal scores form one step.
         labels: (n,) bools, at least one of them true.
+
+    Examples:
+        >>> round(average_precision(np.array([0.9, 0.8, 0.1]), np.array([True, False, True])), 4)
+        0.8333
     """
     hits, taken, positives = _curve(scores, labels)[1:]
     steps = np.diff(hits, prepend=0.0)
@@ -66,9 +78,10 @@ def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def best_thresholds(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """The scores at and above which calling a pair a paraphrase is best by F1, and by accuracy.
+    """Find the thresholds with the best F1 and the best accuracy.
 
-    Of equally good thresholds the highest is taken.
+    A pair with a score at or above the threshold counts as a paraphrase. The highest of equally
+    good thresholds is returned.
     """
     values, hits, taken, positives = _curve(scores, labels)
     f1 = 2 * hits / (taken + positives)
@@ -79,7 +92,9 @@ def best_thresholds(scores: np.ndarray, labels: np.ndarray) -> tuple[float, floa
 def _curve(
     scores: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Distinct scores downwards; true ones and all at or above each; the number of true ones."""
+    """Return distinct scores downwards, numbers of positives and of pairs at or above each, and the
+    number of all positives.
+    """
     order = np.argsort(-scores, kind="stable")
     ranked, truth = scores[order], labels[order].astype(np.float64)
     last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
@@ -87,12 +102,12 @@ def _curve(
 
 
 def load_paraphrase(path: str | Path) -> ParaphraseTask:
-    """Read a .tsv, .csv or .jsonl file with label (0 or 1), sentence1, sentence2, maybe split.
+    """Read a .tsv, .csv or .jsonl file with the columns label (0 or 1), sentence1 and sentence2.
 
-    Rows of a ``split`` other than dev and test are left out; without that column all are test.
+    A column ``split`` is optional: only rows of dev and test are used. Without it all are test.
 
     Raises:
-        DataError: unreadable file, a bad row (with its line), or a split without both labels.
+        DataError: the file cannot be read, a row is bad, or a split has only one label.
     """
     path = Path(path)
     splits: dict[str, list[tuple[str, str, bool]]] = {}
@@ -104,10 +119,11 @@ def load_paraphrase(path: str | Path) -> ParaphraseTask:
         if split in ("dev", "test"):
             splits.setdefault(split, []).append((first, second, label == "1"))
     if "test" not in splits:
-        raise DataError("has no test rows; give test rows, or no column split", file=path)
+        raise DataError("has no test rows; add test rows, or remove the column split", file=path)
     for split, rows in splits.items():
         if len({label for *_, label in rows}) < 2:
             raise DataError(
-                f"all {len(rows)} {split} rows have one label; it takes both 0 and 1", file=path
+                f"all {len(rows)} {split} rows have the same label; both 0 and 1 are needed",
+                file=path,
             )
     return ParaphraseTask(path.stem, splits)

@@ -1,8 +1,8 @@
-"""Retrieval from a folder in BEIR layout, by exact search.
+"""Retrieval tasks in the BEIR layout, with exact search.
 
-Ranking is by cosine, equal ones in order of the corpus; gains are linear, as in trec_eval
-(Thakur et al. 2021, arXiv 2104.08663). A document with the id of the query is not ranked, as in
-BEIR.
+Documents are ranked by cosine, and in the order of the corpus if cosines are equal. Gains are
+linear, as in trec_eval. A document with the id of the query is not ranked, as in BEIR (Thakur et
+al. 2021, arXiv 2104.08663).
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ _RECALL_AT = (1, 10, 100)
 
 @dataclass(frozen=True)
 class RetrievalTask:
-    """Documents, queries that have a judgment, and grades: query id -> document id -> grade."""
+    """Documents, queries and relevance grades.
+
+    Attributes:
+        name: name of the task.
+        documents: text by document id.
+        queries: text by query id, for queries with a relevant document.
+        grades: grade by query id and document id.
+    """
 
     name: str
     documents: dict[str, str]
@@ -38,11 +45,11 @@ class RetrievalTask:
     grades: dict[str, dict[str, int]]
 
     def sentences(self) -> list[str]:
-        """All documents, then all queries."""
+        """List all documents, then all queries."""
         return [*self.documents.values(), *self.queries.values()]
 
     def score(self, vectors: Embeddings, *, progress: bool = False) -> TaskScore:
-        """nDCG@10, MRR@10, Recall@1, @10, @100 and MAP@100, x100, mean over queries."""
+        """Compute means over queries of nDCG@10, MRR@10, Recall@1, @10, @100 and MAP@100, x100."""
         keys = list(self.documents)
         row = {key: number for number, key in enumerate(keys)}
         asked = list(self.queries)
@@ -71,16 +78,19 @@ def search(
     skip: Sequence[int],
     progress: bool = False,
 ) -> list[list[int]]:
-    """For each query the rows of the ``k`` documents nearest by cosine, best first.
+    """Find the documents nearest to each query by cosine.
 
     Args:
-        queries: (q, d) float32.
-        documents: (n, d) float32.
-        k: how many, where there are so many.
-        skip: for each query the row of a document that is not ranked, or -1.
-        progress: show a bar.
+        queries: (q, d) float32 vectors.
+        documents: (n, d) float32 vectors.
+        k: number of documents for each query, if there are that many.
+        skip: for each query, the row of a document to exclude, or -1.
+        progress: show a progress bar.
+
+    Returns:
+        For each query up to k rows of documents, nearest first.
     """
-    # One more, for the document that may be passed over.
+    # One more than k, because one may be excluded.
     most = min(k + 1, len(documents))
     _, rows = top_k(unit_rows(queries), unit_rows(documents), most, progress=progress)
     return [
@@ -90,11 +100,15 @@ def search(
 
 
 def ranking_metrics(ranked: list[str], grades: dict[str, int]) -> dict[str, float]:
-    """The figures of one query, in [0, 1].
+    """Compute the metrics of one query, in [0, 1].
 
     Args:
         ranked: document ids, best first.
-        grades: grade of judged documents; above 0 is relevant, and one at least is.
+        grades: grades of judged documents; a grade above 0 means relevant, and at least one is.
+
+    Examples:
+        >>> ranking_metrics(["b", "a"], {"a": 1})["mrr@10"]
+        0.5
     """
     gains = [max(grades.get(key, 0), 0) for key in ranked]
     ideal = sorted((grade for grade in grades.values() if grade > 0), reverse=True)
@@ -114,10 +128,11 @@ def _dcg(gains: list[int]) -> float:
 def load_retrieval(folder: str | Path, split: str = "test") -> RetrievalTask:
     """Read ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv``.
 
-    A document is its title, if any, and its text. Queries without a relevant document are left out.
+    The text of a document is its title, if it has one, and its text. Queries without a relevant
+    document are left out.
 
     Raises:
-        DataError: a file is missing, a line is wrong, an id is unknown, or no query is left.
+        DataError: a file is missing, a line is wrong, an id is unknown, or no query remains.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -141,7 +156,7 @@ def load_retrieval(folder: str | Path, split: str = "test") -> RetrievalTask:
         for known, key, what in ((queries, query, "query"), (documents, document, "document")):
             if key not in known:
                 raise DataError(
-                    f"{what} {key!r} is in no line of its file; mend the qrels or the file",
+                    f"{what} {key!r} is missing in its file; correct the qrels or the file",
                     file=path,
                     line=line,
                 )
@@ -153,7 +168,7 @@ def load_retrieval(folder: str | Path, split: str = "test") -> RetrievalTask:
             ) from None
     kept = {query: of for query, of in grades.items() if max(of.values()) > 0}
     if not kept:
-        raise DataError("no query has a document with a grade above 0", file=path)
+        raise DataError("no query has a document with a grade above 0; check the grades", file=path)
     asked = {query: queries[query] for query in kept}
     return RetrievalTask(folder.resolve().name, documents, asked, kept)
 
@@ -166,6 +181,6 @@ def _texts(path: Path, columns: tuple[str, ...]) -> dict[str, str]:
         if not key or not text:
             raise DataError("'_id' or 'text' is missing or blank", file=path, line=line)
         if key in texts:
-            raise DataError(f"id {key!r} is there twice", file=path, line=line)
+            raise DataError(f"id {key!r} occurs twice", file=path, line=line)
         texts[key] = text
     return texts

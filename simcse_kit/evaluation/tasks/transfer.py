@@ -1,10 +1,10 @@
-"""SentEval's transfer protocol by scikit-learn: logistic regression on frozen embeddings.
+"""SentEval's transfer tasks: logistic regression on frozen embeddings with scikit-learn.
 
-Source: Conneau & Kiela 2018 (arXiv 1803.05449), SentEval's classifiers with ``usepytorch`` off.
-Folds, seed, grid, order of rows, features and the rounding that decides between values of C are
-SentEval's; 10 folds, as in published tables. Two deviations: the solver is lbfgs (SentEval names
-none, which was liblinear when it was written, and lbfgs since scikit-learn 0.22) run to a
-tolerance of 1e-6 in float64, and the accuracies are averaged unrounded.
+Source: Conneau and Kiela 2018 (arXiv 1803.05449), SentEval's classifiers with ``usepytorch`` off.
+Folds (10, as in published tables), seed, grid, order of rows, features and the rounding before the
+choice of C are SentEval's. There are two deviations: the solver is lbfgs with a tolerance of 1e-6
+in float64 (SentEval uses scikit-learn's default, which was liblinear and is lbfgs since version
+0.22), and accuracies are averaged without rounding.
 """
 
 from __future__ import annotations
@@ -36,18 +36,24 @@ _PROTOCOLS = {
 
 @dataclass(frozen=True)
 class TransferTask:
-    """One of the seven tasks, loaded: its ``splits`` are "all", or some of train, dev, test."""
+    """One of the seven tasks.
+
+    Attributes:
+        name: name of the task.
+        splits: labelled texts of "all", or of some of "train", "dev" and "test".
+        grid: values of C to choose from.
+    """
 
     name: str
     splits: dict[str, LabelledTexts]
     grid: tuple[float, ...]
 
     def sentences(self) -> list[str]:
-        """All texts of all splits."""
+        """List all texts of all splits."""
         return [text for rows in self.splits.values() for row in rows.texts for text in row]
 
     def score(self, vectors: Embeddings, *, progress: bool = False) -> TaskScore:
-        """Accuracy x100 (``dev_accuracy`` is what C was chosen by), for MRPC with ``f1``.
+        """Compute accuracy x100, ``dev_accuracy``, which C is chosen by, and ``f1`` for MRPC.
 
         Raises:
             MissingExtraError: scikit-learn is not installed.
@@ -77,7 +83,7 @@ def load_transfer(name: str, data: str | Path) -> TransferTask:
 
 
 def _features(rows: LabelledTexts, vectors: Embeddings) -> np.ndarray:
-    """(n, d) float64 embeddings, or (n, 2d) |u - v| and u * v for pairs."""
+    """Compute (n, d) float64 features of texts, or (n, 2d) |u - v| and u * v of pairs."""
     sides = [vectors(list(side)).astype(np.float64) for side in zip(*rows.texts, strict=True)]
     if len(sides) == 1:
         return sides[0]
@@ -88,8 +94,8 @@ def _features(rows: LabelledTexts, vectors: Embeddings) -> np.ndarray:
 def _fit(x: np.ndarray, y: np.ndarray, c: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    # With the default tolerance (1e-4) lbfgs stops so early that the last digit of the embeddings
-    # moves the accuracy: on TREC by three of 500 questions.
+    # With the default tolerance of 1e-4 lbfgs stops early, and the last digit of the embeddings
+    # changes the accuracy: on TREC by 3 of 500 questions.
     return LogisticRegression(C=c, random_state=SEED, tol=1e-6, max_iter=10_000).fit(x, y)
 
 
@@ -100,8 +106,9 @@ def _folds() -> Any:
 
 
 def best_c(grid: Sequence[float], accuracies: Sequence[float]) -> tuple[float, float]:
-    """The C to take, and its accuracy x100, by SentEval's rule: accuracies are rounded to two
-    digits first, and of equals the smallest C is taken.
+    """Return the best C and its accuracy x100 by SentEval's rule.
+
+    Accuracies are rounded to two digits first, and the smallest of equally good values is taken.
     """
     rounded = [round(100 * accuracy, 2) for accuracy in accuracies]
     best = int(np.argmax(rounded))
@@ -109,7 +116,7 @@ def best_c(grid: Sequence[float], accuracies: Sequence[float]) -> tuple[float, f
 
 
 def _choose(x: np.ndarray, y: np.ndarray, grid: tuple[float, ...], bar: Any) -> tuple[float, float]:
-    """The best C by the mean accuracy over folds, and that accuracy."""
+    """Return the C with the best mean accuracy over folds, and that accuracy."""
     parts = list(_folds().split(x, y))
     means = []
     for c in grid:

@@ -103,7 +103,7 @@ class Method(nn.Module):
             encoder.set_dropout(dropout)
         self.views_are_equal = False
         self._dropout_checked = False
-        # TRAP: not `config`, which the trainer takes for a transformers configuration and modifies.
+        # TRAP: not `config`, which the trainer treats as a transformers configuration and modifies.
         self.options = config
         self.register_load_state_dict_pre_hook(_drop_retired_keys)  # type: ignore[no-untyped-call]
 

@@ -14,7 +14,7 @@ class KeyQueue(nn.Module):
     The queue starts empty. Keys from :meth:`push` are held back until :meth:`advance`, so that a
     batch never meets its own keys, and that gradient accumulation and gradient caching use one
     queue for all parts of a step. Keys and ids are buffers: a checkpoint written after
-    :meth:`advance` holds the complete queue.
+    :meth:`advance` contains the complete queue.
 
     Args:
         size: maximum number of keys.

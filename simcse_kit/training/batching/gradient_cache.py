@@ -52,7 +52,7 @@ def chunks_of(attention_mask: Tensor, tokens: int) -> list[Chunk]:
 
     Args:
         attention_mask: (R, L), 0 at padding.
-        tokens: most tokens of a chunk, padding included; a single longer row is a chunk by itself.
+        tokens: most tokens of a chunk, padding included; a single longer row is a chunk of its own.
 
     Returns:
         Chunks that contain every row once. A chunk of all rows has them in their order.
@@ -92,7 +92,7 @@ class GradientCache:
     ``max(chunk_tokens, kept_tokens)`` tokens, everything else is O(B·V·d).
 
     Args:
-        chunk_tokens: most tokens of a chunk; a single longer row is a chunk by itself. None: one
+        chunk_tokens: most tokens of a chunk; a single longer row is a chunk of its own. None: one
             chunk for each process.
         kept_tokens: most tokens whose graph is kept at once; the first chunk always is.
         autocast: context entered around each chunk and around the loss.

@@ -132,7 +132,7 @@ def checkpoint_to_resume(folder: Path) -> Path | None:
 def remove_unfinished(folder: Path, newest: Path | None) -> None:
     """Remove what a killed run left half written, and corrupt checkpoints after ``newest``.
 
-    Rotation keeps the last checkpoints, and must not keep a corrupt one in place of an intact one.
+    Rotation keeps the last checkpoints, and must not keep a corrupt one instead of an intact one.
     """
     for path in folder.glob(f"{_UNFINISHED}*"):
         shutil.rmtree(path, ignore_errors=True)

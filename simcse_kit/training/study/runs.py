@@ -20,7 +20,7 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.evaluation.dev_set import DevSet
 from simcse_kit.evaluation.embed import embed
 from simcse_kit.evaluation.geometry import geometry
-from simcse_kit.metrics.correlation import paired_cosine, spearman
+from simcse_kit.metrics.correlation import spearman
 from simcse_kit.training.child_process import error_line, permission_flags, train_command
 from simcse_kit.training.state.output_dir import METRICS, RUN_FILE
 from simcse_kit.utils.files import write_whole
@@ -72,10 +72,9 @@ class RunRecord:
 def measured(encoder: SentenceEncoder, dev: DevSet) -> dict[str, float]:
     """Measure dev score, alignment, uniformity and effective rank of an encoder."""
     vectors = embed(encoder, dev.pairs.sentences())
-    cosines = paired_cosine(vectors(dev.pairs.sentences1), vectors(dev.pairs.sentences2))
     shape = geometry(vectors, dev.pairs, dev.name)
     found = {
-        "dev_spearman": spearman(cosines, dev.pairs.gold),
+        "dev_spearman": spearman(dev.pairs.cosines(vectors), dev.pairs.gold),
         "alignment": shape.alignment,
         "uniformity": shape.uniformity,
         "effective_rank": shape.effective_rank,

@@ -105,7 +105,7 @@ def compare_methods(
             folder of the study, ``evaluation.dev`` must be set, ``training.seed`` is the first
             seed.
         methods: names with or without options: ``"simcse,moco(queue_size=1024)"``; the option
-            ``lr`` is the learning rate of this method, in place of that of the study.
+            ``lr`` is the learning rate of this method, instead of the study's.
         seeds: number of runs of each method.
         keep_encoders: whether to keep the encoder of each run.
         resume: whether to skip runs in the folder that finished with the same settings.

@@ -1,4 +1,4 @@
-"""Duplicates out, and parts that share nothing."""
+"""Removal of duplicates, and splits whose parts share no text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search against brute force, and which neighbours become negatives."""
+"""Search compared with brute force, and the choice of negatives among neighbours."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ HEAD = "premise,hypothesis,label\n"
         (
             HEAD,
             {"columns": NliColumns(spellings="entailment=1,contradiction=1")},
-            "'1' stands for two classes",
+            "'1' is given for two classes",
         ),
     ],
 )

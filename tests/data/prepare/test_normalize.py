@@ -1,4 +1,4 @@
-"""Keys under which texts are the same: what counts and what does not."""
+"""Normal forms of texts: which differences count and which do not."""
 
 from __future__ import annotations
 

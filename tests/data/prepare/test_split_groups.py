@@ -1,4 +1,4 @@
-"""Groups of rows that share a key, against a slow walk over the rows."""
+"""Groups of rows that share a key, compared with a slow search over the rows."""
 
 from __future__ import annotations
 
