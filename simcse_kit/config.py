@@ -87,17 +87,13 @@ class DataSection(Section):
         description="text files contain documents, each followed by a blank line: a row is a "
         "sentence and this many next ones; 0: no documents",
     )
-    on_bad_row: Literal["error", "skip"] = Field(
-        "error", description="stop at a bad row, or skip and count it"
-    )
+    on_bad_row: Literal["error", "skip"] = Field("error", description="stop, or skip and count")
     augment: str | list[str] | None = Field(
         None,
         description="chain of augmentations, such as delete(0.1)|reorder(2), for the positives of "
         "single sentences, or for all texts of other data; a list contains one for each view",
     )
-    max_length: int = Field(
-        32, ge=3, description="maximum number of tokens per sentence in training"
-    )
+    max_length: int = Field(32, ge=3, description="maximum tokens per sentence in training")
     allow_unknown: bool = Field(
         False, description="train even if the vocabulary of the model lacks most tokens"
     )
@@ -147,21 +143,13 @@ class TrainingSection(Section):
     max_steps: int | None = Field(None, ge=1, description="number of steps, in place of epochs")
     batch_size: int = Field(64, ge=1, description="rows per step; the other rows are negatives")
     learning_rate: float = Field(3e-5, gt=0, description="peak learning rate")
-    schedule: Literal["linear", "cosine", "constant"] = Field(
-        "linear", description="course of the learning rate after the warmup"
-    )
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="after warmup")
     warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps with warmup")
-    weight_decay: float = Field(
-        0.0, ge=0, description="weight decay of AdamW; biases and LayerNorm have none"
-    )
-    max_grad_norm: float = Field(
-        1.0, gt=0, description="maximum norm of the gradient, which is otherwise scaled down"
-    )
+    weight_decay: float = Field(0.0, ge=0, description="for all but biases and LayerNorm (AdamW)")
+    max_grad_norm: float = Field(1.0, gt=0, description="larger gradients are scaled to this norm")
     seed: int = Field(42, ge=0, description="seed of new weights, shuffling and dropout")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="number format; bf16 uses autocast"
-    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 uses autocast")
     memory_budget: str | int | None = Field(
         None, description="such as 4GB: larger batches are embedded in chunks that fit into it"
     )

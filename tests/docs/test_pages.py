@@ -17,6 +17,7 @@ import pytest
 
 from simcse_kit.cli.main import main
 from simcse_kit.data.augment import AUGMENTATIONS
+from simcse_kit.evaluation.tasks import TASK_KINDS
 from simcse_kit.methods import METHODS
 from tests.docs.blocks import PAGES, REASONS, REPOSITORY, RUN, SHOWN, Block, blocks_of
 
@@ -115,7 +116,7 @@ def workshop(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("SIMCSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("accelerate.utils.memory.clear_device_cache", lambda *_, **__: None)
-    for registry in (METHODS, AUGMENTATIONS):
+    for registry in (METHODS, AUGMENTATIONS, TASK_KINDS):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     package = logging.getLogger("simcse_kit")
     kept = package.handlers[:], package.level, package.propagate
