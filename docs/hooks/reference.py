@@ -115,7 +115,7 @@ def extras_table() -> str:
     """Return a table of the optional packages that users can install."""
     project = read_toml(Path(__file__).resolve().parents[2] / "pyproject.toml")["project"]
     rows = [
-        (f"`pip install 'simcse-kit[{name}]'`", ", ".join(f"`{item}`" for item in packages))
+        (f"`{name}`", ", ".join(f"`{item}`" for item in packages))
         for name, packages in project["optional-dependencies"].items()
         if name not in ("browser", "dev", "docs")
     ]
