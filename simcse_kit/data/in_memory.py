@@ -70,7 +70,12 @@ def write_rows(rows: Iterable[Any]) -> InMemoryRows:
             f"the data is a dict with the keys {', '.join(map(str, list(rows)[:5]))}; give rows, "
             "or one split of a datasets.DatasetDict, such as data['train']"
         )
-    items = iter(rows)
+    try:
+        items = iter(rows)
+    except TypeError:  # such as an array without dimensions
+        raise DataError(
+            f"the data is {rows!r:.80}; give a list of sentences or of tuples"
+        ) from None
     first = next(items, None)
     if first is None:
         raise DataError("the data has no rows; give at least 2")

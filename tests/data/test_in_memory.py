@@ -11,6 +11,7 @@ import pytest
 
 from simcse_kit.data.corpus import Corpus
 from simcse_kit.data.in_memory import write_rows
+from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.errors import DataError
 
 TEXTS = ["a cat", "a dog\nand a bird", "ein Hündchen"]
@@ -24,7 +25,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def corpus_of(rows: Any) -> Corpus:
     written = write_rows(rows)
-    return Corpus.build([written.path], label=written.label)
+    return Corpus.build([written.path], ReadOptions(label=written.label))
 
 
 def texts_of(rows: Any) -> list[tuple[str, ...]]:

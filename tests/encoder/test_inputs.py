@@ -18,7 +18,7 @@ import torch
 
 from simcse_kit import train
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.export.export import _sample
+from simcse_kit.encoder.export.sample_sentences import random_sample
 from simcse_kit.errors import ConfigError, DataError, SimcseError
 from simcse_kit.evaluation.embed import embed
 from simcse_kit.evaluation.evaluate import evaluate
@@ -92,7 +92,7 @@ USES: dict[str, Callable[[SentenceEncoder, Any], Any]] = {
     "similarity": lambda encoder, given: encoder.similarity(given, given),
     "embed": lambda encoder, given: embed(encoder, given),
     "pairs": lambda _, given: PairSet("p", given, given, np.zeros(2)),
-    "calibration": lambda _, given: _sample(given),
+    "calibration": lambda _, given: random_sample(given, 600),
 }
 
 
@@ -104,7 +104,7 @@ def test_accepted(bert: SentenceEncoder, kind: str) -> None:
     np.testing.assert_array_equal(streamed, expected)
     assert bert.tokenize(ACCEPTED[kind]()) == bert.tokenize(TWO)
     assert PairSet("p", ACCEPTED[kind](), TWO, np.zeros(2)).sentences() == TWO
-    assert sorted(_sample(ACCEPTED[kind]())) == sorted(TWO)
+    assert sorted(random_sample(ACCEPTED[kind](), 600)) == sorted(TWO)
 
 
 @pytest.mark.parametrize("use", USES)

@@ -30,7 +30,7 @@ def pairs_file(path: Path, rows: list[tuple[float, str, str]]) -> Path:
         ([(3, f"word {n}", f"other {n}") for n in range(9)], "all 9 pairs have the grade 3"),
         ([(n, f"word {n}", f"word {n}") for n in range(5)], "pairs have two equal sentences"),
         ([(n, "a cat", "a dog") for n in range(4)], "all 4 pairs are the same pair"),
-        ([(n, "a cat"[n % 2 :], "a cat"[1 - n % 2 :]) for n in range(4)], "one and the same"),
+        ([(n, "a cat"[n % 2 :], "a cat"[1 - n % 2 :]) for n in range(4)], "are the same pair"),
         ([(1, "a", "b"), (2, "c", "d")], "3"),
     ],
 )
