@@ -78,6 +78,7 @@ def _expand(function: griffe.Function, variadic: griffe.Parameter, options: grif
             item.name,
             description=item.description,
             annotation=options.attributes[item.name].annotation,
+            value="...",
         )
         for item in described
         if item.name not in known
