@@ -124,7 +124,6 @@ def test_cycles_are_found() -> None:
 # Attention and its kernels take one argument for each tensor.
 MANY_PARAMETERS = {
     "encoder/packing/attention": {"block_attention", "forward"},
-    "encoder/packing/flash_attention": {"kernel_attention"},
 }
 
 

@@ -13,8 +13,7 @@ from simcse_kit.bulk.job_lock import finalizing, others_at_work
 from simcse_kit.bulk.output import OutputSpec
 from simcse_kit.bulk.shard_log import JOB, MANIFEST, Shard, ShardLog
 from simcse_kit.errors import ConfigError
-from simcse_kit.utils.checksums import sha256_of
-from simcse_kit.utils.files import move, remove_leftovers, replacement, write_whole
+from simcse_kit.utils.files import move, remove_leftovers, replacement, sha256_of, write_atomic
 
 __all__ = ["CONTINUE", "finalize", "remove_files"]
 
@@ -88,7 +87,7 @@ def _join(output: OutputSpec, parts: Sequence[Path], rows: int, dim: int) -> str
 def _write_manifest(folder: Path, job: dict[str, Any], shards: Sequence[Shard], rows: int) -> str:
     listed = [asdict(shard) for shard in shards]
     document = {"rows": rows, "dtype": "float32", **job, "shards": listed}
-    write_whole(folder / MANIFEST, json.dumps(document, indent=1) + "\n")
+    write_atomic(folder / MANIFEST, json.dumps(document, indent=1) + "\n")
     return sha256_of(folder / MANIFEST)
 
 

@@ -23,9 +23,8 @@ from simcse_kit.encoder.folder.fingerprint import fingerprint
 from simcse_kit.encoder.stream import CHUNK, stream_vectors
 from simcse_kit.encoder.token_counts import TokenCounts
 from simcse_kit.errors import ConfigError, ModelError, SimcseError
-from simcse_kit.utils.checksums import sha256_of
 from simcse_kit.utils.distributed import ALONE, Processes
-from simcse_kit.utils.files import free_bytes, replacement
+from simcse_kit.utils.files import free_bytes, replacement, sha256_of
 
 __all__ = ["BulkJob", "BulkResult"]
 

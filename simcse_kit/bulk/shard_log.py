@@ -17,8 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.utils.checksums import sha256_of
-from simcse_kit.utils.files import write_whole
+from simcse_kit.utils.files import sha256_of, write_atomic
 
 __all__ = ["JOB", "MANIFEST", "Shard", "ShardLog", "text_checksum"]
 
@@ -90,7 +89,7 @@ class ShardLog:
             raise ConfigError(f"{self.folder} cannot be used: {reason}; {remedy}") from None
         if strangers:
             raise ConfigError(f"{self.folder} holds other files ({sorted(strangers)[0]}); {remedy}")
-        write_whole(path, json.dumps(job, indent=1) + "\n", remedy=remedy)
+        write_atomic(path, json.dumps(job, indent=1) + "\n", remedy=remedy)
 
     def _check_same(self, before: Any, job: dict[str, Any], remedy: str) -> None:
         before = before if isinstance(before, dict) else {}

@@ -11,9 +11,8 @@ from typing import Annotated, Any, cast
 import typer
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.utils.allocator import keep_few_kernels
 from simcse_kit.utils.output_paths import check_distinct, check_file_place, check_folder_place
-from simcse_kit.utils.process import collection_paused
+from simcse_kit.utils.process import collection_paused, keep_few_kernels
 
 __all__ = ["encode_command"]
 

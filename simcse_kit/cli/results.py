@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.utils.files import write_whole
+from simcse_kit.utils.files import write_atomic
 from simcse_kit.utils.output_paths import check_result_places
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Places:
         shown = json.dumps(document, indent=2)
         try:
             if self.scores is not None:
-                write_whole(self.scores, shown + "\n", remedy="give --json another file")
+                write_atomic(self.scores, shown + "\n", remedy="give --json another file")
             if self.page is not None:
                 found.write_page(self.page, audit_training=self.audit_training)
         finally:

@@ -27,8 +27,7 @@ from simcse_kit.data.read_options import DEFAULTS, ReadOptions
 from simcse_kit.data.readers import Example, Kind, file_kind, read_texts
 from simcse_kit.data.records import reading_progress
 from simcse_kit.errors import DataError
-from simcse_kit.utils.checksums import checksum_of
-from simcse_kit.utils.files import remove_leftovers, replacement, write_whole
+from simcse_kit.utils.files import checksum_of, remove_leftovers, replacement, write_atomic
 
 if TYPE_CHECKING:
     import datasets
@@ -255,7 +254,7 @@ def _write(
             if _state(file) != state:
                 raise DataError("changed while it was read; try again", file=file)
         manifest = CorpusManifest.of(kind, negatives, temporary, report, files)
-    write_whole(arrow.with_suffix(".json"), manifest.to_json(), remedy=_REMEDY)
+    write_atomic(arrow.with_suffix(".json"), manifest.to_json(), remedy=_REMEDY)
     return manifest
 
 

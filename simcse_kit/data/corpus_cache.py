@@ -16,7 +16,7 @@ from simcse_kit.data.files import suffix_of
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.readers import Kind
 from simcse_kit.errors import ConfigError, DataError
-from simcse_kit.utils.checksums import checksum_of, sha256_of
+from simcse_kit.utils.files import checksum_of, sha256_of
 
 __all__ = [
     "FORMAT_VERSION",

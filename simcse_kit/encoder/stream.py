@@ -19,7 +19,7 @@ from simcse_kit.encoder.inputs import texts_one_by_one, whole_number
 from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.token_counts import TokenCounts
 from simcse_kit.errors import ConfigError
-from simcse_kit.utils.allocator import give_back
+from simcse_kit.utils.process import return_freed_memory
 from simcse_kit.utils.progress import progress_bar
 
 __all__ = ["CHUNK", "stream_vectors"]
@@ -107,7 +107,7 @@ def _stream(
                 # The caller may use the tokenizer too, and it is not thread-safe.
                 wait([pending[1]])
             if time.monotonic() - given_back > _GIVE_BACK_EVERY:
-                give_back()
+                return_freed_memory()
                 given_back = time.monotonic()
             yield group, vectors.cpu().numpy()
             require_same_process(process, "this stream of vectors")

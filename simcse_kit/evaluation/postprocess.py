@@ -16,7 +16,7 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.embed import Encoder
 from simcse_kit.metrics import whitening as maps
-from simcse_kit.utils.spec import Call, bound, parse_list
+from simcse_kit.utils.spec import Call, instantiate, parse_list
 
 __all__ = [
     "POSTPROCESSES",
@@ -123,7 +123,7 @@ def make(call: Call, found: maps.Moments) -> maps.Affine:
     Raises:
         ConfigError: the arguments of the call do not fit the moments.
     """
-    made: maps.Affine = bound(call, partial(POSTPROCESSES[call.name], found), what="--post")
+    made: maps.Affine = instantiate(call, partial(POSTPROCESSES[call.name], found), what="--post")
     return made
 
 

@@ -24,7 +24,7 @@ from simcse_kit.methods.common.perturbation import (
     shuffle_tokens,
 )
 from simcse_kit.registry import closest
-from simcse_kit.utils.spec import bound, parse_chain
+from simcse_kit.utils.spec import instantiate, parse_chain
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -116,7 +116,7 @@ def perturbation(text: str, *, what: str) -> Perturbation:
                 f"{what}: unknown augmentation {call.name!r}{closest(call.name, names)}; known: "
                 f"{', '.join(names)}"
             )
-        change = bound(call, _PERTURBATIONS[call.name], what=what)
+        change = instantiate(call, _PERTURBATIONS[call.name], what=what)
         changes += [] if change is None else [change]
     return Perturbation(any(call.name == "shuffle" for call in calls), tuple(changes))
 

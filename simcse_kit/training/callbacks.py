@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerState
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods.common.base import Method
-from simcse_kit.utils.files import write_whole
+from simcse_kit.utils.files import write_atomic
 from simcse_kit.utils.progress import progress_bar
 
 __all__ = [
@@ -162,7 +162,7 @@ class MetricsFile(RowFunction):
         """Start the file with the rows of the checkpoint, if there is one."""
         super().on_train_begin(args, state, control)
         rows = history_rows(state.log_history)
-        write_whole(self._path, "".join(json.dumps(row) + "\n" for row in rows))
+        write_atomic(self._path, "".join(json.dumps(row) + "\n" for row in rows))
 
     def _append(self, row: dict[str, float]) -> None:
         with self._path.open("a", encoding="utf-8") as file:

@@ -20,7 +20,7 @@ from simcse_kit.training.selection import LOSS, SPEARMAN, UNDEFINED
 from simcse_kit.training.state.checkpoints import step_of
 from simcse_kit.training.state.output_dir import RESULT
 from simcse_kit.utils.environment import environment
-from simcse_kit.utils.files import write_whole
+from simcse_kit.utils.files import write_atomic
 from simcse_kit.utils.tables import escaped
 
 __all__ = ["TrainResult", "result_of", "save_results"]
@@ -185,7 +185,7 @@ def save_results(built: Build, result: TrainResult, *, report: bool = True) -> N
     if report:
         title = f"Training of {built.plan.config.model.name}"
         write_training_report(result.history, folder, title=title, summary=summary)
-    write_whole(folder / RESULT, json.dumps(result.to_json(), indent=2) + "\n")
+    write_atomic(folder / RESULT, json.dumps(result.to_json(), indent=2) + "\n")
 
 
 def _warn_if_not_better(result: TrainResult) -> None:

@@ -18,7 +18,7 @@ from simcse_kit.training.child_process import error_line, permission_flags, trai
 from simcse_kit.training.prepare import check
 from simcse_kit.training.state.checkpoints import SEAL, checkpoint_steps
 from simcse_kit.training.state.output_dir import CHECKPOINTS, METRICS, RESULT
-from simcse_kit.utils.files import write_whole
+from simcse_kit.utils.files import write_atomic
 
 __all__ = ["Verification", "differences", "verify_resume"]
 
@@ -89,7 +89,7 @@ def verify_resume(
     flags = permission_flags(config, allow_call)
     whole, cut = folder / "whole", folder / "killed"
     for place in (whole, cut):
-        write_whole(folder / f"{place.name}.toml", _short(config, place, steps).to_toml())
+        write_atomic(folder / f"{place.name}.toml", _short(config, place, steps).to_toml())
     began = time.monotonic()
     _finish(_start(folder / "whole.toml", flags))
     trained: float = json.loads((whole / RESULT).read_text(encoding="utf-8"))["seconds"]

@@ -1,7 +1,9 @@
-"""Atomic writes: files that appear complete or not at all."""
+"""Atomic writes, checksums, and other operations on files."""
 
 from __future__ import annotations
 
+import hashlib
+import mmap
 import os
 import re
 import secrets
@@ -14,12 +16,14 @@ from pathlib import Path
 from simcse_kit.errors import ConfigError
 
 __all__ = [
+    "checksum_of",
     "free_bytes",
     "move",
     "remove_leftovers",
     "replacement",
+    "sha256_of",
     "sync_folder",
-    "write_whole",
+    "write_atomic",
 ]
 
 _DAY = 86_400
@@ -73,7 +77,7 @@ def move(path: Path, target: Path, *, remedy: str = "give another place") -> Non
         raise ConfigError(f"{target} cannot be written: {reason}; {remedy}") from None
 
 
-def write_whole(target: Path, content: str | bytes, *, remedy: str = "give another place") -> None:
+def write_atomic(target: Path, content: str | bytes, *, remedy: str = "give another place") -> None:
     """Write a file atomically, text as UTF-8.
 
     Raises:
@@ -110,6 +114,34 @@ def free_bytes(place: Path) -> int:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def checksum_of(path: Path) -> str:
+    """Return the checksum of a file (XXH3, 128 bits) in hexadecimal.
+
+    It is much faster than SHA-256 and detects accidental changes, but not deliberate ones.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is empty.
+    """
+    from xxhash import xxh3_128
+
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        return xxh3_128(content).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

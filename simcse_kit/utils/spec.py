@@ -11,7 +11,7 @@ from typing import Any
 
 from simcse_kit.errors import ConfigError
 
-__all__ = ["Call", "bound", "parse_chain", "parse_list"]
+__all__ = ["Call", "instantiate", "parse_chain", "parse_list"]
 
 
 # Brackets and commas inside quotes are part of the argument.
@@ -98,7 +98,7 @@ def _call(node: ast.expr) -> Call:
     return Call(node.func.id, args, tuple((str(name), value) for name, value in named.items()))
 
 
-def bound(call: Call, make: Callable[..., Any], *, what: str) -> Any:
+def instantiate(call: Call, make: Callable[..., Any], *, what: str) -> Any:
     """Call ``make`` with the arguments of a parsed call.
 
     Args:

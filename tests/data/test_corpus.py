@@ -20,7 +20,7 @@ from simcse_kit.data.corpus_cache import CorpusManifest
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.readers import Example
 from simcse_kit.errors import ConfigError, DataError
-from simcse_kit.utils.checksums import checksum_of
+from simcse_kit.utils.files import checksum_of
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.utils.spec import Call, bound, parse_chain, parse_list
+from simcse_kit.utils.spec import Call, instantiate, parse_chain, parse_list
 
 
 def test_a_chain_is_read_in_its_order() -> None:
@@ -33,11 +33,11 @@ def test_arguments_are_checked_against_the_signature() -> None:
             raise ValueError(f"rate is {rate}, at most 1")
         return rate
 
-    assert bound(Call("delete", (0.3,)), make, what="augment") == 0.3
+    assert instantiate(Call("delete", (0.3,)), make, what="augment") == 0.3
     with pytest.raises(ConfigError, match=r"delete does not take these .* it takes \(rate"):
-        bound(Call("delete", (), (("rat", 0.3),)), make, what="augment")
+        instantiate(Call("delete", (), (("rat", 0.3),)), make, what="augment")
     with pytest.raises(ConfigError, match="augment: delete: rate is 3, at most 1"):
-        bound(Call("delete", (3,)), make, what="augment")
+        instantiate(Call("delete", (3,)), make, what="augment")
 
 
 def test_a_list_is_split_at_commas_outside_brackets() -> None:

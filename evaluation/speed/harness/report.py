@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.labels import label
 from harness.plot import write_curves, write_ratios
-from simcse_kit.utils.files import write_whole
+from simcse_kit.utils.files import write_atomic
 
 BEGIN, END = "<!-- rendered from results.json -->", "<!-- end of the rendered part -->"
 
@@ -22,7 +22,7 @@ def write_outputs(document: dict[str, Any], folder: Path) -> None:
     text = json.dumps(document, indent=1)
     # Innermost lists and tables of numbers take one line each.
     text = re.sub(r"[\[{][\w\s.,:\"+-]*[\]}]", lambda found: " ".join(found[0].split()), text)
-    write_whole(folder / "results.json", text + "\n")
+    write_atomic(folder / "results.json", text + "\n")
     write_ratios(document, folder / "results.svg")
     write_curves(document, folder / "curves.svg")
     write_tables(document, folder)
@@ -32,11 +32,11 @@ def write_tables(document: dict[str, Any], folder: Path) -> None:
     readme = folder / "README.md"
     tables = render(document)
     if not readme.is_file():
-        write_whole(folder / "tables.md", tables)
+        write_atomic(folder / "tables.md", tables)
         return
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    write_whole(readme, f"{before}{BEGIN}\n\n{tables}\n{END}{after}")
+    write_atomic(readme, f"{before}{BEGIN}\n\n{tables}\n{END}{after}")
 
 
 # ------------------------------------------------------------------------------------- tables

@@ -11,7 +11,7 @@ from simcse_kit.data.augment.function import CallFunction, check_allowed
 from simcse_kit.data.augment.mlm import MLM, FillMasks
 from simcse_kit.errors import ConfigError
 from simcse_kit.registry import Registry
-from simcse_kit.utils.spec import bound, parse_chain
+from simcse_kit.utils.spec import instantiate, parse_chain
 
 __all__ = ["AUGMENTATIONS", "Chain", "preview", "random_of", "register_augmentation"]
 
@@ -95,7 +95,7 @@ class Chain:
                 raise ConfigError(f"{what}: {error}") from None
             if make is CallFunction:
                 make = _allowed_only(allow_call, what)
-            steps.append(bound(call, make, what=what))
+            steps.append(instantiate(call, make, what=what))
         return cls(steps)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from simcse_kit.utils.checksums import sha256_of
+from simcse_kit.utils.files import sha256_of
 
 __all__ = ["files_digest", "model_files"]
 

@@ -27,7 +27,7 @@ from simcse_kit.evaluation.report.numbers import counted
 from simcse_kit.evaluation.report.sections import History, report_sections, to_markdown
 from simcse_kit.evaluation.results import SCHEMA, Report
 from simcse_kit.evaluation.statistics.comparison import Comparison
-from simcse_kit.utils.files import write_whole
+from simcse_kit.utils.files import write_atomic
 from simcse_kit.utils.printable import one_line
 from simcse_kit.utils.tables import render_html
 
@@ -161,4 +161,4 @@ def _write(folder: Path, documents: Mapping[str, str]) -> None:
     for name, text in documents.items():
         # A file name in a model path may not be valid UTF-8; its invalid bytes are shown escaped.
         content = text.encode("utf-8", "backslashreplace")
-        write_whole(folder / name, content, remedy=remedy)
+        write_atomic(folder / name, content, remedy=remedy)

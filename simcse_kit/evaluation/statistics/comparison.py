@@ -141,7 +141,7 @@ def compare_reports(
     Args:
         reports: Reports of two or more encoders, with the same tasks.
         pairs: The subsets of every task, as
-            :func:`~simcse_kit.evaluation.evaluate.load_tasks` returns them; without them the
+            :func:`~simcse_kit.evaluation.tasks.load.load_tasks` returns them; without them the
             result has no flips and no slices.
         resamples: Number of resamples of the paired, stratified bootstrap.
         seed: Seed of the resampling.

@@ -18,7 +18,7 @@ from simcse_kit.losses.margin import Distance, Mining, ranking, simple, triplet
 from simcse_kit.losses.similarity import full_precision, unit_rows
 from simcse_kit.metrics.geometry import align_uniform, alignment
 from simcse_kit.registry import closest
-from simcse_kit.utils.spec import bound, parse_chain
+from simcse_kit.utils.spec import instantiate, parse_chain
 
 __all__ = ["OBJECTIVES", "Objective", "parse_objective"]
 
@@ -177,7 +177,7 @@ def parse_objective(text: str) -> Objective:
             f"method.objective: unknown objective {call.name!r}{closest(call.name, names)}; "
             f"known: {', '.join(names)}"
         )
-    objective: Objective = bound(call, OBJECTIVES[call.name], what="method.objective")
+    objective: Objective = instantiate(call, OBJECTIVES[call.name], what="method.objective")
     return objective
 
 

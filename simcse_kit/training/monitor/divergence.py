@@ -11,7 +11,7 @@ from torch import Tensor
 from simcse_kit.errors import ModelError
 from simcse_kit.methods.common.base import Method
 from simcse_kit.training.state.checkpoints import checkpoint_steps
-from simcse_kit.utils.files import write_whole
+from simcse_kit.utils.files import write_atomic
 
 __all__ = ["BATCH_FILE", "check_finite"]
 
@@ -48,7 +48,7 @@ def check_finite(
         return
     place = checkpoints.parent / BATCH_FILE
     if write:
-        write_whole(place, _lines(what, number, method, inputs, step))
+        write_atomic(place, _lines(what, number, method, inputs, step))
     kept = list(checkpoint_steps(checkpoints))
     good = f"the checkpoint of step {kept[-1]} is good" if kept else "there is no checkpoint yet"
     raise ModelError(

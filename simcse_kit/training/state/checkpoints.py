@@ -12,8 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from simcse_kit.errors import ConfigError
-from simcse_kit.utils.checksums import sha256_of
-from simcse_kit.utils.files import sync_folder
+from simcse_kit.utils.files import sha256_of, sync_folder
 
 __all__ = [
     "SEAL",

@@ -18,7 +18,7 @@ from simcse_kit.training.state.replacement import (
     new_run_in,
     place_of_new_run,
 )
-from simcse_kit.utils.files import free_bytes, remove_leftovers, write_whole
+from simcse_kit.utils.files import free_bytes, remove_leftovers, write_atomic
 
 __all__ = [
     "CHECKPOINTS",
@@ -123,9 +123,9 @@ def claim_folder(
         (place / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         for path in (place, place / CHECKPOINTS):
             remove_leftovers(path)
-        write_whole(place / CHECKPOINTS / TEXT_DIGEST, fingerprint + "\n")
-        write_whole(place / CHECKPOINTS / HELD_OUT_DIGEST, held_out + "\n")
-        write_whole(place / RUN_FILE, config.to_toml())
+        write_atomic(place / CHECKPOINTS / TEXT_DIGEST, fingerprint + "\n")
+        write_atomic(place / CHECKPOINTS / HELD_OUT_DIGEST, held_out + "\n")
+        write_atomic(place / RUN_FILE, config.to_toml())
     except OSError as error:
         raise _unusable(folder, error.strerror or str(error)) from None
 
@@ -183,7 +183,7 @@ def keep_chunks(folder: Path, chunk_tokens: int | None, *, resume: bool) -> int 
         if resume and path.exists():
             kept = path.read_text(encoding="utf-8").strip()
             return int(kept) if kept != _WHOLE else None
-        write_whole(path, f"{_WHOLE if chunk_tokens is None else chunk_tokens}\n")
+        write_atomic(path, f"{_WHOLE if chunk_tokens is None else chunk_tokens}\n")
     except OSError as error:
         raise _unusable(folder, error.strerror or str(error)) from None
     except ValueError:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from simcse_kit.training.study.table import Row
-from simcse_kit.utils.files import write_whole
+from simcse_kit.utils.files import write_atomic
 
 __all__ = ["write_plot"]
 
@@ -51,7 +51,7 @@ def write_plot(rows: Sequence[Row], path: Path) -> None:
         _scores(left, rows, styles)
         _plane(right, rows, styles)
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    write_whole(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue())
 
 
 def _scores(axes: Axes, rows: Sequence[Row], styles: Sequence[tuple[str, str]]) -> None:

@@ -23,7 +23,7 @@ from simcse_kit.evaluation.geometry import geometry
 from simcse_kit.metrics.correlation import spearman
 from simcse_kit.training.child_process import error_line, permission_flags, train_command
 from simcse_kit.training.state.output_dir import METRICS, RUN_FILE
-from simcse_kit.utils.files import write_whole
+from simcse_kit.utils.files import write_atomic
 
 __all__ = ["FIGURES", "RunRecord", "finished_run", "measured", "run_inside", "run_once"]
 
@@ -123,7 +123,7 @@ def run_once(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     encoder = folder / _ENCODER
-    write_whole(folder / RUN_FILE, run_inside(config, folder).to_toml())
+    write_atomic(folder / RUN_FILE, run_inside(config, folder).to_toml())
     result, peak = _train(folder, permission_flags(config, allow_call))
     seed = config.training.seed
     if isinstance(result, str):
@@ -138,7 +138,7 @@ def run_once(
     if not keep_encoder:
         shutil.rmtree(encoder, ignore_errors=True)
     document = record.to_json() | {"config": config.to_toml()}
-    write_whole(folder / RECORD, json.dumps(document, indent=1) + "\n")
+    write_atomic(folder / RECORD, json.dumps(document, indent=1) + "\n")
     return record
 
 

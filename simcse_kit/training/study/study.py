@@ -18,7 +18,7 @@ from simcse_kit.training.prepare import check
 from simcse_kit.training.study.figures import write_plot
 from simcse_kit.training.study.runs import RunRecord, finished_run, measured, run_inside, run_once
 from simcse_kit.training.study.table import Row, rows_of, text_table
-from simcse_kit.utils.files import write_whole
+from simcse_kit.utils.files import write_atomic
 from simcse_kit.utils.progress import progress_bar
 from simcse_kit.utils.settings import merge, validated
 from simcse_kit.utils.spec import Call, parse_list
@@ -193,7 +193,7 @@ def _write(folder: Path, records: list[RunRecord], config: RunConfig) -> Study:
         "rows": [row.to_json() for row in study.rows],
         "runs": [record.to_json() for record in records],
     }
-    write_whole(folder / "study.json", json.dumps(document, indent=1) + "\n")
-    write_whole(folder / "study.md", study.table() + "\n")
+    write_atomic(folder / "study.json", json.dumps(document, indent=1) + "\n")
+    write_atomic(folder / "study.md", study.table() + "\n")
     write_plot(study.rows, folder / "study.svg")
     return study

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from simcse_kit.errors import ConfigError, DataError
-from simcse_kit.utils.files import remove_leftovers, replacement, write_whole
+from simcse_kit.utils.files import remove_leftovers, replacement, write_atomic
 
 
 def names(folder: Path) -> list[str]:
@@ -28,7 +28,7 @@ def fail_half_way(target: Path, error: BaseException) -> None:
 def test_a_file_is_replaced(tmp_path: Path, content: str | bytes) -> None:
     target = tmp_path / "a.txt"
     for _ in range(2):
-        write_whole(target, content)
+        write_atomic(target, content)
         assert target.read_bytes() == (content.encode() if isinstance(content, str) else content)
     assert names(tmp_path) == ["a.txt"]
 
@@ -36,7 +36,7 @@ def test_a_file_is_replaced(tmp_path: Path, content: str | bytes) -> None:
 @pytest.mark.parametrize("error", [DataError("bad line"), KeyboardInterrupt()])
 def test_what_stood_there_stays_where_the_block_fails(tmp_path: Path, error: BaseException) -> None:
     target = tmp_path / "a.txt"
-    write_whole(target, "old")
+    write_atomic(target, "old")
     with pytest.raises(type(error)):
         fail_half_way(target, error)
     assert target.read_text() == "old"
@@ -50,7 +50,7 @@ def test_an_error_of_the_disk_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for target in (tmp_path / "folder", tmp_path / "absent" / "a.txt"):
         with pytest.raises(ConfigError, match="cannot be written") as caught:
-            write_whole(target, "x")
+            write_atomic(target, "x")
         assert "\n" not in str(caught.value)
     assert names(tmp_path) == ["folder"]
 
@@ -59,7 +59,7 @@ def test_the_umask_says_who_may_read(tmp_path: Path) -> None:
     for mask, mode in ((0o022, 0o644), (0o077, 0o600)):
         before = os.umask(mask)
         try:
-            write_whole(tmp_path / "a.txt", "x")
+            write_atomic(tmp_path / "a.txt", "x")
         finally:
             os.umask(before)
         assert (tmp_path / "a.txt").stat().st_mode & 0o777 == mode
@@ -67,7 +67,7 @@ def test_the_umask_says_who_may_read(tmp_path: Path) -> None:
 
 def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
     target = tmp_path / ("x" * 255)
-    write_whole(target, "x")
+    write_atomic(target, "x")
     assert names(tmp_path) == [target.name]
 
 
@@ -89,6 +89,6 @@ def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(ConfigError, match="not a regular file; give another place"):
-        write_whole(pipe, "x")
+        write_atomic(pipe, "x")
     assert pipe.is_fifo()
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

@@ -13,7 +13,7 @@ import pytest
 from simcse_kit.cli.main import main
 from simcse_kit.encoder import stream
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.utils.allocator import give_back, keep_few_kernels
+from simcse_kit.utils.process import keep_few_kernels, return_freed_memory
 
 
 def own_megabytes() -> float:
@@ -29,7 +29,7 @@ def test_freed_memory_is_given_back() -> None:
     blocks = [bytearray(60_000) for _ in range(4000)]
     full = own_megabytes()
     blocks = blocks[::2]
-    give_back()
+    return_freed_memory()
     assert own_megabytes() < full - 80
     assert len(blocks) == 2000
 
@@ -37,7 +37,7 @@ def test_freed_memory_is_given_back() -> None:
 NAME = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 PROGRAM = """
 import torch
-from simcse_kit.utils.allocator import keep_few_kernels
+from simcse_kit.utils.process import keep_few_kernels
 if {limited}:
     keep_few_kernels()
 linear = torch.ops.mkldnn
@@ -75,7 +75,7 @@ def test_a_stream_gives_back_between_chunks(
     monkeypatch: pytest.MonkeyPatch, tiny_encoder_dir: Path
 ) -> None:
     given: list[None] = []
-    monkeypatch.setattr(stream, "give_back", lambda: given.append(None))
+    monkeypatch.setattr(stream, "return_freed_memory", lambda: given.append(None))
     encoder = SentenceEncoder.load(tiny_encoder_dir)
     list(encoder.encode_stream(["a cat"] * 6, chunk=2))
     assert not given
