@@ -226,5 +226,7 @@ def _prose(docstring: str | None) -> str:
 
 
 def _sentence(text: str | None) -> str:
+    """Return a description as a sentence; a first word such as bf16 stays as it is written."""
     text = (text or "").strip()
-    return text[:1].upper() + text[1:] + ("" if not text or text.endswith(".") else ".")
+    text = re.sub(r"^[a-z](?=[a-z]+\b)", lambda letter: letter[0].upper(), text)
+    return text + ("" if not text or text.endswith(".") else ".")
