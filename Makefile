@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN = $(VENV)/bin
 
-.PHONY: help demo test slow oldest audit lint docs bench peers clean
+.PHONY: help demo test long slow oldest audit lint docs bench peers clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
@@ -32,6 +32,9 @@ demo: $(VENV)/.base  ## train the bundled encoder on data/, score it before and 
 
 test: $(VENV)/.dev  ## run the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+long: $(VENV)/.dev  ## run the tests that take several seconds each
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m long
 
 slow: $(VENV)/.dev  ## run the tests that take minutes
 	$(BIN)/pytest -m slow

@@ -143,5 +143,5 @@ def test_check_leak(simcse: Simcse, tiny_encoder_dir: Path, pairs: Path, tmp_pat
     assert f"{tiny_encoder_dir}: Spearman x100 on all pairs" in done.out
     assert (tmp_path / "clean.txt").read_text() == "a fish swims\n"
     assert json.loads(simcse(*command, "--json").out)["matched_rows"] == 1
-    refused(simcse(*command, "--remove", train), "is there already")
+    refused(simcse(*command, "--remove", train), "already exists")
     refused(simcse(*command, "--threshold", 3), "threshold is 3.0")

@@ -34,6 +34,7 @@ def one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_encoding(tmp_path: Path, tiny_encoder_dir: Path, simcse: Simcse) -> None:
     text = tmp_path / "a.txt"
     text.write_text("\n".join(sentences(60)), encoding="utf-8")
@@ -48,6 +49,7 @@ def test_encoding(tmp_path: Path, tiny_encoder_dir: Path, simcse: Simcse) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "v.npy"]
 
 
+@pytest.mark.long
 def test_training(tmp_path: Path, tiny_encoder_dir: Path) -> None:
     text, output = tmp_path / "a.txt", tmp_path / "out"
     text.write_text("\n".join(sentences(60)), encoding="utf-8")

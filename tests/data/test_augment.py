@@ -433,6 +433,7 @@ def test_an_augmentation_of_ones_own_is_registered(tmp_path: Path, monkeypatch: 
         "        return [word.upper() + self.mark for word in words]\n"
     )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(AUGMENTATIONS, "_entries", dict(AUGMENTATIONS._entries))
     register_augmentation("loud", "loud_words:Loud")
     chain = Chain.parse("crop(0.2)|loud(mark='?')")
     assert chain(["one"], [Random(0)]) == ["ONE?"]

@@ -159,6 +159,7 @@ def test_the_interval_is_that_of_scipy() -> None:
     assert [ours.low, ours.high] == pytest.approx([theirs.low, theirs.high], abs=1.2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("pairs", "rho"), [(150, 0.6), (60, 0.85)])
 def test_intervals_cover_as_often_as_they_say(pairs: int, rho: float) -> None:
     rng = np.random.default_rng(3)

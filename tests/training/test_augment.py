@@ -89,6 +89,7 @@ def test_other_epochs_change_texts_otherwise(
     assert sum(first != second for first, second in twice.values()) > 40
 
 
+@pytest.mark.long
 def test_batch_size_and_workers_make_no_difference(
     make_config: MakeConfig, seen: list[dict[str, torch.Tensor]]
 ) -> None:

@@ -154,6 +154,7 @@ def test_a_run_with_a_generous_budget_is_the_plain_run(
     assert same_weights(wide.output / file, plain_run / file)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_in_chunks_learns_what_the_plain_run_learns(
     precision: str, make_config: MakeConfig, trained: Trained
@@ -171,6 +172,7 @@ def test_a_run_in_chunks_learns_what_the_plain_run_learns(
     assert apart < (1e-4 if precision == "fp32" else 5e-3)
 
 
+@pytest.mark.long
 def test_a_resumed_run_in_chunks_equals_an_uninterrupted_one(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

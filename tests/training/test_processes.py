@@ -149,6 +149,7 @@ def shared_by_two(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_dir: Pa
     return Shared(folder, [json.loads(line) for line in printed[0].splitlines()])
 
 
+@pytest.mark.long
 def test_a_run_of_two_is_the_run_of_one(shared_by_two: Shared, make_config: MakeConfig) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -166,6 +167,7 @@ def test_a_run_of_two_is_the_run_of_one(shared_by_two: Shared, make_config: Make
         assert dict(other) == pytest.approx(dict(one), abs=2e-3)
 
 
+@pytest.mark.long
 def test_vectors_of_two_are_the_vectors_of_one(
     shared_by_two: Shared, tiny_encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

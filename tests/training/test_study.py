@@ -48,6 +48,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return asked
 
 
+@pytest.mark.long
 def test_a_study_end_to_end_and_its_finished_runs_are_not_made_again(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ for rows in (*range(32, 32 * 101, 32), 32):
 """
 
 
+@pytest.mark.long
 def test_old_kernels_go() -> None:
     """Where torch has oneDNN: a hundred shapes, and then the first one again."""
 
