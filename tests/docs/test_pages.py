@@ -32,6 +32,8 @@ SHORT = {
 }
 # Pages whose runs draw their curves; the others leave that out, which takes most of a short run.
 WITH_CURVES = {"docs/index.md"}
+# Pages with several training runs.
+LONG = {"docs/data.md", "docs/index.md", "docs/training.md"}
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
@@ -129,7 +131,12 @@ def workshop(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(b.language in RUN for b in blocks_of(page))]
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.long) if page in LONG else page
+        for page in PAGES
+        if any(block.language in RUN for block in blocks_of(page))
+    ],
 )
 def test_commands_and_code_of_a_page_run(
     page: str, workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
