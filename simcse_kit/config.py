@@ -84,7 +84,7 @@ class DataSection(Section):
     documents: int = Field(
         0,
         ge=0,
-        description="txt files contain documents, each followed by a blank line: a row is a "
+        description="text files contain documents, each followed by a blank line: a row is a "
         "sentence and this many next ones; 0: no documents",
     )
     on_bad_row: Literal["error", "skip"] = Field("error", description="stop, or skip and count")
@@ -93,7 +93,7 @@ class DataSection(Section):
         description="chain of augmentations, such as delete(0.1)|reorder(2), for the positives of "
         "single sentences, or for all texts of other data; a list contains one for each view",
     )
-    max_length: int = Field(32, ge=3, description="most tokens of a sentence in training")
+    max_length: int = Field(32, ge=3, description="maximum tokens per sentence in training")
     allow_unknown: bool = Field(
         False, description="train even if the vocabulary of the model lacks most tokens"
     )
@@ -108,7 +108,7 @@ class DataSection(Section):
 
 
 class EvaluationSection(Section):
-    """The choice of the best checkpoint, and the watch for a collapse."""
+    """The choice of the best checkpoint, and the monitoring of collapse."""
 
     dev: str | None = Field(
         None, description="folder with STS-B, or file of score, sentence, sentence"
@@ -141,15 +141,15 @@ class TrainingSection(Section):
     output: str = Field("simcse-output", description="folder for the encoder, curves and logs")
     epochs: float = Field(1.0, gt=0, description="passes over the data")
     max_steps: int | None = Field(None, ge=1, description="number of steps, in place of epochs")
-    batch_size: int = Field(64, ge=1, description="rows of a step; the others are negatives")
+    batch_size: int = Field(64, ge=1, description="rows per step; the other rows are negatives")
     learning_rate: float = Field(3e-5, gt=0, description="peak learning rate")
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="after warmup")
     warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps with warmup")
-    weight_decay: float = Field(0.0, ge=0, description="of AdamW, except for biases and LayerNorm")
-    max_grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    weight_decay: float = Field(0.0, ge=0, description="for all but biases and LayerNorm (AdamW)")
+    max_grad_norm: float = Field(1.0, gt=0, description="larger gradients are scaled to this norm")
     seed: int = Field(42, ge=0, description="seed of new weights, shuffling and dropout")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 is autocast")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 uses autocast")
     memory_budget: str | int | None = Field(
         None, description="such as 4GB: larger batches are embedded in chunks that fit into it"
     )

@@ -20,6 +20,7 @@ from simcse_kit.data.augment import AUGMENTATIONS
 from simcse_kit.encoder.pooling import POOLINGS
 from simcse_kit.methods import METHODS
 from simcse_kit.methods.common.objective_registry import OBJECTIVES
+from simcse_kit.registry import Registry
 
 __all__ = ["PAGES", "TABLES"]
 
@@ -59,8 +60,8 @@ def configuration_page() -> str:
     parts.append(
         "## Options of each method\n\nThe other keys of `[method]` depend on `method.name`.\n"
     )
-    for name in METHODS:
-        config = METHODS.resolve(name).Config
+    for name, method in _own(METHODS):
+        config = method.Config
         parts.append(f"### {name}\n\n{_prose(config.__doc__)}\n\n{_fields(config)}")
     parts.append("## Presets\n\nThe comments give source and expected score.\n")
     parts.extend(
@@ -77,8 +78,7 @@ def methods_table() -> str:
         method = read_toml(preset_path(preset)).get("method", {}).get("name", "simcse")
         by_method.setdefault(method, []).append(f"`{preset}`")
     rows = []
-    for name in METHODS:
-        method = METHODS.resolve(name)
+    for name, method in _own(METHODS):
         paper = method.paper
         reference = f"{paper.title}, {paper.year}"
         if paper.arxiv:
@@ -97,8 +97,7 @@ def objectives_table() -> str:
 def augmentations_table() -> str:
     """Return a table of the augmentations and their arguments."""
     rows = []
-    for name in AUGMENTATIONS:
-        make = AUGMENTATIONS.resolve(name)
+    for name, make in _own(AUGMENTATIONS):
         summary = (inspect.getdoc(make) or "").split("\n\n")[0]
         rows.append((f"`{name}{_arguments(make)}`", _prose(summary)))
     return _table(("augmentation", "effect"), rows)
@@ -116,7 +115,7 @@ def extras_table() -> str:
     """Return a table of the optional packages that users can install."""
     project = read_toml(Path(__file__).resolve().parents[2] / "pyproject.toml")["project"]
     rows = [
-        (f"`pip install 'simcse-kit[{name}]'`", ", ".join(f"`{item}`" for item in packages))
+        (f"`{name}`", ", ".join(f"`{item}`" for item in packages))
         for name, packages in project["optional-dependencies"].items()
         if name not in ("browser", "dev", "docs")
     ]
@@ -146,6 +145,14 @@ def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
         return
     for key, child in command.commands.items():
         yield from _commands(child, f"{name} {key}")
+
+
+def _own(registry: Registry) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of a registry, without those of other packages that are installed."""
+    for name in registry:
+        target = registry.resolve(name)
+        if target.__module__.startswith("simcse_kit."):
+            yield name, target
 
 
 def _fields(config: type[BaseModel]) -> str:
@@ -219,5 +226,7 @@ def _prose(docstring: str | None) -> str:
 
 
 def _sentence(text: str | None) -> str:
+    """Return a description as a sentence; a first word such as bf16 stays as it is written."""
     text = (text or "").strip()
-    return text[:1].upper() + text[1:] + ("" if not text or text.endswith(".") else ".")
+    text = re.sub(r"^[a-z](?=[a-z]+\b)", lambda letter: letter[0].upper(), text)
+    return text + ("" if not text or text.endswith(".") else ".")

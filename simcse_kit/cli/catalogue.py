@@ -9,11 +9,11 @@ import typer
 
 __all__ = ["methods_command", "presets_command"]
 
-_Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 
 
 def methods_command(as_json: _Json = False) -> None:
-    """The training methods, with paper, data and options."""
+    """List the training methods, with paper, data and options."""
     from simcse_kit.methods import METHODS
 
     entries = {}
@@ -42,7 +42,7 @@ def methods_command(as_json: _Json = False) -> None:
 
 
 def presets_command(as_json: _Json = False) -> None:
-    """The packaged presets; the comments say paper, expected score and hardware."""
+    """List the presets. Their comments give the paper, the expected score and the hardware."""
     from simcse_kit.config import preset_path, presets
 
     texts = {name: preset_path(name).read_text(encoding="utf-8") for name in presets()}

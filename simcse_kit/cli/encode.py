@@ -52,7 +52,8 @@ def encode_command(
         int | None, typer.Option(help="Number of sentences held at a time. [8192]")
     ] = None,
     shard_rows: Annotated[
-        int | None, typer.Option(help="Rows per shard, the most that a kill can cost. [16384]")
+        int | None,
+        typer.Option(help="Rows per shard; an interruption loses at most one shard. [16384]"),
     ] = None,
     shards: Annotated[
         str | None, typer.Option(metavar="i/n", help="Compute part i of n, into one folder.")

@@ -22,7 +22,7 @@ def mine_command(
     model: Annotated[str, typer.Option(help="Bundled name, folder, or Hub name.")] = "mini",
     pool: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Further candidates, one a line; repeatable."),
+        typer.Option(metavar="FILE", help="Further candidates, one per line; repeatable."),
     ] = None,
     negatives: Annotated[int, typer.Option(help="Largest number of hard negatives in a row.")] = 1,
     ranks: Annotated[

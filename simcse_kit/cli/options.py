@@ -33,7 +33,7 @@ Preset = Annotated[str | None, typer.Option(help="See `simcse presets`.")]
 ConfigFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="A run.toml, which overrides the preset.")
 ]
-BatchSize = Annotated[int | None, typer.Option(help="Rows of a step.")]
+BatchSize = Annotated[int | None, typer.Option(help="Rows per step.")]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
 Settings = Annotated[
     list[str] | None,

@@ -19,7 +19,7 @@ def similarity_command(
     pooling: Annotated[str | None, typer.Option(help="Pooling to use instead.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Cosine similarity of two sentences, -1 to 1."""
+    """Print the cosine similarity of two sentences, from -1 to 1."""
     with collection_paused(keep=True):
         from simcse_kit import SentenceEncoder
 

@@ -28,8 +28,8 @@ def train_command(
         list[str] | None,
         typer.Argument(
             metavar=_DATA,
-            help="txt (one sentence a line), csv, tsv, jsonl, json or parquet; .gz, .bz2, .xz too; "
-            "files or folders.",
+            help="txt (one sentence per line), csv, tsv, jsonl, json or parquet; .gz, .bz2, .xz "
+            "too; files or folders.",
             show_default=False,
         ),
     ] = None,
@@ -62,7 +62,9 @@ def train_command(
             help="Such as 'delete(0.1)|reorder(2)'; repeat the option for one chain per view.",
         ),
     ] = None,
-    max_length: Annotated[int | None, typer.Option(help="Most tokens of a sentence.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Maximum number of tokens per sentence.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.")] = None,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Allow only deterministic operators.")

@@ -131,7 +131,9 @@ class ConSERTConfig(DropoutConfig):
         description="augmentations of each view, of none, shuffle, cutoff(rate), "
         "feature_cutoff(rate), dropout(rate), noise(deviation); joined by |",
     )
-    temperature: float = Field(default=0.1, gt=0, description="tau, divides the cosines")
+    temperature: float = Field(
+        default=0.1, gt=0, description="temperature tau that divides the cosines"
+    )
     dropout: float | None = Field(
         default=0.0,
         ge=0,

@@ -26,9 +26,12 @@ class CPCConfig(DropoutConfig):
 
     distances: int = Field(default=3, ge=1, description="number of next sentences to predict")
     similarity: Literal["dot", "cosine"] = Field(
-        default="dot", description="of prediction and sentence; cosine needs a low temperature"
+        default="dot",
+        description="similarity of prediction and sentence; cosine needs a low temperature",
     )
-    temperature: float = Field(default=1.0, gt=0, description="divides the similarities")
+    temperature: float = Field(
+        default=1.0, gt=0, description="temperature that divides the similarities"
+    )
 
     def unused(self, data: DataSpec) -> list[str]:
         """Report distances beyond the next sentences that rows have."""

@@ -27,7 +27,9 @@ __all__ = ["DiffCSE", "DiffCSEConfig"]
 class DiffCSEConfig(DropoutConfig):
     """Options of DiffCSE, with the paper's defaults for BERT-base on STS."""
 
-    temperature: float = Field(default=0.05, gt=0, description="tau, divides the cosines")
+    temperature: float = Field(
+        default=0.05, gt=0, description="temperature tau that divides the cosines"
+    )
     head: Literal["batchnorm", "mlp", "none"] = Field(
         default="batchnorm",
         description="layers between encoder and loss, dropped after training: two with "

@@ -37,7 +37,9 @@ _ANCHOR, _POSITIVE, _KEY = 0, 1, 2
 class ESimCSEConfig(DropoutConfig):
     """Options of ESimCSE, with the paper's defaults for BERT-base."""
 
-    temperature: float = Field(default=0.05, gt=0, description="tau, divides the cosines")
+    temperature: float = Field(
+        default=0.05, gt=0, description="temperature tau that divides the cosines"
+    )
     dup_rate: float = Field(
         default=0.32,
         ge=0,

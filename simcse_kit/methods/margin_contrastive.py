@@ -32,7 +32,7 @@ class MarginContrastiveConfig(DropoutConfig):
     margin: float = Field(
         default=1.0,
         gt=0,
-        description="m, distance above which dissimilar pairs have no loss; unit vectors have "
+        description="distance m above which dissimilar pairs have no loss; unit vectors have "
         "distances of 0 to 2",
     )
     form: Literal["distance", "squared"] = Field(
@@ -41,7 +41,7 @@ class MarginContrastiveConfig(DropoutConfig):
         "max(0, m - d^2)",
     )
     metric: Literal["euclidean", "cosine"] = Field(
-        default="euclidean", description="d, of unit vectors: euclidean, or 1 - cosine"
+        default="euclidean", description="distance d of unit vectors: euclidean, or 1 - cosine"
     )
     one_means: Literal["dissimilar", "similar"] = Field(
         default="dissimilar",

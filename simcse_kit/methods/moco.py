@@ -39,7 +39,8 @@ class MoCoConfig(DropoutConfig):
     temperature: float | None = Field(
         default=None,
         gt=0,
-        description="tau, divides the cosines; unset: 0.2 for v2, 0.07 for v1, as in the papers",
+        description="temperature tau that divides the cosines; unset: 0.2 for v2, 0.07 for v1, as "
+        "in the papers",
     )
     momentum: float = Field(
         default=0.999, ge=0, le=1, description="share of its weights that the key encoder keeps"

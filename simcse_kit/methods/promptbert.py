@@ -40,7 +40,9 @@ class PromptBERTConfig(MethodConfig):
         default=True,
         description="subtract the embedding of the template without a sentence; in training only",
     )
-    temperature: float = Field(default=0.05, gt=0, description="tau, divides the cosines")
+    temperature: float = Field(
+        default=0.05, gt=0, description="temperature tau that divides the cosines"
+    )
     head: Literal["mlp", "none"] = Field(
         default="mlp",
         description="layer between encoder and loss, in training only: linear + tanh, or none",

@@ -61,8 +61,10 @@ class PrototypicalConfig(DropoutConfig):
         default="masked",
         description="sentences of one cluster: left out of each other's negatives, or kept",
     )
-    iterations: int = Field(default=20, ge=1, description="most rounds of k-means")
-    smoothing: float = Field(default=10.0, gt=0, description="alpha of the concentration")
+    iterations: int = Field(default=20, ge=1, description="maximum number of k-means iterations")
+    smoothing: float = Field(
+        default=10.0, gt=0, description="smoothing parameter alpha of the concentration"
+    )
     momentum: float = Field(
         default=0.999,
         ge=0,

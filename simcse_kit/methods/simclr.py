@@ -24,7 +24,9 @@ __all__ = ["SimCLR", "SimCLRConfig"]
 class SimCLRConfig(DropoutConfig):
     """Options of SimCLR, with the paper's defaults for ImageNet."""
 
-    temperature: float = Field(default=0.1, gt=0, description="tau, divides the cosines")
+    temperature: float = Field(
+        default=0.1, gt=0, description="temperature tau that divides the cosines"
+    )
     hidden_size: int | None = Field(
         default=None,
         ge=1,

@@ -29,13 +29,13 @@ class SwAVConfig(DropoutConfig):
     needs_negatives = False
 
     prototypes: int = Field(default=3000, ge=2, description="K, number of clusters")
-    temperature: float = Field(default=0.1, gt=0, description="tau of the prediction")
+    temperature: float = Field(default=0.1, gt=0, description="temperature tau of the prediction")
     epsilon: float = Field(
         default=0.05,
         gt=0,
-        description="softness of the assignment; small: one prototype a sentence",
+        description="softness of the assignment; near 0, one prototype per sentence",
     )
-    iterations: int = Field(default=3, ge=1, description="rounds of Sinkhorn-Knopp")
+    iterations: int = Field(default=3, ge=1, description="iterations of Sinkhorn-Knopp")
     dim: int = Field(default=128, ge=1, description="width of features and prototypes")
     hidden: int = Field(default=2048, ge=1, description="width of the hidden layer of the head")
     frozen: float = Field(

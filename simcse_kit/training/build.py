@@ -68,7 +68,7 @@ class Build:
         method: the method, on its device.
         trainer: the trainer, ready for its first step.
         counts: counts of the sentences that training tokenizes.
-        monitor: the watch for a collapse of the embeddings; None if nothing is measured.
+        monitor: the monitor of collapse of the embeddings; None if nothing is measured.
         start_model: fingerprint of the weights that training starts from.
         sentences_per_step: sentences of an optimizer step.
     """
@@ -262,7 +262,7 @@ def _held_out_probe(plan: RunPlan, max_length: int) -> Probe:
 def _add_callbacks(
     trainer: ContrastiveTrainer, plan: RunPlan, method: Method, *, writes: bool
 ) -> CollapseMonitor | None:
-    """Add the callbacks of every run, and return the watch for a collapse."""
+    """Add the callbacks of every run, and return the monitor of collapse."""
     evaluation, measured = plan.config.evaluation, trainer.measurements
     callbacks: list[TrainerCallback] = [MethodState(method)]
     if writes:

@@ -22,7 +22,6 @@ REASONS = {
     "needs large data",
     "needs an optional package",
     "needs several processors",
-    "new API",
 }
 RUN = {"sh", "python"}
 SHOWN = {"csv", "jsonl", "text", "toml"}

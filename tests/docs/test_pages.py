@@ -16,6 +16,9 @@ from pathlib import Path
 import pytest
 
 from simcse_kit.cli.main import main
+from simcse_kit.data.augment import AUGMENTATIONS
+from simcse_kit.evaluation.tasks import TASK_KINDS
+from simcse_kit.methods import METHODS
 from tests.docs.blocks import PAGES, REASONS, REPOSITORY, RUN, SHOWN, Block, blocks_of
 
 LINES = 70
@@ -29,6 +32,8 @@ SHORT = {
 }
 # Pages whose runs draw their curves; the others leave that out, which takes most of a short run.
 WITH_CURVES = {"docs/index.md"}
+# Pages with several training runs.
+LONG = {"docs/data.md", "docs/index.md", "docs/training.md"}
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
@@ -103,13 +108,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workshop(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of that folder as the current one; modules that the page writes can be imported."""
+    """A copy of that folder as the current one; modules that the page writes can be imported.
+
+    What a page registers is forgotten afterwards.
+    """
     folder = tmp_path / "workshop"
     shutil.copytree(trained, folder)
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("SIMCSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("accelerate.utils.memory.clear_device_cache", lambda *_, **__: None)
+    for registry in (METHODS, AUGMENTATIONS, TASK_KINDS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     package = logging.getLogger("simcse_kit")
     kept = package.handlers[:], package.level, package.propagate
     modules = set(sys.modules)
@@ -121,7 +131,12 @@ def workshop(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(b.language in RUN for b in blocks_of(page))]
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.long) if page in LONG else page
+        for page in PAGES
+        if any(block.language in RUN for block in blocks_of(page))
+    ],
 )
 def test_commands_and_code_of_a_page_run(
     page: str, workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
