@@ -155,5 +155,5 @@ def _row_too_long(limit: int) -> Problem:
     return Problem(
         "line too long",
         f"the row that begins here is longer than {limit} bytes; is a quote left open? Otherwise "
-        "split the row (in Python, or raise max_line_bytes)",
+        "split the row, or raise ReadOptions.max_line_bytes in Python",
     )

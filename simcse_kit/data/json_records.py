@@ -72,8 +72,8 @@ def check_texts(values: Iterable[Any], max_bytes: int) -> Problem | None:
         if len(text) * 4 > max_bytes and len(text.encode("utf-8")) > max_bytes:
             return Problem(
                 "line too long",
-                f"a text is longer than {max_bytes} bytes; split it (in Python, or raise "
-                "max_line_bytes)",
+                f"a text is longer than {max_bytes} bytes; split it, or raise "
+                "ReadOptions.max_line_bytes in Python",
             )
     return None
 

@@ -272,8 +272,8 @@ def _skip_rest(stream: IO[bytes], raw: bytes) -> None:
 def _too_long(limit: int) -> Problem:
     return Problem(
         "line too long",
-        f"the line is longer than {limit} bytes; split it into shorter lines "
-        "(in Python, or raise max_line_bytes)",
+        f"the line is longer than {limit} bytes; split it into shorter lines, "
+        "or raise ReadOptions.max_line_bytes in Python",
     )
 
 
