@@ -20,12 +20,12 @@ from simcse_kit.utils.sizes import parse_bytes
 
 __all__ = [
     "SHORT_NAMES",
+    "ConfigSection",
     "DataSection",
     "EvaluationSection",
     "MethodSection",
     "ModelSection",
     "RunConfig",
-    "Section",
     "TrainingSection",
     "load_config",
     "named_settings",
@@ -36,13 +36,13 @@ __all__ = [
 PRESET_FOLDER = Path(__file__).resolve().parent / "presets"
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     """Base of configuration tables: immutable, strict about keys and types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class ModelSection(Section):
+class ModelSection(ConfigSection):
     """The encoder that training starts from."""
 
     name: str = Field("mini", description="bundled name, folder, or name on the Hugging Face Hub")
@@ -71,7 +71,7 @@ class MethodSection(BaseModel):
         return dict(self.model_extra or {})
 
 
-class DataSection(Section):
+class DataSection(ConfigSection):
     """The training text."""
 
     train: list[str] = Field(default_factory=list, description="files and folders")
@@ -107,7 +107,7 @@ class DataSection(Section):
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-class EvaluationSection(Section):
+class EvaluationSection(ConfigSection):
     """The choice of the best checkpoint, and the monitoring of collapse."""
 
     dev: str | None = Field(
@@ -135,7 +135,7 @@ class EvaluationSection(Section):
     )
 
 
-class TrainingSection(Section):
+class TrainingSection(ConfigSection):
     """The optimisation and its output folder."""
 
     output: str = Field("simcse-output", description="folder for the encoder, curves and logs")
@@ -169,7 +169,7 @@ class TrainingSection(Section):
         return value
 
 
-class RunConfig(Section):
+class RunConfig(ConfigSection):
     """The configuration of a training run.
 
     Examples:

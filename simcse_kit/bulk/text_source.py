@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 
-from simcse_kit.data.lines import SAMPLE, STDIN, Sample, read_lines, shown
+from simcse_kit.data.lines import SAMPLE, STDIN, TextSample, read_lines, shown
 
 __all__ = ["TextSource"]
 
@@ -42,7 +42,7 @@ class TextSource:
             self.sample, self.total, self.text_bytes = beginning, None, 0
         else:
             self._lines = None
-            sample = Sample(read_lines(source))
+            sample = TextSample(read_lines(source))
             self.sample, self.total = sample.items, sample.seen
             self.text_bytes = Path(source).stat().st_size
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from simcse_kit.data.bad_rows import Problem, RowGate
-from simcse_kit.data.files import Format
+from simcse_kit.data.files import FileFormat
 from simcse_kit.data.lines import OnBytes, scan
 from simcse_kit.errors import DataError
 
@@ -18,7 +18,7 @@ _Fields = tuple[int, list[str]]
 
 
 def delimited_rows(
-    path: str | Path, format: Format, gate: RowGate, limit: int, on_bytes: OnBytes | None = None
+    path: str | Path, format: FileFormat, gate: RowGate, limit: int, on_bytes: OnBytes | None = None
 ) -> Iterator[_Fields]:
     """Read the rows of a text file, header included, with each field stripped of whitespace.
 
@@ -33,7 +33,7 @@ def delimited_rows(
     return _line_rows(lines, gate, split=format == "tsv")
 
 
-def ragged_row(expected: int, found: int, format: Format) -> Problem:
+def ragged_row(expected: int, found: int, format: FileFormat) -> Problem:
     """Describe a row with another number of fields than the header."""
     remedy = "quote a field that holds a comma" if format == "csv" else "check the tabs"
     return Problem(

@@ -15,7 +15,7 @@ __all__ = [
     "COMPRESSED",
     "SUFFIXES",
     "SUFFIXES_IN_WORDS",
-    "Format",
+    "FileFormat",
     "check_file",
     "find_files",
     "format_of",
@@ -24,13 +24,13 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-Format = Literal["txt", "csv", "tsv", "jsonl", "json", "parquet"]
+FileFormat = Literal["txt", "csv", "tsv", "jsonl", "json", "parquet"]
 
 COMPRESSED = (".gz", ".bz2", ".xz")
 """Suffixes of compressed files, which follow the suffix of the format."""
 
-_TEXT: tuple[Format, ...] = ("txt", "csv", "tsv", "jsonl", "json")
-_FORMATS: dict[str, Format] = {
+_TEXT: tuple[FileFormat, ...] = ("txt", "csv", "tsv", "jsonl", "json")
+_FORMATS: dict[str, FileFormat] = {
     f".{name}{packed}": name for name in _TEXT for packed in ("", *COMPRESSED)
 } | {".parquet": "parquet"}
 SUFFIXES: tuple[str, ...] = tuple(_FORMATS)
@@ -57,7 +57,7 @@ def suffix_of(path: str | Path) -> str | None:
     return wanted if wanted in _FORMATS else None
 
 
-def format_of(path: str | Path) -> Format:
+def format_of(path: str | Path) -> FileFormat:
     """Return the format that the suffix of ``path`` names.
 
     Raises:

@@ -17,7 +17,7 @@ from simcse_kit.data.columns import (
     is_negative,
 )
 from simcse_kit.data.delimited import ragged_row
-from simcse_kit.data.files import Format
+from simcse_kit.data.files import FileFormat
 from simcse_kit.data.json_records import not_text
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.errors import DataError
@@ -42,7 +42,7 @@ class TableLayout:
     names: tuple[str, ...]
     indices: tuple[int, ...]
     width: int
-    format: Format
+    format: FileFormat
     labelled: bool = False
 
     @classmethod
@@ -53,7 +53,7 @@ class TableLayout:
         *,
         file: str | Path,
         line: int | None,
-        format: Format,
+        format: FileFormat,
     ) -> TableLayout:
         """Find the layout of a .csv or .tsv file from its names or positions of columns.
 

@@ -30,7 +30,7 @@ __all__ = [
     "SAMPLE",
     "STDIN",
     "OnBytes",
-    "Sample",
+    "TextSample",
     "check_signature",
     "open_bytes",
     "read_lines",
@@ -180,7 +180,7 @@ def read_lines(
     gate.finish(number)
 
 
-class Sample:
+class TextSample:
     """Items of a stream at equal distances: all of up to 2,047, else 1,024 to 2,047 of them.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from simcse_kit.data.bad_rows import OnBadRow, RowGate
 from simcse_kit.data.columns import are_positions, check_columns, check_label
-from simcse_kit.data.files import Format
+from simcse_kit.data.files import FileFormat
 from simcse_kit.data.lines import MAX_LINE_BYTES
 from simcse_kit.errors import ConfigError
 from simcse_kit.registry import closest
@@ -47,7 +47,7 @@ class ReadOptions:
     columns: Sequence[str] | None = None
     label: str | None = None
     documents: int = 0
-    format: Format | None = None
+    format: FileFormat | None = None
     header: bool = True
     on_bad_row: OnBadRow = "error"
     skip_blank: bool = False
@@ -58,7 +58,7 @@ class ReadOptions:
         self._set("columns", columns)
         self._set("label", check_label(self.label, columns))
         self._set("header", self.header and not are_positions(columns))
-        formats = list(get_args(Format))
+        formats = list(get_args(FileFormat))
         if self.format is not None and self.format not in formats:
             raise ConfigError(
                 f"format is {self.format!r}{closest(self.format, formats)}; allowed: "

@@ -17,7 +17,7 @@ from typing import Literal
 from simcse_kit.data.bad_rows import Problem, ReadReport, RowGate
 from simcse_kit.data.columns import are_positions, without_number_columns
 from simcse_kit.data.documents import read_documents
-from simcse_kit.data.files import Format, check_file, format_of
+from simcse_kit.data.files import FileFormat, check_file, format_of
 from simcse_kit.data.layouts import RecordLayout, TableLayout
 from simcse_kit.data.lines import OnBytes
 from simcse_kit.data.parquet import check_text_types
@@ -135,7 +135,7 @@ def read_texts(
     return ("labelled" if labelled else kind_of(columns)), rows
 
 
-def _check_supported(path: str | Path, format: Format, options: ReadOptions) -> None:
+def _check_supported(path: str | Path, format: FileFormat, options: ReadOptions) -> None:
     """Check that the format of a file supports the options."""
     columns, label, documents = options.columns, options.label, options.documents
     given = ",".join(columns or ())

@@ -12,7 +12,7 @@ from typing import Any
 from simcse_kit.data.bad_rows import Problem, ReadReport, RowGate, shorten
 from simcse_kit.data.columns import check_names, choose_columns
 from simcse_kit.data.delimited import delimited_rows, ragged_row
-from simcse_kit.data.files import Format, check_file, format_of
+from simcse_kit.data.files import FileFormat, check_file, format_of
 from simcse_kit.data.json_records import json_array, json_lines
 from simcse_kit.data.lines import OnBytes, shown
 from simcse_kit.data.parquet import parquet_records, parquet_schema
@@ -109,7 +109,7 @@ class Records:
     ):
         self.path = check_file(path)
         self.options = options
-        self.format: Format = options.format or format_of(path)
+        self.format: FileFormat = options.format or format_of(path)
         self.header = options.header or not self.is_table
         self.gate = RowGate(path, options.on_bad_row, report)
         self.line: int | None = 1

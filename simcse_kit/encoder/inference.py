@@ -38,7 +38,7 @@ PREPARE_FROM = 8192
 ENCODE_BAR: dict[str, Any] = {"unit": " sentences", "desc": "encode", "delay": 2}
 """Appearance of a progress bar over sentences; short jobs show none."""
 
-Rows = Sequence[Sequence[int]]
+TokenRows = Sequence[Sequence[int]]
 """Token ids of each sentence."""
 
 
@@ -127,7 +127,7 @@ _evaluating: WeakKeyDictionary[nn.Module, _Evaluating] = WeakKeyDictionary()
 @torch.inference_mode()
 def vectors_of_rows(
     model: EncoderModel,
-    rows: Rows,
+    rows: TokenRows,
     options: EncodeOptions | None = None,
     on_done: Callable[[int], object] | None = None,
 ) -> Tensor:
@@ -172,7 +172,7 @@ def vectors_of_rows(
 
 
 def _blocks(
-    model: EncoderModel, rows: Rows, options: EncodeOptions, *, many: bool
+    model: EncoderModel, rows: TokenRows, options: EncodeOptions, *, many: bool
 ) -> list[Block] | None:
     """Prepare the layers for inference; None if the model's own layers are used."""
     first_only = model.pooling in FIRST_TOKEN_POOLINGS
@@ -185,7 +185,7 @@ def _blocks(
     return blocks
 
 
-def _run(model: EncoderModel, rows: Rows, blocks: list[Block] | None) -> Tensor:
+def _run(model: EncoderModel, rows: TokenRows, blocks: list[Block] | None) -> Tensor:
     """Compute the vectors of one batch, ``(n, embedding_dim)`` float32."""
     if model.engine is None and model.packs:
         tokens, layout = pack_rows(rows, model.device, multiple=1 if blocks is None else MULTIPLE)

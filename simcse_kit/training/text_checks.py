@@ -24,11 +24,11 @@ ROWS = 10_000
 # Shares of the rows: a fault of the whole file, of most rows, and of enough rows for a warning.
 _ALL, _MOST, _SOME = 0.95, 0.5, 0.05
 
-Row = tuple[Hashable, ...]
+TextRow = tuple[Hashable, ...]
 
 
 def check_distinct(
-    rows: Sequence[Row],
+    rows: Sequence[TextRow],
     kind: Kind,
     method: type[Method],
     batch_size: int,
@@ -69,7 +69,7 @@ def check_distinct(
         _check_batches(rows, batch_size, what, sampled, needs_others=needs_others)
 
 
-def _check_positives(pairs: Sequence[Row], *, views_are_equal: bool) -> None:
+def _check_positives(pairs: Sequence[TextRow], *, views_are_equal: bool) -> None:
     share = sum(row[0] == row[1] for row in pairs) / len(pairs)
     if share >= _ALL and views_are_equal:
         raise DataError(
@@ -85,7 +85,7 @@ def _check_positives(pairs: Sequence[Row], *, views_are_equal: bool) -> None:
         )
 
 
-def _check_hard_negatives(rows: Sequence[Row]) -> int:
+def _check_hard_negatives(rows: Sequence[TextRow]) -> int:
     """Count the rows with a hard negative other than their own anchor or positive."""
     given = [row for row in rows if len(row) > 2]
     useful = sum(any(item not in row[:2] for item in row[2:]) for row in given)
@@ -107,7 +107,7 @@ def _check_hard_negatives(rows: Sequence[Row]) -> int:
 
 
 def _check_batches(
-    rows: Sequence[Row], batch_size: int, what: str, sampled: str, *, needs_others: bool
+    rows: Sequence[TextRow], batch_size: int, what: str, sampled: str, *, needs_others: bool
 ) -> None:
     """Look for one text that most rows share, as anchor or as positive."""
     place, (item, count) = max(

@@ -12,7 +12,7 @@ import torch
 import transformers
 from pydantic import Field
 
-from simcse_kit.config import Section
+from simcse_kit.config import ConfigSection
 from simcse_kit.errors import ConfigError
 from simcse_kit.registry import closest
 from simcse_kit.utils.settings import validated
@@ -20,7 +20,7 @@ from simcse_kit.utils.settings import validated
 __all__ = ["OURS", "RECOMPUTE", "REFUSED", "AllowedKeys", "check_trainer_keys", "for_trainer"]
 
 
-class AllowedKeys(Section):
+class AllowedKeys(ConfigSection):
     """The fields that ``[trainer]`` passes on, with their allowed values."""
 
     lr_scheduler_kwargs: dict[str, float | int] | None = None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simcse_kit.data.lines import SAMPLE, Sample
+from simcse_kit.data.lines import SAMPLE, TextSample
 from simcse_kit.errors import DataError
 from simcse_kit.evaluation.evaluate import evaluate
 from tests.cli.conftest import Simcse
@@ -131,7 +131,7 @@ def test_info_on_a_file(simcse: Simcse, chinese: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, SAMPLE, 2 * SAMPLE, 10_000])
 def test_a_sample_is_spread_over_the_stream(count: int) -> None:
-    sample = Sample(str(n) for n in range(count))
+    sample = TextSample(str(n) for n in range(count))
     assert sample.seen == count
     numbers = list(map(int, sample.items))
     assert min(count, SAMPLE) <= len(numbers) <= 2 * SAMPLE

@@ -22,7 +22,7 @@ from simcse_kit.evaluation.report.details import sentence_map, worst_pairs
 from simcse_kit.evaluation.report.model_tables import leak_table
 from simcse_kit.evaluation.report.page import write_report
 from simcse_kit.evaluation.report.score_tables import verdict_tables
-from simcse_kit.evaluation.report.sections import Block, Entry, Section, to_markdown
+from simcse_kit.evaluation.report.sections import Entry, Section, SectionBlock, to_markdown
 from simcse_kit.evaluation.statistics.comparison import compare_reports
 from simcse_kit.evaluation.tasks.load import load_tasks
 from simcse_kit.utils.tables import Cell, Row, Table
@@ -162,8 +162,14 @@ def test_verdicts_of_the_page_are_those_of_the_comparison() -> None:
 def test_the_markdown_report_has_the_tables_and_reads_no_name_as_markup() -> None:
     table = Table(("a|b", "*c*"), (Row("<i>x</i>", (Cell("[y](z)"), Cell("two\nlines"))),))
     sections = [
-        Section("s", (Block("k", "*lead*", (Entry(table, "label", "#h"),)), Block(lead="note"))),
-        Section("pictures only", (Block("a map"),), "Point at a dot."),
+        Section(
+            "s",
+            (
+                SectionBlock("k", "*lead*", (Entry(table, "label", "#h"),)),
+                SectionBlock(lead="note"),
+            ),
+        ),
+        Section("pictures only", (SectionBlock("a map"),), "Point at a dot."),
     ]
     assert to_markdown("_t_", sections).split("\n") == [
         r"# \_t\_", "", "## s", "", "### k", "", r"\*lead\*", "", r"#### \#h", "",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from simcse_kit.data.bad_rows import ReadReport
-from simcse_kit.data.files import COMPRESSED, Format, format_of, suffix_of
+from simcse_kit.data.files import COMPRESSED, FileFormat, format_of, suffix_of
 from simcse_kit.data.records import Record
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.utils.files import replacement
@@ -21,7 +21,7 @@ from simcse_kit.utils.output_paths import check_file_place
 
 __all__ = ["Summary", "Writer", "check_output", "writing"]
 
-_WRITTEN: tuple[Format, ...] = ("txt", "csv", "tsv", "jsonl")
+_WRITTEN: tuple[FileFormat, ...] = ("txt", "csv", "tsv", "jsonl")
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Writer:
     """Writer of records to an open file, made by :func:`writing`."""
 
     def __init__(
-        self, file: IO[str], path: Path, format: Format, columns: Sequence[str], header: bool
+        self, file: IO[str], path: Path, format: FileFormat, columns: Sequence[str], header: bool
     ):
         self._file = file
         self._path = path

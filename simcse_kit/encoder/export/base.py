@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from simcse_kit.registry import Registry
 
-__all__ = ["FORMATS", "INPUTS", "Batch", "Engine", "Format", "outputs", "tensors"]
+__all__ = ["FORMATS", "INPUTS", "Engine", "ExportFormat", "PaddedBatch", "outputs", "tensors"]
 
 # (input_ids, attention_mask), both (n, L) int64, padded on the right.
-Batch: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+PaddedBatch: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 INPUTS = ("input_ids", "attention_mask")
 
@@ -48,7 +48,7 @@ class Engine(Protocol):
         ...
 
 
-class Format(Protocol):
+class ExportFormat(Protocol):
     """Writing, quantizing and opening a graph with one runtime.
 
     Attributes:
@@ -77,7 +77,7 @@ class Format(Protocol):
         """Write the float32 graph, with dynamic batch size and length, into ``folder``."""
         ...
 
-    def quantize(self, fp32: Path, batches: Sequence[Batch], folder: Path) -> None:
+    def quantize(self, fp32: Path, batches: Sequence[PaddedBatch], folder: Path) -> None:
         """Write an int8 form of the graph in ``fp32`` into ``folder``."""
         ...
 
@@ -90,6 +90,6 @@ class Format(Protocol):
         ...
 
 
-def tensors(batch: Batch) -> dict[str, Any]:
+def tensors(batch: PaddedBatch) -> dict[str, Any]:
     """Return a batch as a dict, by the names of the graph's inputs."""
     return dict(zip(INPUTS, batch, strict=True))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from simcse_kit.encoder.export.base import FORMATS, Batch, Engine, Format
+from simcse_kit.encoder.export.base import FORMATS, Engine, ExportFormat, PaddedBatch
 from simcse_kit.encoder.folder.recipe import ENGINE_FILE
 from simcse_kit.encoder.folder.safe_io import read_object
 from simcse_kit.errors import ConfigError, MissingExtraError, ModelError
@@ -48,7 +48,7 @@ class Check(BaseModel):
     input_ids: list[int]
     vector: list[float]
 
-    def batch(self) -> Batch:
+    def batch(self) -> PaddedBatch:
         """Return the sentence as a batch of one row."""
         ids = np.array([self.input_ids], dtype=np.int64)
         return ids, np.ones_like(ids)
@@ -132,7 +132,7 @@ def int8_instructions() -> list[str] | None:
     return [name for name in _INT8 if found.get(name)]
 
 
-def installed(format: Format) -> dict[str, str]:
+def installed(format: ExportFormat) -> dict[str, str]:
     """Return the installed versions of the packages of a format."""
     versions = {"simcse-kit": "unknown"}
     for package in ("simcse-kit", *format.packages):
@@ -191,7 +191,7 @@ def open_engine(folder: Path, facts: EngineFacts) -> Engine:
         MissingExtraError: the runtime is not installed.
         ModelError: the runtime cannot read the graph, or the vector differs from the recorded one.
     """
-    format: Format = FORMATS.resolve(facts.format)
+    format: ExportFormat = FORMATS.resolve(facts.format)
     runtime = format.packages[0]
     try:
         engine = format.open(folder, threads=torch.get_num_threads())

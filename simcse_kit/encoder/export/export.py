@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from simcse_kit.encoder.backbone import position_limit, quiet_transformers
 from simcse_kit.encoder.batch_plan import pad_batch
-from simcse_kit.encoder.export.base import FORMATS, Batch, Format, outputs
+from simcse_kit.encoder.export.base import FORMATS, ExportFormat, PaddedBatch, outputs
 from simcse_kit.encoder.export.bundle import (
     SCHEMA,
     Check,
@@ -84,7 +84,7 @@ class Exported:
     cosine_min: float | None = None
 
 
-def check_format(format: str, *, int8: bool = False) -> Format:
+def check_format(format: str, *, int8: bool = False) -> ExportFormat:
     """Return the export format with a name.
 
     Args:
@@ -94,7 +94,7 @@ def check_format(format: str, *, int8: bool = False) -> Format:
     Raises:
         ConfigError: the name is unknown, or the format has no int8 form.
     """
-    kind: Format = FORMATS.resolve(format)
+    kind: ExportFormat = FORMATS.resolve(format)
     if int8 and not kind.has_int8:
         raise ConfigError(
             f"{format} exports have no int8 form; export to openvino for int8, or encode with "
@@ -188,7 +188,7 @@ class _Writer:
     """Writes the graphs of one encoder in one format."""
 
     encoder: SentenceEncoder
-    kind: Format
+    kind: ExportFormat
     format: str
     name: str
 
@@ -271,7 +271,7 @@ def _check_target(target: Path, encoder: SentenceEncoder, overwrite: bool) -> No
         raise ConfigError(f"{target} is not empty; give another folder, or allow overwriting it")
 
 
-def _batches(encoder: SentenceEncoder, texts: Sequence[str]) -> list[Batch]:
+def _batches(encoder: SentenceEncoder, texts: Sequence[str]) -> list[PaddedBatch]:
     """Return one batch per sentence, so that padding does not affect the ranges."""
     batches = []
     for row in encoder.tokenize(texts)[0]:

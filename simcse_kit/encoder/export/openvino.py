@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from simcse_kit.encoder.export.base import INPUTS, Batch, Engine, tensors
+from simcse_kit.encoder.export.base import INPUTS, Engine, PaddedBatch, tensors
 from simcse_kit.encoder.forked_processes import PREPARING
 
 __all__ = ["OPENVINO"]
@@ -74,7 +74,7 @@ class _OpenVINO:
             port.get_tensor().set_names({name})
         ov.save_model(model, folder / _XML, compress_to_fp16=False)
 
-    def quantize(self, fp32: Path, batches: Sequence[Batch], folder: Path) -> None:
+    def quantize(self, fp32: Path, batches: Sequence[PaddedBatch], folder: Path) -> None:
         """Quantize statically: weights int8 per channel, activations by their ranges, with NNCF's
         SmoothQuant (arXiv 2211.10438)."""
         import nncf

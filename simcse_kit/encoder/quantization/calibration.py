@@ -22,7 +22,7 @@ __all__ = ["calibrated_blocks"]
 
 logger = logging.getLogger(__name__)
 
-Rows = Sequence[Sequence[int]]
+TokenRows = Sequence[Sequence[int]]
 """Token ids of each sentence."""
 
 # Maximum number of sentences and of their tokens. A third of them only measures the error of int8.
@@ -34,7 +34,7 @@ _ENOUGH = 32
 _TOKENS_PER_PASS = 1024
 
 
-def calibrated_blocks(encoder: EncoderModel, rows: Rows, *, first_only: bool) -> list[Block]:
+def calibrated_blocks(encoder: EncoderModel, rows: TokenRows, *, first_only: bool) -> list[Block]:
     """Prepare the layers of an encoder in int8, and log how much the vectors change.
 
     Args:
@@ -89,7 +89,7 @@ def calibrated_blocks(encoder: EncoderModel, rows: Rows, *, first_only: bool) ->
     return quantized
 
 
-def _spread(rows: Rows) -> Rows:
+def _spread(rows: TokenRows) -> TokenRows:
     """Sample rows evenly over their lengths; the order of the rows does not matter."""
     ordered = sorted(rows, key=lambda row: (len(row), row))
     mean = sum(map(len, ordered)) / len(ordered)
@@ -98,7 +98,7 @@ def _spread(rows: Rows) -> Rows:
     return [ordered[round(place * last / (count - 1))] for place in range(count)]
 
 
-def _vectors(encoder: EncoderModel, rows: Rows, blocks: list[Block]) -> Iterator[Tensor]:
+def _vectors(encoder: EncoderModel, rows: TokenRows, blocks: list[Block]) -> Iterator[Tensor]:
     """Compute the vectors ``(R, d)`` of one batch after another."""
     lengths = [len(row) for row in rows]
     for batch in length_sorted_batches(lengths, token_budget=_TOKENS_PER_PASS):

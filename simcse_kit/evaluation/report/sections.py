@@ -15,7 +15,7 @@ from simcse_kit.evaluation.statistics.comparison import Comparison
 from simcse_kit.utils.printable import one_line
 from simcse_kit.utils.tables import Table, escaped, render_markdown
 
-__all__ = ["Block", "Entry", "Section", "report_sections", "to_markdown"]
+__all__ = ["Entry", "Section", "SectionBlock", "report_sections", "to_markdown"]
 
 History = Sequence[Mapping[str, float]]
 
@@ -34,7 +34,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class SectionBlock:
     """A part of a section: a title, text above, tables, figures, maps, and a note below.
 
     A folded block has its title as summary line, which the reader clicks; ``open`` unfolds it at
@@ -58,7 +58,7 @@ class Section:
     """A section of a report; ``columns`` puts its blocks side by side on the page."""
 
     title: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[SectionBlock, ...]
     lead: str = ""
     columns: bool = False
 
@@ -77,31 +77,33 @@ def report_sections(
         Section("Scores", _score_blocks(reports, comparison), _SCORES),
         Section(
             "Other tasks",
-            (Block(entries=_entries(score_tables.task_tables(reports))),),
+            (SectionBlock(entries=_entries(score_tables.task_tables(reports))),),
         ),
         *_cosine_section(reports),
         _shape_section(reports, history),
         Section(
             "Sentences",
             (
-                Block(lead=_SENTENCES if maps else "", maps=maps, style="lead"),
-                Block("Nearest neighbours of sample sentences", entries=neighbours, folded=True),
+                SectionBlock(lead=_SENTENCES if maps else "", maps=maps, style="lead"),
+                SectionBlock(
+                    "Nearest neighbours of sample sentences", entries=neighbours, folded=True
+                ),
             ),
         ),
         Section(
             "Largest errors",
             tuple(
-                Block(title, entries=(Entry(table, title),), folded=True, open=number == 0)
+                SectionBlock(title, entries=(Entry(table, title),), folded=True, open=number == 0)
                 for number, (title, table) in enumerate(sentences.miss_tables(reports))
             ),
             _ERRORS,
         ),
-        Section("Training", (Block(panels=tuple(training_curves(history))),)),
+        Section("Training", (SectionBlock(panels=tuple(training_curves(history))),)),
         Section(
             "Data",
             (
-                Block(entries=_entry(model_tables.data_table(reports), "Data of the tasks")),
-                Block(
+                SectionBlock(entries=_entry(model_tables.data_table(reports), "Data of the tasks")),
+                SectionBlock(
                     "Does the training text contain test sentences?",
                     entries=_entry(
                         model_tables.leak_table(reports, leaks, score_tables.task_names(reports)),
@@ -112,7 +114,7 @@ def report_sections(
         ),
         Section(
             "Environment",
-            (Block(entries=_entry(model_tables.environment_table(reports), "Environment")),),
+            (SectionBlock(entries=_entry(model_tables.environment_table(reports), "Environment")),),
         ),
     ]
     return [kept for section in found if (kept := _without_empty(section)).blocks]
@@ -160,26 +162,30 @@ def _without_empty(section: Section) -> Section:
     return Section(section.title, blocks, section.lead, section.columns)
 
 
-def _score_blocks(reports: Sequence[Report], comparison: Comparison | None) -> tuple[Block, ...]:
+def _score_blocks(
+    reports: Sequence[Report], comparison: Comparison | None
+) -> tuple[SectionBlock, ...]:
     verdicts = () if comparison is None else score_tables.verdict_tables(comparison)
     kinds = () if comparison is None else score_tables.slice_tables(comparison)
     subsets = score_tables.subset_tables(reports)
     return (
-        Block(entries=_entry(score_tables.score_table(reports), "Scores by task", scale=True)),
-        Block(
+        SectionBlock(
+            entries=_entry(score_tables.score_table(reports), "Scores by task", scale=True)
+        ),
+        SectionBlock(
             "How sure the scores are",
             entries=_entry(score_tables.interval_table(reports), "Confidence intervals"),
             after=_OVERLAP if len(reports) > 1 and not verdicts else "",
         ),
-        Block("Whether the models differ", entries=_entries(verdicts)),
-        Block(
+        SectionBlock("Whether the models differ", entries=_entries(verdicts)),
+        SectionBlock(
             "By kind of pair",
             "Mean over the tasks that have 30 pairs of the kind or more.",
             _entries(kinds, "Kinds of pair, {}"),
             folded=True,
         ),
-        Block(lead=_PROTOCOL, style="protocol"),
-        Block(
+        SectionBlock(lead=_PROTOCOL, style="protocol"),
+        SectionBlock(
             "Every subset, other averages, Pearson",
             _SUBSETS,
             _entries(subsets, "Subsets of {}"),
@@ -192,7 +198,7 @@ def _cosine_section(reports: Sequence[Report]) -> list[Section]:
     task = panels.histogram_task(reports)
     if task is None:
         return []
-    block = Block(panels=tuple(panels.cosine_panels(reports, task)))
+    block = SectionBlock(panels=tuple(panels.cosine_panels(reports, task)))
     lead = _COSINES.format(one_line(task))
     return [Section("Cosines by human score", (block,), lead)]
 
@@ -205,8 +211,8 @@ def _shape_section(reports: Sequence[Report], history: History) -> Section:
     return Section(
         "Shape of the embedding space",
         (
-            Block(lead=_SHAPE if plane else "", panels=drawn, style="lead"),
-            Block(lead="" if entries else absent, entries=entries),
+            SectionBlock(lead=_SHAPE if plane else "", panels=drawn, style="lead"),
+            SectionBlock(lead="" if entries else absent, entries=entries),
         ),
         columns=bool(drawn or entries),
     )

@@ -18,7 +18,7 @@ __all__ = ["CollapseMonitor", "Facts", "Policy", "collapse_in", "diagnose"]
 logger = logging.getLogger(__name__)
 
 Policy = Literal["warn", "stop", "rollback"]
-Row = Mapping[str, float]
+MetricsRow = Mapping[str, float]
 
 # A single measurement may be low by chance.
 _IN_A_ROW = 2
@@ -55,7 +55,7 @@ class Facts:
     remedy: str | None = None
 
 
-def collapse_in(rows: Sequence[Row]) -> str | None:
+def collapse_in(rows: Sequence[MetricsRow]) -> str | None:
     """Describe the collapse that the two newest measurements agree on; None if there is none.
 
     Embeddings and, if they are measured, projections are compared with the first measurement.
@@ -81,7 +81,7 @@ def collapse_in(rows: Sequence[Row]) -> str | None:
     return None
 
 
-def diagnose(facts: Facts, rows: Sequence[Row]) -> str:
+def diagnose(facts: Facts, rows: Sequence[MetricsRow]) -> str:
     """Return the most likely cause of a collapse, the evidence and a remedy.
 
     Args:
@@ -176,17 +176,17 @@ class CollapseMonitor(TrainerCallback):
             self.stopped = control.should_training_stop = True
 
 
-def _spreads(rows: Sequence[Row], prefix: str) -> list[Spread]:
+def _spreads(rows: Sequence[MetricsRow], prefix: str) -> list[Spread]:
     names = ("spread", "mean_cosine", "effective_rank")
     measured = [row for row in rows if f"{prefix}spread" in row]
     return [Spread(*(row[prefix + name] for name in names)) for row in measured]
 
 
-def _last_healthy(rows: Sequence[Row]) -> int:
+def _last_healthy(rows: Sequence[MetricsRow]) -> int:
     """Return the step of the last measurement without a collapse."""
     measured = [row for row in rows if f"{PREFIX}spread" in row]
 
-    def is_healthy(row: Row) -> bool:
+    def is_healthy(row: MetricsRow) -> bool:
         return all(
             collapse_of(now, _spreads(measured, prefix)[0]) is None
             for prefix in _PARTS.values()
@@ -196,7 +196,7 @@ def _last_healthy(rows: Sequence[Row]) -> int:
     return int([row for row in measured if is_healthy(row)][-1]["step"])
 
 
-def _nothing_learned(rows: Sequence[Row]) -> str:
+def _nothing_learned(rows: Sequence[MetricsRow]) -> str:
     """Return a clause that says that the loss is that of equal vectors; else an empty string."""
     losses = [row for row in rows if "contrastive_loss" in row and "ln_batch" in row]
     if not losses or losses[-1]["contrastive_loss"] < _NOTHING_LEARNED * losses[-1]["ln_batch"]:

@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from simcse_kit.training.study.table import Row
+from simcse_kit.training.study.table import StudyRow
 from simcse_kit.utils.files import write_atomic
 
 __all__ = ["write_plot"]
@@ -26,7 +26,7 @@ _WIDTH = 36
 _SETTINGS: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "simcse-kit", "font.size": 10}
 
 
-def write_plot(rows: Sequence[Row], path: Path) -> None:
+def write_plot(rows: Sequence[StudyRow], path: Path) -> None:
     """Write the plot as SVG; methods without a figure are left out.
 
     Args:
@@ -54,7 +54,7 @@ def write_plot(rows: Sequence[Row], path: Path) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def _scores(axes: Axes, rows: Sequence[Row], styles: Sequence[tuple[str, str]]) -> None:
+def _scores(axes: Axes, rows: Sequence[StudyRow], styles: Sequence[tuple[str, str]]) -> None:
     for place, (row, (colour, marker)) in enumerate(zip(rows, styles, strict=True)):
         found = row.values.get("dev_spearman", [])
         mean = row.mean("dev_spearman")
@@ -79,7 +79,7 @@ def _scores(axes: Axes, rows: Sequence[Row], styles: Sequence[tuple[str, str]]) 
     _bare(axes)
 
 
-def _plane(axes: Axes, rows: Sequence[Row], styles: Sequence[tuple[str, str]]) -> None:
+def _plane(axes: Axes, rows: Sequence[StudyRow], styles: Sequence[tuple[str, str]]) -> None:
     for row, (colour, marker) in zip(rows, styles, strict=True):
         if "alignment" in row.values and "uniformity" in row.values:
             uniform, aligned = row.values["uniformity"], row.values["alignment"]

@@ -17,7 +17,7 @@ from simcse_kit.evaluation.dev_set import DevSet
 from simcse_kit.training.prepare import check
 from simcse_kit.training.study.figures import write_plot
 from simcse_kit.training.study.runs import RunRecord, finished_run, measured, run_inside, run_once
-from simcse_kit.training.study.table import Row, rows_of, text_table
+from simcse_kit.training.study.table import StudyRow, rows_of, text_table
 from simcse_kit.utils.files import write_atomic
 from simcse_kit.utils.progress import progress_bar
 from simcse_kit.utils.settings import merge, validated
@@ -43,7 +43,7 @@ class Study:
     records: list[RunRecord]
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[StudyRow]:
         """One row for each method, best dev score first, the untrained encoder last."""
         return rows_of(self.records)
 

@@ -10,7 +10,7 @@ from typing import Any
 from simcse_kit.training.study.runs import FIGURES, RunRecord
 from simcse_kit.utils.tables import Table, render_markdown
 
-__all__ = ["Row", "rows_of", "text_table"]
+__all__ = ["StudyRow", "rows_of", "text_table"]
 
 _HEADS = {
     "dev_spearman": ("dev Spearman x100", 2),
@@ -23,7 +23,7 @@ _HEADS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class StudyRow:
     """One method over its seeds.
 
     Attributes:
@@ -61,7 +61,7 @@ class Row:
         }
 
 
-def rows_of(records: Sequence[RunRecord]) -> list[Row]:
+def rows_of(records: Sequence[RunRecord]) -> list[StudyRow]:
     """Make a row for each method, best mean dev score first, the untrained encoder last."""
     rows = []
     for label in dict.fromkeys(record.method for record in records):
@@ -70,18 +70,18 @@ def rows_of(records: Sequence[RunRecord]) -> list[Row]:
             name: [run.figures[name] for run in runs if name in run.figures] for name in FIGURES
         }
         failed = tuple(dict.fromkeys(run.failed for run in runs if run.failed is not None))
-        rows.append(Row(label, {k: v for k, v in values.items() if v}, len(runs), failed))
+        rows.append(StudyRow(label, {k: v for k, v in values.items() if v}, len(runs), failed))
     start = [row for row in rows if "sentences_per_second" not in row.values and not row.failed]
     trained = [row for row in rows if row not in start]
 
-    def rank(row: Row) -> float:
+    def rank(row: StudyRow) -> float:
         mean = row.mean("dev_spearman")
         return float("inf") if mean is None else -mean
 
     return sorted(trained, key=rank) + start
 
 
-def text_table(rows: Sequence[Row]) -> str:
+def text_table(rows: Sequence[StudyRow]) -> str:
     """Render the rows as a Markdown table of means ± sample standard deviations."""
     heads = ["method", "seeds", *(head for head, _ in _HEADS.values())]
     lines = [
@@ -96,7 +96,7 @@ def text_table(rows: Sequence[Row]) -> str:
     return "\n\n".join([render_markdown(Table.of_text(heads, lines), raw=True), *failures])
 
 
-def _cell(row: Row, figure: str, digits: int) -> str:
+def _cell(row: StudyRow, figure: str, digits: int) -> str:
     mean, deviation = row.mean(figure), row.deviation(figure)
     if mean is None:
         return "-"
