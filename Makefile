@@ -34,7 +34,7 @@ test: $(VENV)/.dev  ## run the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 long: $(VENV)/.dev  ## run the tests that take several seconds each
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m long
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "long and not slow"
 
 slow: $(VENV)/.dev  ## run the tests that take minutes
 	$(BIN)/pytest -m slow

@@ -300,6 +300,7 @@ def test_no_sentence_gives_an_empty_array(encoder: SentenceEncoder, tmp_path: Pa
     assert np.load(tmp_path / "v.npy").shape == (0, DIM)
 
 
+@pytest.mark.long
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

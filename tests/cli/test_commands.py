@@ -57,6 +57,7 @@ def script(name: str) -> list[str]:
     return [str(found)] if found.exists() else [sys.executable, "-m", "simcse_kit"]
 
 
+@pytest.mark.long
 def test_the_installed_command_encodes_standard_input(
     tiny_encoder_dir: Path, tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ def test_it_is_read_or_refused(
     assert not any(entry.is_file() for entry in cache.rglob("*"))
 
 
+@pytest.mark.long
 def test_a_bomb_takes_little_memory_and_time(simcse: Simcse, tmp_path: Path) -> None:
     path = CASES["gzip bomb"].write(tmp_path)
     most = [0]

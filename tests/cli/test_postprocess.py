@@ -21,6 +21,7 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_map_is_tried_and_kept(simcse: Simcse, tmp_path: Path, text: Path) -> None:
     run = simcse(
         "eval", "mini", "--tasks", DATA / "sts.tsv", "--resamples", "0",

@@ -313,6 +313,7 @@ def test_two_outputs_in_one_file_are_refused(
     assert "--matches and --remove are the same file" in done.err
 
 
+@pytest.mark.long
 @linux
 def test_a_foreign_record_opens_no_file_unless_asked_to(
     simcse: Simcse, pairs: Path, tiny_encoder_dir: Path, tmp_path: Path

@@ -95,6 +95,7 @@ def test_compare(simcse: Simcse, graded: Path) -> None:
     refused(simcse(*command), "mostly unknown", "--allow-unknown")
 
 
+@pytest.mark.long
 def test_train(simcse: Simcse, tmp_path: Path) -> None:
     path = tmp_path / "zh.txt"
     rows = [text + "好" * (n % 7) for n in range(10) for text in CHINESE]

@@ -58,6 +58,17 @@ CASES = [
     for name in NAMES
     for kind in METHODS.resolve(name).reads
 ]
+# Trained with every kind of data in CI, and with the first one by default.
+TRAINED_CASES = [
+    pytest.param(
+        *case.values,
+        id=case.id,
+        marks=[pytest.mark.long]
+        if case.values[1] != METHODS.resolve(case.values[0]).reads[0]
+        else [],
+    )
+    for case in CASES
+]
 Tensors = dict[str, Tensor]
 Make = Callable[..., Method]
 
@@ -136,6 +147,7 @@ def test_gradient_reaches_every_weight(make: Make, name: str, kind: str) -> None
     assert dead == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_gradients_are_the_same_in_chunks(
     make: Make, name: str, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -196,7 +208,7 @@ def test_state_dict_holds_the_whole_method(make: Make, name: str, kind: str) -> 
     assert not after.equal(before)
 
 
-@pytest.mark.parametrize(("name", "kind"), CASES)
+@pytest.mark.parametrize(("name", "kind"), TRAINED_CASES)
 def test_overfits_eight_sentences(make: Make, name: str, kind: str) -> None:
     method = make(name)
     optimizer = torch.optim.AdamW(method.parameters(), lr=2e-3, weight_decay=0.0)

@@ -33,7 +33,7 @@ SHORT = {
 # Pages whose runs draw their curves; the others leave that out, which takes most of a short run.
 WITH_CURVES = {"docs/index.md"}
 # Pages with several training runs.
-LONG = {"docs/data.md", "docs/index.md", "docs/training.md"}
+LONG = {f"docs/{name}.md" for name in "data index training extending methods augmentation".split()}
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 

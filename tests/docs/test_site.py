@@ -66,6 +66,7 @@ class _Resources(HTMLParser):
             self.found += [given[key] or "" for key in ("src", "href") if key in given]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_site_builds_strictly_and_loads_nothing_from_other_hosts(

@@ -69,6 +69,7 @@ def refused(folder: Path, kind: type[SimcseError] = ModelError, **options: Any) 
     return str(caught.value)
 
 
+@pytest.mark.long
 @with_peft
 @pytest.mark.parametrize(
     ("name", "options"),

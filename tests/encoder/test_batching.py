@@ -351,6 +351,7 @@ def test_usual_state() -> None:
         assert torch.is_autocast_enabled("cpu")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("kind", ["bert", "llama", "t5", "fnet"])
 def test_states_of_torch_do_not_change_vectors(made: Made, kind: str, state: str) -> None:

@@ -244,6 +244,7 @@ def how(batching: Batching) -> object:
     return PACKED if batching.packed else batching.unpacked
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mechanism", SAMPLE)
 def test_mechanisms(made: Made, mechanism: str) -> None:
     kind, changes, expected = SAMPLE[mechanism]

@@ -258,6 +258,7 @@ SETTING_CASES: list[tuple[str, dict[str, Any], str | None]] = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("file", "changes", "message"), SETTING_CASES)
 def test_settings_give_equal_vectors_or_are_refused(
     build: Callable[..., Built], file: str, changes: dict[str, Any], message: str | None

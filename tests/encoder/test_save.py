@@ -43,6 +43,7 @@ def check_everywhere(encoder: SentenceEncoder, folder: Path) -> np.ndarray:
 
 
 # `mask` needs a template, which sentence-transformers has no place for: see test_template.py.
+@pytest.mark.long
 @pytest.mark.parametrize("pooling", [name for name in POOLINGS if name != "mask"])
 def test_every_pooling_survives_saving(family: Family, tmp_path: Path, pooling: str) -> None:
     encoder = SentenceEncoder.load(family("bert"), pooling=pooling, max_length=12)

@@ -213,6 +213,7 @@ def chromium() -> Iterator[Any]:
         opened.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("width", "touch"), [(1100, False), (390, True)])
 def test_the_map_in_a_browser(page: Path, chromium: Any, width: int, touch: bool) -> None:
     context = chromium.new_context(

@@ -46,6 +46,7 @@ def test_versions_share_what_was_encoded(encoder: BagOfWords) -> None:
     assert not np.allclose(*vectors)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("normalize", [False, True])
 def test_a_kept_map_gives_the_labs_vectors_here_and_in_sentence_transformers(
     tmp_path: Path, normalize: bool

@@ -309,6 +309,7 @@ def trickle(head: bytes, count: int = 1000) -> Behaviour:
     return write
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "head",
     [
@@ -325,6 +326,7 @@ def test_a_byte_now_and_then_comes_to_an_end(head: bytes) -> None:
     assert time.monotonic() - start < 3
 
 
+@pytest.mark.long
 def test_silence_comes_to_an_end() -> None:
     start = time.monotonic()
     assert "0.3 s" in refusal(lambda _: time.sleep(5), timeout=0.3, tries=2)
@@ -351,6 +353,7 @@ def test_what_is_no_answer_is_tried_again(behaviour: Behaviour) -> None:
 # ---------------------------------------------------------------- again
 
 
+@pytest.mark.long
 def test_the_wait_is_the_one_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     replies = iter(
         [

@@ -93,6 +93,7 @@ draws_and_alpha = st.tuples(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(draws_and_alpha)
 def test_p_is_below_alpha_exactly_where_the_interval_excludes_0(
@@ -174,6 +175,7 @@ def test_intervals_cover_as_often_as_they_say(pairs: int, rho: float) -> None:
     assert 0.93 <= covered / 600 <= 0.97
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("trials", "least", "most"),
     [(400, 0.03, 0.07), pytest.param(2000, 0.04, 0.06, marks=pytest.mark.slow)],

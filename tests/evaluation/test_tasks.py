@@ -116,6 +116,7 @@ def test_trec_by_hand(folder: Path, encoder: BagOfWords) -> None:
     assert found.counts == {"train": 80, "test": 30}
 
 
+@pytest.mark.long
 def test_mrpc_by_hand(folder: Path, encoder: BagOfWords) -> None:
     sides = []
     for split in ("train", "test"):

@@ -115,6 +115,7 @@ def test_batch_size_and_workers_make_no_difference(
     assert found[1:] == found[:1] * 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("chain", [CHAIN, ["crop(0.8)", "mlm(0.3)|repeat"]])
 def test_resumed_equals_uninterrupted(
     chain: str | list[str], make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch

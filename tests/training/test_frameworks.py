@@ -42,6 +42,7 @@ def interrupt(config: RunConfig, monkeypatch: pytest.MonkeyPatch, share: float) 
             train(config)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", [of("moco", queue_size=20), of("byol")], ids=["moco", "byol"])
 def test_resumed_equals_uninterrupted(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any]
@@ -104,6 +105,7 @@ def test_methods_without_negatives_say_so_and_warn_of_their_loss(
     assert "lowest where" not in caplog.text
 
 
+@pytest.mark.long
 def test_collapse_in_training_is_warned_of_once(
     make_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -84,6 +84,7 @@ def test_single_sentences_are_aligned_with_themselves_under_dropout(
     assert probe.measure(encoder)["trace_alignment"] == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.long
 def test_a_run_with_the_trace_is_the_run_without(make_config: MakeConfig) -> None:
     def trained(every: int) -> Any:
         return train(make_config({"evaluation": {"trace_every": every}}, name=f"every-{every}"))

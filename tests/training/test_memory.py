@@ -145,6 +145,7 @@ def budget(size: str | int | None = None, chunk: int | None = None) -> dict[str,
     return {"training": {"memory_budget": size, "chunk_tokens": chunk}}
 
 
+@pytest.mark.long
 def test_a_run_with_a_generous_budget_is_the_plain_run(
     make_config: MakeConfig, plain_run: Path
 ) -> None:

@@ -34,6 +34,7 @@ def test_a_run_keeps_its_objective_and_logs_it(make_config: MakeConfig) -> None:
     assert {key: record[key] for key in options} == options
 
 
+@pytest.mark.long
 def test_a_resumed_run_has_learned_the_same_temperature(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def test_a_run_that_fails_leaves_the_earlier_one(
     assert files(first.output) == before
 
 
+@pytest.mark.long
 def test_an_interrupted_replacement_is_resumed_and_equals_an_uninterrupted_one(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", OPTIONS)
 def test_resumed_equals_uninterrupted_and_saved_equals_trained(
     name: str, make_config: MakeConfig, trained: Trained, monkeypatch: pytest.MonkeyPatch
