@@ -19,6 +19,7 @@ def test_there_are_many() -> None:
     assert sum(not case.said for case in CASES.values()) < 15
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc and /dev are Linux's")
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_read_or_refused(

@@ -22,6 +22,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="pipes")
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_refused(name: str, simcse: Simcse, tmp_path: Path, tiny_encoder_dir: Path) -> None:

@@ -145,6 +145,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.long
 @linux
 @pytest.mark.parametrize("name", COMMANDS)
 def test_nothing_hostile_reaches_the_terminal(

@@ -33,7 +33,7 @@ SHORT = {
 # Pages whose runs draw their curves; the others leave that out, which takes most of a short run.
 WITH_CURVES = {"docs/index.md"}
 # Pages with several training runs.
-LONG = {f"docs/{name}.md" for name in "data index training extending methods augmentation".split()}
+LONG = set(PAGES) - {"README.md", "docs/encoding.md"}
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 

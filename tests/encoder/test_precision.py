@@ -47,6 +47,7 @@ def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.asarray((left * right).sum(axis=1))
 
 
+@pytest.mark.long
 @both
 @pytest.mark.parametrize("pooling", ["mean", "cls_before_pooler", "first_last_mean"])
 def test_vectors_are_close_to_float32(
@@ -64,6 +65,7 @@ def test_vectors_are_close_to_float32(
     np.testing.assert_array_equal(mini.encode(TEXTS), exact)
 
 
+@pytest.mark.long
 @both
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "mpnet", "electra"])
 def test_families_are_close_to_float32(
@@ -75,6 +77,7 @@ def test_families_are_close_to_float32(
     assert cosines(encoder.encode(SENTENCES), rough).min() > least - 0.02
 
 
+@pytest.mark.long
 @needs_int8
 def test_same_vector_in_any_batch(mini: SentenceEncoder) -> None:
     vectors = mini.encode(TEXTS, precision="int8")
@@ -86,6 +89,7 @@ def test_same_vector_in_any_batch(mini: SentenceEncoder) -> None:
     assert cosines(vectors[:3], alone).min() > 0.9999
 
 
+@pytest.mark.long
 @each
 def test_number_of_threads_does_not_change_vectors(
     mini: SentenceEncoder, precision: Precision
@@ -101,6 +105,7 @@ def test_number_of_threads_does_not_change_vectors(
     assert cosines(*made).min() > 0.9999
 
 
+@pytest.mark.long
 @needs_int8
 def test_calibration_runs_once_and_again_when_weights_change(
     family: Callable[[str], Path], caplog: pytest.LogCaptureFixture
@@ -128,6 +133,7 @@ def test_calibration_runs_once_and_again_when_weights_change(
     assert calibrations() == 3
 
 
+@pytest.mark.long
 @needs_int8
 def test_log_shows_the_loss_of_accuracy(
     mini: SentenceEncoder, caplog: pytest.LogCaptureFixture
@@ -141,12 +147,14 @@ def test_log_shows_the_loss_of_accuracy(
     assert "few were given" in caplog.text
 
 
+@pytest.mark.long
 @needs_int8
 def test_sentences_of_the_package_calibrate_well(mini: SentenceEncoder) -> None:
     mini.encode(TEXTS[0], precision="int8")
     assert cosines(mini.encode(TEXTS), mini.encode(TEXTS, precision="int8")).min() > 0.99
 
 
+@pytest.mark.long
 @each
 def test_training_mode_stays_and_dropout_is_off(
     bert: SentenceEncoder, precision: Precision
@@ -161,6 +169,7 @@ def test_training_mode_stays_and_dropout_is_off(
         bert.eval()
 
 
+@pytest.mark.long
 @each
 def test_streams_copies_and_empty_lists(bert: SentenceEncoder, precision: Precision) -> None:
     whole = bert.encode(SENTENCES, precision=precision)
@@ -171,6 +180,7 @@ def test_streams_copies_and_empty_lists(bert: SentenceEncoder, precision: Precis
     assert bert.encode([], precision=precision).shape == (0, 32)
 
 
+@pytest.mark.long
 def test_bf16_that_is_not_faster_is_replaced_by_fp32(
     bert: SentenceEncoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -191,6 +201,7 @@ def albert(family: Callable[[str], Path]) -> SentenceEncoder:
     return SentenceEncoder.load(family("albert"), pooling="mean")
 
 
+@pytest.mark.long
 def test_bf16_of_another_architecture(
     albert: SentenceEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -199,18 +210,21 @@ def test_bf16_of_another_architecture(
     assert "bf16 is not supported for albert; using fp32" in caplog.text
 
 
+@pytest.mark.long
 @needs_int8
 def test_int8_of_another_architecture(albert: SentenceEncoder) -> None:
     with pytest.raises(ConfigError, match=r"int8.*albert.*'fp32' or 'bf16'.*simcse export"):
         albert.encode(SENTENCES, precision="int8")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["encode", "encode_stream"])
 def test_unknown_precision(bert: SentenceEncoder, method: str) -> None:
     with pytest.raises(ConfigError, match=r"'fp8'; allowed: 'fp32', 'bf16', 'int8'"):
         getattr(bert, method)(["a cat"], precision="fp8")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("target", "value", "message"),
     [
@@ -226,6 +240,7 @@ def test_machine_without_int8(
         bert.encode("a cat", precision="int8")
 
 
+@pytest.mark.long
 def test_int8_of_half_precision_weights(family: Callable[[str], Path]) -> None:
     encoder = SentenceEncoder.load(family("bert")).bfloat16()
     with pytest.raises(ConfigError, match="float32 weights, and these are bfloat16"):
