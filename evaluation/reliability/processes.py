@@ -145,7 +145,7 @@ def work(model: str, dtype_name: str, output: str, names: list[str], plain: bool
 
     logging.getLogger("simcse_kit").setLevel(logging.ERROR)
     dtype = getattr(torch, dtype_name)
-    with Processes.met(patience=timedelta(minutes=2)) as processes:
+    with Processes.joined(patience=timedelta(minutes=2)) as processes:
         found = {
             name: steps(CASES[name], model, dtype, processes, plain=plain)
             for name in names

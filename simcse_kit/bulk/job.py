@@ -163,7 +163,7 @@ class BulkJob:
         with ExitStack() as locks:
             if self._processes.first:
                 locks.enter_context(job_locked(self._output))
-            self._processes.agree(self._begin)
+            self._processes.from_first(self._begin)
             if not self._processes.first:
                 locks.enter_context(job_locked(self._output))
             return self._run(sentences, total, text_bytes)
@@ -183,8 +183,8 @@ class BulkJob:
             if not self._log.finished() and not others_at_work(self._output):
                 remove_files(folder)
             raise
-        self._processes.meet()
-        digest = self._processes.agree(
+        self._processes.barrier()
+        digest = self._processes.from_first(
             lambda: finalize(self._log, self._output, self._shards, self._rows)
         )
         finished = sum(shard.rows for shard in self._log.finished().values())

@@ -96,7 +96,7 @@ def encode_command(
         from simcse_kit.encoder.unknown_text import check_known
         from simcse_kit.utils.distributed import Processes
 
-    with Processes.met(patience=_PATIENCE) as processes:
+    with Processes.joined(patience=_PATIENCE) as processes:
         if processes.size > 1 and text.is_stdin:
             raise ConfigError("standard input cannot be read by several processes; give a file")
         with collection_paused(keep=True):

@@ -105,12 +105,12 @@ def build(
     length = min(config.data.max_length, method.encoder.max_length)
     check_vocabulary(plan, method.encoder, length)
     collator = _collator(plan, method, length)
-    memory = processes.agree(
+    memory = processes.from_first(
         lambda: memory_plan(
             method, lambda: _sample(plan, collator), config.training, arguments, length
         )
     )
-    processes.agree(lambda: _claim(plan, method))
+    processes.from_first(lambda: _claim(plan, method))
     cache = gradient_cache(
         plan.folder, config.training, arguments, memory, resume=plan.resume, processes=processes
     )

@@ -75,10 +75,10 @@ def run_training(
         SimcseError: another process has ended.
     """
     start = start or StartOptions()
-    with Processes.met(patience=_PATIENCE) as processes, ExitStack() as lock:
+    with Processes.joined(patience=_PATIENCE) as processes, ExitStack() as lock:
         _quiet_others(processes)
         plan = _prepare(config, start, processes)
-        processes.agree(lambda: _lock(plan.output, lock))
+        processes.from_first(lambda: _lock(plan.output, lock))
         built = build(plan, processes, callbacks)
         return _finish(built, _fit(built, processes), processes, report=report)
 
@@ -87,7 +87,7 @@ def _prepare(config: RunConfig, start: StartOptions, processes: Processes) -> Ru
     """Check settings and text; the first process fills the cache that the others then read."""
     _refuse_many_devices()
     plan = prepare(config, start, processes.size) if processes.first else None
-    processes.meet()
+    processes.barrier()
     plan = plan or prepare(config, start, processes.size)
     if not processes.first:
         plan.arguments.report_to = []
@@ -103,7 +103,7 @@ def _fit(built: Build, processes: Processes) -> Fit:
     trainer, plan = built.trainer, built.plan
     checkpoint = None
     if plan.resume:
-        checkpoint = processes.agree(lambda: checkpoint_to_resume(plan.folder / CHECKPOINTS))
+        checkpoint = processes.from_first(lambda: checkpoint_to_resume(plan.folder / CHECKPOINTS))
     first_step = 0 if checkpoint is None else step_of(checkpoint)
     began = time.perf_counter()
     if checkpoint is not None and first_step >= plan.arguments.max_steps:
@@ -125,9 +125,9 @@ def _finish(built: Build, fit: Fit, processes: Processes, *, report: bool) -> Tr
     result = result_of(
         built, seconds=fit.seconds, first_step=fit.first_step, processes=processes.size
     )
-    processes.agree(lambda: save_results(built, result, report=report))
+    processes.from_first(lambda: save_results(built, result, report=report))
     if plan.folder != plan.output:
-        processes.agree(lambda: put_in_place(plan.folder, plan.output))
+        processes.from_first(lambda: put_in_place(plan.folder, plan.output))
     return result
 
 

@@ -170,7 +170,7 @@ class ContrastiveTrainer(transformers.Trainer):
         began = time.perf_counter()
         # The last digit may differ between processors, and with it the decisions that follow.
         found = measure()
-        found = self._processes.agree(lambda: found)
+        found = self._processes.from_first(lambda: found)
         self._evaluating += time.perf_counter() - began
         return found
 
@@ -251,7 +251,7 @@ class ContrastiveTrainer(transformers.Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write a checkpoint in the first process, and announce the best one to all processes."""
-        self.state.best_model_checkpoint = self._processes.agree(
+        self.state.best_model_checkpoint = self._processes.from_first(
             lambda: self._write_checkpoint(model, trial)
         )
 

@@ -69,7 +69,7 @@ class Processes:
 
     @classmethod
     @contextmanager
-    def met(cls, *, patience: timedelta) -> Iterator[Processes]:
+    def joined(cls, *, patience: timedelta) -> Iterator[Processes]:
         """Join the process group inside the block; without a launcher, give a group of one.
 
         Each process sees one GPU, the one of its local rank. (Several GPUs are not tested.)
@@ -105,7 +105,7 @@ class Processes:
         try:
             yield group
             # A process that leaves early can make one that still waits for it fail.
-            last = group.total(torch.zeros(1))
+            last = group.all_reduce_sum(torch.zeros(1))
         finally:
             os.environ.update(kept)
             # TRAP: torch (seen with 2.7) waits for gloo's threads while it holds the GIL, which
@@ -115,7 +115,7 @@ class Processes:
             distributed.destroy_process_group()
             del last
 
-    def total(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over all processes, in place."""
         if self.size > 1:
             from torch import distributed
@@ -124,7 +124,7 @@ class Processes:
                 distributed.all_reduce(tensor)
         return tensor
 
-    def agree(self, make: Callable[[], T]) -> T:
+    def from_first(self, make: Callable[[], T]) -> T:
         """Return on every process the result of a function that only the first one calls.
 
         Args:
@@ -139,12 +139,12 @@ class Processes:
             distributed.broadcast_object_list(result, src=0)
         return result[0]  # type: ignore[return-value]
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait until all processes have called this method."""
         if self.size > 1:
             import torch
 
-            self.total(torch.zeros(1))
+            self.all_reduce_sum(torch.zeros(1))
 
     def share_weights(self, module: nn.Module) -> None:
         """Copy parameters and buffers of the first process to all processes."""
@@ -166,13 +166,17 @@ class Processes:
         import torch
 
         there = torch.tensor([float(weight.grad is not None) for weight in parameters])
-        moved = [w for w, n in zip(parameters, self.total(there).tolist(), strict=True) if n]
+        moved = [
+            w for w, n in zip(parameters, self.all_reduce_sum(there).tolist(), strict=True) if n
+        ]
         for bucket in _buckets(moved):
             for weight in bucket:
                 if weight.grad is None:
                     weight.grad = torch.zeros_like(weight)
             grads = [weight.grad for weight in bucket if weight.grad is not None]
-            flat = self.total(torch.cat([grad.flatten() for grad in grads])).div_(self.size)
+            flat = self.all_reduce_sum(torch.cat([grad.flatten() for grad in grads])).div_(
+                self.size
+            )
             sizes = [grad.numel() for grad in grads]
             for grad, piece in zip(grads, torch.split(flat, sizes), strict=True):
                 grad.copy_(piece.view_as(grad))

@@ -243,10 +243,10 @@ def test_alone_nothing_is_exchanged() -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     weight.grad = torch.full((3,), 2.0)
     ALONE.average_gradients([weight])
-    ALONE.meet()
-    assert ALONE.agree(lambda: 7) == 7
-    assert ALONE.total(weight.grad).tolist() == [2, 2, 2]
-    with Processes.met(patience=timedelta(seconds=1)) as processes:
+    ALONE.barrier()
+    assert ALONE.from_first(lambda: 7) == 7
+    assert ALONE.all_reduce_sum(weight.grad).tolist() == [2, 2, 2]
+    with Processes.joined(patience=timedelta(seconds=1)) as processes:
         assert processes is ALONE
 
 

@@ -120,7 +120,7 @@ def gradient_cache(
     tokens, kept = training.chunk_tokens, 0
     if plan is not None:
         planned = plan.chunk_tokens
-        tokens = processes.agree(lambda: keep_chunks(folder, planned, resume=resume))
+        tokens = processes.from_first(lambda: keep_chunks(folder, planned, resume=resume))
         kept = plan.kept_tokens
     if tokens is None and processes.size == 1:
         return None

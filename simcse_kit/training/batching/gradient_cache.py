@@ -204,7 +204,7 @@ class _Step:
             with torch.no_grad():
                 part = self._embed_seeded(0)
             embeddings = part.new_zeros((self._rows, part.shape[1]))
-        return self._processes.total(embeddings)
+        return self._processes.all_reduce_sum(embeddings)
 
     def backward(self, gradient: Tensor) -> None:
         """Propagate the gradient of the embeddings, (R, d), through the own chunks in order."""
