@@ -137,7 +137,7 @@ class LeakIndex:
         return list(found.values())
 
     def _post(self) -> None:
-        """Index each sentence under so many of its rarest pieces that a match must share one."""
+        """Index each sentence under enough of its rarest pieces that every match shares one."""
         frequency = Counter(chain.from_iterable(self._pieces))
         for number, own in enumerate(self._pieces):
             rarest = sorted(own, key=lambda piece: (frequency[piece], piece))
