@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
 
 from simcse_kit.data.augment.views import AugmentedViews
 from simcse_kit.data.readers import Example
 
-__all__ = ["BatchCounts", "Collator", "CountingCollator"]
+__all__ = ["BatchCounts", "Collated", "Collator", "CountingCollator"]
+
+Collated: TypeAlias = dict[str, Any]
+"""The tensors of a batch by name, and ``lengths``, a numpy array that stays on the host."""
 
 
 @dataclass
@@ -66,18 +69,19 @@ class Collator:
     unknown_id: int | None = None
     bare: Sequence[int] = ()
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+    def __call__(self, examples: Sequence[Example]) -> Collated:
         """Collate B examples in V views.
 
         Returns:
             ``input_ids`` and ``attention_mask`` ``(B, V, L)`` int64; ``text_ids`` ``(B, V)``
             int64, equal where the tokens before augmentation are equal; ``view_mask`` ``(B, V)``
-            bool, False where an example has no such text and an empty sentence fills its place.
+            bool, False where an example has no such text and an empty sentence fills its place;
+            ``lengths`` ``(B, V)`` int64, the numbers of tokens, an array that stays on the host.
             With labelled examples also ``labels`` ``(B,)`` float32.
         """
         return self.counted(examples)[0]
 
-    def counted(self, examples: Sequence[Example]) -> tuple[dict[str, Tensor], BatchCounts]:
+    def counted(self, examples: Sequence[Example]) -> tuple[Collated, BatchCounts]:
         """Collate as :meth:`__call__` does, and count the sentences of the batch."""
         shape = (len(examples), len(self.views))
         texts: list[str] = []
@@ -113,12 +117,13 @@ class Collator:
         hashes = torch.tensor([known[text] for text in sources])
         index = torch.tensor([distinct[text] for text in texts])
         labels = [example.label for example in examples if example.label is not None]
-        batch = {"labels": torch.tensor(labels, dtype=torch.float32)} if labels else {}
+        batch: Collated = {"labels": torch.tensor(labels, dtype=torch.float32)} if labels else {}
         batch |= {
             "input_ids": padded[index].view(*shape, longest),
             "attention_mask": mask[index].view(*shape, longest),
             "text_ids": hashes.view(shape),
             "view_mask": torch.tensor(present).view(shape),
+            "lengths": lengths[index].view(shape).numpy(),
         }
         return batch, counts
 
@@ -145,7 +150,7 @@ class CountingCollator:
         self._collator = collator
         self.counts = BatchCounts()
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+    def __call__(self, examples: Sequence[Example]) -> Collated:
         """Collate and count one batch."""
         batch, counts = self._collator.counted(examples)
         self.counts.add(counts)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from simcse_kit.encoder.input_hook import Alter
 from simcse_kit.encoder.packing.layout import Unpacked
+from simcse_kit.encoder.row_lengths import lengths_of
 
 __all__ = ["grouped", "length_sorted_batches", "pad_batch", "run_unpacked"]
 
@@ -95,7 +96,7 @@ def run_unpacked(
     if unpacked is Unpacked.PADDED:
         return run(input_ids, attention_mask, alter)
     by_length: dict[int, list[int]] = {}
-    for row, length in enumerate(attention_mask.sum(dim=1).tolist()):
+    for row, length in enumerate(lengths_of(attention_mask)):
         by_length.setdefault(int(length), []).append(row)
     parts, order = [], []
     for length, numbers in by_length.items():

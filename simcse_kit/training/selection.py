@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
+from simcse_kit.data.collate import Collated
 from simcse_kit.data.readers import Example
 from simcse_kit.errors import ModelError
 from simcse_kit.evaluation.dev_set import DevSet
@@ -108,7 +108,7 @@ def joined(scorers: Sequence[Scorer]) -> Scorer:
 
 
 def batches_of(
-    rows: Sequence[Example], size: int, collator: Callable[[Sequence[Example]], dict[str, Tensor]]
+    rows: Sequence[Example], size: int, collator: Callable[[Sequence[Example]], Collated]
 ) -> list[Batch]:
     """Collate held-out rows into full batches of at most ``size`` rows, and at least two."""
     size = min(size, len(rows))

@@ -16,6 +16,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from transformers.trainer_utils import rotate_checkpoints
 
+from simcse_kit.data.collate import Collated
 from simcse_kit.errors import ModelError
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
@@ -75,7 +76,7 @@ class ContrastiveTrainer(transformers.Trainer):
         args: transformers.TrainingArguments,
         *,
         rows: RowSubset,
-        collator: Callable[[Sequence[Any]], dict[str, Tensor]],
+        collator: Callable[[Sequence[Any]], Collated],
         measurements: Measurements,
         cache: GradientCache | None = None,
         processes: Processes = ALONE,
@@ -84,8 +85,7 @@ class ContrastiveTrainer(transformers.Trainer):
             model=method,
             args=args,
             train_dataset=rows,
-            # Never read, but the base class requires one in order to evaluate.
-            eval_dataset=None if measurements.scorer is None else rows,
+            eval_dataset=None if measurements.scorer is None else rows,  # required, but not read
             data_collator=collator,
         )
         # Otherwise the base class may assume that the loss is scaled by num_items_in_batch.
@@ -99,7 +99,7 @@ class ContrastiveTrainer(transformers.Trainer):
         self._cache = cache
         self._processes = processes
         self._method_logs: dict[str, list[Tensor | float]] = {}
-        self._inputs: dict[str, Tensor] = {}
+        self._inputs: Collated = {}
         self._staging: Path | None = None
         self._mark = (time.perf_counter(), 0)
         self._evaluating = 0.0
@@ -118,7 +118,7 @@ class ContrastiveTrainer(transformers.Trainer):
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, Tensor],
+        inputs: Collated,
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,  # noqa: ARG002 - required by the base class
     ) -> Any:
@@ -140,7 +140,7 @@ class ContrastiveTrainer(transformers.Trainer):
             self._check_finite("the norm of the gradient", norm, self._inputs)
         return norm
 
-    def _check_finite(self, what: str, value: Tensor | float, inputs: dict[str, Tensor]) -> None:
+    def _check_finite(self, what: str, value: Tensor | float, inputs: Collated) -> None:
         step = self.state.global_step + 1
         check_finite(
             what,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -40,7 +41,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
     compute = ContrastiveTrainer.compute_loss
 
     def spy(self: Any, model: Any, inputs: dict[str, torch.Tensor], *rest: Any, **more: Any) -> Any:
-        batches.append({name: tensor.clone() for name, tensor in inputs.items()})
+        batches.append({name: deepcopy(part) for name, part in inputs.items()})
         return compute(self, model, inputs, *rest, **more)
 
     monkeypatch.setattr(ContrastiveTrainer, "compute_loss", spy)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from simcse_kit.methods.common.batch import Batch
@@ -167,12 +169,13 @@ class Method(nn.Module):
         text_ids: Tensor,
         view_mask: Tensor,
         labels: Tensor | None = None,
+        lengths: NDArray[np.int64] | None = None,
     ) -> MethodOutput:
         """Compute the loss of one batch, with all rows in one forward pass of the encoder.
 
         The arguments are the fields of :class:`~simcse_kit.methods.common.batch.Batch`.
         """
-        batch = self.layout(Batch(input_ids, attention_mask, text_ids, view_mask, labels))
+        batch = self.layout(Batch(input_ids, attention_mask, text_ids, view_mask, labels, lengths))
         embeddings = self.embed(*batch.rows(), batch.view_numbers())
         return self.loss(embeddings.view(*batch.shape, -1), batch)
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from simcse_kit.encoder.device import send
+from simcse_kit.encoder.row_lengths import remember_lengths, remembered
 from simcse_kit.losses.contrastive_batch import ContrastiveBatch, Guide
 
 __all__ = ["Batch"]
@@ -24,6 +29,8 @@ class Batch:
         view_mask: (B, V) bool, False where a text is absent, such as a hard negative;
             ``input_ids`` holds a dummy sentence there.
         labels: (B,) float32, the label of every row, or None.
+        lengths: (B, V) int64 on the host, the number of tokens of each text; None if only
+            ``attention_mask`` tells.
     """
 
     input_ids: Tensor
@@ -31,6 +38,12 @@ class Batch:
     text_ids: Tensor
     view_mask: Tensor
     labels: Tensor | None = None
+    lengths: InitVar[NDArray[np.int64] | None] = None
+
+    def __post_init__(self, lengths: NDArray[np.int64] | None) -> None:
+        # Kept with the mask, so that a batch with another mask does not keep wrong lengths.
+        if lengths is not None:
+            remember_lengths(self.attention_mask, lengths)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -39,12 +52,23 @@ class Batch:
         return examples, views
 
     def rows(self) -> tuple[Tensor, Tensor]:
-        """Return ids and mask of all views, (B·V, L) each, example by example."""
-        return self.input_ids.flatten(0, 1), self.attention_mask.flatten(0, 1)
+        """Return ids and mask of all views, (B·V, L) each, example by example.
+
+        :func:`~simcse_kit.encoder.row_lengths.lengths_of` knows the lengths of the mask.
+        """
+        mask = self.attention_mask.flatten(0, 1)
+        known = remembered(self.attention_mask)
+        if known is not None:
+            remember_lengths(mask, known.ravel())
+        return self.input_ids.flatten(0, 1), mask
 
     def to(self, device: torch.device) -> Batch:
         """Copy the batch to a device."""
-        return self._each(lambda tensor: tensor.to(device))
+        moved = self._each(lambda tensor: send(tensor, device))
+        known = remembered(self.attention_mask)
+        if known is not None:
+            remember_lengths(moved.attention_mask, known)
+        return moved
 
     def repeat_views(self, times: int) -> Batch:
         """Repeat every view ``times`` times: (B, V·times, L)."""
@@ -52,13 +76,19 @@ class Batch:
 
     def take_views(self, views: Sequence[int]) -> Batch:
         """Select views by number, in the given order: (B, len(views), L)."""
-        wanted = torch.tensor(views, device=self.text_ids.device)
+        wanted = send(torch.tensor(views), self.text_ids.device)
         # Labels belong to the example and have no axis of views.
-        return self._each(lambda part: part.index_select(1, wanted) if part.dim() > 1 else part)
+        taken = self._each(lambda part: part.index_select(1, wanted) if part.dim() > 1 else part)
+        known = remembered(self.attention_mask)
+        if known is not None:
+            remember_lengths(taken.attention_mask, known[:, list(views)])
+        return taken
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        given = {n: tensor for n, tensor in vars(self).items() if tensor is not None}
-        return Batch(**{name: change(tensor) for name, tensor in given.items()})
+        changed: dict[str, Any] = {
+            name: change(part) for name, part in vars(self).items() if isinstance(part, Tensor)
+        }
+        return replace(self, **changed)
 
     def view_numbers(self) -> Tensor:
         """Return the view number of every row of :meth:`rows`, (B·V,) int64."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from simcse_kit.encoder.batch_plan import length_sorted_batches
+from simcse_kit.encoder.row_lengths import lengths_of
 from simcse_kit.methods.common.base import Method, MethodOutput
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.utils.distributed import ALONE, Processes
@@ -57,7 +58,7 @@ def chunks_of(attention_mask: Tensor, tokens: int) -> list[Chunk]:
     Returns:
         Chunks that contain every row once. A chunk of all rows has them in their order.
     """
-    lengths = attention_mask.sum(dim=1).tolist()
+    lengths = lengths_of(attention_mask)
     return [
         Chunk(torch.tensor(sorted(rows), device=attention_mask.device), lengths[rows[0]])
         for rows in length_sorted_batches(lengths, token_budget=tokens)
@@ -66,7 +67,7 @@ def chunks_of(attention_mask: Tensor, tokens: int) -> list[Chunk]:
 
 def shares_of(attention_mask: Tensor, parts: int) -> list[Chunk]:
     """Distribute the rows over at most ``parts`` chunks with about equally many tokens."""
-    lengths = attention_mask.sum(dim=1).tolist()
+    lengths = lengths_of(attention_mask)
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     dealt = [order[part::parts] for part in range(min(parts, len(order)))]
     device = attention_mask.device

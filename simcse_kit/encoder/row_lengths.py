@@ -1,0 +1,53 @@
+"""Numbers of tokens of padded rows, remembered on the host."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["lengths_of", "remember_lengths", "remembered"]
+
+_ATTRIBUTE = "_simcse_row_lengths"
+
+
+def remember_lengths(attention_mask: Tensor, lengths: NDArray[np.int64]) -> Tensor:
+    """Attach the numbers of tokens of its rows to a mask.
+
+    Reading them from a mask on an accelerator would make the host wait for all work on the device.
+
+    Args:
+        attention_mask: ``(..., L)``, 1 for tokens, 0 for padding on the right.
+        lengths: ``(...)`` number of tokens of each row.
+
+    Returns:
+        The same mask.
+    """
+    setattr(attention_mask, _ATTRIBUTE, (_version(attention_mask), lengths))
+    return attention_mask
+
+
+def remembered(attention_mask: Tensor) -> NDArray[np.int64] | None:
+    """Return the lengths attached to a mask; None if there are none or the mask was written to."""
+    version, lengths = getattr(attention_mask, _ATTRIBUTE, (None, None))
+    return None if lengths is None or version != _version(attention_mask) else lengths
+
+
+def lengths_of(attention_mask: Tensor) -> list[int]:
+    """Return the number of tokens of each row of a mask ``(R, L)``.
+
+    Without remembered lengths they are read from the mask, which synchronises an accelerator.
+
+    Examples:
+        >>> import torch
+        >>> lengths_of(torch.tensor([[1, 1, 0], [1, 1, 1]]))
+        [2, 3]
+    """
+    lengths = remembered(attention_mask)
+    found: list[int] = (attention_mask.sum(dim=1) if lengths is None else lengths).tolist()
+    return found
+
+
+def _version(tensor: Tensor) -> int:
+    # Tensors made in inference mode count no versions.
+    return 0 if tensor.is_inference() else tensor._version
