@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -297,19 +298,53 @@ def test_deterministic_runs_use_padded_attention(monkeypatch: pytest.MonkeyPatch
     assert not any("efficient_attention" in name for name in counts)
 
 
-def test_a_kernel_that_gives_other_vectors_is_not_used(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def _other_values(query: Tensor, *_: Any) -> Tensor:
+    return query
+
+
+def _without_dropout(*arguments: Any) -> Tensor:
+    return padded_attention(*arguments[:5], replace(arguments[5], dropout=0.0))
+
+
+class _OtherMask(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        ctx.arguments = arguments
+        return padded_attention(*arguments)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        parts = [part.detach().requires_grad_() for part in ctx.arguments[:3]]
+        with torch.enable_grad():
+            again = padded_attention(*parts, *ctx.arguments[3:])
+        return (*torch.autograd.grad(again, parts, grad), None, None, None)
+
+
+@pytest.mark.usefixtures("indexed")
+@pytest.mark.parametrize(
+    ("kernel", "reason"),
+    [
+        (padded_attention, None),
+        (_other_values, "its relative difference from padded attention"),
+        (_without_dropout, "it has no dropout"),
+        (_OtherMask.apply, "its backward pass draws another mask of dropout"),
+        (lambda *_: torch.zeros(1).view(2), "shape '[2]' is invalid"),
+    ],
+)
+def test_a_kernel_is_tried_before_its_first_use(
+    kernel: Any,
+    reason: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("simcse_kit.encoder.packing.layout.uses_index", lambda _device: True)
     name = "_efficient_attention_forward"
-    monkeypatch.setitem(KERNELS, name, lambda query, *_: query)
-    agrees = kernels._agrees.__wrapped__
-    assert not agrees(name, CPU, torch.float32, 8)
-    assert "its relative difference from padded attention" in caplog.text
-    caplog.clear()
-    monkeypatch.setitem(KERNELS, name, padded_attention)
-    assert agrees(name, CPU, torch.float32, 8)
-    assert not caplog.text
+    monkeypatch.setitem(KERNELS, name, kernel)
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    assert kernels._agrees.__wrapped__(name, CPU, torch.float32, 8) == (reason is None)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (reason or "") in caplog.text
+    assert bool(caplog.text) == (reason is not None)
 
 
 def test_a_torch_with_other_operators_uses_padded_attention(
