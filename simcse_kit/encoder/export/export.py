@@ -238,7 +238,7 @@ class _Writer:
     def _opened(self, folder: Path) -> SentenceEncoder:
         from simcse_kit.encoder.encoder import SentenceEncoder
 
-        return SentenceEncoder.load(folder, max_length=self.encoder.max_length)
+        return SentenceEncoder.load(folder, max_length=self.encoder.max_length, device="cpu")
 
     def _write_facts(self, folder: Path, precision: Literal["fp32", "int8"]) -> None:
         encoder, kind = self.encoder, self.kind
