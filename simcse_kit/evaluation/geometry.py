@@ -80,7 +80,10 @@ def geometry(encode: Encode, pairs: PairSet, source: str, *, progress: bool = Fa
     places = None
     if len(sentences) > 1:
         places = nearest(
-            vectors.astype(np.float32), min(NEIGHBOURS, len(sentences) - 1), progress=progress
+            vectors.astype(np.float32),
+            min(NEIGHBOURS, len(sentences) - 1),
+            progress=progress,
+            gpu=getattr(encode, "gpu", None),
         )
     number = {sentence: row for row, sentence in enumerate(sentences)}
     at = np.flatnonzero(positives(pairs))
