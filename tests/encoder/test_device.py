@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from simcse_kit import SentenceEncoder
 from simcse_kit.encoder import device as devices
+from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.device import known_device, put_on
 from simcse_kit.errors import ConfigError
 
@@ -232,3 +235,19 @@ def test_the_cpu_is_loaded_without_a_look_at_gpus(
 
     monkeypatch.setattr(torch.cuda, "is_available", fail)
     SentenceEncoder.load(tiny_encoder_dir, device="cpu")
+
+
+def test_what_is_added_joins_the_device_of_the_encoder() -> None:
+    encoder = SentenceEncoder.load("mini").to("meta")
+    encoder.add_stage(Dense(256, 16))
+    encoder.add_stage(Dense(16, 8))
+    model = encoder.masked_lm()
+    for part in (encoder, model):
+        assert {weight.device.type for weight in part.parameters()} == {"meta"}
+
+
+def test_a_copy_of_an_encoder_encodes_like_it(tiny_encoder_dir: Path) -> None:
+    """Export makes one of an encoder on a GPU."""
+    encoder = SentenceEncoder.load(tiny_encoder_dir)
+    twin = copy.deepcopy(encoder).to("cpu")
+    np.testing.assert_array_equal(twin.encode("the cat sat"), encoder.encode("the cat sat"))
