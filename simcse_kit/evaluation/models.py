@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from simcse_kit.encoder.device import Device, known_device
+from simcse_kit.encoder.device import Device, is_auto, known_device
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.folder.resolve import resolve_model
 from simcse_kit.errors import ConfigError
@@ -51,7 +51,8 @@ def open_encoder(name: str, *, pooling: str | None = None, device: Device = "aut
     if pooling is not None:
         raise ConfigError(f"{name} has its own pooling, which cannot be replaced; omit --pooling")
     if name.startswith(_ST):
-        return SentenceTransformersModel(name.removeprefix(_ST), str(known_device(device)))
+        place = None if is_auto(device) else str(known_device(device))
+        return SentenceTransformersModel(name.removeprefix(_ST), place)
     # Imported here, because most evaluations do not use a server.
     from simcse_kit.evaluation.server import KEY, URL, EmbeddingServer
 
