@@ -88,7 +88,8 @@ def put_on(module: AnyModule, device: torch.device, asked: Device) -> AnyModule:
     """Move the weights of a module to a device, and log which one if it is an accelerator.
 
     If the user left the choice open and the GPU cannot be used, the module stays on the CPU with a
-    warning: the GPU may be full, reserved for another process, or initialised before a fork.
+    warning: the GPU may be full, reserved for another process, too old for this build of torch, or
+    initialised before a fork.
 
     Args:
         module: Module on the CPU.
@@ -96,11 +97,12 @@ def put_on(module: AnyModule, device: torch.device, asked: Device) -> AnyModule:
         asked: Argument that it was called with.
 
     Raises:
-        ConfigError: The device does not exist on this machine, or lacks memory.
+        ConfigError: The device does not exist on this machine, lacks memory, or is not supported.
     """
     try:
         with torch.inference_mode(False):  # weights made in that mode could not be trained
             module = module.to(device)
+            _run_kernel(device)
     # torch reports an unknown or missing device in several ways.
     except (RuntimeError, AssertionError) as error:
         reason = _unusable(str(device), _reason(error))
@@ -110,6 +112,16 @@ def put_on(module: AnyModule, device: torch.device, asked: Device) -> AnyModule:
         return module.to("cpu")
     announce(device, numbered=not is_auto(asked) and str(asked) != "cuda")
     return module
+
+
+def _run_kernel(device: torch.device) -> None:
+    """Compute something on a GPU: copies also work on one that is too old for the build of torch.
+
+    Raises:
+        RuntimeError: Torch has no kernels for the GPU.
+    """
+    if device.type == "cuda":
+        torch.ones(1, device=device).sum().item()
 
 
 @cache
@@ -163,7 +175,7 @@ def _known_gpu(given: Any, device: torch.device) -> torch.device:
     count, problem = _gpus()
     if not count:
         raise _unusable(given, f"{problem or _cuda_obstacle()}; use {_present(0)}")
-    if str(device) == "cuda":
+    if str(device) == "cuda":  # without an index
         return torch.device("cuda", _usual_gpu(count))
     if device.index >= count:
         sees = "1 GPU" if count == 1 else f"{count} GPUs"

@@ -37,6 +37,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Gpus:
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100 80GB HBM3")
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
+    monkeypatch.setattr(devices, "_run_kernel", lambda _: None)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     devices.announce.cache_clear()
     give()
@@ -195,6 +196,21 @@ def test_a_gpu_that_cannot_be_used_fails_only_if_it_was_asked_for(
 class Movable(torch.nn.Linear):
     def to(self, _device: Any) -> Any:
         return self
+
+
+def test_a_gpu_without_kernels_in_this_build_of_torch_is_not_used(
+    gpus: Gpus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gpus(1)
+
+    def fail(_: torch.device) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\n")
+
+    monkeypatch.setattr(devices, "_run_kernel", fail)
+    with pytest.raises(ConfigError, match="'cuda:0' cannot be used: CUDA error: no kernel image"):
+        put_on(Movable(2, 2), torch.device("cuda:0"), "cuda:0")
+    put_on(Movable(2, 2), torch.device("cuda:0"), "auto")
+    assert caplog.messages[-1].endswith("execution on the device; the CPU is used instead")
 
 
 @pytest.mark.parametrize(
