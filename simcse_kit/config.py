@@ -55,9 +55,7 @@ class MethodSection(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str = Field(
-        "simcse", description="one of `simcse methods`, or package.module:Class of your own"
-    )
+    name: str = Field("simcse", description="one of `simcse methods`, or package.module:Class")
 
     @field_validator("name")
     @classmethod
@@ -149,6 +147,7 @@ class TrainingSection(ConfigSection):
     max_grad_norm: float = Field(1.0, gt=0, description="larger gradients are scaled to this norm")
     seed: int = Field(42, ge=0, description="seed of new weights, shuffling and dropout")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 uses autocast")
     memory_budget: str | int | None = Field(
         None, description="such as 4GB: larger batches are embedded in chunks that fit into it"
@@ -214,6 +213,7 @@ SHORT_NAMES = {
     "learning_rate": "training.learning_rate",
     "seed": "training.seed",
     "deterministic": "training.deterministic",
+    "device": "training.device",
     "augment": "data.augment",
     "max_length": "data.max_length",
     "columns": "data.columns",

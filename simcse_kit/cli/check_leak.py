@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from simcse_kit.cli import results
+from simcse_kit.cli.options import DeviceName
 from simcse_kit.utils.output_paths import check_distinct
 
 __all__ = ["check_leak_command"]
@@ -41,6 +42,7 @@ def check_leak_command(
         list[str] | None,
         typer.Option(help="Score this model on the clean pairs as well; repeatable."),
     ] = None,
+    device: DeviceName = "auto",
     columns: Annotated[
         str | None,
         typer.Option(metavar="A,B,...", help="Text columns: names, or positions if no header."),
@@ -57,6 +59,7 @@ def check_leak_command(
 ) -> None:
     """Search training files for the sentences of evaluation sets."""
     from simcse_kit.data.read_options import ReadOptions
+    from simcse_kit.encoder.device import known_device
     from simcse_kit.errors import ConfigError
     from simcse_kit.evaluation.contamination.check import check_leaks, check_pairs
     from simcse_kit.evaluation.contamination.scores import render_clean_scores, score_models
@@ -66,6 +69,7 @@ def check_leak_command(
     from simcse_kit.utils.json import plain
 
     check_distinct({"--matches": matches, "--remove": remove})
+    known_device(device)
     for name in model or ():
         check_model(name)
     sets = load_tasks(against, data)
@@ -90,7 +94,7 @@ def check_leak_command(
             overwrite=overwrite,
         )
     document = report.to_json()
-    scores = score_models(model or (), sets, report.found)
+    scores = score_models(model or (), sets, report.found, device=device)
     if scores:
         document["scores"] = {
             name: {task: vars(score) for task, score in tasks.items()}

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from simcse_kit.cli import results
+from simcse_kit.cli.options import DeviceName
 from simcse_kit.errors import ConfigError
 
 __all__ = ["compare_command"]
@@ -29,6 +30,7 @@ def compare_command(
     seed: Annotated[int, typer.Option(help="Seed of the resampling.")] = 0,
     level: Annotated[float, typer.Option(help="Confidence level.")] = 0.95,
     flips: Annotated[int, typer.Option(help="Pairs to show at each end of the changes.")] = 5,
+    device: DeviceName = "auto",
     json_file: results.JsonFile = None,
     report: results.ReportFolder = None,
     audit_training: results.AuditTraining = False,
@@ -49,6 +51,7 @@ def compare_command(
         data=data,
         exhibits=report is not None,
         allow_unknown=allow_unknown,
+        device=device,
         resamples=resamples,
         seed=seed,
         level=level,

@@ -33,6 +33,10 @@ def compare_methods_command(
     ] = None,
     batch_size: options.BatchSize = None,
     lr: options.LearningRate = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to train. [default: auto]"),
+    ] = None,
     settings: options.Settings = None,
     allow_call: options.AllowCall = None,
     keep_encoders: Annotated[
@@ -54,6 +58,7 @@ def compare_methods_command(
         max_steps=steps,
         batch_size=batch_size,
         learning_rate=lr,
+        device=device,
     )
     from simcse_kit.training.study.study import compare_methods
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from simcse_kit.cli.options import DeviceName
 from simcse_kit.errors import ConfigError
 from simcse_kit.utils.output_paths import check_distinct, check_file_place, check_folder_place
 from simcse_kit.utils.process import collection_paused, keep_few_kernels
@@ -46,8 +47,9 @@ def encode_command(
         int | None, typer.Option(help="Maximum number of sentences per pass.")
     ] = None,
     precision: Annotated[
-        str, typer.Option(metavar="fp32|bf16|int8", help="Number format of the linear maps.")
+        str, typer.Option(metavar="fp32|bf16|fp16|int8", help="Number format of the linear maps.")
     ] = "fp32",
+    device: DeviceName = "auto",
     chunk: Annotated[
         int | None, typer.Option(help="Number of sentences held at a time. [8192]")
     ] = None,
@@ -101,7 +103,11 @@ def encode_command(
             raise ConfigError("standard input cannot be read by several processes; give a file")
         with collection_paused(keep=True):
             encoder = SentenceEncoder.load(
-                model, pooling=pooling, trust_remote_code=trust_remote_code
+                model,
+                pooling=pooling,
+                trust_remote_code=trust_remote_code,
+                # int8 runs on CPUs only.
+                device="cpu" if precision == "int8" and device == "auto" else device,
             )
         allow, remedy = allow_unknown, "--allow-unknown"
         check_known(encoder, text.sample, what=text.name, allow=allow, remedy=remedy)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from simcse_kit.cli import results
+from simcse_kit.cli.options import DeviceName
 from simcse_kit.errors import ConfigError
 from simcse_kit.utils.printable import one_line
 
@@ -45,6 +46,7 @@ def eval_command(
     fit: Annotated[
         str | None, typer.Option(metavar="FILE", help="Text to fit the maps of --post on.")
     ] = None,
+    device: DeviceName = "auto",
     json_file: results.JsonFile = None,
     report: results.ReportFolder = None,
     audit_training: results.AuditTraining = False,
@@ -69,6 +71,7 @@ def eval_command(
         resamples=resamples,
         exhibits=report is not None,
         allow_unknown=allow_unknown,
+        device=device,
         progress=True,
     )
     main = found.reports[len(models) - 1]

@@ -58,7 +58,9 @@ def export_command(
         )
     check_folder_place(output, "--output")
     pairs = None if dev is None else DevSet.load(dev)
-    encoder = SentenceEncoder.load(model, pooling=pooling, trust_remote_code=trust_remote_code)
+    encoder = SentenceEncoder.load(
+        model, pooling=pooling, trust_remote_code=trust_remote_code, device="cpu"
+    )
     result = export_encoder(
         encoder,
         output,
@@ -69,7 +71,7 @@ def export_command(
         source=model,
     )
     if pairs is not None:
-        exported = SentenceEncoder.load(output, max_length=encoder.max_length)
+        exported = SentenceEncoder.load(output, max_length=encoder.max_length, device="cpu")
         scores = [pairs.score(each)["spearman"] for each in (encoder, exported)]
         result = replace(result, fp32_score=scores[0], score=scores[1])
     if as_json:

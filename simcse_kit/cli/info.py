@@ -34,7 +34,7 @@ def info_command(
     from simcse_kit.encoder.folder.model_files import model_files
     from simcse_kit.encoder.pooling import POOLINGS
 
-    encoder = SentenceEncoder.load(model, pooling=pooling)
+    encoder = SentenceEncoder.load(model, pooling=pooling, device="cpu")
     assert encoder.source is not None
     dropouts = sorted(set(encoder.dropouts().values()))
     head = [

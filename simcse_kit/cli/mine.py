@@ -7,6 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from simcse_kit.cli.options import DeviceName
 from simcse_kit.utils.process import collection_paused
 
 __all__ = ["mine_command"]
@@ -59,6 +60,7 @@ def mine_command(
     on_bad_row: Annotated[
         str, typer.Option(metavar="error|skip", help="Stop at a bad row, or skip and count it.")
     ] = "error",
+    device: DeviceName = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing output.")
     ] = False,
@@ -72,6 +74,7 @@ def mine_command(
         from simcse_kit.data.prepare.negative_selection import Mining, parse_ranks
         from simcse_kit.data.prepare.output import check_output
         from simcse_kit.data.read_options import ReadOptions
+        from simcse_kit.encoder.device import known_device
         from simcse_kit.metrics.search import require_faiss
 
     mining = Mining(
@@ -88,6 +91,7 @@ def mine_command(
         search=cast("Any", search),
         seed=seed,
     )
+    known_device(device)
     # Problems with files are reported before a model is loaded.
     check_output(output, overwrite=overwrite, columns=3)
     if mining.search == "faiss":
@@ -100,7 +104,7 @@ def mine_command(
     with collection_paused(keep=True):
         from simcse_kit.encoder.encoder import SentenceEncoder
 
-        encoder = SentenceEncoder.load(model)
+        encoder = SentenceEncoder.load(model, device=device)
     summary = mine(
         encoder, rows, output, mining, candidates=more, overwrite=overwrite, progress=True
     )

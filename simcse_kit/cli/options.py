@@ -14,6 +14,7 @@ __all__ = [
     "AsJson",
     "BatchSize",
     "ConfigFile",
+    "DeviceName",
     "LearningRate",
     "Method",
     "Model",
@@ -46,6 +47,9 @@ AllowCall = Annotated[
         metavar="MODULE",
         help="Allow augmentations and configuration files to use code of this module.",
     ),
+]
+DeviceName = Annotated[
+    str, typer.Option("--device", metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 

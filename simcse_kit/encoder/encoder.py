@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Literal, Unpack, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simcse_kit.encoder.device import known_device, put_on
+from simcse_kit.encoder.device import Device, is_auto, known_device, put_on
 from simcse_kit.encoder.encode_options import EncodeKeywords, EncodeOptions
 from simcse_kit.encoder.folder.load import load_parts
 from simcse_kit.encoder.folder.save import save_encoder
@@ -53,7 +52,7 @@ class SentenceEncoder(EncoderModel):
         max_length: int | None = None,
         template: str | None = None,
         trust_remote_code: bool = False,
-        device: str | torch.device | None = None,
+        device: Device = "auto",
     ) -> SentenceEncoder:
         """Load an encoder.
 
@@ -71,11 +70,14 @@ class SentenceEncoder(EncoderModel):
                 is the state at ``[MASK]``. The pooling is then ``mask``, and a head in the folder
                 is dropped.
             trust_remote_code: Whether Python code of the model's repository may run.
-            device: Device of the weights; the CPU by default.
+            device: Device of the weights: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, the
+                number of a GPU, or a ``torch.device``. ``"auto"`` is a CUDA GPU if there is one,
+                then an Apple GPU, then the CPU. Exported encoders run on the CPU.
 
         Raises:
             ModelError: The model does not exist, or is damaged, incomplete or not supported.
-            ConfigError: The pooling, template, length or device cannot be used.
+            ConfigError: The pooling, template, length or device cannot be used, or the device does
+                not exist on this machine.
 
         Examples:
             >>> SentenceEncoder.load("mini").max_length
@@ -93,8 +95,13 @@ class SentenceEncoder(EncoderModel):
         )
         encoder = cls(**parts).eval()
         if encoder.engine is not None and place.type != "cpu":
-            raise ConfigError(f"{path_or_name} is exported to run on the CPU, not on {device!r}")
-        return put_on(encoder, place)
+            if not is_auto(device):
+                raise ConfigError(
+                    f"{path_or_name} is exported to run on the CPU, not on {str(device)!r}; use "
+                    "the device cpu or auto, or load the model that was exported"
+                )
+            return encoder
+        return put_on(encoder, place, device)
 
     def save(self, folder: str | os.PathLike[str], *, card: str | None = None) -> None:
         """Save the encoder as a folder that this package, sentence-transformers and AutoModel load.
@@ -185,8 +192,8 @@ class SentenceEncoder(EncoderModel):
             >>> encoder.encode("A dog runs.").shape
             (256,)
             >>> vectors = encoder.encode(["A dog.", "Prices rose."], to="torch", normalize=True)
-            >>> vectors.norm(dim=1).round(decimals=3)
-            tensor([1., 1.])
+            >>> vectors.norm(dim=1).round(decimals=3).tolist()
+            [1.0, 1.0]
         """
         if not isinstance(to, str) or to not in ("numpy", "torch"):
             raise ConfigError(f"encode(to={to!r}); allowed: 'numpy', 'torch'")

@@ -68,7 +68,8 @@ def require_usable(device: torch.device) -> None:
     if device.type == "cuda" and torch.cuda._is_in_bad_fork():
         raise ConfigError(
             f"the encoder was put on {device} before this process was forked, and CUDA cannot be "
-            "used in a forked process; load it in this process, or start it with spawn"
+            "used in a forked process; start this process with spawn, or load the encoder with the "
+            "device cpu"
         )
 
 

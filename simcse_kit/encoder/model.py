@@ -183,7 +183,7 @@ class EncoderModel(nn.Module):
 
     def set_head(self, dense: Dense) -> None:
         """Make ``dense`` the head; the pooling ``cls_before_pooler`` becomes ``cls``."""
-        self.head = nn.Sequential(dense)
+        self.head = nn.Sequential(dense.to(self.device))
         if self.pooling == "cls_before_pooler":
             self.pooling = "cls"
 
@@ -198,7 +198,7 @@ class EncoderModel(nn.Module):
         if self.head is None:
             self.set_head(dense)
         else:
-            self.head = nn.Sequential(*self.head, dense)
+            self.head = nn.Sequential(*self.head, dense.to(self.device))
 
     def set_template(self, text: str) -> None:
         """Put every sentence into a template from now on; the pooling becomes ``mask``.
@@ -234,7 +234,7 @@ class EncoderModel(nn.Module):
         self.require_padding("masked language modelling")
         if self.source is None:
             raise ModelError("this encoder was not loaded from a folder, so it has no MLM head")
-        return hf.load_masked_lm(transformer_folder(self.source), self.backbone)
+        return hf.load_masked_lm(transformer_folder(self.source), self.backbone).to(self.device)
 
     # ---------------------------------------------------------------- computation
 

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.inputs import checked_texts
 from simcse_kit.errors import ConfigError, ModelError
+from simcse_kit.metrics.search import gpu_of
+from simcse_kit.utils.arrays import on_host
 
 __all__ = ["Embeddings", "Encoder", "embed", "unit_rows"]
 
@@ -24,9 +27,18 @@ class Encoder(Protocol):
 
 
 class Embeddings:
-    """The float32 vectors (m, d) of m distinct sentences."""
+    """The float32 vectors (m, d) of m distinct sentences.
 
-    def __init__(self, sentences: Sequence[str], vectors: np.ndarray):
+    Args:
+        sentences: the sentences.
+        vectors: their vectors.
+        gpu: GPU on which vectors can be compared; None for the CPU.
+    """
+
+    def __init__(
+        self, sentences: Sequence[str], vectors: np.ndarray, gpu: torch.device | None = None
+    ):
+        self.gpu = gpu
         self._row = {sentence: row for row, sentence in enumerate(sentences)}
         self._vectors = vectors
 
@@ -65,15 +77,13 @@ def embed(encoder: Encoder, sentences: Iterable[str], *, progress: bool = False)
         output: Any = encoder.encode(distinct, progress=True)  # type: ignore[call-arg]
     else:
         output = encoder.encode(distinct)
-    return Embeddings(distinct, _checked(output, distinct))
+    return Embeddings(distinct, _checked(output, distinct), gpu_of(encoder))
 
 
 def _checked(output: Any, sentences: list[str]) -> np.ndarray:
     n = len(sentences)
-    if hasattr(output, "detach"):  # a torch tensor; NumPy has no bfloat16
-        output = output.detach().float().cpu().numpy()
     try:
-        vectors = np.asarray(output, dtype=np.float32)
+        vectors = np.asarray(on_host(output), dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise ModelError(
             f"encode() returned {type(output).__name__} for {n} sentences, which is not an array "

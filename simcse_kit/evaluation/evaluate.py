@@ -11,6 +11,7 @@ from typing import TypedDict, Unpack
 
 import numpy as np
 
+from simcse_kit.encoder.device import Device, known_device
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.inputs import path_text
 from simcse_kit.encoder.token_counts import collected
@@ -66,6 +67,7 @@ class EvaluateOptions(TypedDict, total=False):
         exhibits: also collect the sentences that a report page shows.
         allow_unknown: evaluate even if the tokenizer does not know most of the text.
         progress: show progress bars, also in ``encode`` if it accepts ``progress``.
+        device: device of a model that is given by its name, as for :meth:`SentenceEncoder.load`.
     """
 
     geometry_on: str | None
@@ -73,6 +75,7 @@ class EvaluateOptions(TypedDict, total=False):
     exhibits: bool
     allow_unknown: bool
     progress: bool
+    device: Device
 
 
 def evaluate(
@@ -101,7 +104,7 @@ def evaluate(
         **options: see :class:`EvaluateOptions`.
 
     Raises:
-        ConfigError: a task is unknown, or there is no task.
+        ConfigError: a task is unknown, there is no task, or the device does not exist.
         DataError: data is missing or wrong, or the encoder's tokenizer does not know most of it.
         MissingExtraError: a task needs scikit-learn.
         ModelError: ``encode`` did not return (n, d) finite, non-zero vectors, or a named model
@@ -124,7 +127,9 @@ def evaluate(
     resamples = options.get("resamples", 0)
     if not isinstance(resamples, int) or resamples:
         check_settings(resamples, LEVEL)
-    progress = options.get("progress", False)
+    progress, device = options.get("progress", False), options.get("device")
+    if isinstance(encoder, str):
+        known_device(device)  # an absent one is refused before any data is read
     start = time.perf_counter()
     every = resolve_tasks(tasks, data)
     sts = graded_pairs(every)
@@ -132,7 +137,7 @@ def evaluate(
     shape = _geometry_pairs(options.get("geometry_on", DEFAULT_GEOMETRY), sts, data)
     if isinstance(encoder, str):
         name = name or encoder
-        encoder = open_encoder(encoder)
+        encoder = open_encoder(encoder, device=device)
     needed = [part for sets in sts.values() for part in sets]
     needed += [] if shape is None else [shape[0]]
     sentences = [text for part in needed for text in part.sentences()]
@@ -191,6 +196,7 @@ def compare(
     tasks: TasksOrPairs = "sts",
     *,
     data: str | Path | None = None,
+    device: Device = "auto",
     **options: Unpack[CompareOptions],
 ) -> Comparison:
     """Test whether encoders differ from the first one, on STS tasks or graded pairs.
@@ -199,6 +205,8 @@ def compare(
         encoders: two or more, each as for :func:`evaluate`; a mapping gives them names.
         tasks: STS tasks or graded pairs, as for :func:`evaluate`.
         data: folder in the SentEval layout; without it STS is downloaded from the Hub.
+        device: device of encoders that are given by their names, as for
+            :meth:`SentenceEncoder.load`.
         **options: see :class:`CompareOptions`.
 
     Returns:
@@ -206,7 +214,7 @@ def compare(
 
     Raises:
         ConfigError: a task is unknown or not of graded pairs, fewer than two encoders are given,
-            or there are too few resamples for a verdict.
+            there are too few resamples for a verdict, or the device does not exist.
         DataError: data is missing or wrong.
         ModelError: an encoder cannot be opened or did not return (n, d) finite vectors.
 
@@ -231,7 +239,7 @@ def compare(
     names = list(named) if named else [None] * len(systems)
     progress = options.get("progress", False)
     reports = [
-        evaluate(encoder, sets, geometry_on=None, name=name, progress=progress)
+        evaluate(encoder, sets, geometry_on=None, name=name, progress=progress, device=device)
         for encoder, name in zip(systems, names, strict=True)
     ]
     return compare_reports(reports, sets, **options)

@@ -15,6 +15,7 @@ from simcse_kit.evaluation.results import Geometry
 from simcse_kit.losses.similarity import unit_rows
 from simcse_kit.metrics import geometry as hypersphere
 from simcse_kit.metrics.geometry import iso_score, variance_spectrum
+from simcse_kit.utils.arrays import on_host
 
 __all__ = ["MOST_SENTENCES", "alignment_uniformity", "geometry", "positives"]
 
@@ -76,11 +77,14 @@ def geometry(encode: Encode, pairs: PairSet, source: str, *, progress: bool = Fa
     sentences = pairs.sentences()
     chosen = int(positives(pairs).sum())
     threshold = f"gold > {0.8 * pairs.scale[1]:g}"
-    vectors = np.asarray(encode(sentences))
+    vectors = np.asarray(on_host(encode(sentences)))
     places = None
     if len(sentences) > 1:
         places = nearest(
-            vectors.astype(np.float32), min(NEIGHBOURS, len(sentences) - 1), progress=progress
+            vectors.astype(np.float32),
+            min(NEIGHBOURS, len(sentences) - 1),
+            progress=progress,
+            gpu=getattr(encode, "gpu", None),
         )
     number = {sentence: row for row, sentence in enumerate(sentences)}
     at = np.flatnonzero(positives(pairs))
@@ -145,4 +149,4 @@ def _alignment(encode: Encode, pairs: PairSet) -> float:
 
 
 def _tensor(vectors: np.ndarray | Sequence[Sequence[float]]) -> torch.Tensor:
-    return torch.as_tensor(np.ascontiguousarray(vectors))
+    return torch.as_tensor(np.ascontiguousarray(on_host(vectors)))

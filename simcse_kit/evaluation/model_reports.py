@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
+from simcse_kit.encoder.device import Device, known_device
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.evaluate import (
     DEFAULT_GEOMETRY,
@@ -97,6 +98,8 @@ def evaluate_models(
     Raises:
         SimcseError: as for :func:`~simcse_kit.evaluation.evaluate.evaluate`.
     """
+    device = options.get("device")
+    known_device(device)  # an absent one is refused before any data is read
     if options.get("resamples"):
         check_settings(options["resamples"], LEVEL)
     loaded = load_all_tasks(tasks, data)
@@ -104,7 +107,9 @@ def evaluate_models(
     if geometry_on not in (None, DEFAULT_GEOMETRY):
         load_tasks([geometry_on], data)
     folders = [check_model(name) for name, _ in models]
-    encoders = [(open_encoder(name, pooling=pooling), name) for name, pooling in models]
+    encoders = [
+        (open_encoder(name, pooling=pooling, device=device), name) for name, pooling in models
+    ]
     reports = [
         evaluate(encoder, loaded, data=data, name=name, **options) for encoder, name in encoders
     ]
@@ -124,6 +129,7 @@ def compare_models(
     data: str | Path | None = None,
     exhibits: bool = False,
     allow_unknown: bool = False,
+    device: Device = "auto",
     **options: Unpack[CompareOptions],
 ) -> ModelReports:
     """Test whether models differ from the first one.
@@ -134,6 +140,7 @@ def compare_models(
         data: folder in the SentEval layout; without it STS is downloaded from the Hub.
         exhibits: collect geometry and sentences for a report page.
         allow_unknown: evaluate even if a tokenizer does not know most of the text.
+        device: device of the models, as for :meth:`SentenceEncoder.load`.
         **options: see :class:`~simcse_kit.evaluation.evaluate.CompareOptions`.
 
     Returns:
@@ -143,6 +150,7 @@ def compare_models(
         SimcseError: as for :func:`~simcse_kit.evaluation.evaluate.compare`; or the systems have
             different numbers of seeds.
     """
+    known_device(device)
     level, resamples = options.get("level", LEVEL), options.get("resamples", RESAMPLES)
     check_settings(resamples, level)
     if len(systems) < 2:
@@ -157,7 +165,7 @@ def compare_models(
     reports = [
         [
             evaluate(
-                open_encoder(name),
+                open_encoder(name, device=device),
                 loaded,
                 data=data,
                 name=name,

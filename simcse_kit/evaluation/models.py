@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from simcse_kit.encoder.device import Device, is_auto, known_device
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.folder.resolve import resolve_model
 from simcse_kit.errors import ConfigError
@@ -29,7 +30,7 @@ def check_model(name: str) -> Path | None:
     return None if name.startswith((_ST, _SERVER)) else resolve_model(name)
 
 
-def open_encoder(name: str, *, pooling: str | None = None) -> Encoder:
+def open_encoder(name: str, *, pooling: str | None = None, device: Device = "auto") -> Encoder:
     """Open a model.
 
     Args:
@@ -37,18 +38,21 @@ def open_encoder(name: str, *, pooling: str | None = None) -> Encoder:
             sentence-transformers runs; or ``openai:NAME``, a model of the server at
             ``$OPENAI_BASE_URL`` (OpenAI's own by default) with the key ``$OPENAI_API_KEY``.
         pooling: pooling that replaces the model's own; only for models of ours.
+        device: device of the model, as for :meth:`SentenceEncoder.load`; servers do not use it.
 
     Raises:
-        ConfigError: a pooling is given for another model, or the address of the server is wrong.
+        ConfigError: a pooling is given for another model, the device does not exist on this
+            machine, or the address of the server is wrong.
         MissingExtraError: sentence-transformers is not installed.
         ModelError: the model cannot be opened.
     """
     if not name.startswith((_ST, _SERVER)):
-        return SentenceEncoder.load(name, pooling=pooling)
+        return SentenceEncoder.load(name, pooling=pooling, device=device)
     if pooling is not None:
         raise ConfigError(f"{name} has its own pooling, which cannot be replaced; omit --pooling")
     if name.startswith(_ST):
-        return SentenceTransformersModel(name.removeprefix(_ST))
+        place = None if is_auto(device) else str(known_device(device))
+        return SentenceTransformersModel(name.removeprefix(_ST), place)
     # Imported here, because most evaluations do not use a server.
     from simcse_kit.evaluation.server import KEY, URL, EmbeddingServer
 

@@ -73,11 +73,13 @@ class MtebEncoder:
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """Compute the (n, m) cosines of n vectors with m others."""
-        return _unit(embeddings1) @ _unit(embeddings2).T
+        rows = _unit(embeddings1)
+        return rows @ _unit(embeddings2).to(rows.device).T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """Compute the (n,) cosines of n vectors with n others, row by row."""
-        return (_unit(embeddings1) * _unit(embeddings2)).sum(dim=1)
+        rows = _unit(embeddings1)
+        return (rows * _unit(embeddings2).to(rows.device)).sum(dim=1)
 
 
 def _unit(vectors: Any) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import skew
 
@@ -23,6 +24,7 @@ def nearest(
     *,
     rows: Places | None = None,
     progress: bool = False,
+    gpu: torch.device | None = None,
 ) -> Places:
     """Find the k nearest other rows of each row by cosine, exactly and in tiles.
 
@@ -31,6 +33,7 @@ def nearest(
         k: number of neighbours, at most n - 1.
         rows: (q,) numbers of the rows to search for; None for all n.
         progress: show a progress bar.
+        gpu: GPU that compares the vectors; None for the CPU.
 
     Returns:
         (q, k) row numbers, nearest first.
@@ -48,7 +51,8 @@ def nearest(
         raise ConfigError(f"nearest: k is {k} for {count} vectors; allowed: 1 to {count - 1}")
     unit = unit_rows(vectors)
     wanted = np.arange(count) if rows is None else rows
-    _, places = top_k(unit if rows is None else unit[rows], unit, k + 1, progress=progress)
+    queries = unit if rows is None else unit[rows]
+    _, places = top_k(queries, unit, k + 1, progress=progress, gpu=gpu)
     own = places == wanted[:, None]
     # Equal vectors can push a row out of its own list; the farthest entry is dropped instead.
     own[~own.any(axis=1), -1] = True

@@ -16,6 +16,7 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.embed import Encoder
 from simcse_kit.metrics import whitening as maps
+from simcse_kit.utils.arrays import on_host
 from simcse_kit.utils.spec import Call, instantiate, parse_list
 
 __all__ = [
@@ -114,7 +115,9 @@ def _plain_vectors(encoder: Encoder, texts: Sequence[str], *, progress: bool) ->
             yield torch.from_numpy(part)
         return
     for start in range(0, len(texts), _CHUNK):
-        yield torch.as_tensor(np.asarray(encoder.encode(list(texts[start : start + _CHUNK]))))
+        yield torch.as_tensor(
+            np.asarray(on_host(encoder.encode(list(texts[start : start + _CHUNK]))))
+        )
 
 
 def make(call: Call, found: maps.Moments) -> maps.Affine:

@@ -30,6 +30,7 @@ class SentenceTransformersModel:
 
     Args:
         name: a folder, or a name on the Hugging Face Hub.
+        device: name of a device that exists; by default sentence-transformers chooses one.
 
     Raises:
         MissingExtraError: sentence-transformers is not installed.
@@ -38,12 +39,12 @@ class SentenceTransformersModel:
 
     pooling = "of the model"
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, device: str | None = None):
         self._name = name
         folder = Path(name)
         if folder.is_dir():
             _check_files(folder)
-        self._model = self._guarded("open", lambda: _open(name))
+        self._model = self._guarded("open", lambda: _open(name, device))
         self._guarded("open", lambda: _check_parts(name, self._model))
         self.encode([_PROBE])
 
@@ -78,13 +79,13 @@ class SentenceTransformersModel:
             ) from error
 
 
-def _open(name: str) -> Any:
+def _open(name: str, device: str | None) -> Any:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise MissingExtraError(f"st:{name}", "sentence-transformers") from None
     with quiet_transformers(), _one_line_each("sentence_transformers"):
-        return SentenceTransformer(name)
+        return SentenceTransformer(name, device=device)
 
 
 @contextmanager

@@ -226,7 +226,7 @@ def _frozen_generator(encoder: SentenceEncoder, name: str | None) -> nn.Module:
         )
     source = encoder
     if name is not None:
-        source = SentenceEncoder.load(name)
+        source = SentenceEncoder.load(name, device="cpu")
         if source.tokenizer.get_vocab() != encoder.tokenizer.get_vocab():
             raise ModelError(
                 f"method.generator = {name!r} has another vocabulary than the encoder; use a "

@@ -57,7 +57,7 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0, *, normalize: bool = Tru
         )
     _positive(alpha, "alignment", "alpha")
     x = _rows(x, "alignment", normalize, least=1)
-    y = _rows(y, "alignment", normalize, least=1)
+    y = _rows(y.to(x.device), "alignment", normalize, least=1)
     squared = (x.double() - y.double()).square().sum(dim=1)
     return squared.pow(alpha / 2).mean()
 

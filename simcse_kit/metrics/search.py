@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import Any
 
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from simcse_kit.errors import ConfigError, MissingExtraError
 from simcse_kit.utils.progress import progress_bar
 
-__all__ = ["Found", "approximate_top_k", "require_faiss", "top_k"]
+__all__ = ["Found", "approximate_top_k", "gpu_of", "require_faiss", "top_k"]
+
+logger = logging.getLogger(__name__)
 
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Scores and row numbers, ``(n, k)`` each, with the highest score first."""
@@ -29,10 +32,12 @@ def top_k(
     *,
     tile: tuple[int, int] = (_QUERIES, _KEYS),
     progress: bool = False,
+    gpu: torch.device | None = None,
 ) -> Found:
     """Find the ``k`` keys with the largest inner product for each query.
 
-    Of keys with equal scores, the first ones are found. Extra memory is one tile of scores.
+    Of keys with equal scores, the first ones are found. Extra memory is one tile of scores. A GPU
+    holds all keys; if they do not fit, the CPU compares them.
 
     Args:
         queries: ``(n, d)``; unit vectors give cosines.
@@ -40,6 +45,7 @@ def top_k(
         k: The number of keys, 1 to m.
         tile: The numbers of queries and keys that are compared at a time.
         progress: Show a progress bar on a terminal or in a notebook after two seconds.
+        gpu: The GPU that compares; None for the CPU.
 
     Raises:
         ConfigError: ``k`` is not 1 to m.
@@ -51,7 +57,30 @@ def top_k(
         array([[1, 0]])
     """
     _check(k, len(keys))
-    every, against = torch.from_numpy(queries), torch.from_numpy(keys)
+    try:
+        return _top_k(queries, keys, k, tile, progress, gpu or torch.device("cpu"))
+    except torch.OutOfMemoryError:
+        if gpu is None:
+            raise
+    logger.info("%s lacks memory for %s vectors; the CPU compares them", gpu, f"{len(keys):,}")
+    return _top_k(queries, keys, k, tile, progress, torch.device("cpu"))
+
+
+def gpu_of(encoder: object) -> torch.device | None:
+    """Return the CUDA device of an encoder; None if it is on another device or has none."""
+    device = getattr(encoder, "device", None)
+    return device if isinstance(device, torch.device) and device.type == "cuda" else None
+
+
+def _top_k(
+    queries: NDArray[np.float32],
+    keys: NDArray[np.float32],
+    k: int,
+    tile: tuple[int, int],
+    progress: bool,
+    device: torch.device,
+) -> Found:
+    against = torch.from_numpy(keys).to(device)
     scores = np.empty((len(queries), k), dtype=np.float32)
     rows = np.empty((len(queries), k), dtype=np.int64)
     with (
@@ -59,10 +88,10 @@ def top_k(
         progress_bar(len(queries), shown=progress, desc="searching", delay=2) as bar,
     ):
         for start in range(0, len(queries), tile[0]):
-            part = every[start : start + tile[0]]
+            part = torch.from_numpy(queries[start : start + tile[0]]).to(device)
             best, where = _best(part, against, k, tile[1])
-            scores[start : start + len(part)] = best.numpy()
-            rows[start : start + len(part)] = where.numpy()
+            scores[start : start + len(part)] = best.cpu().numpy()
+            rows[start : start + len(part)] = where.cpu().numpy()
             bar.update(len(part))
     return scores, rows
 
@@ -71,7 +100,7 @@ def _best(
     queries: torch.Tensor, keys: torch.Tensor, k: int, width: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     best = queries.new_empty(len(queries), 0)
-    where = torch.empty(len(queries), 0, dtype=torch.int64)
+    where = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(keys), width):
         values, places = _first_of_best(queries @ keys[start : start + width].T, k)
         best = torch.cat([best, values], dim=1)

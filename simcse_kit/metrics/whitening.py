@@ -38,8 +38,10 @@ class Affine:
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Map (n, d) vectors to (n, k), in the type of ``vectors``."""
-        moved: Tensor = vectors.double() @ self.weight.T + self.bias
-        return moved.to(vectors.dtype)
+        # Computed where the map is: MPS has no float64.
+        wide = vectors.to(self.weight.device).double()
+        moved: Tensor = wide @ self.weight.T + self.bias
+        return moved.to(vectors.dtype).to(vectors.device)
 
 
 def moments(chunks: Iterable[Tensor]) -> Moments:
@@ -60,7 +62,7 @@ def moments(chunks: Iterable[Tensor]) -> Moments:
     """
     count, mean, products = 0, torch.zeros(()), torch.zeros(())
     for chunk in chunks:
-        rows = chunk.detach().double().cpu()
+        rows = chunk.detach().cpu().double()
         if not bool(torch.isfinite(rows).all()):
             raise ConfigError("moments: some embeddings hold NaN or infinity; check the model")
         if not len(rows):

@@ -157,6 +157,7 @@ def _method(plan: RunPlan) -> tuple[Method, str]:
         config.model.name,
         pooling=config.model.pooling,
         trust_remote_code=config.model.trust_remote_code,
+        device="cpu",  # the trainer moves the whole method
     )
     encoder.require_weights()
     assert encoder.source is not None

@@ -43,6 +43,16 @@ CASES = {
         r"`simcse (eval --post)` tries several",
         "{0} standardize,abtt --fit {texts} {model} --tasks {pairs} --resamples 0",
     ),
+    "an absent device": (
+        "eval {model} --tasks {pairs} --resamples 0 --device cuda:99",
+        r"use (auto)\b",
+        "eval {model} --tasks {pairs} --resamples 0 --device {0}",
+    ),
+    "an unknown device": (
+        "similarity {model} one two --device gpu",
+        r"allowed: auto, (cpu), ",
+        "similarity {model} one two --device {0}",
+    ),
     "an existing folder": (
         "postprocess {model} --post standardize --fit {texts} --output {old}",
         r"or (--overwrite)",

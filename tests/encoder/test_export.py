@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from simcse_kit.encoder.dense import Dense
@@ -173,7 +174,17 @@ def test_training_from_an_exported_folder_is_refused(
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConfigError, match="pooling 'first_last_mean', which is part of its graph"):
         SentenceEncoder.load(exported[1], pooling="mean")
-    with pytest.raises(ConfigError, match="run on the CPU"):
+
+
+def test_exported_encoders_stay_on_the_cpu(
+    exported: tuple[SentenceEncoder, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    opened = SentenceEncoder.load(exported[1])
+    assert opened.device == torch.device("cpu")
+    assert opened.encode("a dog").shape == (opened.embedding_dim,)
+    with pytest.raises(ConfigError, match="run on the CPU, not on 'cuda'; use the device cpu or a"):
         SentenceEncoder.load(exported[1], device="cuda")
 
 

@@ -213,6 +213,16 @@ def test_a_broken_encoder_is_one_clear_line(senteval: Path, make, message: str) 
     assert "\n" not in str(caught.value)
 
 
+def test_a_list_of_tensors_is_taken(senteval: Path, encoder: BagOfWords) -> None:
+    class Rows(BagOfWords):
+        def encode(self, sentences):
+            return list(torch.tensor(super().encode(sentences), requires_grad=True))
+
+    expected = evaluate(encoder, "STS12", data=senteval).tasks["STS12"].spearman
+    found = evaluate(Rows(), "STS12", data=senteval).tasks["STS12"].spearman
+    assert found == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_tensors_are_taken(senteval: Path, encoder: BagOfWords, dtype: torch.dtype) -> None:
     class Tensors(BagOfWords):

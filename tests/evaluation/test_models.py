@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import pytest
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.evaluation.evaluate import evaluate
+from simcse_kit.evaluation.evaluate import compare, evaluate
+from simcse_kit.evaluation.model_reports import compare_models, evaluate_models
 from simcse_kit.evaluation.models import open_encoder
 from simcse_kit.evaluation.server import EmbeddingServer
 from tests.evaluation.synthetic import BagOfWords
@@ -123,8 +124,26 @@ def test_nobody_there() -> None:
 def test_sentence_transformers_models(tiny_encoder_dir: Path, tmp_path: Path) -> None:
     encoder = SentenceEncoder.load(tiny_encoder_dir, pooling="mean")
     encoder.save(tmp_path / "ours")
-    theirs = open_encoder(f"st:{tmp_path / 'ours'}")
+    theirs = open_encoder(f"st:{tmp_path / 'ours'}", device="cpu")
     texts = ["the cat sat", "a dog ran on the mat"]
     np.testing.assert_allclose(theirs.encode(texts), encoder.encode(texts), atol=1e-5)
     with pytest.raises(ModelError, match="sentence-transformers cannot open"):
         open_encoder(f"st:{tmp_path / 'absent'}")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda device: open_encoder("mini", device=device),
+        lambda device: open_encoder("st:absent", device=device),
+        lambda device: evaluate("mini", "absent.tsv", device=device),
+        lambda device: compare(["mini", "mini"], [("a", "b", 1.0)] * 3, device=device),
+        lambda device: evaluate_models([("mini", None)], "absent.tsv", device=device),
+        lambda device: compare_models([["mini"], ["mini"]], "absent.tsv", device=device),
+    ],
+)
+def test_absent_devices_are_refused_before_data_and_models_are_read(
+    use: Callable[[str], Any],
+) -> None:
+    with pytest.raises(ConfigError, match="device 'cuda:99' cannot be used"):
+        use("cuda:99")

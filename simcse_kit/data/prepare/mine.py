@@ -20,7 +20,8 @@ from simcse_kit.data.read_options import DEFAULTS, ReadOptions
 from simcse_kit.data.readers import read_texts
 from simcse_kit.data.records import reading_progress
 from simcse_kit.errors import DataError, ModelError
-from simcse_kit.metrics.search import require_faiss
+from simcse_kit.metrics.search import gpu_of, require_faiss
+from simcse_kit.utils.arrays import on_host
 
 __all__ = ["Anchors", "Pool", "UnitEncoder", "mine", "read_anchors"]
 
@@ -168,6 +169,7 @@ def mine(
         search=mining.search,
         figures=summary.figures,
         progress=progress,
+        gpu=gpu_of(encoder),
     )
     kept = _distinct(rows, partners, summary)
     if rows.positives is None:
@@ -217,7 +219,8 @@ def _counts(figures: dict[str, Any]) -> str:
 
 
 def _vectors(encoder: UnitEncoder, texts: list[str], progress: bool) -> NDArray[np.float32]:
-    vectors = np.asarray(encoder.encode(texts, normalize=True, progress=progress), dtype=np.float32)
+    output = encoder.encode(texts, normalize=True, progress=progress)
+    vectors = np.asarray(on_host(output), dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
         raise ModelError(
             f"the encoder gave vectors of shape {vectors.shape} for {len(texts)} texts, or some "

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from simcse_kit.errors import ConfigError
@@ -153,6 +154,7 @@ class Ranking:
         search: ``exact``, or ``faiss``, which is approximate.
         figures: Dict that receives the recall of an approximate search.
         progress: Whether to show a progress bar on a terminal.
+        gpu: GPU for an exact search; None for the CPU.
     """
 
     def __init__(
@@ -163,7 +165,9 @@ class Ranking:
         search: Literal["exact", "faiss"],
         figures: dict[str, Any],
         progress: bool = False,
+        gpu: torch.device | None = None,
     ):
+        self._gpu = gpu
         self._queries = queries
         self._keys = keys
         self._approximate = search == "faiss"
@@ -194,7 +198,9 @@ class Ranking:
             alike[depth.bit_length()].append(number)
         for members in alike.values():
             k = max(short[number] for number in members)
-            scores, places = top_k(self._queries[members], self._keys, k, progress=self._progress)
+            scores, places = top_k(
+                self._queries[members], self._keys, k, progress=self._progress, gpu=self._gpu
+            )
             for at, number in enumerate(members):
                 self._found[number] = scores[at], places[at]
 
@@ -211,7 +217,7 @@ class Ranking:
         scores, places = approximate_top_k(self._queries, self._keys, k)
         count = len(self._queries)
         some = np.linspace(0, count - 1, min(_RECALL_ON, count)).astype(np.int64)
-        _, exact = top_k(self._queries[some], self._keys, k)
+        _, exact = top_k(self._queries[some], self._keys, k, gpu=self._gpu)
         shared = [len(np.intersect1d(*each)) for each in zip(exact, places[some], strict=True)]
         name = f"recall of the search on {len(some)} anchors"
         self._figures[name] = float(np.mean(shared) / k)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import tempfile
@@ -120,7 +121,8 @@ def export_encoder(
     ``engine.json``; :meth:`SentenceEncoder.load` opens it.
 
     Args:
-        encoder: the encoder to export; it is not changed.
+        encoder: the encoder to export; it is not changed. Of an encoder on a GPU, a copy on the
+            CPU is exported.
         folder: output folder.
         format: ``"onnx"`` or ``"openvino"``.
         int8: quantize the matrix products (OpenVINO only).
@@ -147,6 +149,8 @@ def export_encoder(
         )
     if encoder.engine is not None:
         raise ModelError(f"{encoder.source} is exported already; export the model it was made from")
+    if encoder.device.type != "cpu":
+        encoder = copy.deepcopy(encoder).to("cpu")
     encoder.require_padding(f"export to {format}")
     try:
         kind.require()
@@ -238,7 +242,7 @@ class _Writer:
     def _opened(self, folder: Path) -> SentenceEncoder:
         from simcse_kit.encoder.encoder import SentenceEncoder
 
-        return SentenceEncoder.load(folder, max_length=self.encoder.max_length)
+        return SentenceEncoder.load(folder, max_length=self.encoder.max_length, device="cpu")
 
     def _write_facts(self, folder: Path, precision: Literal["fp32", "int8"]) -> None:
         encoder, kind = self.encoder, self.kind

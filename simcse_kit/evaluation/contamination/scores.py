@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simcse_kit.encoder.device import Device
 from simcse_kit.evaluation.evaluate import evaluate
 from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.results import Report
@@ -66,7 +67,11 @@ def clean_scores(
 
 
 def score_models(
-    models: Sequence[str], sets: Mapping[str, list[PairSet]], found: Mapping[str, Sequence[str]]
+    models: Sequence[str],
+    sets: Mapping[str, list[PairSet]],
+    found: Mapping[str, Sequence[str]],
+    *,
+    device: Device = "auto",
 ) -> dict[str, dict[str, CleanScore]]:
     """Score models with and without the pairs that have a matched sentence.
 
@@ -74,6 +79,7 @@ def score_models(
         models: names of models, see :func:`~simcse_kit.evaluation.models.open_encoder`.
         sets: subsets of each task.
         found: sentences of each task that the training text contains.
+        device: device of the models, as for :meth:`SentenceEncoder.load`.
 
     Returns:
         Scores by task, by model.
@@ -81,7 +87,13 @@ def score_models(
     scores = {}
     for name in models:
         report = evaluate(
-            name, sets, geometry_on=None, progress=True, name=name, allow_unknown=True
+            name,
+            sets,
+            geometry_on=None,
+            progress=True,
+            name=name,
+            allow_unknown=True,
+            device=device,
         )
         scores[name] = clean_scores(report, sets, found)
     return scores

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from simcse_kit.data.files import check_file
 from simcse_kit.data.records import Records
@@ -59,6 +60,7 @@ class RetrievalTask:
             DEPTH,
             skip=[row.get(query, -1) for query in asked],
             progress=progress,
+            gpu=vectors.gpu,
         )
         each = [
             ranking_metrics([keys[hit] for hit in hits], self.grades[query])
@@ -77,6 +79,7 @@ def search(
     *,
     skip: Sequence[int],
     progress: bool = False,
+    gpu: torch.device | None = None,
 ) -> list[list[int]]:
     """Find the documents nearest to each query by cosine.
 
@@ -86,13 +89,14 @@ def search(
         k: number of documents for each query, if there are that many.
         skip: for each query, the row of a document to exclude, or -1.
         progress: show a progress bar.
+        gpu: GPU that compares the vectors; None for the CPU.
 
     Returns:
         For each query up to k rows of documents, nearest first.
     """
     # One more than k, because one may be excluded.
     most = min(k + 1, len(documents))
-    _, rows = top_k(unit_rows(queries), unit_rows(documents), most, progress=progress)
+    _, rows = top_k(unit_rows(queries), unit_rows(documents), most, progress=progress, gpu=gpu)
     return [
         [row for row in found if row != own][:k]
         for found, own in zip(rows.tolist(), skip, strict=True)

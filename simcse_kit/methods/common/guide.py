@@ -31,7 +31,7 @@ class GuideModel:
     """
 
     def __init__(self, name: str, encoder: SentenceEncoder):
-        self.model = SentenceEncoder.load(name)
+        self.model = SentenceEncoder.load(name, device="cpu")
         self.model.require_weights()
         self.model.requires_grad_(False)
         difference = _difference(self.model, encoder)

@@ -129,7 +129,7 @@ def run_once(
     if isinstance(result, str):
         record = RunRecord(method, seed, {}, failed=result)
     else:
-        figures = measured(SentenceEncoder.load(encoder), dev)
+        figures = measured(SentenceEncoder.load(encoder, device=config.training.device), dev)
         figures["sentences_per_second"] = _speed(encoder / METRICS, result)
         figures["peak_mb"] = peak / 1e6
         record = RunRecord(method, seed, figures, best_step=result["best_step"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from simcse_kit.config import RunConfig
+from simcse_kit.encoder.device import known_device
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.dev_set import DevSet
@@ -116,6 +117,7 @@ def compare_methods(
             anything is trained.
         DataError: the training text or the dev set is wrong.
     """
+    known_device(config.training.device)
     if seeds < 1:
         raise ConfigError(f"--seeds is {seeds}; give 1 or more")
     if config.evaluation.dev is None:
@@ -130,6 +132,7 @@ def compare_methods(
         config.model.name,
         pooling=config.model.pooling,
         trust_remote_code=config.model.trust_remote_code,
+        device=config.training.device,
     )
     records = [RunRecord(START, None, measured(encoder, dev))]
     del encoder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import sys
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from simcse_kit.data.prepare.mine import Anchors, mine, read_anchors
 from simcse_kit.data.prepare.negative_selection import Mining, choose, parse_ranks
 from simcse_kit.data.readers import read_texts
 from simcse_kit.errors import ConfigError, DataError, MissingExtraError, ModelError
 from simcse_kit.metrics import search
-from simcse_kit.metrics.search import approximate_top_k, top_k
+from simcse_kit.metrics.search import approximate_top_k, gpu_of, top_k
 
 
 def unit(rows: int, dim: int, seed: int) -> np.ndarray:
@@ -47,6 +49,37 @@ def test_of_more_equals_than_are_asked_for_the_first_are_taken(tile: tuple[int, 
     keys = np.repeat(np.eye(2, dtype=np.float32), 25, axis=0)
     _, rows = top_k(keys[[0, 30]], keys, 5, tile=tile)
     assert rows.tolist() == [[0, 1, 2, 3, 4], [25, 26, 27, 28, 29]]
+
+
+def test_without_memory_on_the_gpu_the_cpu_searches(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    queries, keys = unit(4, 8, 0), unit(9, 8, 1)
+    expected = top_k(queries, keys, 3)
+    passed = iter([False])
+
+    def full(*given: Any) -> Any:
+        if not next(passed, True):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return best(*given)
+
+    best = search._best
+    monkeypatch.setattr(search, "_best", full)
+    with caplog.at_level(logging.INFO, "simcse_kit"):
+        found = top_k(queries, keys, 3, gpu=torch.device("cpu"))
+    assert caplog.messages == ["cpu lacks memory for 9 vectors; the CPU compares them"]
+    for one, two in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_only_an_encoder_on_cuda_has_a_gpu_to_search_on() -> None:
+    class At:
+        def __init__(self, device: Any):
+            self.device = device
+
+    assert gpu_of(At(torch.device("cuda:1"))) == torch.device("cuda:1")
+    for encoder in (At(torch.device("cpu")), At(torch.device("mps")), At("cuda"), object()):
+        assert gpu_of(encoder) is None
 
 
 def test_search_asks_for_what_there_is() -> None:
