@@ -84,9 +84,10 @@ def tokens_that_fit(model: EncoderModel, free: int) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that an accelerator has too little free memory."""
-    # MPS raises a RuntimeError.
+    # MPS and the driver of CUDA raise a RuntimeError, and so does cuBLAS.
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "out of memory" in str(error)
+        isinstance(error, RuntimeError)
+        and any(words in str(error) for words in ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED"))
     )
 
 

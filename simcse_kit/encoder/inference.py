@@ -117,7 +117,8 @@ def vectors_of_rows(
     if devices.runs_ahead(device):
         queue = QueuedEncoding(model, options, on_done)
         vectors = queue.vectors(rows)
-        queue.finish()
+        if on_done is not None:
+            queue.finish()
         require_finite(vectors, options)
         return vectors
     lengths = [len(row) for row in rows]

@@ -97,7 +97,7 @@ class QueuedEncoding:
         with (
             evaluation_mode(self._model),
             usual_state(device),
-            memory_errors(f"the result, {len(rows)} vectors,", device),
+            memory_errors(f"the encoding of {len(rows)} sentences", device),
         ):
             shape = (len(rows), self._model.embedding_dim)
             vectors = torch.empty(shape, dtype=torch.float32, device=device)
@@ -129,11 +129,12 @@ class QueuedEncoding:
             lengths: Number of tokens of each row in this order.
             ends: Cumulative sum of ``lengths``.
         """
-        if self._budget is None:
+        wanted = max(FEWEST_TOKENS, int(ends[-1]) // _FEWEST_PASSES)
+        if self._budget is None and wanted > FEWEST_TOKENS:
             self._budget = token_budget(self._model)
-        budget = self._budget
+        budget = wanted if self._budget is None else self._budget
         if self._options.token_budget is None:
-            budget = min(budget, max(FEWEST_TOKENS, int(ends[-1]) // _FEWEST_PASSES))
+            budget = min(budget, wanted)
         if self._model.packs:
             before = ends[start] - lengths[start]
             stop = int(np.searchsorted(ends, before + budget, side="right"))

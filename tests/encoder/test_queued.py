@@ -200,7 +200,12 @@ def test_the_budget_follows_the_free_memory(bert: SentenceEncoder) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [None, RuntimeError("MPS backend out of memory (MPS allocated: 18.1 GB)")]
+    "error",
+    [
+        None,
+        RuntimeError("MPS backend out of memory (MPS allocated: 18.1 GB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
 )
 def test_out_of_memory_halves_the_budget_once_and_keeps_the_order(
     bert: SentenceEncoder,
