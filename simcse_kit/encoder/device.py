@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from simcse_kit.encoder.inputs import shown, whole_number
 from simcse_kit.errors import ConfigError
 
-__all__ = ["known_device", "put_on", "runs_ahead", "send", "usual_state"]
+__all__ = ["known_device", "put_on", "send", "usual_state"]
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -49,11 +49,6 @@ def put_on(module: AnyModule, device: torch.device) -> AnyModule:
     # torch reports an unknown or missing device in several ways.
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {str(device)!r} cannot be used: {_reason(error)}") from error
-
-
-def runs_ahead(device: torch.device) -> bool:
-    """Whether the host can queue work on a device without waiting for it: on all but the CPU."""
-    return device.type != "cpu"
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

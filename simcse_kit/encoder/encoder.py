@@ -12,18 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simcse_kit.encoder import device as devices
 from simcse_kit.encoder.device import known_device, put_on
 from simcse_kit.encoder.encode_options import EncodeKeywords, EncodeOptions
 from simcse_kit.encoder.folder.load import load_parts
 from simcse_kit.encoder.folder.save import save_encoder
-from simcse_kit.encoder.inference import ENCODE_BAR, TokenizedTexts
 from simcse_kit.encoder.inputs import checked_texts, path_text, texts_one_by_one
 from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.similarity import Side, cosines, given_vectors
-from simcse_kit.encoder.stream import CHUNK, FIRST_CHUNK, stream_vectors, vectors_in_chunks
+from simcse_kit.encoder.stream import CHUNK, stream_vectors, vectors_of_texts
 from simcse_kit.errors import ConfigError
-from simcse_kit.utils.progress import progress_bar
 
 __all__ = ["SentenceEncoder"]
 
@@ -198,13 +195,7 @@ class SentenceEncoder(EncoderModel):
             raise ConfigError(f"encode(to={to!r}); allowed: 'numpy', 'torch'")
         chosen = EncodeOptions(**options).for_model(self)
         texts = checked_texts(sentences)
-        if devices.runs_ahead(self.device) and len(texts) > FIRST_CHUNK:
-            vectors = vectors_in_chunks(self, texts, chosen, to_host=to == "numpy")
-        else:
-            tokenized = TokenizedTexts.of(self, texts, chosen)
-            tokenized.counts.say(self.tokenizer, chosen.max_length)
-            with progress_bar(len(tokenized.rows), shown=chosen.progress, **ENCODE_BAR) as bar:
-                vectors = tokenized.vectors(self, chosen, bar.update)
+        vectors = vectors_of_texts(self, texts, chosen, to_host=to == "numpy")
         if isinstance(sentences, str):
             vectors = vectors[0]
         return vectors if to == "torch" else vectors.cpu().numpy()

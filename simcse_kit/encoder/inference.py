@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize as unit_length
 
-from simcse_kit.encoder import device as devices
+from simcse_kit.encoder import accelerator
 from simcse_kit.encoder.batch_plan import length_sorted_batches
+from simcse_kit.encoder.device import send, usual_state
 from simcse_kit.encoder.encode_options import EncodeOptions
 from simcse_kit.encoder.forked_processes import torch_threads
 from simcse_kit.encoder.forward_pass import TokenRows, evaluation_mode, vectors_of_batch
@@ -90,7 +91,7 @@ class TokenizedTexts:
         else:
             distinct = queue.vectors(self.rows)
         index = torch.tensor(self.index, dtype=torch.int64, device="cpu")
-        vectors = distinct[devices.send(index, distinct.device)]
+        vectors = distinct[send(index, distinct.device)]
         return unit_length(vectors, dim=1) if options.normalize else vectors
 
 
@@ -114,7 +115,7 @@ def vectors_of_rows(
     """
     options = options or EncodeOptions()
     device = model.device
-    if devices.runs_ahead(device):
+    if accelerator.is_accelerator(device):
         queue = QueuedEncoding(model, options, on_done)
         vectors = queue.vectors(rows)
         if on_done is not None:
@@ -133,7 +134,7 @@ def vectors_of_rows(
     )
     shape = (len(rows), model.embedding_dim)
     vectors = torch.empty(shape, dtype=torch.float32, device=device)
-    with evaluation_mode(model), devices.usual_state(device):
+    with evaluation_mode(model), usual_state(device):
         # Prepared here, and not in one of the threads that share the batches.
         blocks = _blocks(model, rows, options, many=tokens >= PREPARE_FROM)
         for batch, part in shared_out(

@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simcse_kit.encoder.device import send, usual_state
-from simcse_kit.encoder.device_memory import (
+from simcse_kit.encoder.accelerator import (
     FEWEST_TOKENS,
     does_not_fit,
     empty_cache,
@@ -20,6 +19,7 @@ from simcse_kit.encoder.device_memory import (
     memory_errors,
     token_budget,
 )
+from simcse_kit.encoder.device import send, usual_state
 from simcse_kit.encoder.encode_options import EncodeOptions
 from simcse_kit.encoder.forked_processes import require_usable
 from simcse_kit.encoder.forward_pass import TokenRows, evaluation_mode, vectors_of_batch

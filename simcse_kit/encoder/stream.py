@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simcse_kit.encoder import device as devices
+from simcse_kit.encoder import accelerator
 from simcse_kit.encoder.batch_plan import grouped
+from simcse_kit.encoder.device import send
 from simcse_kit.encoder.encode_options import EncodeOptions, check_size
 from simcse_kit.encoder.forked_processes import require_same_process
 from simcse_kit.encoder.inference import ENCODE_BAR, TokenizedTexts
@@ -29,14 +30,13 @@ from simcse_kit.errors import ConfigError
 from simcse_kit.utils.process import collection_paused, return_freed_memory
 from simcse_kit.utils.progress import progress_bar
 
-__all__ = ["CHUNK", "FIRST_CHUNK", "stream_vectors", "vectors_in_chunks"]
+__all__ = ["CHUNK", "stream_vectors", "vectors_of_texts"]
 
 CHUNK = 8192
 """Default number of sentences per chunk: enough to make batches of similar length."""
 
-FIRST_CHUNK = 1024
-"""Number of sentences that are tokenized before an accelerator starts to compute."""
-
+# Number of sentences that are tokenized before an accelerator starts to compute.
+_FIRST_CHUNK = 1024
 # Sentences may be a million characters long; a chunk also ends after this number of characters.
 _CHUNK_CHARACTERS = 8_000_000
 # Seconds between two calls; a call after each of many small chunks would cost time.
@@ -88,24 +88,35 @@ def stream_vectors(
     return _stream(model, _chunks(groups, chunk), options, bar, counts, copied)
 
 
-@collection_paused()  # token ids are millions of objects without cycles
-def vectors_in_chunks(
+def vectors_of_texts(
     model: EncoderModel, texts: Sequence[str], options: EncodeOptions, *, to_host: bool
 ) -> Tensor:
-    """Compute the vectors of sentences on an accelerator, and tokenize at the same time.
-
-    What tokenizing lost is logged at the end.
+    """Compute the vectors of sentences, and log what tokenizing lost.
 
     Args:
-        model: Encoder on an accelerator.
+        model: Encoder.
         texts: Sentences.
         options: Options from :meth:`EncodeOptions.for_model`.
-        to_host: Whether the vectors of each chunk are copied to the host, so that the device need
-            not hold all of them.
+        to_host: Whether many vectors are copied to the host chunk by chunk, so that an accelerator
+            need not hold all of them.
 
     Returns:
-        ``(n, embedding_dim)`` float32 on the host or on the device, in the order of ``texts``.
+        ``(n, embedding_dim)`` float32 on the host or on the device of the model, in the order of
+        ``texts``.
     """
+    if accelerator.is_accelerator(model.device) and len(texts) > _FIRST_CHUNK:
+        return _in_chunks(model, texts, options, to_host)
+    tokenized = TokenizedTexts.of(model, texts, options)
+    tokenized.counts.say(model.tokenizer, options.max_length)
+    with progress_bar(len(tokenized.rows), shown=options.progress, **ENCODE_BAR) as bar:
+        return tokenized.vectors(model, options, bar.update)
+
+
+@collection_paused()  # token ids are millions of objects without cycles
+def _in_chunks(
+    model: EncoderModel, texts: Sequence[str], options: EncodeOptions, to_host: bool
+) -> Tensor:
+    """Compute the vectors of sentences on an accelerator, and tokenize at the same time."""
     places = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     device = torch.device("cpu") if to_host else model.device
     vectors = torch.empty((len(places), model.embedding_dim), dtype=torch.float32, device=device)
@@ -118,7 +129,7 @@ def vectors_in_chunks(
     if not to_host:
         require_finite(vectors, options)
     index = torch.tensor([places[text] for text in texts], dtype=torch.int64, device="cpu")
-    return vectors[devices.send(index, device)]
+    return vectors[send(index, device)]
 
 
 def _stream(
@@ -142,7 +153,7 @@ def _stream(
     given_back = time.monotonic()
     waiting: deque[tuple[Group, Callable[[], Part]]] = deque()
     with bar, ThreadPoolExecutor(1, "tokenize") as background:
-        ahead = devices.runs_ahead(model.device)
+        ahead = accelerator.is_accelerator(model.device)
         queue = QueuedEncoding(model, options, bar.update) if ahead else None
 
         def submit() -> tuple[Group, Future[TokenizedTexts]] | None:
@@ -193,7 +204,7 @@ def _growing_chunks(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
 
     An accelerator then starts early, and later computes large batches.
     """
-    start, size = 0, FIRST_CHUNK
+    start, size = 0, _FIRST_CHUNK
     while start < len(texts):
         yield start, list(texts[start : start + size])
         start, size = start + size, min(2 * size, CHUNK)

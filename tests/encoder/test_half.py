@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from simcse_kit.encoder import device as devices
+from simcse_kit.encoder import accelerator, stream
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.quantization import layer_cache
@@ -26,9 +26,9 @@ both = pytest.mark.parametrize("precision", ["bf16", "fp16"])
 
 
 @pytest.fixture(autouse=True)
-def accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+def cpu_as_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     clear_cache()
-    monkeypatch.setattr(devices, "runs_ahead", lambda _: True)
+    monkeypatch.setattr(accelerator, "is_accelerator", lambda _: True)
 
 
 @pytest.fixture
@@ -195,8 +195,7 @@ def test_overflow_of_fp16_is_an_error_and_not_nan(
         encoder.encode(SENTENCES, precision="fp16", to=to)
     with pytest.raises(ModelError, match=message):
         list(encoder.encode_stream(SENTENCES, precision="fp16"))
-    for module in ("stream", "encoder"):
-        monkeypatch.setattr(f"simcse_kit.encoder.{module}.FIRST_CHUNK", 3)
+    monkeypatch.setattr(stream, "_FIRST_CHUNK", 3)
     with pytest.raises(ModelError, match=message):
         encoder.encode(SENTENCES, precision="fp16", to=to)
 

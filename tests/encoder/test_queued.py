@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from simcse_kit.encoder import device as devices
-from simcse_kit.encoder import encoder as encoder_module
-from simcse_kit.encoder import forward_pass, queued
+from simcse_kit.encoder import accelerator, forward_pass, queued
 from simcse_kit.encoder import stream as stream_module
-from simcse_kit.encoder.device_memory import is_out_of_memory, tokens_that_fit
+from simcse_kit.encoder.accelerator import is_out_of_memory, tokens_that_fit
 from simcse_kit.encoder.encode_options import EncodeOptions
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.queued import QueuedEncoding
@@ -31,13 +29,12 @@ MANY = [
 @pytest.fixture
 def ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU is treated as an accelerator."""
-    monkeypatch.setattr(devices, "runs_ahead", lambda _: True)
+    monkeypatch.setattr(accelerator, "is_accelerator", lambda _: True)
 
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (stream_module, encoder_module):
-        monkeypatch.setattr(module, "FIRST_CHUNK", 3)
+    monkeypatch.setattr(stream_module, "_FIRST_CHUNK", 3)
     monkeypatch.setattr(stream_module, "CHUNK", 12)
 
 
@@ -90,7 +87,7 @@ def test_vectors_are_those_of_the_cpu(
 ) -> None:
     bert = SentenceEncoder.load(family("bert"), pooling=pooling)
     expected = bert.encode(SENTENCES, **options)
-    monkeypatch.setattr(devices, "runs_ahead", lambda _: True)
+    monkeypatch.setattr(accelerator, "is_accelerator", lambda _: True)
     np.testing.assert_allclose(bert.encode(SENTENCES, **options), expected, atol=1e-5)
     np.testing.assert_allclose(bert.encode(SENTENCES[0], **options), expected[0], atol=1e-5)
     assert bert.encode([]).shape == (0, 32)
@@ -113,7 +110,7 @@ def test_many_sentences_are_tokenized_in_chunks_and_keep_their_order(
     lines = [line.partition(", such as")[0] for line in caplog.messages]
     assert any("become the token ids of another one" in line for line in lines), lines
     caplog.clear()
-    monkeypatch.setattr(devices, "runs_ahead", lambda _: True)
+    monkeypatch.setattr(accelerator, "is_accelerator", lambda _: True)
     # A fresh encoder, because a tokenizer says each line once.
     found = SentenceEncoder.load(family(name), pooling="mean").encode(texts, max_length=9, to=to)
     assert isinstance(found, torch.Tensor if to == "torch" else np.ndarray)
@@ -131,7 +128,7 @@ def test_chunks_grow() -> None:
 def test_models_that_do_not_pack(made: Any, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     encoder = SentenceEncoder.load(made(kind), pooling="mean")
     expected = encoder.encode(SENTENCES)
-    monkeypatch.setattr(devices, "runs_ahead", lambda _: True)
+    monkeypatch.setattr(accelerator, "is_accelerator", lambda _: True)
     np.testing.assert_allclose(encoder.encode(SENTENCES, token_budget=40), expected, atol=1e-4)
 
 
@@ -214,7 +211,7 @@ def test_out_of_memory_halves_the_budget_once_and_keeps_the_order(
     error: Exception | None,
 ) -> None:
     expected = bert.encode(MANY)
-    monkeypatch.setattr(devices, "runs_ahead", lambda _: True)
+    monkeypatch.setattr(accelerator, "is_accelerator", lambda _: True)
     card = Card(monkeypatch, 40, error)
     done: list[int] = []
     rows, _ = bert.tokenize(MANY)
@@ -237,7 +234,7 @@ def test_a_stream_keeps_the_smaller_budget(
     bert: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = bert.encode(MANY)
-    monkeypatch.setattr(devices, "runs_ahead", lambda _: True)
+    monkeypatch.setattr(accelerator, "is_accelerator", lambda _: True)
     card = Card(monkeypatch, 60)
     parts = list(bert.encode_stream(MANY, chunk=8, token_budget=100))
     np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-5)

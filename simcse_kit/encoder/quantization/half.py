@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from simcse_kit.encoder.accelerator import is_out_of_memory
 from simcse_kit.encoder.device import usual_state
-from simcse_kit.encoder.device_memory import is_out_of_memory
 from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.errors import ConfigError
 

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from simcse_kit.encoder import device as devices
+from simcse_kit.encoder import accelerator
 from simcse_kit.encoder.export.bundle import int8_instructions
 from simcse_kit.encoder.forked_processes import PREPARING
 from simcse_kit.encoder.model import EncoderModel
@@ -63,7 +63,7 @@ def check_precision(encoder: EncoderModel, precision: Precision) -> None:
     obstacle, others = None, "'fp32' or 'bf16'"
     if precision == "int8":
         obstacle = _int8_obstacle(encoder)
-    elif devices.runs_ahead(encoder.device):
+    elif accelerator.is_accelerator(encoder.device):
         obstacle, others = half_obstacle(precision, encoder.device), "'fp16' or 'fp32'"
     elif precision == "fp16":
         obstacle = "it runs on GPUs only, and the encoder is on the CPU"

@@ -1,4 +1,4 @@
-"""Memory of an accelerator: tokens that fit into a forward pass, and running out of memory."""
+"""Accelerators, such as GPUs: tokens that fit into a forward pass, and running out of memory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ __all__ = [
     "FEWEST_TOKENS",
     "does_not_fit",
     "empty_cache",
+    "is_accelerator",
     "is_out_of_memory",
     "memory_errors",
     "token_budget",
@@ -32,6 +33,11 @@ _SHARE = 0.5
 # Numbers per token that exist at the same time in a layer, in multiples of the hidden size and of
 # the size of the feed-forward layer (with a gate: the gate, the other half and their product).
 _HIDDEN_SIZES, _INNER_SIZES = 8, 3
+
+
+def is_accelerator(device: torch.device) -> bool:
+    """Whether the host can queue work on a device without waiting for it: on all but the CPU."""
+    return device.type != "cpu"
 
 
 def token_budget(model: EncoderModel) -> int:
