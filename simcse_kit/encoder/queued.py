@@ -41,6 +41,10 @@ _QUEUED = 4
 # prepares the next one.
 _FEWEST_PASSES = 4
 
+# Where attention runs padded inside a packed batch, the padded size is at most this multiple of the
+# token budget.
+_PADDED = 2
+
 OnDone = Callable[[int], object]
 """Callback, called with a number of rows after each forward pass."""
 
@@ -138,6 +142,7 @@ class QueuedEncoding:
         if self._model.packs:
             before = ends[start] - lengths[start]
             stop = int(np.searchsorted(ends, before + budget, side="right"))
+            stop = min(stop, start + _PADDED * budget // int(lengths[start]))
         else:  # the padding counts too
             stop = start + budget // int(lengths[start])
         if self._options.batch_size is not None:

@@ -168,6 +168,10 @@ def test_a_packed_batch_is_limited_by_its_real_tokens(
     batches.clear()
     QueuedEncoding(bert, EncodeOptions()).vectors(rows)
     assert len(batches) == 1
+    batches.clear()
+    # One long row among many short ones, which some kernels would pad to its length.
+    QueuedEncoding(bert, EncodeOptions(token_budget=40)).vectors([[5] * 20, *[[5] * 2] * 10])
+    assert batches == [[20, 2, 2, 2], [2] * 7]
 
 
 @pytest.mark.usefixtures("ahead")
