@@ -24,11 +24,11 @@ class EncodeOptions:
     Attributes:
         batch_size: Maximum number of sentences per forward pass; None for no maximum other
             than the token budget.
-        token_budget: Maximum number of tokens per forward pass, padding included; None for one
-            that suits the device.
+        token_budget: Maximum number of tokens per forward pass, padding included where there is
+            any; None for one that suits the device.
         normalize: Whether vectors are scaled to unit length; None for the encoder's own setting.
         max_length: Maximum number of tokens per sentence; None for the encoder's own.
-        precision: Number format of the linear maps.
+        precision: Number format of the computation.
         progress: Whether a progress bar is shown on a terminal or in a notebook.
 
     Raises:
@@ -58,8 +58,8 @@ class EncodeOptions:
         """Check the options against a model and fill in its defaults.
 
         Raises:
-            ConfigError: The length is not allowed, or the model, the CPU or torch does not support
-                the precision.
+            ConfigError: The length is not allowed, or the model, its device or torch does not
+                support the precision.
         """
         check_precision(model, self.precision)
         length = model.max_length

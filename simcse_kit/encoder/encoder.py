@@ -15,13 +15,11 @@ from simcse_kit.encoder.device import Device, is_auto, known_device, put_on
 from simcse_kit.encoder.encode_options import EncodeKeywords, EncodeOptions
 from simcse_kit.encoder.folder.load import load_parts
 from simcse_kit.encoder.folder.save import save_encoder
-from simcse_kit.encoder.inference import ENCODE_BAR, TokenizedTexts
 from simcse_kit.encoder.inputs import checked_texts, path_text, texts_one_by_one
 from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.similarity import Side, cosines, given_vectors
-from simcse_kit.encoder.stream import CHUNK, stream_vectors
+from simcse_kit.encoder.stream import CHUNK, stream_vectors, vectors_of_texts
 from simcse_kit.errors import ConfigError
-from simcse_kit.utils.progress import progress_bar
 
 __all__ = ["SentenceEncoder"]
 
@@ -166,17 +164,20 @@ class SentenceEncoder(EncoderModel):
             to: ``"numpy"`` (float32) or ``"torch"`` (on the device of the encoder).
             batch_size (int | None): Maximum number of sentences per forward pass; by default only
                 the token budget counts.
-            token_budget (int | None): Maximum number of tokens per forward pass, padding included;
-                by default one that suits the device.
+            token_budget (int | None): Maximum number of tokens per forward pass, padding included
+                where there is any; by default one that suits the CPU, or the free memory of a GPU.
+                If a GPU runs out of memory, the budget is halved and a log line says so.
             normalize (bool | None): Whether vectors are scaled to unit length; by default
                 :attr:`normalize`.
             max_length (int | None): Maximum number of tokens per sentence; by default
                 :attr:`max_length`.
-            precision (str): Number format of the linear maps: ``"fp32"``, ``"bf16"`` or ``"int8"``.
-                If bf16 is not faster, a log line says so and fp32 is used. int8 runs on CPUs; a log
-                line reports the cosine between its vectors and those in fp32. Its ranges come from
-                the sentences of the first call and are kept until the weights change, so that the
-                vectors of all calls are comparable.
+            precision (str): Number format: ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"int8"``. On a
+                GPU, bf16 and fp16 use a copy of the transformer in this format, which stays there
+                until the weights change. On a CPU, bf16 and int8 apply to the linear maps, and fp16
+                is refused. If bf16 is not faster there, a log line says so and fp32 is used. int8
+                runs on CPUs only; a log line reports the cosine between its vectors and those in
+                fp32. Its ranges come from the sentences of the first call and are kept until the
+                weights change, so that the vectors of all calls are comparable.
             progress (bool): Whether a progress bar is shown on a terminal or in a notebook.
 
         Returns:
@@ -184,8 +185,10 @@ class SentenceEncoder(EncoderModel):
 
         Raises:
             DataError: An entry is not a string.
-            ConfigError: A length, size or budget is not allowed, or the encoder, the CPU or torch
-                does not support the precision.
+            ConfigError: A length, size or budget is not allowed, or the encoder, its device or
+                torch does not support the precision.
+            ModelError: A sentence does not fit into the memory of the GPU, or numbers inside the
+                model are too large for fp16.
 
         Examples:
             >>> encoder = SentenceEncoder.load("mini")
@@ -198,10 +201,8 @@ class SentenceEncoder(EncoderModel):
         if not isinstance(to, str) or to not in ("numpy", "torch"):
             raise ConfigError(f"encode(to={to!r}); allowed: 'numpy', 'torch'")
         chosen = EncodeOptions(**options).for_model(self)
-        tokenized = TokenizedTexts.of(self, checked_texts(sentences), chosen)
-        tokenized.counts.say(self.tokenizer, chosen.max_length)
-        with progress_bar(len(tokenized.rows), shown=chosen.progress, **ENCODE_BAR) as bar:
-            vectors = tokenized.vectors(self, chosen, bar.update)
+        texts = checked_texts(sentences)
+        vectors = vectors_of_texts(self, texts, chosen, to_host=to == "numpy")
         if isinstance(sentences, str):
             vectors = vectors[0]
         return vectors if to == "torch" else vectors.cpu().numpy()
@@ -216,8 +217,8 @@ class SentenceEncoder(EncoderModel):
     ) -> Iterator[NDArray[np.float32]]:
         """Compute the vectors of any number of sentences in bounded memory.
 
-        One chunk is held at a time; the next one is read ahead and tokenized meanwhile. Each
-        distinct sentence of a chunk is computed once.
+        One chunk is held at a time, two on a GPU; the next one is read ahead and tokenized
+        meanwhile. Each distinct sentence of a chunk is computed once.
 
         Args:
             sentences: Sentences, read once, in the thread that asks for the vectors.
@@ -229,9 +230,10 @@ class SentenceEncoder(EncoderModel):
             ``(rows, embedding_dim)`` float32 of the next sentences, in order.
 
         Raises:
-            DataError: An entry is not a string; raised when the entry is read, a chunk ahead.
-            ConfigError: As for :meth:`encode`; raised before anything is read, unless int8 does not
-                support the architecture.
+            DataError: An entry is not a string; raised when the entry is read, one chunk ahead, or
+                two on a GPU.
+            ConfigError: As for :meth:`encode`; raised before anything is read, unless the
+                architecture does not support the precision.
 
         Examples:
             >>> encoder = SentenceEncoder.load("mini")

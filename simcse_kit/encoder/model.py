@@ -294,7 +294,8 @@ class EncoderModel(nn.Module):
             first_only=self.pooling in FIRST_TOKEN_POOLINGS,
             blocks=blocks,
         )
-        return self._after_pooling(pool_packed(self.pooling, states, layout, self._mask_place))
+        pooled = pool_packed(self.pooling, self._before_pooling(states), layout, self._mask_place)
+        return self._after_pooling(pooled)
 
     def _pool_padded(
         self, input_ids: Tensor, attention_mask: Tensor, alter: Alter | None
@@ -305,7 +306,11 @@ class EncoderModel(nn.Module):
                 input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=layers
             )
         states = output.hidden_states if layers else (output.last_hidden_state,)
-        return pool(self.pooling, states, attention_mask, self._mask_place)
+        return pool(self.pooling, self._before_pooling(states), attention_mask, self._mask_place)
+
+    def _before_pooling(self, states: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Convert token states to the type in which they are pooled."""
+        return states
 
     def _after_pooling(self, vectors: Tensor) -> Tensor:
         return vectors if self.head is None else cast(Tensor, self.head(vectors))

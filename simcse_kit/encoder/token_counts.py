@@ -152,9 +152,22 @@ def count_tokens(
 
 
 def count_rows(
-    model: EncoderModel, texts: Sequence[str], rows: Sequence[Sequence[int]], cut: int
+    model: EncoderModel,
+    texts: Sequence[str],
+    rows: Sequence[Sequence[int]],
+    cut: int,
+    seen: dict[int, str] | None = None,
 ) -> TokenCounts:
-    """Count what was lost of distinct texts, given the result of ``model.tokenize(texts)``."""
+    """Count what was lost of distinct texts, given the result of ``model.tokenize(texts)``.
+
+    Args:
+        model: Encoder.
+        texts: Distinct texts.
+        rows: Token ids of each text.
+        cut: Number of truncated texts.
+        seen: Texts of earlier calls by the hashes of their token ids, to which these are added;
+            None to compare these texts among themselves only.
+    """
     if not rows:
         return TokenCounts()
     # The tokens around every sentence: special tokens, prompt, template.
@@ -186,12 +199,12 @@ def count_rows(
         counts.empty = len(empty)
         counts.examples["empty"] = (empty[0],)
     # Hashes of tuples of integers take less memory than the tuples.
-    first: dict[int, int] = {}
-    for at, row in enumerate(rows):
-        before = first.setdefault(hash(tuple(row)), at)
-        if before != at:
+    first = {} if seen is None else seen
+    for text, row in zip(texts, rows, strict=True):
+        before = first.setdefault(hash(tuple(row)), text)
+        if before is not text:
             counts.same_ids += 1
-            counts.examples.setdefault("same_ids", (texts[before], texts[at]))
+            counts.examples.setdefault("same_ids", (before, text))
     return counts
 
 

@@ -76,6 +76,21 @@ def family(
     return make
 
 
+@pytest.fixture
+def made(tiny_encoder_dir: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Folder of a tiny random model of any family of transformers, with the tiny tokenizer."""
+
+    def make(kind: str, **changes: Any) -> Path:
+        from tests.encoder.family_models import build
+
+        folder = tmp_path / "model"
+        build(kind, **changes).save_pretrained(folder)
+        _copy_tokenizer(tiny_encoder_dir, folder)
+        return folder
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def simcse_checkpoint(
     tiny_encoder_dir: Path, family: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory

@@ -19,7 +19,7 @@ from simcse_kit.encoder.batch_plan import pad_batch
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.packing.layout import Batching, Unpacked
 from simcse_kit.errors import ModelError
-from tests.encoder.conftest import SENTENCES, _copy_tokenizer
+from tests.encoder.conftest import SENTENCES
 from tests.encoder.family_models import auto_class, build, why_no_text_encoder
 
 PACKED = "packed"
@@ -141,19 +141,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 Made = Callable[..., Path]
-
-
-@pytest.fixture
-def made(tiny_encoder_dir: Path, tmp_path: Path) -> Made:
-    """Folder of a tiny random model of a family, with the tiny tokenizer."""
-
-    def make(kind: str, **changes: Any) -> Path:
-        folder = tmp_path / "model"
-        build(kind, **changes).save_pretrained(folder)
-        _copy_tokenizer(tiny_encoder_dir, folder)
-        return folder
-
-    return make
 
 
 @torch.no_grad()

@@ -21,9 +21,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from simcse_kit.encoder import forked_processes, inference
+from simcse_kit.encoder import forked_processes, forward_pass
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.inference import evaluation_mode
+from simcse_kit.encoder.forward_pass import evaluation_mode
 from simcse_kit.encoder.quantization import layer_cache
 from simcse_kit.errors import ConfigError
 from tests.encoder.conftest import in_fork
@@ -264,7 +264,7 @@ def test_dropout_stays_off_until_the_last_thread_leaves() -> None:
     assert not module[0].training
     second.__exit__(None, None, None)
     assert module[0].training
-    assert module not in inference._evaluating
+    assert module not in forward_pass._evaluating
 
 
 def test_threads_calibrate_once(bert: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:

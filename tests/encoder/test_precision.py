@@ -220,7 +220,7 @@ def test_int8_of_another_architecture(albert: SentenceEncoder) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("method", ["encode", "encode_stream"])
 def test_unknown_precision(bert: SentenceEncoder, method: str) -> None:
-    with pytest.raises(ConfigError, match=r"'fp8'; allowed: 'fp32', 'bf16', 'int8'"):
+    with pytest.raises(ConfigError, match=r"'fp8'; allowed: 'fp32', 'bf16', 'fp16', 'int8'"):
         getattr(bert, method)(["a cat"], precision="fp8")
 
 

@@ -1,4 +1,4 @@
-"""Linear maps in bfloat16, and whether they are faster on this machine."""
+"""Linear maps in bfloat16 on a CPU, and whether they are faster there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bf16_blocks(encoder: EncoderModel, *, first_only: bool) -> list[Block] | Non
     """Prepare the layers of an encoder in bfloat16.
 
     Args:
-        encoder: Encoder in evaluation mode.
+        encoder: Encoder in evaluation mode, on a CPU.
         first_only: Whether the last layer is computed for the first token of each row only.
 
     Returns:
@@ -41,8 +41,7 @@ def bf16_blocks(encoder: EncoderModel, *, first_only: bool) -> list[Block] | Non
         return None
     linears = (part for part in encoder.backbone.modules() if isinstance(part, nn.Linear))
     largest = max(linears, key=lambda linear: linear.weight.numel())
-    pays = encoder.device.type != "cpu" or bf16_pays(largest.in_features, largest.out_features)
-    return blocks if pays else None
+    return blocks if bf16_pays(largest.in_features, largest.out_features) else None
 
 
 def bf16_linear(*layers: nn.Linear, gelu: bool = False) -> Linear:

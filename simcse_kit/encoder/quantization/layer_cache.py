@@ -1,27 +1,35 @@
-"""Cache of the layers of an encoder in bfloat16 and int8, valid until the weights change."""
+"""Cache of the weights of an encoder in other number formats, valid until the weights change."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
+from simcse_kit.encoder import accelerator
 from simcse_kit.encoder.export.bundle import int8_instructions
 from simcse_kit.encoder.forked_processes import PREPARING
 from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.packing.layers import Block
 from simcse_kit.encoder.quantization.bf16 import bf16_blocks
 from simcse_kit.encoder.quantization.calibration import calibrated_blocks
+from simcse_kit.encoder.quantization.half import (
+    HalfEncoder,
+    half_backbone,
+    half_obstacle,
+    require_half,
+    weights_state,
+)
 from simcse_kit.encoder.quantization.int8 import INT8_OPERATORS
 from simcse_kit.errors import ConfigError
 
-__all__ = ["Precision", "check_precision", "clear_cache", "lower_blocks"]
+__all__ = ["Precision", "check_precision", "clear_cache", "half_encoder", "lower_blocks"]
 
-Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
-"""Number format of the linear maps; everything else stays in float32."""
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "int8"]
+"""Number format: of the linear maps on a CPU, of the whole transformer on an accelerator."""
 
 # x86 instructions. On other CPUs oneDNN has no fast code for unsigned bytes.
 _INSTRUCTIONS = ("avx_vnni", "avx512_vnni", "amx_int8")
@@ -30,12 +38,12 @@ _INSTRUCTIONS = ("avx_vnni", "avx512_vnni", "amx_int8")
 _STRIDE = 61
 
 # Not an attribute of the encoder: weights in oneDNN's layout can be neither copied nor pickled.
-_Entry: TypeAlias = tuple[tuple[Any, ...], list[Block] | None]  # state of the weights, layers
+_Entry: TypeAlias = tuple[tuple[Any, ...], Any]  # state of the weights, layers or transformer
 _cache: WeakKeyDictionary[EncoderModel, dict[tuple[Precision, bool], _Entry]] = WeakKeyDictionary()
 
 
 def clear_cache() -> None:
-    """Forget the prepared layers of all encoders; the next use prepares them again."""
+    """Forget the prepared weights of all encoders; the next use prepares them again."""
     _cache.clear()
 
 
@@ -43,7 +51,7 @@ def check_precision(encoder: EncoderModel, precision: Precision) -> None:
     """Refuse a precision that cannot be used, before anything is computed.
 
     Raises:
-        ConfigError: The encoder, the CPU or torch does not support the precision.
+        ConfigError: The encoder, its device or torch does not support the precision.
     """
     if precision == "fp32":
         return
@@ -52,9 +60,15 @@ def check_precision(encoder: EncoderModel, precision: Precision) -> None:
             f"precision {precision!r}: this encoder was exported, and its precision is fixed; "
             "omit the precision, or export the model again"
         )
-    obstacle = _int8_obstacle(encoder) if precision == "int8" else None
+    obstacle, others = None, "'fp32' or 'bf16'"
+    if precision == "int8":
+        obstacle = _int8_obstacle(encoder)
+    elif accelerator.is_accelerator(encoder.device):
+        obstacle, others = half_obstacle(precision, encoder.device), "'fp16' or 'fp32'"
+    elif precision == "fp16":
+        obstacle = "it runs on GPUs only, and the encoder is on the CPU"
     if obstacle is not None:
-        raise ConfigError(f"precision 'int8': {obstacle}; use 'fp32' or 'bf16'")
+        raise ConfigError(f"precision {precision!r}: {obstacle}; use {others}")
 
 
 def lower_blocks(
@@ -81,17 +95,57 @@ def lower_blocks(
     Raises:
         ConfigError: The architecture does not support int8.
     """
-    # Threads that arrive at the same time use the ranges of the first one.
+
+    def make() -> list[Block] | None:
+        if precision == "int8":
+            return calibrated_blocks(encoder, rows, first_only=first_only)
+        return bf16_blocks(encoder, first_only=first_only)
+
+    blocks: list[Block] | None = _cached(encoder, (precision, first_only), _state, make)
+    return blocks
+
+
+def half_encoder(encoder: EncoderModel, precision: Precision) -> HalfEncoder:
+    """Make an encoder with the same pooling and head, and with its transformer in half precision.
+
+    The transformer is cached until the weights change.
+
+    Args:
+        encoder: Encoder on an accelerator, accepted by :func:`check_precision`.
+        precision: ``bf16`` or ``fp16``.
+
+    Raises:
+        ConfigError: The architecture does not support the precision.
+    """
+
+    def make() -> Any:
+        backbone = half_backbone(encoder.backbone, precision)
+        require_half(HalfEncoder(encoder, backbone), precision)
+        return backbone
+
+    def state(encoder: EncoderModel) -> tuple[Any, ...]:
+        return weights_state(encoder.backbone)
+
+    backbone = _cached(encoder, (precision, False), state, make)
+    return HalfEncoder(encoder, backbone)
+
+
+def _cached(
+    encoder: EncoderModel,
+    key: tuple[Precision, bool],
+    state_of: Callable[[EncoderModel], tuple[Any, ...]],
+    make: Callable[[], Any],
+) -> Any:
+    """Return what ``make`` returned for these weights and this key, or call it."""
+    # Threads that arrive at the same time use the ranges of int8 of the first one.
     with PREPARING:
         entries = _cache.setdefault(encoder, {})
-        state = _state(encoder)
-        found = entries.get((precision, first_only))
+        state = state_of(encoder)
+        found = entries.get(key)
         if found is None or found[0] != state:
-            if precision == "int8":
-                blocks: list[Block] | None = calibrated_blocks(encoder, rows, first_only=first_only)
-            else:
-                blocks = bf16_blocks(encoder, first_only=first_only)
-            found = entries[precision, first_only] = (state, blocks)
+            entries.pop(key, None)  # before the memory for another one is needed
+            found = None
+            found = entries[key] = (state, make())
         return found[1]
 
 
