@@ -137,7 +137,17 @@ class TrainingSection(ConfigSection):
     max_grad_norm: float = Field(1.0, gt=0, description="larger gradients are scaled to this norm")
     seed: int = Field(42, ge=0, description="seed of new weights, shuffling and dropout")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 uses autocast")
+    device: str = Field(
+        "auto",
+        description="cpu, cuda, cuda:N or mps; auto takes CUDA, else MPS, else the CPU",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="bf16 uses autocast; auto takes bf16 on a CUDA GPU that has it, else fp32",
+    )
+    tf32: bool = Field(
+        False, description="multiply fp32 matrices with 10-bit mantissas (TF32); for CUDA GPUs"
+    )
     memory_budget: str | int | None = Field(
         None, description="such as 4GB: larger batches are embedded in chunks that fit into it"
     )
@@ -202,6 +212,9 @@ SHORT_NAMES = {
     "learning_rate": "training.learning_rate",
     "seed": "training.seed",
     "deterministic": "training.deterministic",
+    "device": "training.device",
+    "precision": "training.precision",
+    "tf32": "training.tf32",
     "augment": "data.augment",
     "max_length": "data.max_length",
     "columns": "data.columns",

@@ -20,11 +20,16 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 def known_device(device: Any) -> torch.device:
     """Convert a device argument to a ``torch.device``; None means the CPU.
 
+    ``"auto"`` means CUDA, else MPS, else the CPU.
+
     Raises:
         ConfigError: The value does not name a device, or names the meta device.
     """
     if device is None:
         return torch.device("cpu")
+    if isinstance(device, str) and device == "auto":
+        mps = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else mps)
     number = whole_number(device)
     try:
         if number is None and not isinstance(device, str | torch.device):
@@ -32,6 +37,8 @@ def known_device(device: Any) -> torch.device:
         found = torch.device(device if number is None else number)
         if found.type == "meta":
             raise RuntimeError("tensors on it hold no data")
+        if found.type == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError("torch finds no NVIDIA GPU")
     except RuntimeError as error:
         raise ConfigError(f"device {shown(device)} cannot be used: {_reason(error)}") from error
     return found

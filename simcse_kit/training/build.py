@@ -29,6 +29,7 @@ from simcse_kit.training.callbacks import (
     Trace,
     as_callback,
 )
+from simcse_kit.training.measurements import Measurements
 from simcse_kit.training.mlm_proposals import Proposals
 from simcse_kit.training.monitor.collapse import CollapseMonitor, Facts
 from simcse_kit.training.monitor.geometry_probe import Probe
@@ -46,7 +47,7 @@ from simcse_kit.training.selection import (
 )
 from simcse_kit.training.state.output_dir import CHECKPOINTS, METRICS, check_space, claim_folder
 from simcse_kit.training.text_checks import check_vocabulary
-from simcse_kit.training.trainer import ContrastiveTrainer, Measurements
+from simcse_kit.training.trainer import ContrastiveTrainer
 from simcse_kit.utils.distributed import Processes
 
 __all__ = ["Build", "build"]

@@ -50,8 +50,8 @@ class TrainResult:
         skipped: number of bad rows of the input by reason.
         collapse: the collapse of the embeddings that was found; None if there was none.
         history: the rows of metrics.jsonl.
-        made_with: versions, processor, threads, seed, fingerprints of training text and start
-            model, commit of the current folder.
+        made_with: versions, processor, threads, seed, device, precision, fingerprints of training
+            text and start model, commit of the current folder.
     """
 
     output: Path
@@ -157,6 +157,8 @@ def result_of(built: Build, *, seconds: float, first_step: int, processes: int) 
         | {
             "seed": str(training.seed),
             "deterministic": str(training.deterministic).lower(),
+            "device": str(plan.arguments.device),
+            "precision": "fp16" if plan.arguments.fp16 else training.precision,
             "processes": str(processes),
             "training_text": plan.corpus.fingerprint,
             "start_model": built.start_model,

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-import torch
-
 from simcse_kit.config import RunConfig
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.training.build import Build, build
@@ -85,7 +83,6 @@ def run_training(
 
 def _prepare(config: RunConfig, start: StartOptions, processes: Processes) -> RunPlan:
     """Check settings and text; the first process fills the cache that the others then read."""
-    _refuse_many_devices()
     plan = prepare(config, start, processes.size) if processes.first else None
     processes.barrier()
     plan = plan or prepare(config, start, processes.size)
@@ -149,13 +146,3 @@ def _lock(output: Path, lock: ExitStack) -> None:
         raise ConfigError(
             f"output folder {output} cannot be used: {error.strerror or error}"
         ) from None
-
-
-def _refuse_many_devices() -> None:
-    if torch.cuda.device_count() > 1:
-        raise ConfigError(
-            f"{torch.cuda.device_count()} GPUs are visible and the trainer would split the batch "
-            "between them, and with it the negatives; start one process for each of them: "
-            "torchrun --nproc-per-node gpu -m simcse_kit train ..., or set CUDA_VISIBLE_DEVICES "
-            "to one"
-        )
