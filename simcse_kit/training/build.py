@@ -20,6 +20,7 @@ from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.training.batching.chunking import gradient_cache, memory_plan
 from simcse_kit.training.batching.gradient_cache import GradientCache
+from simcse_kit.training.batching.prefetch import Prefetch
 from simcse_kit.training.batching.recompute import recompute_activations, wants_recompute
 from simcse_kit.training.callbacks import (
     MethodState,
@@ -132,6 +133,7 @@ def build(
         ),
         cache=cache,
         processes=processes,
+        prefetch=Prefetch() if _prefetches(plan) else None,
     )
     monitor = _add_callbacks(trainer, plan, method, writes=processes.first)
     for callback in added:
@@ -147,6 +149,18 @@ def build(
     )
 
 
+def _prefetches(plan: RunPlan) -> bool:
+    """Whether a thread collates batches while the device works on earlier ones.
+
+    On a CPU it would take time from the steps. An augmentation that runs the model must not do so
+    during a step.
+    """
+    runs_model = plan.augment is not None and plan.augment.needs_model
+    arguments = plan.arguments
+    on_cpu = arguments.device.type == "cpu"
+    return not (on_cpu or runs_model or arguments.dataloader_num_workers)
+
+
 def _method(plan: RunPlan) -> tuple[Method, str]:
     """Load the encoder and construct the method; return the fingerprint of the weights too."""
     config = plan.config
@@ -156,6 +170,7 @@ def _method(plan: RunPlan) -> tuple[Method, str]:
     transformers.set_seed(config.training.seed)
     encoder = SentenceEncoder.load(
         config.model.name,
+        device="cpu",  # new weights are drawn there; the trainer moves the method
         pooling=config.model.pooling,
         trust_remote_code=config.model.trust_remote_code,
     )

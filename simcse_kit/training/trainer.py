@@ -21,6 +21,7 @@ from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.training.batching.gradient_cache import GradientCache
 from simcse_kit.training.batching.order import ShuffledOrder
+from simcse_kit.training.batching.prefetch import Prefetch
 from simcse_kit.training.batching.subset import RowSubset
 from simcse_kit.training.measurements import LogLine, Measurements
 from simcse_kit.training.monitor.divergence import FiniteChecks
@@ -49,6 +50,7 @@ class ContrastiveTrainer(transformers.Trainer):
         measurements: what is measured and logged.
         cache: computes the steps in chunks; None: each batch in one piece.
         processes: the processes that share each batch; with several, ``cache`` divides it.
+        prefetch: collates batches ahead of the steps; None: each batch when it is needed.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class ContrastiveTrainer(transformers.Trainer):
         measurements: Measurements,
         cache: GradientCache | None = None,
         processes: Processes = ALONE,
+        prefetch: Prefetch | None = None,
     ):
         super().__init__(
             model=method,
@@ -74,6 +77,9 @@ class ContrastiveTrainer(transformers.Trainer):
         # The package has its own progress bar; that of the base class prints to stdout.
         self.remove_callback(transformers.trainer_callback.PrinterCallback)
         self.remove_callback(transformers.trainer_callback.ProgressCallback)
+        if prefetch is not None:
+            self.add_callback(prefetch)
+        self._prefetch = prefetch
         self._rows = rows
         self._method = method
         self.measurements = measurements
@@ -86,6 +92,22 @@ class ContrastiveTrainer(transformers.Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> ShuffledOrder:  # noqa: ARG002
         return ShuffledOrder(len(self._rows), self.args.seed)
+
+    def train(self, *arguments: Any, **named: Any) -> Any:
+        """Train, and check the numbers of the last steps."""
+        try:
+            output = super().train(*arguments, **named)
+            self._checks.settle()
+            return output
+        finally:
+            if self._prefetch is not None:
+                self._prefetch.close()
+
+    def get_batch_samples(self, epoch_iterator: Any, *arguments: Any, **named: Any) -> Any:
+        """Take the batches of a step."""
+        if self._prefetch is not None:
+            epoch_iterator = self._prefetch.of(epoch_iterator)
+        return super().get_batch_samples(epoch_iterator, *arguments, **named)
 
     def training_step(self, *arguments: Any, **named: Any) -> Tensor:
         """Run forward and backward, then average the gradients over all processes."""
