@@ -20,7 +20,6 @@ from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.training.batching.chunking import gradient_cache, memory_plan
 from simcse_kit.training.batching.gradient_cache import GradientCache
-from simcse_kit.training.batching.prefetch import Prefetch
 from simcse_kit.training.batching.recompute import recompute_activations, wants_recompute
 from simcse_kit.training.callbacks import (
     MethodState,
@@ -133,8 +132,9 @@ def build(
         ),
         cache=cache,
         processes=processes,
-        prefetch=Prefetch() if _prefetches(plan) else None,
     )
+    if _collates_ahead(plan):
+        trainer.collate_ahead()
     monitor = _add_callbacks(trainer, plan, method, writes=processes.first)
     for callback in added:
         trainer.add_callback(callback)
@@ -149,7 +149,7 @@ def build(
     )
 
 
-def _prefetches(plan: RunPlan) -> bool:
+def _collates_ahead(plan: RunPlan) -> bool:
     """Whether a thread collates batches while the device works on earlier ones.
 
     On a CPU it would take time from the steps. An augmentation that runs the model must not do so

@@ -13,6 +13,7 @@ from pathlib import Path
 from simcse_kit.config import RunConfig
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.training.build import Build, build
+from simcse_kit.training.memory_use import memory_errors, restart_peak
 from simcse_kit.training.plan import RunPlan, StartOptions
 from simcse_kit.training.prepare import prepare
 from simcse_kit.training.result import TrainResult, result_of, save_results
@@ -66,8 +67,8 @@ def run_training(
         report: whether to write training.html with the curves.
 
     Raises:
-        ConfigError: a setting is wrong, the memory budget is too small, or the output folder
-            cannot be used.
+        ConfigError: a setting is wrong, the memory budget is too small, the output folder cannot
+            be used, or the GPU is out of memory.
         DataError: the training text or the dev set is wrong.
         ModelError: the model cannot be opened or lacks what the method needs, or training diverged.
         SimcseError: another process has ended.
@@ -77,8 +78,10 @@ def run_training(
         _quiet_others(processes)
         plan = _prepare(config, start, processes)
         processes.from_first(lambda: _lock(plan.output, lock))
-        built = build(plan, processes, callbacks)
-        return _finish(built, _fit(built, processes), processes, report=report)
+        with memory_errors(plan):
+            restart_peak(plan.arguments.device)
+            built = build(plan, processes, callbacks)
+            return _finish(built, _fit(built, processes), processes, report=report)
 
 
 def _prepare(config: RunConfig, start: StartOptions, processes: Processes) -> RunPlan:

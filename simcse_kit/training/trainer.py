@@ -50,7 +50,6 @@ class ContrastiveTrainer(transformers.Trainer):
         measurements: what is measured and logged.
         cache: computes the steps in chunks; None: each batch in one piece.
         processes: the processes that share each batch; with several, ``cache`` divides it.
-        prefetch: collates batches ahead of the steps; None: each batch when it is needed.
     """
 
     def __init__(
@@ -63,7 +62,6 @@ class ContrastiveTrainer(transformers.Trainer):
         measurements: Measurements,
         cache: GradientCache | None = None,
         processes: Processes = ALONE,
-        prefetch: Prefetch | None = None,
     ):
         super().__init__(
             model=method,
@@ -77,9 +75,7 @@ class ContrastiveTrainer(transformers.Trainer):
         # The package has its own progress bar; that of the base class prints to stdout.
         self.remove_callback(transformers.trainer_callback.PrinterCallback)
         self.remove_callback(transformers.trainer_callback.ProgressCallback)
-        if prefetch is not None:
-            self.add_callback(prefetch)
-        self._prefetch = prefetch
+        self._prefetch: Prefetch | None = None
         self._rows = rows
         self._method = method
         self.measurements = measurements
@@ -92,6 +88,11 @@ class ContrastiveTrainer(transformers.Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> ShuffledOrder:  # noqa: ARG002
         return ShuffledOrder(len(self._rows), self.args.seed)
+
+    def collate_ahead(self) -> None:
+        """Let a thread collate batches while the device works on earlier ones."""
+        self._prefetch = Prefetch()
+        self.add_callback(self._prefetch)
 
     def train(self, *arguments: Any, **named: Any) -> Any:
         """Train, and check the numbers of the last steps."""

@@ -276,7 +276,7 @@ def test_a_run_with_prefetching_equals_one_without(
         "data": {"augment": "delete(0.2)|reorder(2)"},
     }
     plain = train(make_config(table, name="plain"))
-    monkeypatch.setattr(build, "_prefetches", lambda _: True)
+    monkeypatch.setattr(build, "_collates_ahead", lambda _: True)
     ahead = train(make_config(table, name="ahead"))
     assert differences(plain.output, ahead.output)[1] == []
 
@@ -291,6 +291,6 @@ def test_only_an_accelerator_gets_batches_ahead(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
-    monkeypatch.setattr(build, "Prefetch", lambda: made.append(1))
+    monkeypatch.setattr(trainer, "Prefetch", lambda: made.append(1))
     train(make_config())
     assert made == []

@@ -1,0 +1,98 @@
+"""Peak memory of a run, and the error of one for which the memory does not suffice."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from simcse_kit.errors import ConfigError
+from simcse_kit.methods.common.checks import chunking_obstacle
+from simcse_kit.training.plan import RunPlan
+from simcse_kit.training.state.checkpoints import checkpoint_steps
+from simcse_kit.training.state.output_dir import CHECKPOINTS
+
+__all__ = ["memory_errors", "peak_bytes", "restart_peak"]
+
+_HOST = "cpu"
+# What torch and cuBLAS say when an allocation fails.
+_SIGNS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def restart_peak(device: torch.device) -> None:
+    """Forget the earlier peak of the tensors on a GPU."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """Return the largest memory of the tensors on a GPU, or of this process so far on a CPU.
+
+    None: the system does not report it.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type != "cpu":
+        return None
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def memory_errors(plan: RunPlan) -> Iterator[None]:
+    """Turn an allocation that fails on an accelerator into an error that says what to set.
+
+    Args:
+        plan: plan of the run.
+
+    Raises:
+        ConfigError: The device has too little free memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if plan.arguments.device.type == _HOST or not any(sign in str(error) for sign in _SIGNS):
+            raise
+        raise ConfigError(_message(plan)) from error
+
+
+def _message(plan: RunPlan) -> str:
+    training, device = plan.config.training, plan.arguments.device
+    taken, budget = "", "--memory-budget 8GB"
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        held = torch.cuda.max_memory_allocated(device)
+        others = max(0, total - free - torch.cuda.memory_reserved(device))
+        taken = (
+            f": this run had {_gb(held)} of {_gb(total)} allocated, and other programs and the "
+            f"driver use {_gb(others)}"
+        )
+        # A tenth is left for what the budget does not count.
+        budget = f"--memory-budget {max(1, int(0.9 * (total - others) / 1e9))}GB"
+    remedies = []
+    if training.chunk_tokens is not None:
+        remedies.append(f"training.chunk_tokens smaller than {training.chunk_tokens}")
+    elif training.memory_budget is not None:
+        remedies.append(f"a --memory-budget smaller than {training.memory_budget}")
+    elif chunking_obstacle(plan.method, plan.options) is None:
+        remedies.append(f"{budget}, so that the batch is computed in chunks that fit")
+    remedies.append(f"a --batch-size smaller than {training.batch_size}")
+    if training.precision == "fp32" and not plan.arguments.fp16 and device.type == "cuda":
+        remedies.append("--precision bf16, if the GPU has it")
+    steps = list(checkpoint_steps(plan.folder / CHECKPOINTS))
+    resume = (
+        f"; --resume --allow-changed continues from the checkpoint of step {steps[-1]}"
+        if steps
+        else ""
+    )
+    return f"device {str(device)!r} is out of memory{taken}; give {' or '.join(remedies)}{resume}"
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
