@@ -16,7 +16,7 @@ from simcse_kit.evaluation.report.page import write_training_report
 from simcse_kit.methods.common.base import Method
 from simcse_kit.training.build import Build
 from simcse_kit.training.callbacks import history_rows
-from simcse_kit.training.memory_use import peak_bytes
+from simcse_kit.training.device_limits import peak_bytes
 from simcse_kit.training.selection import LOSS, SPEARMAN, UNDEFINED
 from simcse_kit.training.state.checkpoints import step_of
 from simcse_kit.training.state.output_dir import RESULT

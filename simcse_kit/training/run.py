@@ -13,7 +13,7 @@ from pathlib import Path
 from simcse_kit.config import RunConfig
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.training.build import Build, build
-from simcse_kit.training.memory_use import memory_errors, restart_peak
+from simcse_kit.training.device_limits import device_errors, restart_peak
 from simcse_kit.training.plan import RunPlan, StartOptions
 from simcse_kit.training.prepare import prepare
 from simcse_kit.training.result import TrainResult, result_of, save_results
@@ -78,7 +78,7 @@ def run_training(
         _quiet_others(processes)
         plan = _prepare(config, start, processes)
         processes.from_first(lambda: _lock(plan.output, lock))
-        with memory_errors(plan):
+        with device_errors(plan):
             restart_peak(plan.arguments.device)
             built = build(plan, processes, callbacks)
             return _finish(built, _fit(built, processes), processes, report=report)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import TrainerState
 
 from simcse_kit.data.collate import Collated
 from simcse_kit.errors import ModelError
@@ -25,6 +26,7 @@ from simcse_kit.training.batching.prefetch import Ahead
 from simcse_kit.training.measurements import LogLine, Measurements
 from simcse_kit.training.monitor.divergence import FiniteChecks, host_numbers
 from simcse_kit.training.state.checkpoints import checkpoint_steps
+from simcse_kit.training.trainer import ContrastiveTrainer
 from simcse_kit.training.verify_resume import differences
 from tests.meta import META, operators
 from tests.training.conftest import MakeConfig, train
@@ -233,6 +235,37 @@ def test_a_chunk_knows_its_lengths_on_the_host() -> None:
 
     GradientCache(8)(cast(Method, Spy(torch.device("cpu"))), batch_on(torch.device("cpu")))
     assert sorted(length for lengths in seen for length in lengths) == [2, 2, 3, 3, 5, 5, 5, 5]
+
+
+class Step(Bags):
+    """The same with the forward pass of a method."""
+
+    def forward(self, lengths: Any = None, **tensors: Tensor) -> MethodOutput:
+        batch = self.layout(Batch(**tensors, lengths=lengths))
+        embeddings = self.embed(*batch.rows(), batch.view_numbers())
+        output = self.loss(embeddings.view(*batch.shape, -1), batch)
+        return MethodOutput(output.loss, {"contrastive_loss": output.loss.detach()})
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_step_of_the_trainer_reads_nothing_from_the_device(
+    cached: bool, checks: FiniteChecks
+) -> None:
+    running = ContrastiveTrainer.__new__(ContrastiveTrainer)
+    method = Step(META)
+    running._method = cast(Method, method)
+    running._cache = GradientCache(8) if cached else None
+    running._checks = checks
+    running._line = LogLine(Measurements(None, None, 0.7, 8))
+    running.state = TrainerState()
+    optimizer = torch.optim.AdamW(method.parameters(), foreach=True)
+    inputs = vars(batch_on(META)) | {"lengths": np.array([[2], [5], [3], [5]])}
+    with operators():
+        running.compute_loss(method, inputs).backward()
+        norm = torch.nn.utils.clip_grad_norm_(method.parameters(), 1.0)
+        checks.check("the norm of the gradient", norm, inputs, 1)
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 # ------------------------------------------------------------------ batches ahead

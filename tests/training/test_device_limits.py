@@ -1,4 +1,4 @@
-"""Memory of a GPU: the peak of a run, and the error of one for which it does not suffice."""
+"""Limits of a device: its memory, and operators without a deterministic form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from simcse_kit.config import RunConfig, TrainingSection
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
-from simcse_kit.training.memory_use import memory_errors, peak_bytes
+from simcse_kit.training.device_limits import device_errors, peak_bytes
 from tests.training.conftest import MakeConfig, train
 
 GPU = torch.device("cuda:0")
@@ -38,7 +38,7 @@ def plan(folder: Path, device: str = "cuda:0", **training: Any) -> Any:
 
 
 def failing(run: Any, message: str = "CUDA out of memory. Tried to allocate 2 GiB") -> None:
-    with memory_errors(run):
+    with device_errors(run):
         raise torch.OutOfMemoryError(message)
 
 
@@ -91,7 +91,7 @@ def test_checkpoints_survive_and_can_be_continued(
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     # The run takes place on the CPU, whose errors pass.
-    monkeypatch.setattr("simcse_kit.training.memory_use._HOST", "none")
+    monkeypatch.setattr("simcse_kit.training.device_limits._HOST", "none")
     monkeypatch.setattr(SimCSE, "after_step", after_step)
     config = make_config()
     with pytest.raises(ConfigError) as caught:
@@ -106,6 +106,14 @@ def test_checkpoints_survive_and_can_be_continued(
     )
     result = train(smaller, resume=True, allow_changed=True)
     assert result.steps == 12
+
+
+def test_an_operator_without_a_deterministic_form_is_named(tmp_path: Path) -> None:
+    error = "kthvalue CUDA does not have a deterministic implementation, but you set 'torch..."
+    with pytest.raises(ConfigError, match=r"form of kthvalue CUDA; leave --deterministic out"):
+        failing(plan(tmp_path, deterministic=True), error)
+    with pytest.raises(RuntimeError, match="kthvalue"):
+        failing(plan(tmp_path), error)
 
 
 def test_the_peak_of_a_gpu_is_that_of_its_tensors() -> None:

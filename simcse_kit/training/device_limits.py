@@ -1,4 +1,4 @@
-"""Peak memory of a run, and the error of one for which the memory does not suffice."""
+"""Peak memory of a run, and the errors of a device that a user can do something about."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from simcse_kit.training.plan import RunPlan
 from simcse_kit.training.state.checkpoints import checkpoint_steps
 from simcse_kit.training.state.output_dir import CHECKPOINTS
 
-__all__ = ["memory_errors", "peak_bytes", "restart_peak"]
+__all__ = ["device_errors", "peak_bytes", "restart_peak"]
 
 _HOST = "cpu"
 # What torch and cuBLAS say when an allocation fails.
 _SIGNS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# What torch says of an operator that --deterministic does not allow.
+_NOT_DETERMINISTIC = "does not have a deterministic implementation"
 
 
 def restart_peak(device: torch.device) -> None:
@@ -45,19 +47,30 @@ def peak_bytes(device: torch.device) -> int | None:
 
 
 @contextmanager
-def memory_errors(plan: RunPlan) -> Iterator[None]:
-    """Turn an allocation that fails on an accelerator into an error that says what to set.
+def device_errors(plan: RunPlan) -> Iterator[None]:
+    """Turn errors of the device into errors that say what to set.
+
+    These are allocations that fail on an accelerator, and operators that have no deterministic
+    form if ``training.deterministic`` asks for one.
 
     Args:
         plan: plan of the run.
 
     Raises:
-        ConfigError: The device has too little free memory.
+        ConfigError: The device has too little free memory, or no deterministic form.
     """
     try:
         yield
     except RuntimeError as error:
-        if plan.arguments.device.type == _HOST or not any(sign in str(error) for sign in _SIGNS):
+        text = str(error)
+        if plan.config.training.deterministic and _NOT_DETERMINISTIC in text:
+            operator = text.partition(_NOT_DETERMINISTIC)[0].strip()
+            raise ConfigError(
+                f"training.deterministic = true cannot be kept: on device "
+                f"{str(plan.arguments.device)!r} torch has no deterministic form of {operator}; "
+                "leave --deterministic out, or train with --device cpu"
+            ) from error
+        if plan.arguments.device.type == _HOST or not any(sign in text for sign in _SIGNS):
             raise
         raise ConfigError(_message(plan)) from error
 
