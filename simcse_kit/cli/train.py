@@ -69,6 +69,19 @@ def train_command(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Allow only deterministic operators.")
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to train. [default: auto]"),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|fp32|bf16", help="auto: bf16 autocast on GPUs that have it, else fp32."
+        ),
+    ] = None,
+    tf32: Annotated[
+        bool, typer.Option("--tf32", help="Multiply fp32 matrices in TF32; for CUDA GPUs.")
+    ] = False,
     columns: Annotated[
         str | None,
         typer.Option(metavar="A,B,...", help="Names or positions of the columns to read."),
@@ -118,6 +131,9 @@ def train_command(
         max_length=max_length,
         seed=seed,
         deterministic=deterministic or None,
+        device=device,
+        precision=precision,
+        tf32=tf32 or None,
         columns=None if columns is None else columns.split(","),
         on_bad_row=on_bad_row,
         allow_unknown=allow_unknown or None,

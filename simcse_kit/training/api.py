@@ -8,7 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from simcse_kit.config import SHORT_NAMES, RunConfig, load_config, named_settings
+from simcse_kit.config import SHORT_NAMES, RunConfig, named_settings
+from simcse_kit.config_files import load_config
 from simcse_kit.data.in_memory import write_rows
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods.common.base import Method
@@ -43,6 +44,11 @@ class TrainOptions(TypedDict, total=False):
         learning_rate: peak learning rate.
         seed: seed of new weights, shuffling and dropout.
         deterministic: allow only deterministic operators; for GPUs.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; by default ``"auto"``: CUDA, else
+            MPS, else the CPU.
+        precision: ``"fp32"`` or ``"bf16"`` (autocast); by default ``"auto"``: bf16 on a CUDA GPU
+            that has it, else fp32.
+        tf32: multiply fp32 matrices with 10-bit mantissas; for CUDA GPUs.
         augment: chain of augmentations, or a list with one for each view.
         max_length: most tokens of a sentence.
         columns: names or positions of the columns to read.
@@ -71,6 +77,9 @@ class TrainOptions(TypedDict, total=False):
     learning_rate: float
     seed: int
     deterministic: bool
+    device: str
+    precision: str
+    tf32: bool
     augment: str | list[str]
     max_length: int
     columns: Sequence[str]

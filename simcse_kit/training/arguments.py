@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,41 @@ from simcse_kit.training.selection import SPEARMAN
 from simcse_kit.training.state.output_dir import CHECKPOINTS
 from simcse_kit.training.trainer_fields import check_trainer_keys, for_trainer
 
-__all__ = ["check_reporting", "training_arguments"]
+__all__ = ["RunArguments", "check_reporting", "training_arguments"]
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class RunArguments(transformers.TrainingArguments):
+    """Arguments of a trainer that uses one given device.
+
+    The base class takes the first GPU, and all of them if there are several.
+    """
+
+    chosen_device: str = "cpu"
+
+    @cached_property
+    def _setup_devices(self) -> torch.device:
+        found: torch.device = super()._setup_devices
+        device = torch.device(self.chosen_device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+            self._n_gpu = 1
+            assert self.distributed_state is not None
+            # Used by accelerate, which would otherwise name no number.
+            self.distributed_state.device = device
+            return device
+        return found
 
 
 def training_arguments(
-    config: RunConfig, folder: Path, steps: int, score_name: str | None
+    config: RunConfig,
+    folder: Path,
+    steps: int,
+    score_name: str | None,
+    *,
+    device: torch.device = CPU,
 ) -> transformers.TrainingArguments:
     """Combine the settings of the package with those of the table ``[trainer]``.
 
@@ -35,6 +67,7 @@ def training_arguments(
         folder: the output folder; checkpoints go into a subfolder of it.
         steps: number of optimizer steps of the whole run.
         score_name: the metric that chooses the checkpoint; None if nothing is evaluated.
+        device: the device of the run.
 
     Raises:
         ConfigError: a key of ``[trainer]`` cannot be given, or a value is not allowed.
@@ -57,9 +90,13 @@ def training_arguments(
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "seed": training.seed,
+        "chosen_device": str(device),
         # Without a GPU, bf16 is allowed only if the CPU is requested explicitly.
-        "use_cpu": not torch.accelerator.is_available(),
+        "use_cpu": device.type == "cpu",
         "bf16": training.precision == "bf16",
+        "tf32": training.tf32 if device.type == "cuda" else None,
+        # The filter reads the loss of every step, and an accelerator must not wait for that.
+        "logging_nan_inf_filter": device.type == "cpu",
         "logging_steps": training.log_every,
         "logging_first_step": True,
         "report_to": training.report_to or "none",
@@ -77,10 +114,11 @@ def training_arguments(
         "optim": "adamw_torch_fused",
         "remove_unused_columns": False,
         "disable_tqdm": True,
-        "dataloader_pin_memory": torch.cuda.is_available(),
+        "dataloader_pin_memory": device.type == "cuda",
+        "accelerator_config": {"non_blocking": device.type == "cuda"},
     }
     try:
-        return transformers.TrainingArguments(**(settings | for_trainer(config.trainer)))
+        return RunArguments(**(settings | for_trainer(config.trainer)))
     except (TypeError, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"[trainer] or training settings are not allowed: {reason}") from error

@@ -29,6 +29,7 @@ from simcse_kit.training.callbacks import (
     Trace,
     as_callback,
 )
+from simcse_kit.training.measurements import Measurements
 from simcse_kit.training.mlm_proposals import Proposals
 from simcse_kit.training.monitor.collapse import CollapseMonitor, Facts
 from simcse_kit.training.monitor.geometry_probe import Probe
@@ -46,7 +47,7 @@ from simcse_kit.training.selection import (
 )
 from simcse_kit.training.state.output_dir import CHECKPOINTS, METRICS, check_space, claim_folder
 from simcse_kit.training.text_checks import check_vocabulary
-from simcse_kit.training.trainer import ContrastiveTrainer, Measurements
+from simcse_kit.training.trainer import ContrastiveTrainer
 from simcse_kit.utils.distributed import Processes
 
 __all__ = ["Build", "build"]
@@ -132,6 +133,8 @@ def build(
         cache=cache,
         processes=processes,
     )
+    if _collates_ahead(plan):
+        trainer.collate_ahead()
     monitor = _add_callbacks(trainer, plan, method, writes=processes.first)
     for callback in added:
         trainer.add_callback(callback)
@@ -146,6 +149,18 @@ def build(
     )
 
 
+def _collates_ahead(plan: RunPlan) -> bool:
+    """Whether a thread collates batches while the device works on earlier ones.
+
+    On a CPU it would take time from the steps. An augmentation that runs the model must not do so
+    during a step.
+    """
+    runs_model = plan.augment is not None and plan.augment.needs_model
+    arguments = plan.arguments
+    on_cpu = arguments.device.type == "cpu"
+    return not (on_cpu or runs_model or arguments.dataloader_num_workers)
+
+
 def _method(plan: RunPlan) -> tuple[Method, str]:
     """Load the encoder and construct the method; return the fingerprint of the weights too."""
     config = plan.config
@@ -155,6 +170,7 @@ def _method(plan: RunPlan) -> tuple[Method, str]:
     transformers.set_seed(config.training.seed)
     encoder = SentenceEncoder.load(
         config.model.name,
+        device="cpu",  # new weights are drawn there; the trainer moves the method
         pooling=config.model.pooling,
         trust_remote_code=config.model.trust_remote_code,
         device="cpu",  # the trainer moves the whole method

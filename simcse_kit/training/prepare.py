@@ -28,6 +28,7 @@ from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.training.arguments import check_reporting, training_arguments
 from simcse_kit.training.batching.chunking import check_chunking
 from simcse_kit.training.batching.subset import RowSubset, drawn_one_by_one, rows_digest, split_rows
+from simcse_kit.training.devices import resolve_precision, run_device
 from simcse_kit.training.plan import RunPlan, StartOptions
 from simcse_kit.training.selection import BOTH, LOSS, SELECTIONS, SPEARMAN
 from simcse_kit.training.state.output_dir import check_output
@@ -72,6 +73,8 @@ def prepare(config: RunConfig, start: StartOptions, processes: int = 1) -> RunPl
     section = MethodSection.model_validate({"name": config.method.name, **options.model_dump()})
     config = config.model_copy(update={"method": section})
     _check_settings(config, method, options, start, processes)
+    device = run_device(config, processes)
+    config = resolve_precision(config, device)
     chains = config.data.augment
     augment = (
         None
@@ -110,7 +113,9 @@ def prepare(config: RunConfig, start: StartOptions, processes: int = 1) -> RunPl
         score_name=score_name,
         folder=folder,
         resume=start.resume,
-        arguments=training_arguments(config, folder, _steps(config, len(rows)), score_name),
+        arguments=training_arguments(
+            config, folder, _steps(config, len(rows)), score_name, device=device
+        ),
         views=views,
         augment=augment,
     )

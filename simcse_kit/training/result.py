@@ -16,6 +16,7 @@ from simcse_kit.evaluation.report.page import write_training_report
 from simcse_kit.methods.common.base import Method
 from simcse_kit.training.build import Build
 from simcse_kit.training.callbacks import history_rows
+from simcse_kit.training.device_limits import peak_bytes
 from simcse_kit.training.selection import LOSS, SPEARMAN, UNDEFINED
 from simcse_kit.training.state.checkpoints import step_of
 from simcse_kit.training.state.output_dir import RESULT
@@ -38,6 +39,8 @@ class TrainResult:
         sentences: number of sentences that this process trained on, absent hard negatives
             included; a resumed run does not count those of the run before it.
         seconds: wall time of the optimisation in this process.
+        peak_memory: largest number of bytes of the tensors on the GPU, or of this process since
+            its start if it trained on a CPU; None if the system does not report it.
         score_name: ``dev_spearman`` (x100, higher is better), ``dev_loss`` (lower is better), or
             None if nothing was evaluated.
         start_score: the score before the first step; None if it was undefined.
@@ -50,14 +53,15 @@ class TrainResult:
         skipped: number of bad rows of the input by reason.
         collapse: the collapse of the embeddings that was found; None if there was none.
         history: the rows of metrics.jsonl.
-        made_with: versions, processor, threads, seed, fingerprints of training text and start
-            model, commit of the current folder.
+        made_with: versions, processor, threads, seed, device, precision, fingerprints of training
+            text and start model, commit of the current folder.
     """
 
     output: Path
     steps: int
     sentences: int
     seconds: float
+    peak_memory: int | None
     score_name: str | None
     start_score: float | None
     best_score: float | None
@@ -103,6 +107,8 @@ class TrainResult:
             f"{self.steps:,} steps in {self.seconds:.0f} s "
             f"({self.sentences_per_second:.0f} sentences/s)"
         ]
+        if self.peak_memory is not None:
+            lines.append(f"peak memory {_gigabytes(self.peak_memory)}")
         if self.best_score is not None:
             lines.append(
                 f"{self.score_name} {self.best_score:.4g} at step {self.best_step} "
@@ -121,8 +127,8 @@ class TrainResult:
 
 
 _JSON_KEYS = (
-    "output steps sentences seconds sentences_per_second score_name start_score best_score "
-    "best_step undefined truncated unknown skipped collapse made_with"
+    "output steps sentences seconds sentences_per_second peak_memory score_name start_score "
+    "best_score best_step undefined truncated unknown skipped collapse made_with"
 ).split()
 
 
@@ -144,6 +150,7 @@ def result_of(built: Build, *, seconds: float, first_step: int, processes: int) 
         steps=state.global_step,
         sentences=(state.global_step - first_step) * built.sentences_per_step,
         seconds=seconds,
+        peak_memory=peak_bytes(plan.arguments.device),
         score_name=name,
         start_score=next((row[name] for row in history if name in row and not row["step"]), None),
         best_score=None if state.best_metric is None else float(state.best_metric),
@@ -157,6 +164,8 @@ def result_of(built: Build, *, seconds: float, first_step: int, processes: int) 
         | {
             "seed": str(training.seed),
             "deterministic": str(training.deterministic).lower(),
+            "device": str(plan.arguments.device),
+            "precision": "fp16" if plan.arguments.fp16 else training.precision,
             "processes": str(processes),
             "training_text": plan.corpus.fingerprint,
             "start_model": built.start_model,
@@ -222,8 +231,11 @@ def _summary(built: Build, result: TrainResult) -> dict[str, str]:
         "Learning rate": f"{training.learning_rate:g}, {training.schedule}",
         "Steps": f"{result.steps:,} in {result.seconds:.0f} s "
         f"({result.sentences_per_second:.0f} sentences/s)",
+        "Device": f"{_place(result.made_with)}, {result.made_with['precision']}",
         "Seed": str(training.seed),
     }
+    if result.peak_memory is not None:
+        rows["Peak memory"] = _gigabytes(result.peak_memory)
     if result.truncated is not None:
         rows["Sentences cut"] = (
             f"{100 * result.truncated:.1f} % longer than {config.data.max_length} tokens"
@@ -241,6 +253,15 @@ def _summary(built: Build, result: TrainResult) -> dict[str, str]:
     for name in method.companions():
         rows[f"Encoder {name}"] = f"in the subfolder {name}/, which opens like this folder"
     return rows
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2g} GB"
+
+
+def _place(made_with: dict[str, str]) -> str:
+    device = made_with["device"]
+    return made_with["gpu"] if device.startswith("cuda") else device.upper()
 
 
 def _shown(score: float | None) -> str:

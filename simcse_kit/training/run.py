@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-import torch
-
 from simcse_kit.config import RunConfig
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.training.build import Build, build
+from simcse_kit.training.device_limits import device_errors, restart_peak
 from simcse_kit.training.plan import RunPlan, StartOptions
 from simcse_kit.training.prepare import prepare
 from simcse_kit.training.result import TrainResult, result_of, save_results
@@ -68,8 +67,8 @@ def run_training(
         report: whether to write training.html with the curves.
 
     Raises:
-        ConfigError: a setting is wrong, the memory budget is too small, or the output folder
-            cannot be used.
+        ConfigError: a setting is wrong, the memory budget is too small, the output folder cannot
+            be used, or the GPU is out of memory.
         DataError: the training text or the dev set is wrong.
         ModelError: the model cannot be opened or lacks what the method needs, or training diverged.
         SimcseError: another process has ended.
@@ -79,13 +78,14 @@ def run_training(
         _quiet_others(processes)
         plan = _prepare(config, start, processes)
         processes.from_first(lambda: _lock(plan.output, lock))
-        built = build(plan, processes, callbacks)
-        return _finish(built, _fit(built, processes), processes, report=report)
+        with device_errors(plan):
+            restart_peak(plan.arguments.device)
+            built = build(plan, processes, callbacks)
+            return _finish(built, _fit(built, processes), processes, report=report)
 
 
 def _prepare(config: RunConfig, start: StartOptions, processes: Processes) -> RunPlan:
     """Check settings and text; the first process fills the cache that the others then read."""
-    _refuse_many_devices()
     plan = prepare(config, start, processes.size) if processes.first else None
     processes.barrier()
     plan = plan or prepare(config, start, processes.size)
@@ -149,13 +149,3 @@ def _lock(output: Path, lock: ExitStack) -> None:
         raise ConfigError(
             f"output folder {output} cannot be used: {error.strerror or error}"
         ) from None
-
-
-def _refuse_many_devices() -> None:
-    if torch.cuda.device_count() > 1:
-        raise ConfigError(
-            f"{torch.cuda.device_count()} GPUs are visible and the trainer would split the batch "
-            "between them, and with it the negatives; start one process for each of them: "
-            "torchrun --nproc-per-node gpu -m simcse_kit train ..., or set CUDA_VISIBLE_DEVICES "
-            "to one"
-        )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,15 @@ from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.training.batching.gradient_cache import GradientCache
 from simcse_kit.training.batching.order import ShuffledOrder
+from simcse_kit.training.batching.prefetch import Prefetch
 from simcse_kit.training.batching.subset import RowSubset
-from simcse_kit.training.monitor.divergence import check_finite
-from simcse_kit.training.monitor.geometry_probe import Probe
-from simcse_kit.training.selection import UNDEFINED, Scorer
+from simcse_kit.training.measurements import LogLine, Measurements
+from simcse_kit.training.monitor.divergence import FiniteChecks
+from simcse_kit.training.selection import UNDEFINED
 from simcse_kit.training.state.checkpoints import checkpoint_steps, written_whole
 from simcse_kit.utils.distributed import ALONE, Processes
 
-__all__ = ["ContrastiveTrainer", "Measurements"]
+__all__ = ["ContrastiveTrainer"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,24 +37,6 @@ _WEIGHTS = "model.safetensors"
 # Names that transformers.Trainer gives them.
 _OPTIMIZER = "optimizer.pt"
 _STATE = "trainer_state.json"
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """What is measured during training and logged with the loss.
-
-    Attributes:
-        scorer: computes the dev metrics of the method at every evaluation; None: no evaluation.
-        probe: measures the geometry of the embeddings for the trace; None: no trace.
-        reference_loss: ln(candidates), the loss of an encoder that gives every sentence the same
-            vector, logged as ``ln_batch`` unless the method logs its own; None: no such number.
-        sentences_per_step: sentences of an optimizer step, for the speed.
-    """
-
-    scorer: Scorer | None
-    probe: Probe | None
-    reference_loss: float | None
-    sentences_per_step: int
 
 
 class ContrastiveTrainer(transformers.Trainer):
@@ -93,19 +75,40 @@ class ContrastiveTrainer(transformers.Trainer):
         # The package has its own progress bar; that of the base class prints to stdout.
         self.remove_callback(transformers.trainer_callback.PrinterCallback)
         self.remove_callback(transformers.trainer_callback.ProgressCallback)
+        self._prefetch: Prefetch | None = None
         self._rows = rows
         self._method = method
         self.measurements = measurements
         self._cache = cache
         self._processes = processes
-        self._method_logs: dict[str, list[Tensor | float]] = {}
+        self._line = LogLine(measurements)
+        self._checks = FiniteChecks(method, self._folder, write=processes.first)
         self._inputs: Collated = {}
         self._staging: Path | None = None
-        self._mark = (time.perf_counter(), 0)
-        self._evaluating = 0.0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> ShuffledOrder:  # noqa: ARG002
         return ShuffledOrder(len(self._rows), self.args.seed)
+
+    def collate_ahead(self) -> None:
+        """Let a thread collate batches while the device works on earlier ones."""
+        self._prefetch = Prefetch()
+        self.add_callback(self._prefetch)
+
+    def train(self, *arguments: Any, **named: Any) -> Any:
+        """Train, and check the numbers of the last steps."""
+        try:
+            output = super().train(*arguments, **named)
+            self._checks.settle()
+            return output
+        finally:
+            if self._prefetch is not None:
+                self._prefetch.close()
+
+    def get_batch_samples(self, epoch_iterator: Any, *arguments: Any, **named: Any) -> Any:
+        """Take the batches of a step."""
+        if self._prefetch is not None:
+            epoch_iterator = self._prefetch.of(epoch_iterator)
+        return super().get_batch_samples(epoch_iterator, *arguments, **named)
 
     def training_step(self, *arguments: Any, **named: Any) -> Tensor:
         """Run forward and backward, then average the gradients over all processes."""
@@ -127,30 +130,23 @@ class ContrastiveTrainer(transformers.Trainer):
             output = model(**inputs)
         else:
             output = self._cache(self._method, Batch(**inputs))
-        self._check_finite("the loss", output.loss.detach(), inputs)
+        self._checks.check("the loss", output.loss.detach(), inputs, self.state.global_step + 1)
         self._inputs = inputs
-        for name, value in output.logs.items():
-            self._method_logs.setdefault(name, []).append(value)
+        self._line.collect(output.logs)
         return (output.loss, output) if return_outputs else output.loss
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         # In half precision the scaler skips steps whose gradient is infinite.
         if self.accelerator.scaler is None:
-            self._check_finite("the norm of the gradient", norm, self._inputs)
+            what, step = "the norm of the gradient", self.state.global_step + 1
+            self._checks.check(what, norm, self._inputs, step)
         return norm
 
-    def _check_finite(self, what: str, value: Tensor | float, inputs: Collated) -> None:
-        step = self.state.global_step + 1
-        check_finite(
-            what,
-            value,
-            self._method,
-            inputs,
-            step=step,
-            checkpoints=self._folder,
-            write=self._processes.first,
-        )
+    def _maybe_log_save_evaluate(self, *arguments: Any, **named: Any) -> None:
+        if self.control.should_log or self.control.should_evaluate or self.control.should_save:
+            self._checks.settle()
+        super()._maybe_log_save_evaluate(*arguments, **named)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Compute the dev metrics, with the prefix that the base class expects."""
@@ -167,11 +163,12 @@ class ContrastiveTrainer(transformers.Trainer):
 
     def _measured(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
         """Measure outside the training time; all processes get the result of the first."""
+        self._checks.settle()
         began = time.perf_counter()
         # The last digit may differ between processors, and with it the decisions that follow.
         found = measure()
         found = self._processes.from_first(lambda: found)
-        self._evaluating += time.perf_counter() - began
+        self._line.leave_out(time.perf_counter() - began)
         return found
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
@@ -229,17 +226,7 @@ class ContrastiveTrainer(transformers.Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the logs of the method, ln(candidates) and the speed to a training line."""
         if "loss" in logs:
-            for name, values in self._method_logs.items():
-                logs[name] = sum(float(value) for value in values) / len(values)
-            self._method_logs.clear()
-            if self.measurements.reference_loss is not None:
-                logs.setdefault("ln_batch", self.measurements.reference_loss)
-            now, step = time.perf_counter(), self.state.global_step
-            seconds = now - self._mark[0] - self._evaluating
-            if self._mark[1] and seconds > 0:
-                done = (step - self._mark[1]) * self.measurements.sentences_per_step
-                logs["sentences_per_second"] = round(done / seconds, 1)
-            self._mark, self._evaluating = (now, step), 0.0
+            self._line.complete(logs, self.state.global_step)
         super().log(logs, start_time)
 
     @property

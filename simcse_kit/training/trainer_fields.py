@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-import torch
 import transformers
 from pydantic import Field
 
@@ -34,7 +33,6 @@ class AllowedKeys(ConfigSection):
     gradient_checkpointing: bool = False
     activation_checkpointing: bool = False
     fp16: bool = False
-    tf32: bool | None = None
     torch_empty_cache_steps: int | None = Field(None, ge=1)
     log_level: Literal["debug", "info", "warning", "error", "critical", "passive"] = "passive"
     run_name: str | None = None
@@ -79,6 +77,7 @@ OURS = {
     "save_steps": "evaluation.every",
     "save_strategy": "evaluation.every",
     "seed": "training.seed",
+    "tf32": "training.tf32",
     "warmup_ratio": "training.warmup_ratio",
     "warmup_steps": "training.warmup_ratio",
     "weight_decay": "training.weight_decay",
@@ -175,13 +174,6 @@ def check_trainer_keys(table: dict[str, Any], *, schedule: str) -> None:
                 f"trainer.{RECOMPUTE[0]} and trainer.{key} are two names of one setting; give one"
             )
     _check_effect(table, given, schedule)
-    if not torch.cuda.is_available():
-        for key in ("fp16", "tf32"):
-            if table.get(key):
-                raise ConfigError(
-                    f"trainer.{key} = {table[key]!r} needs an NVIDIA GPU but none is visible; use "
-                    "training.precision = 'bf16', or leave it out"
-                )
 
 
 def _check_effect(table: dict[str, Any], given: AllowedKeys, schedule: str) -> None:

@@ -72,7 +72,9 @@ class Processes:
     def joined(cls, *, patience: timedelta) -> Iterator[Processes]:
         """Join the process group inside the block; without a launcher, give a group of one.
 
-        Each process sees one GPU, the one of its local rank. (Several GPUs are not tested.)
+        Each process sees one GPU, the one of its local rank, and NCCL sums the tensors on it. If
+        there are fewer GPUs than processes, they share the GPUs, which NCCL refuses, and gloo sums
+        the tensors through the host. (Several GPUs are not tested.)
 
         Args:
             patience: timeout of collective operations. A process that ended is noticed at once.
@@ -85,19 +87,12 @@ class Processes:
         if size == 1:
             yield ALONE
             return
-        local = os.environ.get("LOCAL_RANK", "0")
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        # Must be set before torch initializes CUDA.
-        if visible == [""]:
-            os.environ["CUDA_VISIBLE_DEVICES"] = local
-        elif int(local) < len(visible):
-            os.environ["CUDA_VISIBLE_DEVICES"] = visible[int(local)]
+        backend = "cpu:gloo,cuda:nccl" if _take_gpu(rank, size) else "gloo"
 
         import torch
         from torch import distributed
 
         group = cls(rank, size)
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with group._listening():
             distributed.init_process_group(backend, timeout=patience, rank=rank, world_size=size)
         kept = {name: os.environ.pop(name) for name in _VARIABLES if name in os.environ}
@@ -192,6 +187,26 @@ class Processes:
                 f"cannot be reached, see its own message ({reason}); start all of them again, and "
                 "add --resume to train"
             ) from error
+
+
+def _take_gpu(rank: int, size: int) -> bool:
+    """Let this process see one GPU, the one of its local rank.
+
+    Returns:
+        Whether each process of this machine has a GPU of its own.
+    """
+    import torch
+
+    # With NVIDIA's management library, torch counts them without initializing CUDA.
+    count = torch.cuda.device_count()
+    if not count:
+        return False
+    local = int(os.environ.get("LOCAL_RANK", rank))
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = given.split(",") if given else [str(number) for number in range(count)]
+    # Must be set before torch initializes CUDA.
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible[local % count]
+    return int(os.environ.get("LOCAL_WORLD_SIZE", size)) <= count
 
 
 def _buckets(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -174,6 +174,7 @@ def test_train_prints_one_json_document(
         "sentences",
         "seconds",
         "sentences_per_second",
+        "peak_memory",
         "score_name",
         "start_score",
         "best_score",

@@ -17,12 +17,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from simcse_kit.encoder.batch_plan import length_sorted_batches
-from simcse_kit.encoder.row_lengths import lengths_of
+from simcse_kit.encoder.device import send
+from simcse_kit.encoder.row_lengths import lengths_of, remember_lengths
 from simcse_kit.methods.common.base import Method, MethodOutput
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.utils.distributed import ALONE, Processes
@@ -36,11 +39,23 @@ class Chunk:
 
     Args:
         rows: (r,) int64, row numbers, ascending.
-        longest: tokens of the longest of them.
+        lengths: (r,) int64 on the host, number of tokens of each row.
     """
 
     rows: Tensor
-    longest: int
+    lengths: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[int], lengths: Sequence[int], device: torch.device) -> Chunk:
+        """Make a chunk of rows in any order, from the lengths of all rows of the batch."""
+        ordered = sorted(rows)
+        numbers = send(torch.tensor(ordered), device)
+        return cls(numbers, np.array([lengths[row] for row in ordered], dtype=np.int64))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return int(self.lengths.max())
 
     @property
     def tokens(self) -> int:
@@ -60,7 +75,7 @@ def chunks_of(attention_mask: Tensor, tokens: int) -> list[Chunk]:
     """
     lengths = lengths_of(attention_mask)
     return [
-        Chunk(torch.tensor(sorted(rows), device=attention_mask.device), lengths[rows[0]])
+        Chunk.of(rows, lengths, attention_mask.device)
         for rows in length_sorted_batches(lengths, token_budget=tokens)
     ]
 
@@ -70,8 +85,7 @@ def shares_of(attention_mask: Tensor, parts: int) -> list[Chunk]:
     lengths = lengths_of(attention_mask)
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     dealt = [order[part::parts] for part in range(min(parts, len(order)))]
-    device = attention_mask.device
-    return [Chunk(torch.tensor(sorted(rows), device=device), lengths[rows[0]]) for rows in dealt]
+    return [Chunk.of(rows, lengths, attention_mask.device) for rows in dealt]
 
 
 class GradientCache:
@@ -140,6 +154,7 @@ class GradientCache:
         def embed(chunk: Chunk) -> Tensor:
             ids = input_ids[chunk.rows, : chunk.longest]
             mask = attention_mask[chunk.rows, : chunk.longest]
+            remember_lengths(mask, chunk.lengths)
             # Entered for each chunk, because the context caches cast weights until it ends, and
             # those cast without a graph must not be used where a graph is needed.
             with self._autocast():
@@ -225,7 +240,8 @@ class _Step:
     def _embed_seeded(self, number: int) -> Tensor:
         chunk = self._chunks[number]
         device = chunk.rows.device
-        # Later steps must not draw these numbers again.
+        # Later steps must not draw these numbers again. The random state of a GPU is a seed and a
+        # counter on the host, so that reading and setting it waits for nothing.
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self._seed + number)
             return self._embed(chunk)

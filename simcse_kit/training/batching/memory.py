@@ -24,14 +24,22 @@ from simcse_kit.errors import ConfigError
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
 
-__all__ = ["ActivationCost", "MemoryPlan", "bytes_in_use", "measure_activations", "plan_memory"]
+__all__ = [
+    "ActivationCost",
+    "MemoryPlan",
+    "bytes_in_use",
+    "measure_activations",
+    "plan_memory",
+]
 
 logger = logging.getLogger(__name__)
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 
 CHUNK_TOKENS = 2048
-"""Most tokens of a chunk: on CPUs larger chunks exceed the cache and are not faster."""
+"""Most tokens of a chunk on a CPU: larger chunks exceed the cache and are not faster."""
+ACCELERATOR_CHUNK_TOKENS = 16_384
+"""Most tokens of a chunk on an accelerator, which small chunks do not keep busy."""
 # The gradient and AdamW's two moments; the gradient of another chunk is counted separately.
 _COPIES_OF_WEIGHTS = 3
 # Copies of all embeddings of the batch: raw, unit length, their gradients, and copies by view.
@@ -87,13 +95,15 @@ class MemoryPlan:
 
 
 def bytes_in_use(device: torch.device) -> int:
-    """Measure the memory of this process, or of the tensors on a GPU, in bytes.
+    """Measure the memory of this process, or of the tensors on an accelerator, in bytes.
 
     Raises:
         ConfigError: the system does not report it.
     """
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.current_allocated_memory()
     try:
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
@@ -207,7 +217,9 @@ def plan_memory(
         return MemoryPlan(None, rows * max_length, math.ceil(peak))
     # A power of two, so that small changes of the process size hardly ever change the chunk size,
     # and with it the dropout masks.
-    chunk = min(CHUNK_TOKENS, max(max_length, 1 << (most.bit_length() - 1)))
+    on_cpu = sample.input_ids.device.type == "cpu"
+    limit = CHUNK_TOKENS if on_cpu else ACCELERATOR_CHUNK_TOKENS
+    chunk = min(limit, max(max_length, 1 << (most.bit_length() - 1)))
     kept = cost.chunks(room, chunk)
     tokens = rows * int(sample.attention_mask.sum()) / math.prod(sample.shape)
     chunks = math.ceil(tokens / chunk)
@@ -220,7 +232,7 @@ def plan_memory(
         chunks,
         "all are" if kept >= chunks else "1 is" if kept == 1 else f"{kept} are",
         _shown(peak),
-        "" if sample.input_ids.is_cuda else ", with interpreter and libraries",
+        ", with interpreter and libraries" if on_cpu else "",
     )
     return MemoryPlan(chunk, kept * chunk, math.ceil(peak))
 

@@ -48,7 +48,9 @@ def check_resumable(
         # Earlier versions wrote margin-contrastive.
         method["name"] = MethodSection(name=method["name"]).name
     for table in (old, new):
-        table.get("training", {}).pop("output", None)  # the same folder in any spelling
+        training = table.get("training", {})
+        training.pop("output", None)  # the same folder in any spelling
+        training.pop("device", None)  # the precision is compared
     changes = [
         f"{key} was {_shown(before)}, is {_shown(after)}"
         for key, before, after in _differences(old, new)

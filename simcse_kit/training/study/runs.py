@@ -131,7 +131,8 @@ def run_once(
     else:
         figures = measured(SentenceEncoder.load(encoder, device=config.training.device), dev)
         figures["sentences_per_second"] = _speed(encoder / METRICS, result)
-        figures["peak_mb"] = peak / 1e6
+        on_gpu = result["made_with"]["device"].startswith("cuda")
+        figures["peak_mb"] = (result["peak_memory"] if on_gpu else peak) / 1e6
         record = RunRecord(method, seed, figures, best_step=result["best_step"])
         shutil.copyfile(encoder / METRICS, folder / METRICS)
     shutil.rmtree(encoder / "checkpoints", ignore_errors=True)
