@@ -7,10 +7,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from simcse_kit.encoder.inputs import shown, whole_number
 from simcse_kit.errors import ConfigError
+from simcse_kit.utils.host_copies import send
 
 __all__ = ["known_device", "put_on", "send", "usual_state"]
 
@@ -49,18 +50,6 @@ def put_on(module: AnyModule, device: torch.device) -> AnyModule:
     # torch reports an unknown or missing device in several ways.
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {str(device)!r} cannot be used: {_reason(error)}") from error
-
-
-def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor from the host to a device without waiting for the device.
-
-    Args:
-        tensor: Tensor; one that is on the device already is returned.
-        device: Destination.
-    """
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()  # a copy from pageable memory waits
-    return tensor.to(device, non_blocking=True)
 
 
 def _reason(error: Exception) -> str:

@@ -18,6 +18,7 @@ from simcse_kit.losses.margin import Distance, Mining, ranking, simple, triplet
 from simcse_kit.losses.similarity import full_precision, unit_rows
 from simcse_kit.metrics.geometry import align_uniform, alignment
 from simcse_kit.registry import closest
+from simcse_kit.utils.host_copies import host_copy, send
 from simcse_kit.utils.spec import instantiate, parse_chain
 
 __all__ = ["OBJECTIVES", "Objective", "parse_objective"]
@@ -195,14 +196,14 @@ def _positive_cosine(batch: ContrastiveBatch) -> Tensor:
 
 def _distinct(batch: ContrastiveBatch) -> Tensor:
     """Select rows with distinct anchors, and of those the rows with distinct positives."""
-    rows = torch.arange(batch.rows, device=batch.anchors.device)
+    rows = torch.arange(batch.rows)
     for ids in (batch.anchor_ids, batch.positive_ids):
         if ids is not None:
-            ordered, order = ids[rows].sort(stable=True)
+            ordered, order = host_copy(ids)[rows].sort(stable=True)
             first = torch.ones_like(ordered, dtype=torch.bool)
             first[1:] = ordered[1:] != ordered[:-1]
             rows = rows[order[first].sort().values]
-    return rows
+    return send(rows, batch.anchors.device)
 
 
 def _above_zero(name: str, value: object) -> None:
