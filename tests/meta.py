@@ -46,7 +46,7 @@ class _Operators(TorchDispatchMode):
             name = str(function)
             # A tensor without axes is passed by value.
             if any(part.device != META and part.dim() for part in given):
-                copy = name.startswith(("aten._to_copy", "aten.copy_"))
+                copy = name.startswith(("aten._to_copy", "aten.copy_", "aten.to."))
                 waits = not (copy and (keywords.get("non_blocking") or True in arguments[2:]))
                 assert not waits, f"{name} copies from the host and waits"
             self.counts[name] += 1

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from simcse_kit.encoder.packing.layout import Layout, layout_of
+from simcse_kit.encoder.row_lengths import lengths_of
 
 __all__ = ["Alter", "altered"]
 
@@ -40,7 +41,7 @@ def altered(
     owner = threading.get_ident()
     rows = len(attention_mask)
     padded = layout is None
-    lies = layout or layout_of(attention_mask.sum(dim=1).tolist(), attention_mask.device)
+    lies = layout or layout_of(lengths_of(attention_mask), attention_mask.device)
 
     def hook(_module: Any, _inputs: Any, output: Tensor) -> Tensor | None:
         # Other threads may use the same model at the same time.

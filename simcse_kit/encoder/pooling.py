@@ -85,9 +85,7 @@ def pool(
         return last[torch.arange(last.shape[0], device=last.device), places]
     if name == "max":
         return last.masked_fill(attention_mask[..., None] == 0, float("-inf")).amax(dim=1)
-    if name in LAYER_POOLINGS:
-        low, high = LAYER_POOLINGS[name]
-        last = (hidden_states[low] + hidden_states[high]) / 2
+    last = _combined(name, hidden_states)
     mask = attention_mask[..., None].to(last.dtype)
     return (last * mask).sum(dim=1) / mask.sum(dim=1)
 
@@ -109,8 +107,20 @@ def pool_packed(
     """
     if name in FIRST_TOKEN_POOLINGS:
         return layout.to_batch_order(states[-1])
+    if layout.index is not None:
+        padded = layout.index.pad(_combined(name, states))
+        simple = "mean" if name in LAYER_POOLINGS else name
+        return layout.to_batch_order(pool(simple, [padded], layout.index.mask.long(), place))
     pooled = []
     for group in zip(*(layout.by_group(state) for state in states), strict=True):
         every = torch.ones(group[0].shape[:2], dtype=torch.int64, device=group[0].device)
         pooled.append(pool(name, group, every, place))
     return layout.to_batch_order(torch.cat(pooled))
+
+
+def _combined(name: str, hidden_states: Sequence[Tensor]) -> Tensor:
+    """Return the last states, or for the :data:`LAYER_POOLINGS` the mean of the two layers."""
+    if name not in LAYER_POOLINGS:
+        return hidden_states[-1]
+    low, high = LAYER_POOLINGS[name]
+    return (hidden_states[low] + hidden_states[high]) / 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -46,7 +47,9 @@ def lengths_of(attention_mask: Tensor) -> list[int]:
         [2, 3]
     """
     lengths = remembered(attention_mask)
-    found: list[int] = (attention_mask.sum(dim=1) if lengths is None else lengths).tolist()
+    found: list[int] = (
+        attention_mask.sum(dim=1, dtype=torch.int64) if lengths is None else lengths
+    ).tolist()
     return found
 
 

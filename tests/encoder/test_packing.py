@@ -6,7 +6,6 @@ import logging
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import transformers
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from simcse_kit.encoder.packing.attention import block_attention
 from simcse_kit.encoder.packing.dropout import Noise, add_dropped
-from simcse_kit.encoder.packing.flash_attention import kernel_attention, kernel_serves
 from simcse_kit.encoder.packing.layers import blocks_of
 from simcse_kit.encoder.packing.layout import Window, layout_of, pack, pack_rows
 from simcse_kit.encoder.packing.linear import live, prepared
@@ -402,45 +400,6 @@ def test_attention_equals_the_formula(
     torch.testing.assert_close(firsts, layout.firsts(out))
 
 
-@pytest.mark.parametrize("behind", [None, 2])
-@pytest.mark.parametrize("ahead", [None, 0, 2])
-def test_the_gpu_kernel_gets_the_right_arguments(
-    behind: int | None, ahead: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stand-in for the kernel that follows its documentation; the kernel needs a GPU."""
-    pytest.importorskip("torch.nn.attention.varlen", reason="torch from 2.10")
-
-    def varlen_attn(
-        query: Tensor, key: Tensor, value: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int,
-        max_k: int, *, scale: float, window_size: tuple[int, int], enable_gqa: bool,
-    ) -> Tensor:  # fmt: skip
-        assert enable_gqa
-        assert (max_q, max_k) == (9, 9)
-        rows = []
-        for number in range(len(cu_q) - 1):
-            q = query[cu_q[number] : cu_q[number + 1]]
-            k, v = (
-                part[cu_k[number] : cu_k[number + 1]].repeat_interleave(2, 1)
-                for part in (key, value)
-            )
-            scores = torch.einsum("ihd,jhd->hij", q, k) * scale
-            ahead = torch.arange(len(k)) - torch.arange(len(q))[:, None]
-            left, right = window_size
-            seen = (left < 0) | (-ahead <= left)
-            seen &= (ahead <= right) if right >= 0 else torch.ones_like(seen)
-            share = scores.masked_fill(~seen, -torch.inf).softmax(-1)
-            rows.append(torch.einsum("hij,jhd->ihd", share, v))
-        return torch.cat(rows)
-
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
-    query, key, value = torch.randn(16, 4, 2), torch.randn(16, 2, 2), torch.randn(16, 2, 2)
-    layout = layout_of([3, 9, 4], torch.device("cpu"))
-    options: dict[str, Any] = {"scale": 0.5, "window": Window(behind, ahead)}
-    asked = kernel_attention(query, key, value, layout, layout, **options)
-    torch.testing.assert_close(asked, block_attention(query, key, value, layout, **options))
-    assert not kernel_serves(query, value, dropout=0.0, bias=None)
-
-
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12))
 def test_a_layout_describes_every_token(lengths: list[int]) -> None:
@@ -460,8 +419,6 @@ def test_a_layout_describes_every_token(lengths: list[int]) -> None:
     assert layout.positions(tokens.device).tolist() == [
         place for row in order for place in range(lengths[row])
     ]
-    ends = layout.boundaries(tokens.device).tolist()
-    assert np.diff(ends).tolist() == [lengths[row] for row in order]
     assert layout.to_batch_order(layout.firsts(tokens)).tolist() == [row[0] for row in rows]
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simcse_kit.encoder.packing.dropout import Noise, cheap
-from simcse_kit.encoder.packing.flash_attention import kernel_attention, kernel_serves
+from simcse_kit.encoder.packing.kernels import Scores, indexed_attention
 from simcse_kit.encoder.packing.layout import Layout, Window
 
 __all__ = ["block_attention", "masks_of"]
@@ -33,8 +33,8 @@ def block_attention(
 ) -> Tensor:
     """Compute softmax attention in which a token attends to the tokens of its own row only.
 
-    Dropout acts on the attention probabilities, as in the models themselves. Kernels for variable
-    lengths omit it, and with it half of the noise between SimCSE's positives.
+    Dropout acts on the attention probabilities, as in the models themselves. The public kernel of
+    torch for variable lengths omits it, and with it half of the noise between SimCSE's positives.
 
     Args:
         query: ``(T, heads, d)``; or ``(R, heads, d)`` for the first token of each row only.
@@ -53,10 +53,9 @@ def block_attention(
         The shape of ``query``, with the width of ``value``.
     """
     query_layout = layout if len(query) == layout.tokens else layout.of_firsts()
-    # With fewer queries than keys, the kernel aligns the ends of the rows.
-    shifted = query_layout is not layout and window != _ALL
-    if kernel_serves(query, value, dropout=dropout, bias=bias) and not shifted:
-        return kernel_attention(query, key, value, query_layout, layout, scale=scale, window=window)
+    if layout.index is not None:
+        scores = Scores(scale, dropout, window, bias)
+        return indexed_attention(query, key, value, query_layout, layout, scores)
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = (part.repeat_interleave(repeats, dim=1) for part in (key, value))

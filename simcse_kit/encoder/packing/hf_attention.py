@@ -136,11 +136,15 @@ def _mask(
     **options: Any,
 ) -> Tensor | None:
     """Make the mask for transformers, and remember its window."""
-    make = partial(sdpa_mask, mask_function=mask_function, use_vmap=use_vmap, device=device)
+    make = partial(sdpa_mask, mask_function=mask_function, use_vmap=use_vmap)
     current = _pass.get()
     if current is None:
         mask: Tensor | None = make(
-            q_length=q_length, kv_length=kv_length, attention_mask=attention_mask, **options
+            q_length=q_length,
+            kv_length=kv_length,
+            attention_mask=attention_mask,
+            device=device,
+            **options,
         )
         return mask
     layout = current.layout
@@ -150,7 +154,12 @@ def _mask(
         raise UnpackableError("masks some tokens of the batch")
     # The longest row is the first one; its window is that of the other rows too.
     longest = layout.longest
-    seen = make(batch_size=1, q_length=longest, kv_length=longest, allow_is_causal_skip=False)
+    sizes: dict[str, Any] = {"batch_size": 1, "q_length": longest, "kv_length": longest}
+    try:
+        # On the host, where reading it makes no accelerator wait.
+        seen = make(**sizes, device="cpu", allow_is_causal_skip=False)
+    except (RuntimeError, IndexError):  # the function reads tensors of the model's device
+        seen = make(**sizes, device=device, allow_is_causal_skip=False)
     assert isinstance(seen, Tensor)
     current.masks.append((seen, window_of(seen[0, 0])))
     return seen

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import groupby
+from itertools import chain, groupby
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from simcse_kit.encoder.packing.device_index import (
+    DeviceIndex,
+    index_on,
+    positions_of,
+    uses_index,
+)
+from simcse_kit.encoder.row_lengths import lengths_of
 
 __all__ = [
     "MULTIPLE",
@@ -34,6 +44,7 @@ class Layout:
     Attributes:
         order: ``(R,)`` int64 on the tokens' device; the row number at each place.
         groups: ``(rows, length)`` of each run of rows of equal length.
+        index: Index tensors on an accelerator; None on a CPU.
 
     Examples:
         >>> tokens, layout = pack_rows([[5, 6], [1, 2, 3], [7, 8]], torch.device("cpu"))
@@ -43,6 +54,7 @@ class Layout:
 
     order: Tensor
     groups: tuple[tuple[int, int], ...]
+    index: DeviceIndex | None = None
 
     @property
     def sizes(self) -> list[int]:
@@ -61,22 +73,24 @@ class Layout:
 
     def of_firsts(self) -> Layout:
         """Return the layout of the first tokens only, in the same groups."""
-        return Layout(self.order, tuple((rows, 1) for rows, _ in self.groups))
+        return Layout(
+            self.order,
+            tuple((rows, 1) for rows, _ in self.groups),
+            None if self.index is None else self.index.of_firsts,
+        )
 
     def firsts(self, tokens: Tensor) -> Tensor:
         """Select the first token of each row: ``(T, ...)`` to ``(R, ...)``, in this order."""
+        if self.index is not None:
+            return tokens.index_select(0, self.index.starts[:-1])
         return torch.cat([group[:, 0] for group in self.by_group(tokens)])
 
     def positions(self, device: torch.device) -> Tensor:
         """Return the position of every token in its row, ``(T,)`` int64 from 0."""
+        if self.index is not None:
+            return self.index.positions
         longest = torch.arange(self.longest, device=device)
         return torch.cat([longest[:length].repeat(rows) for rows, length in self.groups])
-
-    def boundaries(self, device: torch.device) -> Tensor:
-        """Return the start of each row and the end, ``(R + 1,)`` int32 (``cu_seqlens``)."""
-        lengths = [length for rows, length in self.groups for _ in range(rows)]
-        ends = torch.tensor([0, *lengths]).cumsum(0)
-        return ends.to(device=device, dtype=torch.int32)
 
     def by_group(self, tokens: Tensor) -> list[Tensor]:
         """Split ``(T, ...)`` into a view ``(rows, length, ...)`` for each group."""
@@ -91,6 +105,8 @@ class Layout:
 
     def to_batch_order(self, rows: Tensor) -> Tensor:
         """Reorder ``(R, ...)`` from the order of this layout to the order of the batch."""
+        if self.index is not None:
+            return rows.index_select(0, self.index.places)
         back = torch.empty_like(self.order)
         back[self.order] = torch.arange(len(back), device=back.device)
         return rows[back]
@@ -98,27 +114,53 @@ class Layout:
 
 def layout_of(lengths: Sequence[int], device: torch.device) -> Layout:
     """Make the layout of rows with these numbers of tokens."""
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    groups = groupby(lengths[row] for row in order)
-    return Layout(
-        torch.tensor(order, device=device),
-        tuple((sum(1 for _ in rows), length) for length, rows in groups),
-    )
+    return _layout(lengths, _longest_first(lengths), device)
+
+
+def _longest_first(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda row: -lengths[row])
+
+
+def _layout(
+    lengths: Sequence[int],
+    order: Sequence[int],
+    device: torch.device,
+    ids: NDArray[np.int64] | None = None,
+) -> Layout:
+    """Make the layout of rows in an order; ``ids`` are sent to an accelerator with its index."""
+    ordered = [lengths[row] for row in order]
+    groups = tuple((sum(1 for _ in rows), length) for length, rows in groupby(ordered))
+    if uses_index(device):
+        index = index_on(device, order, np.array(ordered, dtype=np.int64), ids)
+        return Layout(index.order, groups, index)
+    return Layout(torch.tensor(order, device=device), groups)
 
 
 def pack(input_ids: Tensor, attention_mask: Tensor, *, multiple: int = 1) -> tuple[Tensor, Layout]:
     """Remove the padding of a batch.
 
+    On an accelerator the host needs the lengths of the rows: see
+    :func:`~simcse_kit.encoder.row_lengths.lengths_of`.
+
     Args:
         input_ids: ``(R, L)`` int64, padded on the right; at least one token per row.
         attention_mask: ``(R, L)``, 1 for tokens, 0 for padding.
-        multiple: Divisor of T; rows of a single token are appended as rows R, R + 1, ... if needed.
+        multiple: Divisor of T on a CPU; rows of a single token are appended as rows R, R + 1, ...
+            if needed.
 
     Returns:
         The tokens ``(T,)`` and their layout.
     """
-    lengths = attention_mask.sum(dim=1, dtype=torch.int64).tolist()
-    layout = layout_of(lengths, input_ids.device)
+    lengths, device = lengths_of(attention_mask), input_ids.device
+    if uses_index(device):
+        order = _longest_first(lengths)
+        ordered = np.array(lengths)[order]
+        starts = np.array(order) * input_ids.shape[1]
+        cells = np.repeat(starts, ordered) + positions_of(ordered)
+        layout = _layout(lengths, order, device, cells)
+        assert layout.index is not None
+        return input_ids.flatten().index_select(0, layout.index.ids), layout
+    layout = layout_of(lengths, device)
     tokens = input_ids[layout.order][attention_mask[layout.order].bool()]
     extra = -len(tokens) % multiple
     if extra:
@@ -141,10 +183,16 @@ def pack_rows(
     Returns:
         The tokens ``(T,)`` int64 and their layout.
     """
-    rows = [*rows, *([rows[0][:1]] * (-sum(map(len, rows)) % multiple))]
-    layout = layout_of([len(row) for row in rows], device)
-    ids = [token for row in layout.order.tolist() for token in rows[row]]
-    return torch.tensor(ids, device=device), layout
+    indexed = uses_index(device)
+    if not indexed:
+        rows = [*rows, *([rows[0][:1]] * (-sum(map(len, rows)) % multiple))]
+    lengths = [len(row) for row in rows]
+    order = _longest_first(lengths)
+    ids = np.fromiter(
+        chain.from_iterable(rows[row] for row in order), dtype=np.int64, count=sum(lengths)
+    )
+    layout = _layout(lengths, order, device, ids)
+    return torch.from_numpy(ids) if layout.index is None else layout.index.ids, layout
 
 
 @dataclass(frozen=True)
@@ -158,6 +206,15 @@ class Window:
 
     behind: int | None = None
     ahead: int | None = None
+
+    def within(self, length: int) -> Window:
+        """Return the same window for rows of at most ``length`` tokens, without needless limits."""
+
+        def limit(side: int | None) -> int | None:
+            return None if side is None or side >= length - 1 else side
+
+        # A causal window stays causal in rows of a single token.
+        return Window(limit(self.behind), self.ahead if self.ahead == 0 else limit(self.ahead))
 
 
 class Unpacked(Enum):

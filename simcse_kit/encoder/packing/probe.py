@@ -228,8 +228,8 @@ def _why_not_packed(
 def _split(tokens: Tensor, layout: Layout) -> list[Tensor]:
     """Split ``(T, d)`` into the states of each row, in the order of the batch."""
     lying = [row for group in layout.by_group(tokens) for row in group]
-    placed = sorted(zip(layout.order.tolist(), range(len(lying)), strict=True))
-    return [lying[place] for _, place in placed]
+    placed = sorted(zip(layout.order.tolist(), lying, strict=True), key=lambda pair: pair[0])
+    return [row for _, row in placed]
 
 
 def _configs(backbone: Any) -> list[PretrainedConfig]:

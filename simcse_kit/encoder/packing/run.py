@@ -185,6 +185,9 @@ def _positions(backbone: Any, tokens: Tensor, layout: Layout) -> Tensor:
     if padding is None:
         return layout.positions(tokens.device)
     # TRAP: RoBERTa and similar models count from padding_idx + 1, and skip padding tokens.
+    if layout.index is not None:
+        present = layout.index.pad(tokens != padding)
+        return layout.index.unpad(present.cumsum(1) * present) + int(padding)
     groups = layout.by_group(tokens != padding)
     count: Tensor = torch.cat([(group.cumsum(1) * group).flatten() for group in groups])
     return count + int(padding)
