@@ -81,9 +81,7 @@ def cross_entropy_in_strips(
     return terms
 
 
-def strip_width(
-    anchors: int, candidates: int, dim: int, device: torch.device
-) -> int:
+def strip_width(anchors: int, candidates: int, dim: int, device: torch.device) -> int:
     """Choose the number of anchors in one strip.
 
     On the CPU, as many as fit in 16 MB, at least d and at most 512. On an accelerator, whose matrix

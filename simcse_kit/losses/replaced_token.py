@@ -10,6 +10,7 @@ from torch import Tensor
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.losses.similarity import full_precision
+from simcse_kit.utils.host_copies import reads_are_free
 
 __all__ = ["cross_entropy_where", "replaced_token_loss"]
 
@@ -68,7 +69,7 @@ def cross_entropy_where(
         >>> cross_entropy_where(torch.zeros(1, 2, 4), torch.zeros(1, 2).long(), chosen)
         tensor(1.3863)
     """
-    if logits.device.type == "cpu":
+    if reads_are_free(logits.device):
         logits, targets = logits[chosen], targets[chosen]
     else:
         # An accelerator would have to tell the host the number of chosen tokens.

@@ -25,6 +25,7 @@ from simcse_kit.methods.common.perturbation import (
     shuffle_tokens,
 )
 from simcse_kit.registry import closest
+from simcse_kit.utils.host_copies import reads_are_free
 from simcse_kit.utils.spec import instantiate, parse_chain
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ class ConSERT(Method):
                 if not part.changes:
                     continue
                 chosen = views[rows] == view
-                if states.device.type != "cpu":
+                if not reads_are_free(states.device):
                     # The number of chosen rows is not known on the host, so all are changed.
                     states = torch.where(chosen[:, None, None], part(states), states)
                     continue

@@ -20,6 +20,7 @@ from simcse_kit.methods.common.config import DropoutConfig, inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import mlp_head, relu_layers
 from simcse_kit.methods.common.masking import mask_tokens, padded_mask
+from simcse_kit.utils.host_copies import reads_are_free
 
 __all__ = ["DiffCSE", "DiffCSEConfig"]
 
@@ -159,16 +160,16 @@ class DiffCSE(Method):
             logits = self.generator(
                 input_ids=masked, attention_mask=padded_mask(self.generator, attention_mask)
             ).logits
-        on_cpu = logits.device.type == "cpu"
-        # Elsewhere the host would wait for the number of chosen tokens.
-        logits = logits[chosen] if on_cpu else logits.flatten(0, 1)
+        # Else the host would wait for the number of chosen tokens, so all tokens are filled in.
+        few = reads_are_free(logits.device)
+        logits = logits[chosen] if few else logits.flatten(0, 1)
         # A model may have more embeddings than the tokenizer has tokens.
         logits = logits[:, : len(tokenizer)]
         if self.options.fill == "argmax":
             filled = logits.argmax(dim=1)
         else:
             filled = torch.multinomial(logits.float().softmax(dim=1), 1).squeeze(1)
-        if not on_cpu:
+        if not few:
             return torch.where(chosen, filled.view_as(input_ids), input_ids)
         edited = input_ids.clone()
         edited[chosen] = filled

@@ -16,7 +16,7 @@ from simcse_kit.methods.common.config import DropoutConfig, inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.queue import KeyQueue
-from simcse_kit.utils.host_copies import host_copy, overwrite
+from simcse_kit.utils.host_copies import host_copy, overwrite, reads_are_free
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -137,7 +137,7 @@ class SwAV(Method):
             "contrastive_loss": loss.detach(),
             "agreement": (best[:, 0] == best[:, 1]).float().mean(),
             # In the precision of Python, unless the host would wait for the number.
-            "prototypes_used": (int(used) if used.device.type == "cpu" else used)
+            "prototypes_used": (int(used) if reads_are_free(used.device) else used)
             / self.options.prototypes,
         }
         return MethodOutput(loss=loss, logs=logs)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.losses.similarity import full_precision
+from simcse_kit.utils.host_copies import reads_are_free
 
 __all__ = [
     "align_uniform",
@@ -104,8 +105,8 @@ def uniformity(x: Tensor, t: float = 2.0, tile: int = 1024, *, normalize: bool =
                 # Keep i < j: the diagonal holds self pairs, and below it each pair is repeated.
                 upper = torch.ones_like(logits, dtype=torch.bool).triu(1)
                 # An accelerator would have to tell the host the number of pairs that it keeps.
-                on_cpu = x.device.type == "cpu"
-                logits = logits[upper] if on_cpu else logits.masked_fill(~upper, -torch.inf)
+                few = reads_are_free(x.device)
+                logits = logits[upper] if few else logits.masked_fill(~upper, -torch.inf)
             total = torch.logaddexp(total, torch.logsumexp(logits.flatten(), dim=0))
     pairs = torch.tensor(n * (n - 1) / 2, dtype=torch.float64)
     return total - pairs.log()
@@ -292,7 +293,7 @@ def _rows(x: Tensor, function: str, normalize: bool, least: int) -> Tensor:
     if not x.is_floating_point():
         raise ConfigError(f"{function}: got dtype {x.dtype}; give floating point embeddings")
     # A loss on an accelerator does not wait for these checks: its value shows bad rows as NaN.
-    checks = x.device.type == "cpu" or not x.requires_grad
+    checks = reads_are_free(x.device) or not x.requires_grad
     bad = int((~torch.isfinite(x)).any(dim=1).sum()) if checks else 0
     if bad:
         raise ConfigError(

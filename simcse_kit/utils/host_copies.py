@@ -7,9 +7,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["host_copy", "known_on_host", "on_both", "overwrite", "remember", "send", "send_known"]
+__all__ = [
+    "host_copy",
+    "known_on_host",
+    "on_both",
+    "overwrite",
+    "reads_are_free",
+    "remember",
+    "send",
+    "send_known",
+]
 
 _ATTRIBUTE = "_simcse_host_copy"
+
+
+def reads_are_free(device: torch.device) -> bool:
+    """Whether the host reads values on a device without waiting for it, as on the CPU."""
+    return device.type == "cpu"
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from simcse_kit.losses.replaced_token import cross_entropy_where
-from simcse_kit.utils.host_copies import send
+from simcse_kit.utils.host_copies import reads_are_free, send
 
 __all__ = ["mask_tokens", "masked_lm_loss", "ordinary_tokens", "padded_mask"]
 
@@ -52,7 +52,7 @@ def padded_mask(model: Any, attention_mask: Tensor) -> Tensor:
         (R, 1, L, L) of the type of the states, 0 at tokens and the lowest number at padding; the
         mask itself on the CPU and for a model whose layers need masks of their own.
     """
-    if attention_mask.device.type == "cpu" or model.config.model_type not in _ONE_MASK:
+    if reads_are_free(attention_mask.device) or model.config.model_type not in _ONE_MASK:
         return attention_mask
     lowest = torch.finfo(model.dtype).min
     wide = torch.zeros_like(attention_mask, dtype=model.dtype)

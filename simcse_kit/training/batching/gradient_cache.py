@@ -22,10 +22,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from simcse_kit.encoder.batch_plan import length_sorted_batches
-from simcse_kit.encoder.row_lengths import lengths_of
+from simcse_kit.encoder.row_lengths import lengths_of, take_rows
 from simcse_kit.methods.common.base import Method, MethodOutput
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.utils.distributed import ALONE, Processes
+from simcse_kit.utils.host_copies import on_both, send_known
 
 __all__ = ["Chunk", "GradientCache", "chunks_of", "shares_of"]
 
@@ -35,7 +36,7 @@ class Chunk:
     """Rows of a batch that are embedded together.
 
     Args:
-        rows: (r,) int64, row numbers, ascending.
+        rows: (r,) int64, row numbers, ascending, whose values the host knows.
         longest: tokens of the longest of them.
     """
 
@@ -60,7 +61,7 @@ def chunks_of(attention_mask: Tensor, tokens: int) -> list[Chunk]:
     """
     lengths = lengths_of(attention_mask)
     return [
-        Chunk(torch.tensor(sorted(rows), device=attention_mask.device), lengths[rows[0]])
+        Chunk(send_known(torch.tensor(sorted(rows)), attention_mask.device), lengths[rows[0]])
         for rows in length_sorted_batches(lengths, token_budget=tokens)
     ]
 
@@ -71,7 +72,9 @@ def shares_of(attention_mask: Tensor, parts: int) -> list[Chunk]:
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     dealt = [order[part::parts] for part in range(min(parts, len(order)))]
     device = attention_mask.device
-    return [Chunk(torch.tensor(sorted(rows), device=device), lengths[rows[0]]) for rows in dealt]
+    return [
+        Chunk(send_known(torch.tensor(sorted(rows)), device), lengths[rows[0]]) for rows in dealt
+    ]
 
 
 class GradientCache:
@@ -139,11 +142,12 @@ class GradientCache:
 
         def embed(chunk: Chunk) -> Tensor:
             ids = input_ids[chunk.rows, : chunk.longest]
-            mask = attention_mask[chunk.rows, : chunk.longest]
+            mask = take_rows(attention_mask, chunk.rows, chunk.longest)
+            numbers = on_both(torch.Tensor.__getitem__, views, chunk.rows)
             # Entered for each chunk, because the context caches cast weights until it ends, and
             # those cast without a graph must not be used where a graph is needed.
             with self._autocast():
-                return method.embed(ids, mask, views[chunk.rows])
+                return method.embed(ids, mask, numbers)
 
         return embed
 
