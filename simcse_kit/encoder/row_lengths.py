@@ -53,17 +53,15 @@ def lengths_of(attention_mask: Tensor) -> list[int]:
     return found
 
 
-def take_rows(attention_mask: Tensor, rows: Tensor, width: int | None = None) -> Tensor:
-    """Select rows of a mask together with their remembered lengths.
+def take_rows(attention_mask: Tensor, rows: Tensor) -> Tensor:
+    """Select rows of a mask ``(R, L)`` together with their remembered lengths.
 
     Args:
         attention_mask: ``(R, L)``.
         rows: ``(r,)`` int64, row numbers whose values the host knows, see
             :func:`~simcse_kit.utils.host_copies.send_known`.
-        width: Number of columns to keep, at least the length of the longest of these rows; None
-            for all.
     """
-    taken, lengths = attention_mask[rows, :width], remembered(attention_mask)
+    taken, lengths = attention_mask[rows], remembered(attention_mask)
     return taken if lengths is None else remember_lengths(taken, lengths[host_copy(rows).numpy()])
 
 

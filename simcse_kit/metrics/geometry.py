@@ -290,6 +290,8 @@ def _rows(x: Tensor, function: str, normalize: bool, least: int) -> Tensor:
             f"{function}: got shape {tuple(x.shape)}; give (n, d) embeddings of at least {least} "
             f"{'row' if least == 1 else 'rows'}"
         )
+    if x.device.type == "mps":
+        x = x.cpu()  # MPS has no float64
     if not x.is_floating_point():
         raise ConfigError(f"{function}: got dtype {x.dtype}; give floating point embeddings")
     # A loss on an accelerator does not wait for these checks: its value shows bad rows as NaN.

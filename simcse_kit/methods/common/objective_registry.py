@@ -137,6 +137,7 @@ def _align_uniform(weight: float = 1.0, alpha: float = 2.0, t: float = 2.0) -> O
         else:
             loss, pulled, spread = align_uniform(x, y, weight=weight, alpha=alpha, t=t)
         loss = loss.to(torch.promote_types(batch.anchors.dtype, torch.float32))
+        loss = loss.to(batch.anchors.device)  # measured on the CPU where there is no float64
         logs = {"alignment": pulled.detach(), "uniformity": spread.detach()}
         return loss, logs | {"positive_cosine": _positive_cosine(batch)}
 

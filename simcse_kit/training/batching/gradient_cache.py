@@ -17,12 +17,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from simcse_kit.encoder.batch_plan import length_sorted_batches
-from simcse_kit.encoder.row_lengths import lengths_of, take_rows
+from simcse_kit.encoder.row_lengths import lengths_of, remember_lengths
 from simcse_kit.methods.common.base import Method, MethodOutput
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.utils.distributed import ALONE, Processes
@@ -36,12 +38,24 @@ class Chunk:
     """Rows of a batch that are embedded together.
 
     Args:
-        rows: (r,) int64, row numbers, ascending, whose values the host knows.
-        longest: tokens of the longest of them.
+        rows: (r,) int64, row numbers, ascending.
+        lengths: (r,) int64 on the host, number of tokens of each row.
     """
 
     rows: Tensor
-    longest: int
+    lengths: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[int], lengths: Sequence[int], device: torch.device) -> Chunk:
+        """Make a chunk of rows in any order, from the lengths of all rows of the batch."""
+        ordered = sorted(rows)
+        numbers = send_known(torch.tensor(ordered), device)
+        return cls(numbers, np.array([lengths[row] for row in ordered], dtype=np.int64))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return int(self.lengths.max())
 
     @property
     def tokens(self) -> int:
@@ -61,7 +75,7 @@ def chunks_of(attention_mask: Tensor, tokens: int) -> list[Chunk]:
     """
     lengths = lengths_of(attention_mask)
     return [
-        Chunk(send_known(torch.tensor(sorted(rows)), attention_mask.device), lengths[rows[0]])
+        Chunk.of(rows, lengths, attention_mask.device)
         for rows in length_sorted_batches(lengths, token_budget=tokens)
     ]
 
@@ -71,10 +85,7 @@ def shares_of(attention_mask: Tensor, parts: int) -> list[Chunk]:
     lengths = lengths_of(attention_mask)
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     dealt = [order[part::parts] for part in range(min(parts, len(order)))]
-    device = attention_mask.device
-    return [
-        Chunk(send_known(torch.tensor(sorted(rows)), device), lengths[rows[0]]) for rows in dealt
-    ]
+    return [Chunk.of(rows, lengths, attention_mask.device) for rows in dealt]
 
 
 class GradientCache:
@@ -142,7 +153,8 @@ class GradientCache:
 
         def embed(chunk: Chunk) -> Tensor:
             ids = input_ids[chunk.rows, : chunk.longest]
-            mask = take_rows(attention_mask, chunk.rows, chunk.longest)
+            mask = attention_mask[chunk.rows, : chunk.longest]
+            remember_lengths(mask, chunk.lengths)
             numbers = on_both(torch.Tensor.__getitem__, views, chunk.rows)
             # Entered for each chunk, because the context caches cast weights until it ends, and
             # those cast without a graph must not be used where a graph is needed.
@@ -229,7 +241,8 @@ class _Step:
     def _embed_seeded(self, number: int) -> Tensor:
         chunk = self._chunks[number]
         device = chunk.rows.device
-        # Later steps must not draw these numbers again.
+        # Later steps must not draw these numbers again. The random state of a GPU is a seed and a
+        # counter on the host, so that reading and setting it waits for nothing.
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self._seed + number)
             return self._embed(chunk)
