@@ -14,7 +14,8 @@ from simcse_kit.data.readers import Example
 __all__ = ["BatchCounts", "Collated", "Collator", "CountingCollator"]
 
 Collated: TypeAlias = dict[str, Any]
-"""The tensors of a batch by name, and ``lengths``, a numpy array that stays on the host."""
+"""The tensors of a batch by name, and ``lengths`` and ``host``, numpy arrays that stay on the host.
+"""
 
 
 @dataclass
@@ -77,7 +78,8 @@ class Collator:
             int64, equal where the tokens before augmentation are equal; ``view_mask`` ``(B, V)``
             bool, False where an example has no such text and an empty sentence fills its place;
             ``lengths`` ``(B, V)`` int64, the numbers of tokens, an array that stays on the host.
-            With labelled examples also ``labels`` ``(B,)`` float32.
+            With labelled examples also ``labels`` ``(B,)`` float32. ``host`` holds the tensors
+            once more, as arrays by name that stay on the host.
         """
         return self.counted(examples)[0]
 
@@ -124,6 +126,10 @@ class Collator:
             "text_ids": hashes.view(shape),
             "view_mask": torch.tensor(present).view(shape),
             "lengths": lengths[index].view(shape).numpy(),
+        }
+        # Views of the same memory: the tensors are moved to a device later, and the arrays are not.
+        batch["host"] = {
+            name: part.numpy() for name, part in batch.items() if isinstance(part, torch.Tensor)
         }
         return batch, counts
 

@@ -11,10 +11,11 @@ from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from simcse_kit.encoder.inputs import shown, whole_number
 from simcse_kit.errors import ConfigError
+from simcse_kit.utils.host_copies import send
 
 __all__ = [
     "Device",
@@ -145,18 +146,6 @@ def announce(device: torch.device, *, numbered: bool) -> None:
                 "torchrun --nproc-per-node gpu -m simcse_kit encode ..."
             )
     logger.info("using %s%s%s", device, name, others)
-
-
-def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor from the host to a device without waiting for the device.
-
-    Args:
-        tensor: Tensor; one that is on the device already is returned.
-        device: Destination.
-    """
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()  # a copy from pageable memory waits
-    return tensor.to(device, non_blocking=True)
 
 
 def _best_device() -> torch.device:

@@ -7,7 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["lengths_of", "remember_lengths", "remembered"]
+from simcse_kit.utils.host_copies import host_copy
+
+__all__ = ["lengths_of", "remember_lengths", "remembered", "take_rows"]
 
 _ATTRIBUTE = "_simcse_row_lengths"
 
@@ -49,6 +51,18 @@ def lengths_of(attention_mask: Tensor) -> list[int]:
         attention_mask.sum(dim=1, dtype=torch.int64) if lengths is None else lengths
     ).tolist()
     return found
+
+
+def take_rows(attention_mask: Tensor, rows: Tensor) -> Tensor:
+    """Select rows of a mask ``(R, L)`` together with their remembered lengths.
+
+    Args:
+        attention_mask: ``(R, L)``.
+        rows: ``(r,)`` int64, row numbers whose values the host knows, see
+            :func:`~simcse_kit.utils.host_copies.send_known`.
+    """
+    taken, lengths = attention_mask[rows], remembered(attention_mask)
+    return taken if lengths is None else remember_lengths(taken, lengths[host_copy(rows).numpy()])
 
 
 def _version(tensor: Tensor) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from simcse_kit.losses.contrastive_batch import Guide
 from simcse_kit.losses.similarity import unit_rows
+from simcse_kit.utils.host_copies import host_copy, known_on_host, reads_are_free
 
 __all__ = [
     "LogitChange",
@@ -30,14 +31,16 @@ def add_to_logits(anchors: Tensor, candidates: Tensor, log_weight: float) -> Log
     """Add a number to given logits; -inf excludes their candidates.
 
     Args:
-        anchors: (c,) int64 in ascending order.
+        anchors: (c,) int64 in ascending order, whose values the host knows.
         candidates: (c,) int64.
         log_weight: The number added to each of these logits.
     """
 
+    known = host_copy(anchors)
+
     def change(strip: Tensor, start: int) -> None:
-        ends = anchors.new_tensor([start, start + strip.shape[1]])
-        first, last = torch.searchsorted(anchors, ends).tolist()
+        ends = torch.tensor([start, start + strip.shape[1]])
+        first, last = torch.searchsorted(known, ends).tolist()
         strip[candidates[first:last], anchors[first:last] - start] += log_weight
 
     return change
@@ -96,6 +99,23 @@ class SameText:
         yield (stretch + begin) // self.texts, candidates
 
 
+def _exclude_same_text(queries: list[Tensor], candidates: list[tuple[Tensor, int]]) -> LogitChange:
+    """Exclude what :class:`SameText` excludes, by comparing all ids of a strip.
+
+    An accelerator would have to tell the host the number of equal texts before it could list them.
+    """
+
+    def change(strip: Tensor, start: int) -> None:
+        here = slice(start, start + strip.shape[1])
+        for ids, column in candidates:
+            same, *others = (ids.unsqueeze(1) == texts[here] for texts in queries)
+            for other in others:
+                same |= other
+            strip[column : column + len(ids)].masked_fill_(same, -torch.inf)
+
+    return change
+
+
 def exclude_false_negatives(guide: Guide, candidates: Tensor) -> LogitChange:
     """Exclude the false negatives that a guide finds.
 
@@ -116,20 +136,27 @@ def exclude_false_negatives(guide: Guide, candidates: Tensor) -> LogitChange:
 
 
 def same_text_changes(
-    queries: list[Tensor | None], candidates: list[tuple[Tensor | None, Tensor]], expected: int
+    queries: list[Tensor | None], candidates: list[tuple[Tensor | None, int]], expected: int
 ) -> list[LogitChange]:
-    """Build the exclusion of equal texts; an empty list if no text occurs twice.
+    """Build the exclusion of equal texts; an empty list if no text is known to occur twice.
 
     Args:
         queries: The ids of the texts of each anchor, (R,) each; None is not compared.
-        candidates: Pairs of ids and columns, (c,) each; candidates without ids are not compared.
+        candidates: Pairs of ids, (c,) each, and the position of the first of these candidates
+            among all N; candidates without ids are not compared.
         expected: The number of logits with equal texts in any batch, such as the positives.
     """
     asked = [ids for ids in queries if ids is not None]
-    known = [(ids, columns) for ids, columns in candidates if ids is not None]
+    known = [(ids, column) for ids, column in candidates if ids is not None]
     if not asked or not known:
         return []
-    change = SameText(
-        asked, torch.cat([ids for ids, _ in known]), torch.cat([columns for _, columns in known])
-    )
-    return [change] if change.total > expected else []
+    compared = [*asked, *(ids for ids, _ in known)]
+    hosts = [host for ids in compared if (host := known_on_host(ids)) is not None]
+    if len(hosts) == len(compared):
+        columns = [torch.arange(column, column + len(ids)) for ids, column in known]
+        change = SameText(hosts[: len(asked)], torch.cat(hosts[len(asked) :]), torch.cat(columns))
+        if change.total <= expected:
+            return []
+        if reads_are_free(known[0][0].device):
+            return [change]
+    return [_exclude_same_text(asked, known)]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.losses.similarity import cosine_matrix, full_precision, unit_rows
+from simcse_kit.utils.host_copies import on_both
 
 __all__ = ["ContrastiveBatch", "Guide", "check_margin", "check_temperature"]
 
@@ -165,12 +166,16 @@ class ContrastiveBatch:
         first, second = self.anchor_ids, self.positive_ids
         if first is None or second is None:
             first, second = torch.arange(2 * self.rows, device=self.anchors.device).chunk(2)
+
+        def joined(*parts: Tensor) -> Tensor:
+            return torch.cat(parts)
+
         return ContrastiveBatch(
             torch.cat([self.anchors, self.positives]),
             torch.cat([self.positives, self.anchors]),
             temperature=self.temperature,
-            anchor_ids=torch.cat([first, second]),
-            positive_ids=torch.cat([second, first]),
+            anchor_ids=on_both(joined, first, second),
+            positive_ids=on_both(joined, second, first),
             guide=None if self.guide is None else self.guide.both_views(),
         )
 

@@ -19,6 +19,7 @@ from simcse_kit.losses.contrastive_batch import ContrastiveBatch
 from simcse_kit.losses.info_nce_chunked import STRIPS_FROM, StripOptions, cross_entropy_in_strips
 from simcse_kit.losses.logits import candidate_logits
 from simcse_kit.losses.similarity import full_precision
+from simcse_kit.utils.host_copies import host_copy, on_both, send_known
 
 __all__ = ["ContrastiveTerms", "info_nce", "negatives_per_anchor"]
 
@@ -129,29 +130,32 @@ def _whole(batch: ContrastiveBatch) -> ContrastiveTerms:
 
 def _in_strips(batch: ContrastiveBatch, strip: int | None) -> ContrastiveTerms:
     rows, device = batch.rows, batch.anchors.device
-    number = torch.arange(rows, device=device)
     changes: list[LogitChange] = []
-    known = [(batch.positive_ids, number)]
-    present = negatives = None
+    known = [(batch.positive_ids, 0)]
+    present = shown = negatives = None
     filled = rows  # columns so far
     if batch.hard_negatives is not None and batch.negatives:
         negatives = batch.hard_negatives.flatten(0, 1)
-        owners = number.repeat_interleave(batch.negatives)
-        ids = None if batch.negative_ids is None else batch.negative_ids.flatten()
+        owners = torch.arange(rows).repeat_interleave(batch.negatives)
+        ids = None
+        if batch.negative_ids is not None:
+            ids = on_both(torch.flatten, batch.negative_ids)
         if batch.negative_mask is not None:
-            present = batch.negative_mask.flatten().nonzero().squeeze(1)
+            present = host_copy(batch.negative_mask).flatten().nonzero().squeeze(1)
             owners = owners[present]
-            ids = None if ids is None else ids[present]
-        columns = filled + torch.arange(len(owners), device=device)
+            present = shown = send_known(present, device)
+            ids = None if ids is None else on_both(torch.Tensor.__getitem__, ids, present)
+        known.append((ids, filled))
+        columns = torch.arange(filled, filled + len(owners), device=device)
         filled += len(owners)
-        known.append((ids, columns))
         alpha = batch.hard_negative_alpha
         if alpha != 1.0:
+            owners = send_known(owners, device)
             changes.append(add_to_logits(owners, columns, math.log(alpha) if alpha else -math.inf))
     if batch.queue is not None and len(batch.queue):
-        keys = torch.arange(len(batch.queue), device=device)
-        known.append((batch.queue_ids, filled + keys))
+        known.append((batch.queue_ids, filled))
         if present is not None and negatives is not None:
+            keys = torch.arange(len(batch.queue), device=device)
             present = torch.cat([present, len(negatives) + keys])
         negatives = batch.queue if negatives is None else torch.cat([negatives, batch.queue])
     always = 0 if batch.positive_ids is None else rows
@@ -160,11 +164,10 @@ def _in_strips(batch: ContrastiveBatch, strip: int | None) -> ContrastiveTerms:
         hard = batch.guide.hard_negatives if batch.negatives else None
         candidates = batch.guide.positives
         if hard is not None:
-            masked = batch.negative_mask
-            hard = hard.flatten(0, 1) if masked is None else hard[masked.bool()]
-            candidates = torch.cat([candidates, hard])
+            hard = hard.flatten(0, 1)
+            candidates = torch.cat([candidates, hard if shown is None else hard[shown]])
         changes.append(exclude_false_negatives(batch.guide, candidates))
-    options = StripOptions(number, changes, present, strip)
+    options = StripOptions(torch.arange(rows, device=device), changes, present, strip)
     return ContrastiveTerms(
         *cross_entropy_in_strips(batch.anchors, batch.positives, negatives, batch.tau, options)
     )

@@ -75,18 +75,25 @@ def cross_entropy_in_strips(
         the share of anchors whose positive has the highest score. Gradients are computed in the
         forward pass, so there is no second derivative.
     """
-    if not isinstance(temperature, Tensor):
-        # In float32, the default type, 0.05 would lose digits of a float64 computation.
-        temperature = torch.tensor(temperature, dtype=torch.float64)
     terms: tuple[Tensor, Tensor, Tensor] = _Strips.apply(  # type: ignore[no-untyped-call]
         anchors, positives, negatives, temperature, options, torch.is_grad_enabled()
     )
     return terms
 
 
-def strip_width(anchors: int, candidates: int, dim: int) -> int:
-    """Choose the number of anchors in one strip: as many as fit in 16 MB, at least d."""
-    return min(_WIDEST_STRIP, max(dim, _SMALL_STRIP // candidates), anchors)
+def strip_width(anchors: int, candidates: int, dim: int, device: torch.device) -> int:
+    """Choose the number of anchors in one strip.
+
+    On the CPU, as many as fit in 16 MB, at least d and at most 512. On an accelerator, whose matrix
+    products need wide strips, as many as fit in 256 MB; on a CUDA device in 1/64 of its memory, at
+    most 1 GB. Free memory plays no part, so that a resumed run adds numbers in the same order.
+    """
+    if device.type == "cpu":
+        return min(_WIDEST_STRIP, max(dim, _SMALL_STRIP // candidates), anchors)
+    room = 1 << 28
+    if device.type == "cuda":
+        room = min(torch.cuda.get_device_properties(device).total_memory // 64, 1 << 30)
+    return min(max(1, room // (4 * candidates)), anchors)
 
 
 class _Strips(torch.autograd.Function):
@@ -96,7 +103,7 @@ class _Strips(torch.autograd.Function):
         anchors: Tensor,
         positives: Tensor,
         negatives: Tensor | None,
-        temperature: Tensor,
+        temperature: Tensor | float,
         options: StripOptions,
         with_gradients: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -118,7 +125,7 @@ def _sweep(
     anchors: Tensor,
     positives: Tensor,
     negatives: Tensor | None,
-    temperature: Tensor,
+    temperature: Tensor | float,
     options: StripOptions,
     wants: list[bool],
 ) -> tuple[tuple[Tensor, Tensor, Tensor], list[Tensor | None]]:
@@ -130,13 +137,16 @@ def _sweep(
     wide = torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
     total, dim = anchors.shape
     candidates = _unit_candidates(positives, negatives, options.present, wide)
+    if not isinstance(temperature, Tensor):
+        # The digits that float64 keeps of 0.05; a tensor of the host would make it wait.
+        temperature = torch.full((), temperature, dtype=wide, device=anchors.device)
     tau = temperature.to(device=anchors.device, dtype=wide)
     for_anchors = torch.empty_like(anchors, dtype=wide) if wants[0] else None
     for_candidates = torch.zeros_like(candidates) if wants[1] or wants[2] else None
     for_tau = torch.zeros_like(tau) if wants[3] else None
     losses, cosines, wins = (candidates.new_empty(total) for _ in range(3))
 
-    step = options.strip or strip_width(total, len(candidates), dim)
+    step = options.strip or strip_width(total, len(candidates), dim, anchors.device)
     buffer = candidates.new_empty(step * len(candidates))
     for start in range(0, total, step):
         here = slice(start, min(start + step, total))

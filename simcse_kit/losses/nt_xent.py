@@ -13,6 +13,7 @@ from simcse_kit.losses.chunk_masks import add_to_logits, same_text_changes
 from simcse_kit.losses.contrastive_batch import ContrastiveBatch
 from simcse_kit.losses.info_nce_chunked import STRIPS_FROM, StripOptions, cross_entropy_in_strips
 from simcse_kit.losses.similarity import cosine_matrix, full_precision
+from simcse_kit.utils.host_copies import on_both, send_known
 
 __all__ = ["nt_xent"]
 
@@ -47,11 +48,11 @@ def nt_xent(batch: ContrastiveBatch, *, strip: int | None = None) -> Tensor:
     if (batch.anchor_ids is None) != (batch.positive_ids is None):
         raise ConfigError("nt_xent got ids of one view; give anchor_ids and positive_ids, or none")
     views = torch.cat([batch.anchors, batch.positives])
-    row = torch.arange(len(views), device=views.device)
-    other = row.roll(batch.rows)  # the other view of the same row
+    row = send_known(torch.arange(len(views)), views.device)
+    other = on_both(lambda rows: rows.roll(batch.rows), row)  # the other view of the same row
     ids = None
     if batch.anchor_ids is not None and batch.positive_ids is not None:
-        ids = torch.cat([batch.anchor_ids, batch.positive_ids])
+        ids = on_both(lambda *parts: torch.cat(parts), batch.anchor_ids, batch.positive_ids)
     if strip == 0 or (strip is None and len(views) ** 2 < STRIPS_FROM):
         left_out = torch.eye(len(views), dtype=torch.bool, device=views.device)
         if ids is not None:
@@ -61,8 +62,8 @@ def nt_xent(batch: ContrastiveBatch, *, strip: int | None = None) -> Tensor:
         logits = (cosine_matrix(views, views) / batch.tau).masked_fill(left_out, -torch.inf)
         with full_precision(views.device):
             return F.cross_entropy(logits, other)
-    texts = [] if ids is None else [ids, ids[other]]
+    texts = [] if ids is None else [ids, on_both(torch.Tensor.__getitem__, ids, other)]
     # Any batch has 2 equal texts for each view: the view itself and the other view of its row.
-    same = same_text_changes([*texts], [(ids, row)], expected=2 * len(views))
+    same = same_text_changes([*texts], [(ids, 0)], expected=2 * len(views))
     options = StripOptions(other, [add_to_logits(row, row, -math.inf), *same], strip=strip)
     return cross_entropy_in_strips(views, views, None, batch.tau, options)[0]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.losses.similarity import full_precision
+from simcse_kit.utils.host_copies import reads_are_free
 
-__all__ = ["replaced_token_loss"]
+__all__ = ["cross_entropy_where", "replaced_token_loss"]
+
+
+_IGNORED = -100
 
 
 def replaced_token_loss(logits: Tensor, replaced: Tensor, attention_mask: Tensor) -> Tensor:
@@ -43,8 +49,30 @@ def replaced_token_loss(logits: Tensor, replaced: Tensor, attention_mask: Tensor
             f"logits must have shape {(*replaced.shape, 2)} to fit replaced of shape "
             f"{tuple(replaced.shape)}, got {tuple(logits.shape)}"
         )
-    there = attention_mask.bool()
-    picked = logits[there]
-    picked = picked.to(torch.promote_types(picked.dtype, torch.float32))
     with full_precision(logits.device):
-        return F.cross_entropy(picked, replaced[there].long())
+        return cross_entropy_where(logits, replaced.long(), attention_mask.bool())
+
+
+def cross_entropy_where(
+    logits: Tensor, targets: Tensor, chosen: Tensor, *, reduction: Literal["mean", "sum"] = "mean"
+) -> Tensor:
+    """Compute the cross entropy over chosen tokens, in float32 or wider.
+
+    Args:
+        logits: (R, L, K).
+        targets: (R, L) int64, classes from 0 to K - 1.
+        chosen: (R, L) bool, the tokens that count.
+        reduction: Whether the terms are averaged or added.
+
+    Examples:
+        >>> chosen = torch.tensor([[True, False]])
+        >>> cross_entropy_where(torch.zeros(1, 2, 4), torch.zeros(1, 2).long(), chosen)
+        tensor(1.3863)
+    """
+    if reads_are_free(logits.device):
+        logits, targets = logits[chosen], targets[chosen]
+    else:
+        # An accelerator would have to tell the host the number of chosen tokens.
+        logits, targets = logits.flatten(0, 1), targets.masked_fill(~chosen, _IGNORED).flatten()
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(wide, targets, ignore_index=_IGNORED, reduction=reduction)

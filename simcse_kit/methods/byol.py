@@ -90,7 +90,7 @@ class BYOL(Method):
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """Embed (R, L) as (R, d): views 0 and 1 with the encoder, 2 and 3 with the target's."""
         return embed_with_two(
-            input_ids, attention_mask, views > 1, self.encoder, self.target_encoder
+            input_ids, attention_mask, views, self.encoder, self.target_encoder, others=2
         )
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from simcse_kit.methods.common.perturbation import (
     shuffle_tokens,
 )
 from simcse_kit.registry import closest
+from simcse_kit.utils.host_copies import reads_are_free
 from simcse_kit.utils.spec import instantiate, parse_chain
 
 if TYPE_CHECKING:
@@ -189,13 +191,15 @@ class ConSERT(Method):
         batch = batch if batch.shape[1] > 1 else batch.repeat_views(2)
         if not (self.training and any(part.shuffles for part in self.perturbations)):
             return batch
+        # On the host, whose generator decides the order on every device.
+        device, batch = batch.text_ids.device, batch.on_host()
         input_ids = batch.input_ids.clone()
         special = self.encoder.tokenizer.all_special_ids
         for view, part in enumerate(self.perturbations):
             if part.shuffles:
                 mask = batch.attention_mask[:, view]
                 input_ids[:, view] = shuffle_tokens(input_ids[:, view], mask, special)
-        return replace(batch, input_ids=input_ids)
+        return replace(batch, input_ids=input_ids).to(device)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """Embed (R, L) as (R, d), each row with the augmentations of its view."""
@@ -204,8 +208,15 @@ class ConSERT(Method):
 
         def alter(states: Tensor, rows: Tensor) -> Tensor:
             for view, part in enumerate(self.perturbations):
-                mine = (views[rows] == view).nonzero().squeeze(1)
-                if part.changes and len(mine):
+                if not part.changes:
+                    continue
+                chosen = views[rows] == view
+                if not reads_are_free(states.device):
+                    # The number of chosen rows is not known on the host, so all are changed.
+                    states = torch.where(chosen[:, None, None], part(states), states)
+                    continue
+                mine = chosen.nonzero().squeeze(1)
+                if len(mine):
                     states = states.index_copy(0, mine, part(states[mine]))
             return states
 

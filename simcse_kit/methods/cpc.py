@@ -14,6 +14,7 @@ from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import DropoutConfig
 from simcse_kit.methods.common.contrast import DataSpec
+from simcse_kit.utils.host_copies import host_copy, send
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -86,9 +87,10 @@ class CPC(Method):
         parts: list[Tensor] = []
         logs: dict[str, float | Tensor] = {}
         for distance in range(1, batch.shape[1]):
-            rows = batch.view_mask[:, distance].nonzero().squeeze(1)
+            rows = host_copy(batch.view_mask)[:, distance].nonzero().squeeze(1)
             if len(rows) < 2:
                 continue
+            rows = send(rows, embeddings.device)
             contrast = ContrastiveBatch(
                 self.predictors[distance - 1](embeddings[rows, 0]),
                 embeddings[rows, distance],

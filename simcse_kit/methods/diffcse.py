@@ -19,7 +19,8 @@ from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import DropoutConfig, inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import mlp_head, relu_layers
-from simcse_kit.methods.common.masking import mask_tokens
+from simcse_kit.methods.common.masking import mask_tokens, padded_mask
+from simcse_kit.utils.host_copies import reads_are_free
 
 __all__ = ["DiffCSE", "DiffCSEConfig"]
 
@@ -156,13 +157,20 @@ class DiffCSE(Method):
             probability=self.options.masking_ratio,
         )
         with evaluation_mode(self.generator):
-            logits = self.generator(input_ids=masked, attention_mask=attention_mask).logits[chosen]
+            logits = self.generator(
+                input_ids=masked, attention_mask=padded_mask(self.generator, attention_mask)
+            ).logits
+        # Else the host would wait for the number of chosen tokens, so all tokens are filled in.
+        few = reads_are_free(logits.device)
+        logits = logits[chosen] if few else logits.flatten(0, 1)
         # A model may have more embeddings than the tokenizer has tokens.
         logits = logits[:, : len(tokenizer)]
         if self.options.fill == "argmax":
             filled = logits.argmax(dim=1)
         else:
             filled = torch.multinomial(logits.float().softmax(dim=1), 1).squeeze(1)
+        if not few:
+            return torch.where(chosen, filled.view_as(input_ids), input_ids)
         edited = input_ids.clone()
         edited[chosen] = filled
         return edited
@@ -211,7 +219,9 @@ class _Discriminator(nn.Module):
         # come before it.
         hook = self.backbone.embeddings.register_forward_hook(put)
         try:
-            states = self.backbone(input_ids=input_ids, attention_mask=attention_mask)
+            states = self.backbone(
+                input_ids=input_ids, attention_mask=padded_mask(self.backbone, attention_mask)
+            )
         finally:
             hook.remove()
         logits: Tensor = self.classifier(states.last_hidden_state)

@@ -76,7 +76,9 @@ class DualEncoder(Method):
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """Embed (R, L) as (R, d): view 0 with the query encoder, others with the key encoder."""
-        return embed_with_two(input_ids, attention_mask, views > 0, self.encoder, self.key_encoder)
+        return embed_with_two(
+            input_ids, attention_mask, views, self.encoder, self.key_encoder, others=1
+        )
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """Compute the objective of queries, positive keys and hard negatives (B, V, d).

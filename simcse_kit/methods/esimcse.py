@@ -21,6 +21,7 @@ from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import DropoutConfig, inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import mlp_head
+from simcse_kit.methods.common.masking import ordinary_tokens
 from simcse_kit.methods.common.momentum import Momentum
 from simcse_kit.methods.common.queue import KeyQueue
 from simcse_kit.methods.common.two_towers import embed_with_two
@@ -116,6 +117,8 @@ class ESimCSE(Method):
         batch = batch.take_views(views[: 2 if self.queue is None else 3])
         if not (self.training and self.options.dup_rate):
             return batch
+        # On the host, so that the lengths of the copies are known without waiting for the device.
+        device, batch = batch.text_ids.device, batch.on_host()
         tokenizer = self.encoder.tokenizer
         ids, mask = repeat_tokens(
             batch.input_ids[:, _POSITIVE],
@@ -129,7 +132,7 @@ class ESimCSE(Method):
         input_ids = F.pad(batch.input_ids, (0, longer), value=tokenizer.pad_token_id)
         attention_mask = F.pad(batch.attention_mask, (0, longer))
         input_ids[:, _POSITIVE], attention_mask[:, _POSITIVE] = ids, mask
-        return replace(batch, input_ids=input_ids, attention_mask=attention_mask)
+        return replace(batch, input_ids=input_ids, attention_mask=attention_mask).to(device)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """Embed (R, L) as (R, d): keys with the momentum encoder, without gradient."""
@@ -142,7 +145,7 @@ class ESimCSE(Method):
             with torch.no_grad(), evaluation_mode(self.momentum.copy):
                 return self._headed(self.momentum.copy(ids, mask))
 
-        return embed_with_two(input_ids, attention_mask, views == _KEY, trained, keys)
+        return embed_with_two(input_ids, attention_mask, views, trained, keys, others=_KEY)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """Compute InfoNCE of (B, V, d), with the keys of earlier batches as further negatives.
@@ -215,8 +218,7 @@ def repeat_tokens(
         Ids and mask, both (R, L') with L' of L or more.
     """
     device = input_ids.device
-    special = torch.tensor(list(special_ids), dtype=input_ids.dtype, device=device)
-    ordinary = attention_mask.bool() & ~torch.isin(input_ids, special)
+    ordinary = ordinary_tokens(input_ids, attention_mask, special_ids)
     count = ordinary.sum(dim=1)
     # TRAP: float64, as in Python: 0.32 * 25 is 8, but a little less in float32.
     bound = (count.double() * rate).long().clamp_min(2)

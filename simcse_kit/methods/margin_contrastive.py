@@ -15,6 +15,7 @@ from simcse_kit.losses.pair_margin import margin_contrastive, pair_distance
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import DropoutConfig
+from simcse_kit.utils.host_copies import host_copy, send
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -127,12 +128,13 @@ class MarginContrastive(Method):
             DataError: see :meth:`MarginContrastiveConfig.check_labels`.
             ConfigError: the data has no labels.
         """
-        different = self._different(batch.labels)
-        equal = batch.text_ids[:, 0] == batch.text_ids[:, 1]
-        contradiction = different & equal
-        self._log_contradiction(contradiction)
-        different = different & ~equal
-        options = self.options
+        first, second = host_copy(batch.text_ids).unbind(1)
+        labelled_different = self._different(batch.labels)
+        contradictory = labelled_different & (first == second)
+        self._log_contradiction(contradictory)
+        apart = labelled_different & (first != second)
+        device, options = embeddings.device, self.options
+        different, contradiction = send(apart, device), send(contradictory, device)
 
         def compute(vectors: Tensor) -> Tensor:
             distances = pair_distance(vectors[:, 0], vectors[:, 1], options.metric)
@@ -148,11 +150,12 @@ class MarginContrastive(Method):
         with torch.no_grad():
             distances = pair_distance(embeddings[:, 0], embeddings[:, 1], options.metric)
             for sort, rows in (
-                ("similar", ~(different | contradiction)),
-                ("dissimilar", different),
+                ("similar", ~labelled_different),
+                ("dissimilar", apart),
             ):
                 if rows.any():
-                    logs[f"{sort}_distance"] = distances[rows].mean()
+                    chosen = send(rows.nonzero().squeeze(1), device)
+                    logs[f"{sort}_distance"] = distances[chosen].mean()
         return MethodOutput(loss=loss, logs=logs)
 
     def _log_contradiction(self, contradiction: Tensor) -> None:
@@ -167,12 +170,13 @@ class MarginContrastive(Method):
         )
 
     def _different(self, labels: Tensor | None) -> Tensor:
-        """Return (B,) bool, Y of the formula."""
+        """Return (B,) bool on the host, Y of the formula."""
         if labels is None:
             raise ConfigError(
                 f"method {self.name!r} needs a label in every row and the batch has none; "
                 "give labelled data"
             )
+        labels = host_copy(labels)
         self.options.check_labels(labels)
         cut = 1.0 if self.options.threshold is None else self.options.threshold
         ones = labels >= cut

@@ -111,7 +111,9 @@ class MoCo(Method):
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """Embed (R, L) as (R, d): view 0 with the encoder, view 1 with the key encoder."""
-        return embed_with_two(input_ids, attention_mask, views > 0, self.encoder, self.key_encoder)
+        return embed_with_two(
+            input_ids, attention_mask, views, self.encoder, self.key_encoder, others=1
+        )
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """Compute the loss of queries and keys (B, 2, d); the keys enter the queue after the step.

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from simcse_kit.encoder.backbone import position_limit
+from simcse_kit.encoder.row_lengths import lengths_of
 from simcse_kit.encoder.tokenization import Template, check_template
 from simcse_kit.errors import ConfigError
 from simcse_kit.losses.info_nce import info_nce
@@ -17,6 +18,8 @@ from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import MethodConfig
 from simcse_kit.methods.common.heads import mlp_head
+from simcse_kit.methods.common.masking import padded_mask
+from simcse_kit.utils.host_copies import host_copy, send
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -112,6 +115,8 @@ class PromptBERT(Method):
         """Return (B, 2 or more, L) views, all but the first in the second template."""
         if batch.shape[1] == 1:
             batch = batch.repeat_views(2)
+        # On the host, so that the new lengths are known without waiting for the device.
+        device, batch = batch.text_ids.device, batch.on_host()
         examples, views = batch.shape
         limit = position_limit(self.encoder.backbone)
         ids, mask = exchange(
@@ -125,13 +130,13 @@ class PromptBERT(Method):
             batch,
             input_ids=ids.view(examples, views, -1),
             attention_mask=mask.view(examples, views, -1),
-        )
+        ).to(device)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """Embed (R, L) as (R, d): the state at the mask token minus its bias, then the head."""
         embeddings = super().embed(input_ids, attention_mask, views)
         if self.options.remove_bias:
-            embeddings = embeddings - self._bias(input_ids, attention_mask, views > 0)
+            embeddings = embeddings - self._bias(input_ids, attention_mask, views)
         return embeddings if self.head is None else self.head(embeddings)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
@@ -145,27 +150,32 @@ class PromptBERT(Method):
         terms = info_nce(batch.to_contrastive(embeddings, self.options.temperature))
         return MethodOutput(loss=terms.loss, logs=terms.logs())
 
-    def _bias(self, input_ids: Tensor, attention_mask: Tensor, second: Tensor) -> Tensor:
+    def _bias(self, input_ids: Tensor, attention_mask: Tensor, views: Tensor) -> Tensor:
         """Return (R, d), the state at the mask token if no token attends to the sentence.
 
         The tokens of the template keep their positions around a sentence of this length. The bias
         depends on template and length alone, so it is computed once for each pair, with gradient.
         """
-        lengths = attention_mask.sum(dim=1)
+        lengths = torch.tensor(lengths_of(attention_mask))
+        second = host_copy(views) > 0
         kinds, kind = torch.unique(lengths * 2 + second, return_inverse=True)
-        row = torch.empty_like(kinds).scatter_(0, kind, torch.arange(len(kind), device=kind.device))
+        row = torch.empty_like(kinds).scatter_(0, kind, torch.arange(len(kind)))
         lengths, is_second = lengths[row], second[row]
         first, other = self._templates
         heads = torch.where(is_second, len(other.head), len(first.head))
         tails = torch.where(is_second, len(other.tail), len(first.tail))
-        column = torch.arange(input_ids.shape[1], device=input_ids.device)
+        column = torch.arange(input_ids.shape[1])
         of_template = (column < heads[:, None]) | (column >= (lengths - tails)[:, None])
-        states = self.encoder.backbone(
-            input_ids=input_ids[row],
-            attention_mask=attention_mask[row] * of_template,
-        ).last_hidden_state
+        mask = (of_template & (column < lengths[:, None])).to(attention_mask.dtype)
         places = lengths + first.place if first.place < 0 else torch.full_like(lengths, first.place)
-        biases: Tensor = states[torch.arange(len(row), device=row.device), places]
+        number = torch.arange(len(row))
+        row, mask, places, number, kind = (
+            send(part, input_ids.device) for part in (row, mask, places, number, kind)
+        )
+        states = self.encoder.backbone(
+            input_ids=input_ids[row], attention_mask=padded_mask(self.encoder.backbone, mask)
+        ).last_hidden_state
+        biases: Tensor = states[number, places]
         return biases[kind]
 
 

@@ -21,6 +21,7 @@ from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.momentum import Momentum
 from simcse_kit.methods.common.queue import KeyQueue
 from simcse_kit.methods.common.two_towers import embed_with_two
+from simcse_kit.utils.host_copies import host_copy, overwrite
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -167,7 +168,7 @@ class PrototypicalContrast(Method):
                 embeddings: Tensor = head(encoder(ids, mask))
             return embeddings
 
-        return embed_with_two(input_ids, attention_mask, views == _KEY, query, key)
+        return embed_with_two(input_ids, attention_mask, views, query, key, others=_KEY)
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """Compute InfoNCE of queries and keys (B, 2, dim), plus ProtoNCE once prototypes exist.
@@ -199,7 +200,7 @@ class PrototypicalContrast(Method):
             "ln_batch": math.log(len(keys) + len(earlier)),
         }
         loss = terms.loss
-        if self.clustered:
+        if host_copy(self.clustered):
             parts, hits = [], []
             for clustering in self._clusterings():
                 own = clustering.nearest(keys)
@@ -219,10 +220,11 @@ class PrototypicalContrast(Method):
         """Update the momentum encoder and the queue, and cluster every ``every`` steps."""
         self.momentum.follow(self._live(), self.options.momentum)
         self.queue.advance()
-        self.steps += 1
+        steps = host_copy(self.steps) + 1
+        overwrite(self.steps, steps)
         enough = len(self.queue) >= _KEYS_A_CLUSTER * max(self.options.clusters)
-        if enough and progress >= self.options.warmup and self.steps % self.options.every == 0:
-            self._cluster()
+        if enough and progress >= self.options.warmup and steps % self.options.every == 0:
+            self._cluster(int(steps))
 
     def _live(self) -> nn.ModuleList:
         """Return the modules that the momentum encoder follows.
@@ -234,10 +236,11 @@ class PrototypicalContrast(Method):
     def _clusterings(self) -> list[Clustering]:
         return [cast(Clustering, part) for part in self.clusterings]
 
-    def _cluster(self) -> None:
+    def _cluster(self, steps: int) -> None:
+        # k-means waits for the device in every iteration, which happens in few steps only.
         keys, _ = self.queue.contents()
         for number, clustering in enumerate(self._clusterings()):
-            seed = int(self.steps) * len(self.clusterings) + number
+            seed = steps * len(self.clusterings) + number
             centres, nearest = spherical_kmeans(
                 keys,
                 len(clustering.centres),
@@ -253,14 +256,14 @@ class PrototypicalContrast(Method):
             )
             clustering.centres.copy_(centres)
             clustering.concentration.copy_(spread)
-        self.clustered.fill_(True)
+        overwrite(self.clustered, torch.tensor(True))
 
     def _identities(
         self, keys: Tensor, earlier: Tensor, batch: Batch, earlier_texts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the ids of queries, keys and queue, equal for rows that are not negatives."""
         query_texts, key_texts = batch.text_ids[:, _QUERY], batch.text_ids[:, _KEY]
-        if not self.clustered or self.options.mates == "negatives":
+        if not host_copy(self.clustered) or self.options.mates == "negatives":
             return query_texts, key_texts, earlier_texts
         finest = max(self._clusterings(), key=lambda part: len(part.centres))
         own, older = finest.nearest(keys), finest.nearest(earlier)
@@ -285,6 +288,7 @@ def one_cluster_a_text(texts: Tensor, nearest: Tensor) -> Tensor:
     Returns:
         (n,) int64.
     """
-    distinct, inverse = torch.unique(texts, return_inverse=True)
-    lowest = nearest.new_zeros(len(distinct))
-    return lowest.scatter_reduce(0, inverse, nearest, "amin", include_self=False)[inverse]
+    # The first position of a text among the sorted ones serves as its number.
+    number = torch.searchsorted(texts.sort().values, texts)
+    lowest = torch.zeros_like(nearest)
+    return lowest.scatter_reduce(0, number, nearest, "amin", include_self=False)[number]

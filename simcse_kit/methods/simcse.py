@@ -13,7 +13,7 @@ from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import Dropout, inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import mlp_head
-from simcse_kit.methods.common.masking import mask_tokens, masked_lm_loss
+from simcse_kit.methods.common.masking import mask_tokens, masked_lm_loss, padded_mask
 from simcse_kit.methods.common.objective import (
     ObjectiveConfig,
     ObjectiveLoss,
@@ -165,5 +165,7 @@ class SimCSE(Method):
             vocabulary=len(tokenizer),
             probability=self.options.mlm_probability,
         )
-        output = self.mlm(input_ids=masked_ids, attention_mask=attention_mask)
+        output = self.mlm(
+            input_ids=masked_ids, attention_mask=padded_mask(self.mlm, attention_mask)
+        )
         return masked_lm_loss(output.logits, input_ids, chosen)

@@ -16,6 +16,7 @@ from simcse_kit.methods.common.config import DropoutConfig, inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.heads import relu_layers
 from simcse_kit.methods.common.queue import KeyQueue
+from simcse_kit.utils.host_copies import host_copy, overwrite, reads_are_free
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -130,10 +131,14 @@ class SwAV(Method):
             for view, queue in enumerate(self._queues()):
                 queue.push(features.view(rows, 2, -1)[:, view], batch.text_ids[:, view])
         best = scores.detach().argmax(dim=2)
+        used = torch.zeros(self.options.prototypes, dtype=torch.bool, device=best.device)
+        used = used.index_fill(0, best.flatten(), True).sum()
         logs: dict[str, float | Tensor] = {
             "contrastive_loss": loss.detach(),
             "agreement": (best[:, 0] == best[:, 1]).float().mean(),
-            "prototypes_used": int((best.flatten().bincount() > 0).sum()) / self.options.prototypes,
+            # In the precision of Python, unless the host would wait for the number.
+            "prototypes_used": (int(used) if reads_are_free(used.device) else used)
+            / self.options.prototypes,
         }
         return MethodOutput(loss=loss, logs=logs)
 
@@ -145,7 +150,7 @@ class SwAV(Method):
             self._normalise()
         for queue in self._queues():
             queue.advance()
-        self.progress.fill_(progress)
+        overwrite(self.progress, torch.tensor(progress, dtype=self.progress.dtype))
 
     def _codes(self, scores: Tensor, view: int) -> Tensor:
         rows = len(scores)
@@ -161,10 +166,10 @@ class SwAV(Method):
         return [cast(KeyQueue, queue) for queue in self.queues]
 
     def _frozen(self) -> bool:
-        return float(self.progress) < self.options.frozen
+        return float(host_copy(self.progress)) < self.options.frozen
 
     def _queue_fills(self) -> bool:
-        return float(self.progress) >= self.options.queue_start
+        return float(host_copy(self.progress)) >= self.options.queue_start
 
     @torch.no_grad()
     def _normalise(self) -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.losses.similarity import full_precision
+from simcse_kit.utils.host_copies import reads_are_free
 
 __all__ = [
     "align_uniform",
@@ -99,12 +100,15 @@ def uniformity(x: Tensor, t: float = 2.0, tile: int = 1024, *, normalize: bool =
             distance = squares[rows, None] + squares[None, columns] - 2 * inner
             logits = distance.clamp_min(0) * -t
             if left == top:
+                if len(logits) == 1:
+                    continue  # a row with itself
                 # Keep i < j: the diagonal holds self pairs, and below it each pair is repeated.
                 upper = torch.ones_like(logits, dtype=torch.bool).triu(1)
-                logits = logits[upper]
-            if logits.numel():
-                total = torch.logaddexp(total, torch.logsumexp(logits.flatten(), dim=0))
-    pairs = torch.tensor(n * (n - 1) / 2, dtype=torch.float64, device=x.device)
+                # An accelerator would have to tell the host the number of pairs that it keeps.
+                few = reads_are_free(x.device)
+                logits = logits[upper] if few else logits.masked_fill(~upper, -torch.inf)
+            total = torch.logaddexp(total, torch.logsumexp(logits.flatten(), dim=0))
+    pairs = torch.tensor(n * (n - 1) / 2, dtype=torch.float64)
     return total - pairs.log()
 
 
@@ -286,9 +290,13 @@ def _rows(x: Tensor, function: str, normalize: bool, least: int) -> Tensor:
             f"{function}: got shape {tuple(x.shape)}; give (n, d) embeddings of at least {least} "
             f"{'row' if least == 1 else 'rows'}"
         )
+    if x.device.type == "mps":
+        x = x.cpu()  # MPS has no float64
     if not x.is_floating_point():
         raise ConfigError(f"{function}: got dtype {x.dtype}; give floating point embeddings")
-    bad = int((~torch.isfinite(x)).any(dim=1).sum())
+    # A loss on an accelerator does not wait for these checks: its value shows bad rows as NaN.
+    checks = reads_are_free(x.device) or not x.requires_grad
+    bad = int((~torch.isfinite(x)).any(dim=1).sum()) if checks else 0
     if bad:
         raise ConfigError(
             f"{function}: {bad} of {len(x)} rows hold NaN or infinity; "
@@ -298,7 +306,7 @@ def _rows(x: Tensor, function: str, normalize: bool, least: int) -> Tensor:
         x = x.float()
     if not normalize:
         return x
-    zero = int((x == 0).all(dim=1).sum())
+    zero = int((x == 0).all(dim=1).sum()) if checks else 0
     if zero:
         raise ConfigError(
             f"{function}: {zero} of {len(x)} rows are all zeros and have no direction; drop them"

@@ -77,3 +77,12 @@ def test_counting_cut_sentences() -> None:
     assert (counts.sentences, counts.cut, counts.truncated) == (1, 1, 1.0)
     collator([Example(("a", "b")), Example(("a", "abcabc"))])
     assert (counts.sentences, counts.cut, counts.truncated) == (4, 2, 0.5)
+
+
+def test_the_host_keeps_every_tensor_and_the_lengths() -> None:
+    batch = Collator(tokenize, PAD, (0, 1))([Example(("ab", "c"), label=1.0), Example(("abc",))])
+    tensors = {key: part for key, part in batch.items() if isinstance(part, torch.Tensor)}
+    assert batch["lengths"].tolist() == [[4, 3], [5, 2]]
+    assert batch["host"].keys() == tensors.keys() >= {"labels", "text_ids", "view_mask"}
+    for key, values in batch["host"].items():
+        assert torch.equal(torch.from_numpy(values), tensors[key]), key

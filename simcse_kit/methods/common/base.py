@@ -65,6 +65,9 @@ class Method(nn.Module):
     - If the loss is not a function of the embeddings alone,
       :meth:`~simcse_kit.methods.common.config.MethodConfig.chunking_obstacle` returns why.
 
+    On an accelerator the host should not read values from the device, because it would wait for all
+    work there: :func:`~simcse_kit.utils.host_copies.host_copy` gives those of a batch at once.
+
     Args:
         encoder: the encoder to train; it is saved at the end.
         config: the options, an instance of ``Config``; available as ``options``.
@@ -170,12 +173,14 @@ class Method(nn.Module):
         view_mask: Tensor,
         labels: Tensor | None = None,
         lengths: NDArray[np.int64] | None = None,
+        host: Mapping[str, NDArray[Any]] | None = None,
     ) -> MethodOutput:
         """Compute the loss of one batch, with all rows in one forward pass of the encoder.
 
         The arguments are the fields of :class:`~simcse_kit.methods.common.batch.Batch`.
         """
-        batch = self.layout(Batch(input_ids, attention_mask, text_ids, view_mask, labels, lengths))
+        batch = Batch(input_ids, attention_mask, text_ids, view_mask, labels, lengths, host)
+        batch = self.layout(batch)
         embeddings = self.embed(*batch.rows(), batch.view_numbers())
         return self.loss(embeddings.view(*batch.shape, -1), batch)
 

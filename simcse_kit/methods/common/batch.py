@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, replace
 from typing import Any
 
@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simcse_kit.encoder.device import send
 from simcse_kit.encoder.row_lengths import remember_lengths, remembered
 from simcse_kit.losses.contrastive_batch import ContrastiveBatch, Guide
+from simcse_kit.utils.host_copies import host_copy, on_both, remember, send_known
 
 __all__ = ["Batch"]
 
@@ -31,6 +31,8 @@ class Batch:
         labels: (B,) float32, the label of every row, or None.
         lengths: (B, V) int64 on the host, the number of tokens of each text; None if only
             ``attention_mask`` tells.
+        host: the tensors above once more, by name, as arrays on the host; None if only the device
+            has them. :func:`~simcse_kit.utils.host_copies.host_copy` knows them afterwards.
     """
 
     input_ids: Tensor
@@ -39,8 +41,13 @@ class Batch:
     view_mask: Tensor
     labels: Tensor | None = None
     lengths: InitVar[NDArray[np.int64] | None] = None
+    host: InitVar[Mapping[str, NDArray[Any]] | None] = None
 
-    def __post_init__(self, lengths: NDArray[np.int64] | None) -> None:
+    def __post_init__(
+        self, lengths: NDArray[np.int64] | None, host: Mapping[str, NDArray[Any]] | None
+    ) -> None:
+        for name, values in (host or {}).items():
+            remember(getattr(self, name), torch.from_numpy(values))
         # Kept with the mask, so that a batch with another mask does not keep wrong lengths.
         if lengths is not None:
             remember_lengths(self.attention_mask, lengths)
@@ -56,19 +63,27 @@ class Batch:
 
         :func:`~simcse_kit.encoder.row_lengths.lengths_of` knows the lengths of the mask.
         """
-        mask = self.attention_mask.flatten(0, 1)
+        ids, mask = (
+            on_both(lambda part: part.flatten(0, 1), part)
+            for part in (self.input_ids, self.attention_mask)
+        )
         known = remembered(self.attention_mask)
         if known is not None:
             remember_lengths(mask, known.ravel())
-        return self.input_ids.flatten(0, 1), mask
+        return ids, mask
 
     def to(self, device: torch.device) -> Batch:
-        """Copy the batch to a device."""
-        moved = self._each(lambda tensor: send(tensor, device))
-        known = remembered(self.attention_mask)
-        if known is not None:
-            remember_lengths(moved.attention_mask, known)
-        return moved
+        """Copy the batch to a device; one that is on the host already does not wait for it."""
+        host = self.on_host()
+        batch = host._each(lambda part: send_known(part, device))
+        if device.type != "cpu":
+            lengths = host.attention_mask.sum(dim=-1).numpy()
+            remember_lengths(batch.attention_mask, lengths)
+        return batch
+
+    def on_host(self) -> Batch:
+        """Return the batch on the CPU, where values can be read; no copy if it is there already."""
+        return self._each(host_copy)
 
     def repeat_views(self, times: int) -> Batch:
         """Repeat every view ``times`` times: (B, V·times, L)."""
@@ -76,9 +91,12 @@ class Batch:
 
     def take_views(self, views: Sequence[int]) -> Batch:
         """Select views by number, in the given order: (B, len(views), L)."""
-        wanted = send(torch.tensor(views), self.text_ids.device)
+
+        def chosen(part: Tensor) -> Tensor:
+            return torch.stack([part[:, view] for view in views], dim=1)
+
         # Labels belong to the example and have no axis of views.
-        taken = self._each(lambda part: part.index_select(1, wanted) if part.dim() > 1 else part)
+        taken = self._each(lambda part: on_both(chosen, part) if part.dim() > 1 else part)
         known = remembered(self.attention_mask)
         if known is not None:
             remember_lengths(taken.attention_mask, known[:, list(views)])
@@ -93,7 +111,7 @@ class Batch:
     def view_numbers(self) -> Tensor:
         """Return the view number of every row of :meth:`rows`, (B·V,) int64."""
         examples, views = self.shape
-        return torch.arange(views, device=self.text_ids.device).repeat(examples)
+        return send_known(torch.arange(views).repeat(examples), self.text_ids.device)
 
     def to_contrastive(
         self,
@@ -121,9 +139,13 @@ class Batch:
             embeddings[:, 2:] if has_hard else None,
             temperature=temperature,
             hard_negative_alpha=hard_negative_alpha,
-            negative_mask=self.view_mask[:, 2:] if has_hard else None,
-            anchor_ids=self.text_ids[:, 0],
-            positive_ids=self.text_ids[:, 1],
-            negative_ids=self.text_ids[:, 2:] if has_hard else None,
+            negative_mask=_views(self.view_mask, slice(2, None)) if has_hard else None,
+            anchor_ids=_views(self.text_ids, 0),
+            positive_ids=_views(self.text_ids, 1),
+            negative_ids=_views(self.text_ids, slice(2, None)) if has_hard else None,
             guide=guide,
         )
+
+
+def _views(tensor: Tensor, which: int | slice) -> Tensor:
+    return on_both(lambda part: part[:, which], tensor)

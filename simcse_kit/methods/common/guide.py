@@ -10,6 +10,7 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.inference import vectors_of_rows
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods.common.batch import Batch
+from simcse_kit.utils.host_copies import send
 
 __all__ = ["GuideModel"]
 
@@ -46,17 +47,17 @@ class GuideModel:
         device = batch.text_ids.device
         if self.model.device != device:
             self.model.to(device)
-        ids, mask = batch.rows()
-        _, number = torch.unique(batch.text_ids.flatten(), return_inverse=True)
-        first = torch.full((int(number.max()) + 1,), len(number), device=device)
-        first.scatter_reduce_(0, number, torch.arange(len(number), device=device), "amin")
+        host = batch.on_host()
+        ids, mask = host.rows()
+        _, number = torch.unique(host.text_ids.flatten(), return_inverse=True)
+        first = torch.full((int(number.max()) + 1,), len(number))
+        first.scatter_reduce_(0, number, torch.arange(len(number)), "amin")
         rows = [
-            row[kept].tolist()
-            for row, kept in zip(ids[first].cpu(), mask[first].bool().cpu(), strict=True)
+            row[kept].tolist() for row, kept in zip(ids[first], mask[first].bool(), strict=True)
         ]
         # Autograd cannot save inference tensors; a clone outside inference mode is a normal tensor.
         vectors = vectors_of_rows(self.model, rows).clone().to(device)
-        return vectors[number].view(*batch.shape, -1)
+        return vectors[send(number, device)].view(*batch.shape, -1)
 
 
 def _difference(guide: SentenceEncoder, encoder: SentenceEncoder) -> str | None:

@@ -18,6 +18,7 @@ from simcse_kit.losses.margin import Distance, Mining, ranking, simple, triplet
 from simcse_kit.losses.similarity import full_precision, unit_rows
 from simcse_kit.metrics.geometry import align_uniform, alignment
 from simcse_kit.registry import closest
+from simcse_kit.utils.host_copies import host_copy, send
 from simcse_kit.utils.spec import instantiate, parse_chain
 
 __all__ = ["OBJECTIVES", "Objective", "parse_objective"]
@@ -136,6 +137,7 @@ def _align_uniform(weight: float = 1.0, alpha: float = 2.0, t: float = 2.0) -> O
         else:
             loss, pulled, spread = align_uniform(x, y, weight=weight, alpha=alpha, t=t)
         loss = loss.to(torch.promote_types(batch.anchors.dtype, torch.float32))
+        loss = loss.to(batch.anchors.device)  # measured on the CPU where there is no float64
         logs = {"alignment": pulled.detach(), "uniformity": spread.detach()}
         return loss, logs | {"positive_cosine": _positive_cosine(batch)}
 
@@ -195,14 +197,14 @@ def _positive_cosine(batch: ContrastiveBatch) -> Tensor:
 
 def _distinct(batch: ContrastiveBatch) -> Tensor:
     """Select rows with distinct anchors, and of those the rows with distinct positives."""
-    rows = torch.arange(batch.rows, device=batch.anchors.device)
+    rows = torch.arange(batch.rows)
     for ids in (batch.anchor_ids, batch.positive_ids):
         if ids is not None:
-            ordered, order = ids[rows].sort(stable=True)
+            ordered, order = host_copy(ids)[rows].sort(stable=True)
             first = torch.ones_like(ordered, dtype=torch.bool)
             first[1:] = ordered[1:] != ordered[:-1]
             rows = rows[order[first].sort().values]
-    return rows
+    return send(rows, batch.anchors.device)
 
 
 def _above_zero(name: str, value: object) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from simcse_kit.methods.common.masking import ordinary_tokens
+
 __all__ = ["add_noise", "cut_elements", "cut_features", "cut_tokens", "shuffle_tokens"]
 
 
@@ -36,8 +38,7 @@ def shuffle_tokens(input_ids: Tensor, attention_mask: Tensor, special_ids: Seque
         >>> shuffled.sort().values.tolist(), shuffled[0, [0, 3]].tolist()
         ([[7, 8, 101, 102]], [101, 102])
     """
-    special = torch.tensor(list(special_ids), dtype=input_ids.dtype, device=input_ids.device)
-    fixed = ~attention_mask.bool() | torch.isin(input_ids, special)
+    fixed = ~ordinary_tokens(input_ids, attention_mask, special_ids)
     places = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
     # Both sorts put the movable positions first: the sources in random order, the targets in order.
     later = places + 1.0

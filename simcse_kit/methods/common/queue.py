@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from simcse_kit.utils.host_copies import host_copy, overwrite
+
 __all__ = ["KeyQueue"]
 
 
@@ -43,7 +45,7 @@ class KeyQueue(nn.Module):
         self._pending: list[tuple[Tensor, Tensor]] = []
 
     def __len__(self) -> int:
-        return int(self.state[0])
+        return int(host_copy(self.state)[0])
 
     def contents(self) -> tuple[Tensor, Tensor]:
         """Return copies of the keys ``(n, dim)`` and of the ids of their texts ``(n,)``.
@@ -69,9 +71,8 @@ class KeyQueue(nn.Module):
         for keys, ids in pending:
             size = len(self.keys)
             keys, ids = keys[-size:], ids[-size:]
-            count, start = self.state.tolist()
+            count, start = host_copy(self.state).tolist()
             places = (torch.arange(len(keys), device=keys.device) + start) % size
             self.keys[places], self.ids[places] = keys, ids
-            self.state.copy_(
-                torch.tensor([min(size, count + len(keys)), (start + len(keys)) % size])
-            )
+            after = [min(size, count + len(keys)), (start + len(keys)) % size]
+            overwrite(self.state, torch.tensor(after))

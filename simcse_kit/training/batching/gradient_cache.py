@@ -24,11 +24,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from simcse_kit.encoder.batch_plan import length_sorted_batches
-from simcse_kit.encoder.device import send
 from simcse_kit.encoder.row_lengths import lengths_of, remember_lengths
 from simcse_kit.methods.common.base import Method, MethodOutput
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.utils.distributed import ALONE, Processes
+from simcse_kit.utils.host_copies import on_both, send_known
 
 __all__ = ["Chunk", "GradientCache", "chunks_of", "shares_of"]
 
@@ -49,7 +49,7 @@ class Chunk:
     def of(cls, rows: Sequence[int], lengths: Sequence[int], device: torch.device) -> Chunk:
         """Make a chunk of rows in any order, from the lengths of all rows of the batch."""
         ordered = sorted(rows)
-        numbers = send(torch.tensor(ordered), device)
+        numbers = send_known(torch.tensor(ordered), device)
         return cls(numbers, np.array([lengths[row] for row in ordered], dtype=np.int64))
 
     @property
@@ -155,10 +155,11 @@ class GradientCache:
             ids = input_ids[chunk.rows, : chunk.longest]
             mask = attention_mask[chunk.rows, : chunk.longest]
             remember_lengths(mask, chunk.lengths)
+            numbers = on_both(torch.Tensor.__getitem__, views, chunk.rows)
             # Entered for each chunk, because the context caches cast weights until it ends, and
             # those cast without a graph must not be used where a graph is needed.
             with self._autocast():
-                return method.embed(ids, mask, views[chunk.rows])
+                return method.embed(ids, mask, numbers)
 
         return embed
 

@@ -151,7 +151,8 @@ class Probe:
         mask = (torch.arange(ids.shape[1], device=encoder.device) < lengths[:, None]).long()
         was_training = encoder.training
         encoder.train()
-        with torch.random.fork_rng():
+        # Of several GPUs, only that of the encoder draws here.
+        with torch.random.fork_rng([encoder.device] if encoder.device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             left, right = (encoder(ids, mask).float().cpu() for _ in range(2))
         encoder.train(was_training)
