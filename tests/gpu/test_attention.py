@@ -142,7 +142,7 @@ def test_outputs_and_gradients_equal_those_row_by_row(
     direction = torch.randn_like(expected)
     gradients = torch.autograd.grad((expected * direction).sum(), of.leaves())
     found = block_attention(
-        of.query, of.key, of.value, of.layout, scale=0.2, window=window, bias=of.bias
+        of.query, of.key, of.value, of.layout, scale=0.2, **given
     )
     assert found.dtype == dtype
     close(found, expected, TOLERANCES[dtype])
