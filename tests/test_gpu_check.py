@@ -142,7 +142,7 @@ def test_only_missing_packages_are_installed(part: Any, tmp_path: Path) -> None:
 @pytest.mark.long
 def test_a_trial_measures_on_the_cpu_and_runs_tests(tmp_path: Path) -> None:
     command = [sys.executable, "evaluation/speed/gpu_check.py", "--device", "cpu", "--quick"]
-    command += ["--work", str(tmp_path), "--only", "train-bert-64", "rate", "no-such-task"]
+    command += ["--work", str(tmp_path), "--only", "train-bert-64", "rate"]
     done = subprocess.run(
         command, cwd=SPEED.parents[1], capture_output=True, text=True, check=False
     )
@@ -151,7 +151,6 @@ def test_a_trial_measures_on_the_cpu_and_runs_tests(tmp_path: Path) -> None:
     systems = found["tasks"]["train-bert-64"]["systems"]
     assert all(system.get("steps_per_second", 0) > 0 for system in systems.values()), systems
     assert found["tasks"]["rate"]["float32_tflops"] > 0
-    assert "no-such-task" in found["tasks"]["no-such-task"]["not_run"]
     assert found["tests"]["passed"] > 0
     assert found["tests"]["failed"] == []
     assert found["goals"] == []

@@ -97,6 +97,9 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
     from gpu.tasks import QUICK, TASKS, Bench
 
     began = time.monotonic()
+    unknown = sorted(set(options.only or ()) - set(TASKS))
+    if unknown:
+        sys.exit(f"unknown tasks: {', '.join(unknown)}; known: {', '.join(TASKS)}")
     document: dict[str, Any] = {"machine": machine(options.device), "tests": None, "tasks": {}}
 
     def save() -> None:

@@ -141,9 +141,8 @@ def test_outputs_and_gradients_equal_those_row_by_row(
     expected = one_by_one(of, window, 0.2)
     direction = torch.randn_like(expected)
     gradients = torch.autograd.grad((expected * direction).sum(), of.leaves())
-    found = block_attention(
-        of.query, of.key, of.value, of.layout, scale=0.2, **given
-    )
+    given = {"scale": 0.2, "window": window, "bias": of.bias}
+    found = block_attention(of.query, of.key, of.value, of.layout, **given)
     assert found.dtype == dtype
     close(found, expected, TOLERANCES[dtype])
     mine = torch.autograd.grad((found.float() * direction).sum(), of.leaves())
@@ -167,16 +166,8 @@ def test_dropout_acts_on_probabilities_and_the_gradient_has_the_same_mask(
             unit = torch.eye(16, device=device, dtype=dtype)[: len(places)]
             of.value[places] = unit[:, None].expand(-1, of.value.shape[1], -1)
     torch.manual_seed(1)
-    found = block_attention(
-        of.query,
-        of.key,
-        of.value,
-        of.layout,
-        scale=scale,
-        dropout=rate,
-        window=window,
-        bias=of.bias,
-    )
+    given = {"scale": scale, "dropout": rate, "window": window, "bias": of.bias}
+    found = block_attention(of.query, of.key, of.value, of.layout, **given)
     direction = torch.randn_like(found)
     to_query, _, to_value = torch.autograd.grad(found, (of.query, of.key, of.value), direction)
     first, tolerance = options.get("first", False), TOLERANCES[dtype]

@@ -88,6 +88,7 @@ def _serve(pipe: Connection, log: str, device: str) -> None:
             target, params, folder = pipe.recv()
         except EOFError:
             return
+        answer: dict[str, Any] = {}
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
             os.chdir(folder)
@@ -95,13 +96,15 @@ def _serve(pipe: Connection, log: str, device: str) -> None:
             getattr(importlib.import_module(module), function)(params, Turns(pipe, device))
             raise RuntimeError("the function ended before its rounds were over")
         except Finished:
-            _release(device)
-            pipe.send({})
+            pass
         except Exception as error:
             traceback.print_exc()
             sys.stderr.flush()
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            pipe.send({"error": reason[:300]})
+            answer = {"error": reason[:300]}
+        # Not above, where the exception keeps what the function held.
+        _release(device)
+        pipe.send(answer)
 
 
 def _release(device: str) -> None:

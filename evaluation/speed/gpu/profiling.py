@@ -26,7 +26,14 @@ def summary(found: profile) -> dict[str, Any]:
     ``waits`` contains the one at the end of the round, which belongs to the measurement.
     """
     events = found.events() or []
-    on_device = [one for one in events if one.device_type == torch.autograd.DeviceType.CUDA]
+    # Annotations, such as that of an optimizer step, and waits span times without a kernel.
+    on_device = [
+        one
+        for one in events
+        if one.device_type == torch.autograd.DeviceType.CUDA
+        and not getattr(one, "is_user_annotation", False)
+        and not one.name.endswith(" Sync")
+    ]
     spans = [(one.time_range.start, one.time_range.end) for one in on_device]
     slowest: dict[str, float] = {}
     for one in on_device:
