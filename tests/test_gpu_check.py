@@ -9,7 +9,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,6 +89,59 @@ def test_busy_time_is_the_union_of_intervals(part: Any) -> None:
     assert covered([]) == 0.0
 
 
+def test_a_profile_counts_launches_waits_and_busy_time(part: Any) -> None:
+    import torch
+
+    kinds = torch.autograd.DeviceType
+
+    def event(name: str, start: float = 0.0, end: float = 0.0, **more: Any) -> SimpleNamespace:
+        span = SimpleNamespace(start=start, end=end, elapsed_us=lambda: end - start)
+        given = {"device_type": kinds.CPU, "is_user_annotation": False} | more
+        return SimpleNamespace(name=name, time_range=span, **given)
+
+    on_device = {"device_type": kinds.CUDA}
+    events = [
+        *(event(name) for name in ("aten::mm", "cudaLaunchKernel", "cuLaunchKernelEx")),
+        *(event(name) for name in ("cudaStreamSynchronize", "cudaMemcpyAsync")),
+        event("gemm", 0.0, 2e6, **on_device),
+        event("gemm", 1e6, 3e6, **on_device),
+        event("Memcpy DtoH (Device -> Pageable)", 5e6, 6e6, **on_device),
+        event("Optimizer.step", 0.0, 9e6, **on_device | {"is_user_annotation": True}),
+        event("Stream Sync", 0.0, 9e6, **on_device),
+    ]
+    found = part("gpu.profiling").summary(SimpleNamespace(events=lambda: events))
+    assert found["busy_seconds"] == 4.0
+    assert (found["operators"], found["launches"], found["waits"]) == (1, 2, 1)
+    assert (found["copies_to_host"], found["copies_to_device"]) == (1, 0)
+    assert found["slowest_kernels"]["gemm"] == 4.0
+
+
+@pytest.mark.long
+def test_tests_that_take_too_long_are_ended_and_the_others_are_counted(
+    part: Any, tmp_path: Path
+) -> None:
+    lines = "import time, pytest\npytestmark = pytest.mark.gpu\ndef test_good(): pass\n"
+    lines += "def test_bad(): assert 1 == 2\ndef test_slow(): time.sleep(600)\n"
+    (tmp_path / "test_some.py").write_text(lines, encoding="utf-8")
+    found = part("gpu.suite").run_tests(tmp_path, "cpu", [str(tmp_path)], 1, 20)
+    assert (found["passed"], found["failed"]) == (1, 2)
+    reasons = {name.partition("::")[2]: why for name, why in found["failures"].items()}
+    assert reasons.keys() == {"test_bad", "test_slow"}
+    assert "assert 1 == 2" in reasons["test_bad"]
+    assert reasons["test_slow"] == "it was running at the limit of 20 s"
+
+
+@pytest.mark.long
+def test_a_test_that_ends_the_process_is_named(part: Any, tmp_path: Path) -> None:
+    lines = "import os, pytest\npytestmark = pytest.mark.gpu\ndef test_good(): pass\n"
+    lines += "def test_crash(): os._exit(7)\n@pytest.mark.skip(reason='no card')\n"
+    (tmp_path / "test_some.py").write_text(lines + "def test_no(): pass\n", encoding="utf-8")
+    found = part("gpu.suite").run_tests(tmp_path, "cpu", [str(tmp_path)], 1, 60)
+    assert found["passed"] == 1
+    assert list(found["failures"].values()) == ["its process ended with code 7"]
+
+
+@pytest.mark.long
 def test_a_process_serves_several_tasks_and_starts_again_after_an_error(
     part: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +192,7 @@ def test_only_missing_packages_are_installed(part: Any, tmp_path: Path) -> None:
     assert sorted(path.name for path in target.glob("*.py")) == ["simcse_fake.py"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_trial_measures_on_the_cpu_and_runs_tests(tmp_path: Path) -> None:
     command = [sys.executable, "evaluation/speed/gpu_check.py", "--device", "cpu", "--quick"]
     command += ["--work", str(tmp_path), "--only", "train-bert-64", "rate"]
@@ -152,6 +205,6 @@ def test_a_trial_measures_on_the_cpu_and_runs_tests(tmp_path: Path) -> None:
     assert all(system.get("steps_per_second", 0) > 0 for system in systems.values()), systems
     assert found["tasks"]["rate"]["float32_tflops"] > 0
     assert found["tests"]["passed"] > 0
-    assert found["tests"]["failed"] == []
+    assert found["tests"]["failures"] == {}
     assert found["goals"] == []
     assert "| train-bert-64 | ours-fp32 |" in done.stdout

@@ -136,7 +136,11 @@ def tables(document: Document) -> str:
     lines = [document["machine"]["line"], ""]
     tests = document.get("tests")
     if tests:
-        lines += [f"Tests: {tests['summary']}", *(f"- {name}" for name in tests["failed"]), ""]
+        lines += [
+            f"Tests: {tests['summary']}",
+            *(f"- {name}: {why}" for name, why in tests["failures"].items()),
+            "",
+        ]
     columns = ("per second", "TFLOP/s", "peak GB", "launches", "waits", "copies to host", "idle")
     lines += _row("task", "system", *columns)
     lines += _row(*(["---"] * (2 + len(columns))))
