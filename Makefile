@@ -5,10 +5,10 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN = $(VENV)/bin
 
-.PHONY: help demo test long slow oldest audit lint docs bench peers clean
+.PHONY: help demo test long slow gpu gpu-check oldest audit lint docs bench peers clean
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 # Torch is installed first and alone, so that only torch is looked up in its own index.
 $(VENV)/.base: pyproject.toml
@@ -38,6 +38,13 @@ long: $(VENV)/.dev  ## run the tests that take several seconds each
 
 slow: $(VENV)/.dev  ## run the tests that take minutes
 	$(BIN)/pytest -m slow
+
+gpu: $(VENV)/.dev  ## run the tests that need a GPU
+	$(BIN)/pytest -m gpu tests/gpu
+
+# Not in the virtual environment, whose torch may be a CPU build: PYTHON must have torch with CUDA.
+gpu-check:  ## test and measure on a GPU in 6 minutes (WHEELS=folder of packages, GPU_CHECK=options)
+	$(PYTHON) evaluation/speed/gpu_check.py $(if $(WHEELS),--wheels $(WHEELS)) $(GPU_CHECK)
 
 # Warnings are not errors here: old releases use functions that newer packages have deprecated.
 oldest:  ## run the fast tests with the lowest versions of pyproject.toml (TORCH=torch==2.7.0 for torch's)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import torch
 
 # Set before anything imports torch or a Hugging Face library: no test may reach the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -17,6 +21,17 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest test first, so that no worker is left with it when the others are through."""
     items.sort(key=lambda item: "docs/test_pages" not in item.nodeid)
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """Return CUDA, or what SIMCSE_TEST_DEVICE names; without a CUDA device the test is skipped."""
+    import torch
+
+    name = os.environ.get("SIMCSE_TEST_DEVICE", "cuda")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        pytest.skip(f"torch {torch.__version__} finds no CUDA device")
+    return torch.device(name)
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 EVALUATION = REPOSITORY / "evaluation"
 MODULES = sorted(EVALUATION.rglob("*.py"))
-# The parts of the speed benchmark are imported by its scripts.
-PARTS = ("harness", "variants")
+# The parts of the speed benchmarks are imported by their scripts.
+PARTS = ("gpu", "harness", "variants")
 SCRIPTS = [path for path in MODULES if path.parent.name not in PARTS]
 SHELL_SCRIPTS = sorted(EVALUATION.rglob("*.sh"))
 TEXTS = [

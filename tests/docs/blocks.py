@@ -21,6 +21,7 @@ REASONS = {
     "needs a network",
     "needs large data",
     "needs an optional package",
+    "needs a GPU",
     "needs several processors",
 }
 RUN = {"sh", "python"}

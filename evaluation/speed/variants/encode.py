@@ -15,12 +15,12 @@ from variants.threads import THREADS, pin
 
 
 def ours(params: dict[str, Any], rounds: Any) -> None:
-    """Run ``SentenceEncoder.encode`` with its defaults, and ``precision`` if given."""
+    """Run ``SentenceEncoder.encode`` with its defaults; ``precision`` and ``device`` if given."""
     from simcse_kit import SentenceEncoder
 
     pin()
     options = {key: params[key] for key in ("precision",) if key in params}
-    encoder = SentenceEncoder.load(params["model"])
+    encoder = SentenceEncoder.load(params["model"], device=params.get("device", "cpu"))
     _serve(lambda texts: encoder.encode(texts, **options), params, rounds)
 
 
@@ -109,14 +109,14 @@ def _open(params: dict[str, Any]) -> Any:
 def _load(folder: str | Path, **options: Any) -> Any:
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(str(folder), device="cpu", **options)
+    return SentenceTransformer(str(folder), **{"device": "cpu"} | options)
 
 
 def _open_torch(params: dict[str, Any]) -> Any:
     import torch
 
     kwargs = {"dtype": getattr(torch, params["dtype"])} if "dtype" in params else None
-    return _load(params["model"], model_kwargs=kwargs)
+    return _load(params["model"], model_kwargs=kwargs, device=params.get("device", "cpu"))
 
 
 def _open_onnx(params: dict[str, Any]) -> Any:

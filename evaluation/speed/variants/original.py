@@ -25,12 +25,15 @@ class Original:
     """Model, optimizer and step.
 
     Args:
-        params: model, batch, steps, max_length, learning_rate and attention.
+        params: model, batch, steps, max_length, learning_rate and attention; if given,
+            device, and bf16 for autocast.
         seed: seed of the head, of dropout, and of the order of the rows.
     """
 
     def __init__(self, params: dict[str, Any], seed: int):
         set_seed(seed)
+        self.device = torch.device(params.get("device", "cpu"))
+        self.bf16 = params.get("bf16", False)
         self.bert = AutoModel.from_pretrained(
             params["model"],
             add_pooling_layer=False,
@@ -41,6 +44,8 @@ class Original:
         self.dense = nn.Linear(width, width)
         nn.init.normal_(self.dense.weight, std=0.02)
         nn.init.zeros_(self.dense.bias)
+        self.bert.to(self.device)
+        self.dense.to(self.device)
         self.weights = [*self.bert.parameters(), *self.dense.parameters()]
         self.optimizer = torch.optim.AdamW(
             self.weights,
@@ -66,24 +71,26 @@ class Original:
         encoded = self.tokenizer(texts, truncation=True, max_length=length)
         return [{key: encoded[key][n] for key in encoded} for n in range(len(texts))]
 
-    def step(self) -> float:
+    def step(self) -> Tensor:
         """Make one step on the next batch, and return its loss."""
-        features = self.tokenizer.pad(next(self._batches), return_tensors="pt")
-        states = self.bert(**features).last_hidden_state
-        vectors = torch.tanh(self.dense(states[:, 0])).view(-1, self.views, states.shape[-1])
-        loss = self._loss(*vectors.unbind(dim=1))
+        features = self.tokenizer.pad(next(self._batches), return_tensors="pt").to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            states = self.bert(**features).last_hidden_state
+            vectors = torch.tanh(self.dense(states[:, 0])).view(-1, self.views, states.shape[-1])
+            loss = self._loss(*vectors.unbind(dim=1))
         loss.backward()
         nn.utils.clip_grad_norm_(self.weights, 1.0)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
-        return loss.item()
+        return loss.detach()
 
     @staticmethod
     def _loss(anchors: Tensor, *candidates: Tensor) -> Tensor:
         cosine = nn.CosineSimilarity(dim=-1)
         scores = [cosine(anchors.unsqueeze(1), c.unsqueeze(0)) / TEMPERATURE for c in candidates]
-        return nn.functional.cross_entropy(torch.cat(scores, dim=1), torch.arange(len(anchors)))
+        targets = torch.arange(len(anchors), device=anchors.device)
+        return nn.functional.cross_entropy(torch.cat(scores, dim=1), targets)
 
 
 def steps(params: dict[str, Any], rounds: Any) -> None:
@@ -109,4 +116,4 @@ def run_losses(params: dict[str, Any], seed: int, dropout: int | None = None) ->
     trainer = Original(params, seed)
     if dropout is not None:
         torch.manual_seed(dropout)
-    return [trainer.step() for _ in range(params["steps"])]
+    return [trainer.step().item() for _ in range(params["steps"])]

@@ -142,9 +142,10 @@ def run_losses(params: dict[str, Any], seed: int) -> list[float]:
 
 
 def sentence_transformers(params: dict[str, Any], rounds: Any) -> None:
-    """Run SentenceTransformerTrainer with MultipleNegativesRankingLoss.
+    """Run SentenceTransformerTrainer with MultipleNegativesRankingLoss, on ``device`` if given.
 
-    The model keeps its pooling, and a single text is its own positive.
+    With ``bf16`` it runs under autocast. The model keeps its pooling, and a single text is its own
+    positive.
     """
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, losses
@@ -161,7 +162,8 @@ def sentence_transformers(params: dict[str, Any], rounds: Any) -> None:
     rows = [row for batch in batches(params, seed=1) for row in batch]
     columns = list(zip(*rows, strict=True)) if len(rows[0]) > 1 else 2 * [[r[0] for r in rows]]
     names = ("anchor", "positive", "negative")
-    model = SentenceTransformer(params["model"], device="cpu")
+    device = params.get("device", "cpu")
+    model = SentenceTransformer(params["model"], device=device)
     model.max_seq_length = params["max_length"]
     arguments = Arguments(
         output_dir=str(Path.cwd() / "st"),
@@ -173,7 +175,9 @@ def sentence_transformers(params: dict[str, Any], rounds: Any) -> None:
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        dataloader_pin_memory=False,
+        dataloader_pin_memory=device != "cpu",
+        use_cpu=device == "cpu",
+        bf16=params.get("bf16", False),
         seed=1,
     )
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
