@@ -26,6 +26,7 @@ _NOT_DETERMINISTIC = "does not have a deterministic implementation"
 def restart_peak(device: torch.device) -> None:
     """Forget the earlier peak of the tensors on a GPU."""
     if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(device)
 
 

@@ -217,7 +217,10 @@ class ContrastiveTrainer(transformers.Trainer):
         checkpoint = written[step]
         self._load_from_checkpoint(str(checkpoint))
         assert self.optimizer is not None
-        self.optimizer.load_state_dict(torch.load(checkpoint / _OPTIMIZER, weights_only=True))
+        moments = torch.load(
+            checkpoint / _OPTIMIZER, map_location=self.args.device, weights_only=True
+        )
+        self.optimizer.load_state_dict(moments)
         schedule: Any = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
         # Checkpoints contain these, so a resumed run keeps the lower rate.
         schedule.base_lrs = [rate / 2 for rate in schedule.base_lrs]
