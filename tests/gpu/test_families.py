@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +24,13 @@ CASES = {kind: (kind, {}) for kind in sorted(MODEL_MAPPING_NAMES)} | VARIANTS
 ON_CPU = {kind for kind, changes, _ in SAMPLE.values() if not changes}
 POOLINGS = ("mean", "cls_before_pooler", "last_token")
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-Made = Callable[..., Path]
 
 
-@pytest.fixture
-def made(tiny_encoder_dir: Path, tmp_path: Path) -> Made:
-    """Folder of a tiny random model of a family, with the tiny tokenizer."""
-
-    def make(kind: str, **changes: Any) -> Path:
-        folder = tmp_path / "model"
-        build(kind, **changes).save_pretrained(folder)
-        _copy_tokenizer(tiny_encoder_dir, folder)
-        return folder
-
-    return make
+def write(folder: Path, tokenizer: Path, kind: str, **changes: Any) -> Path:
+    """Save a tiny random model of a family with the tiny tokenizer."""
+    build(kind, **changes).save_pretrained(folder)
+    _copy_tokenizer(tokenizer, folder)
+    return folder
 
 
 @torch.no_grad()
@@ -68,14 +60,16 @@ def lowest_cosine(one: Any, other: Any) -> float:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_vectors_equal_those_of_single_rows(device: torch.device, made: Made, case: str) -> None:
+def test_vectors_equal_those_of_single_rows(
+    device: torch.device, tiny_encoder_dir: Path, tmp_path: Path, case: str
+) -> None:
     if device.type == "cpu" and case not in ON_CPU:
         pytest.skip("a CPU tries one family for each mechanism")
     kind, changes = CASES[case]
     reason = NOT_BUILT.get(kind) or REFUSED.get(kind) or why_no_text_encoder(kind)
     if reason and kind not in ("t5", "mt5", "umt5"):
         pytest.skip(f"no encoder that can be built: {reason}")
-    folder = made(kind, **changes)
+    folder = write(tmp_path, tiny_encoder_dir, kind, **changes)
     cpu = states_of(folder, kind, "cpu")
     single = cpu if device.type == "cpu" else states_of(folder, kind, device)
     encoder = SentenceEncoder.load(folder, pooling="mean", device=str(device))
@@ -104,9 +98,9 @@ def test_vectors_equal_those_of_single_rows(device: torch.device, made: Made, ca
 @pytest.mark.parametrize("kind", ["bert", "mpnet", "roberta", "modernbert", "llama", "gpt2"])
 @pytest.mark.parametrize("pooling", ["mean", "cls_before_pooler"])
 def test_gradients_equal_padded_ones_and_those_on_the_cpu(
-    device: torch.device, made: Made, kind: str, pooling: str
+    device: torch.device, tiny_encoder_dir: Path, tmp_path: Path, kind: str, pooling: str
 ) -> None:
-    folder = made(kind)
+    folder = write(tmp_path, tiny_encoder_dir, kind)
 
     def gradients(where: str, *, padded: bool) -> tuple[dict[str, Tensor], Tensor]:
         encoder = SentenceEncoder.load(folder, pooling=pooling, device=where)
