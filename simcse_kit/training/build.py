@@ -173,7 +173,6 @@ def _method(plan: RunPlan) -> tuple[Method, str]:
         device="cpu",  # new weights are drawn there; the trainer moves the method
         pooling=config.model.pooling,
         trust_remote_code=config.model.trust_remote_code,
-        device="cpu",  # the trainer moves the whole method
     )
     encoder.require_weights()
     assert encoder.source is not None

@@ -264,6 +264,8 @@ CHOICES = [
     (torch.float32, 64, Window(4, 4), False, [20, 9], None),
     (torch.float32, 12, Window(), False, [20, 9], None),
     (torch.float64, 64, Window(), False, [20, 9], None),
+    (torch.float16, 64, Window(), False, [1] * 65_535, "_efficient_attention_forward"),
+    (torch.float16, 64, Window(), False, [1] * 65_536, None),
 ]
 
 
@@ -288,14 +290,6 @@ def test_the_kernel_suits_the_arguments(
     value = torch.empty(sum(lengths), 2, width, dtype=dtype, device=META)
     block_attention(query, value, value, layout, scale=1.0, window=window)
     assert called == ([] if expected is None else [expected])
-
-
-def test_deterministic_runs_use_padded_attention(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
-    parts = torch.empty(3, 5, 2, 8, device=META)
-    with operators() as counts:
-        block_attention(*parts, layout_of([3, 2], META), scale=1.0)
-    assert not any("efficient_attention" in name for name in counts)
 
 
 def _other_values(query: Tensor, *_: Any) -> Tensor:

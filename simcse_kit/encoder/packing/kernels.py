@@ -34,6 +34,8 @@ _HALF = (torch.float16, torch.bfloat16)
 # Mean number of tokens of a row from which FlashAttention is preferred; at 19 tokens it takes 1.4
 # times as long as the memory-efficient kernel.
 _FLASH_FROM = 128
+# The kernels number the rows by an axis of the grid, which ends there.
+_MOST_ROWS = 65535
 # Numbers of tokens of the rows on which a kernel is compared with padded attention.
 _TRIAL = (9, 5, 3, 1)
 
@@ -124,7 +126,8 @@ def padded_attention(
 
 
 def _deterministic_if_wanted() -> AbstractContextManager[Any]:
-    # The fast kernels add the gradients of keys in any order.
+    # Some of the kernels that torch may choose add gradients in any order. The kernels below do not
+    # if deterministic operators are asked for.
     if torch.are_deterministic_algorithms_enabled():
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
@@ -221,8 +224,8 @@ def _kernel_for(
 ) -> str | None:
     """Choose the kernel that supports these arguments; None for padded attention."""
     device, width = query.device, query.shape[2]
-    # With cumulative lengths, the kernels take no bias; their backward pass is not deterministic.
-    if scores.bias is not None or torch.are_deterministic_algorithms_enabled():
+    # With cumulative lengths, the kernels take no bias.
+    if scores.bias is not None or len(layout.order) > _MOST_ROWS:
         return None
     if device.type not in ("cuda", "meta") or query.dtype not in (torch.float32, *_HALF):
         return None
