@@ -15,7 +15,6 @@ from torch import nn
 
 from simcse_kit.encoder.inputs import shown, whole_number
 from simcse_kit.errors import ConfigError
-from simcse_kit.utils.host_copies import send
 
 __all__ = [
     "Device",
@@ -23,7 +22,6 @@ __all__ = [
     "is_auto",
     "known_device",
     "put_on",
-    "send",
     "usual_state",
 ]
 

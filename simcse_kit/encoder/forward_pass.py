@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from simcse_kit.encoder.batch_plan import pad_batch
-from simcse_kit.encoder.device import send
 from simcse_kit.encoder.forked_processes import PREPARING
 from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.packing.layers import Block
 from simcse_kit.encoder.packing.layout import MULTIPLE, UnpackableError, pack_rows
 from simcse_kit.encoder.row_lengths import remember_lengths
+from simcse_kit.utils.host_copies import send
 
 __all__ = ["TokenRows", "evaluation_mode", "vectors_of_batch"]
 

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize as unit_length
 
 from simcse_kit.encoder import accelerator
 from simcse_kit.encoder.batch_plan import length_sorted_batches
-from simcse_kit.encoder.device import send, usual_state
+from simcse_kit.encoder.device import usual_state
 from simcse_kit.encoder.encode_options import EncodeOptions
 from simcse_kit.encoder.forked_processes import torch_threads
 from simcse_kit.encoder.forward_pass import TokenRows, evaluation_mode, vectors_of_batch
@@ -24,6 +24,7 @@ from simcse_kit.encoder.quantization.layer_cache import lower_blocks
 from simcse_kit.encoder.queued import QueuedEncoding, require_finite
 from simcse_kit.encoder.threads import shared_out
 from simcse_kit.encoder.token_counts import TokenCounts, count_rows
+from simcse_kit.utils.host_copies import send
 
 __all__ = ["ENCODE_BAR", "TokenizedTexts", "evaluation_mode", "vectors_of_rows"]
 

@@ -19,7 +19,7 @@ from simcse_kit.encoder.accelerator import (
     memory_errors,
     token_budget,
 )
-from simcse_kit.encoder.device import send, usual_state
+from simcse_kit.encoder.device import usual_state
 from simcse_kit.encoder.encode_options import EncodeOptions
 from simcse_kit.encoder.forked_processes import require_usable
 from simcse_kit.encoder.forward_pass import TokenRows, evaluation_mode, vectors_of_batch
@@ -29,6 +29,7 @@ from simcse_kit.encoder.packing.run import prepared_blocks
 from simcse_kit.encoder.pooling import FIRST_TOKEN_POOLINGS
 from simcse_kit.encoder.quantization.layer_cache import half_encoder
 from simcse_kit.errors import ModelError
+from simcse_kit.utils.host_copies import send
 
 __all__ = ["QueuedEncoding", "copy_to_host", "require_finite"]
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from simcse_kit.encoder import accelerator
 from simcse_kit.encoder.batch_plan import grouped
-from simcse_kit.encoder.device import send
 from simcse_kit.encoder.encode_options import EncodeOptions, check_size
 from simcse_kit.encoder.forked_processes import require_same_process
 from simcse_kit.encoder.inference import ENCODE_BAR, TokenizedTexts
@@ -27,6 +26,7 @@ from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.queued import QueuedEncoding, copy_to_host, require_finite
 from simcse_kit.encoder.token_counts import TokenCounts
 from simcse_kit.errors import ConfigError
+from simcse_kit.utils.host_copies import send
 from simcse_kit.utils.process import collection_paused, return_freed_memory
 from simcse_kit.utils.progress import progress_bar
 

@@ -17,7 +17,6 @@ from simcse_kit.encoder.accelerator import is_out_of_memory, tokens_that_fit
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.encode_options import EncodeOptions
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.packing.layout import Layout
 from simcse_kit.encoder.quantization.layer_cache import Precision
 from simcse_kit.encoder.queued import QueuedEncoding
 from simcse_kit.errors import ModelError
@@ -331,10 +330,6 @@ def test_queueing_a_batch_reads_nothing_from_the_device(
     assert sum(copies.values()) == 1, copies  # the order of the rows
 
 
-@pytest.mark.xfail(
-    "index" not in Layout.__dataclass_fields__,
-    reason="the layout of a packed batch reads from the device",
-)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("pooling", ["mean", "cls_before_pooler", "last_two_mean"])
 def test_a_whole_encoding_batch_reads_nothing_from_the_device(

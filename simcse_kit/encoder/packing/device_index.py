@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simcse_kit.encoder.device import send
+from simcse_kit.utils.host_copies import send
 
 __all__ = ["DeviceIndex", "index_on", "positions_of", "uses_index"]
 
