@@ -7,7 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.config import RunConfig, load_config
+from simcse_kit.config import RunConfig
+from simcse_kit.config_files import load_config
 
 WORDS = (
     "a the cat dog sat ran on mat in park man woman is playing guitar music red blue car house "

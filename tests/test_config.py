@@ -12,16 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simcse_kit.config import (
-    RunConfig,
-    load_config,
-    merge,
-    preset_path,
-    presets,
-)
+from simcse_kit.config import RunConfig
+from simcse_kit.config_files import load_config, preset_path, presets
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods import build_config
-from simcse_kit.utils.settings import parse_setting
+from simcse_kit.utils.settings import merge, parse_setting
 from simcse_kit.utils.sizes import parse_bytes
 
 

@@ -22,7 +22,8 @@ import transformers
 import typer
 
 from simcse_kit.cli.main import app
-from simcse_kit.config import RunConfig, load_config
+from simcse_kit.config import RunConfig
+from simcse_kit.config_files import load_config
 from simcse_kit.errors import DataError, SimcseError
 from simcse_kit.methods import METHODS, build_config
 from simcse_kit.training.prepare import check

@@ -15,12 +15,14 @@ import typer.main
 from pydantic import BaseModel
 
 from simcse_kit.cli.main import app
-from simcse_kit.config import RunConfig, preset_path, presets, read_toml
+from simcse_kit.config import RunConfig
+from simcse_kit.config_files import preset_path, presets
 from simcse_kit.data.augment import AUGMENTATIONS
 from simcse_kit.encoder.pooling import POOLINGS
 from simcse_kit.methods import METHODS
 from simcse_kit.methods.common.objective_registry import OBJECTIVES
 from simcse_kit.registry import Registry
+from simcse_kit.utils.settings import read_toml
 
 __all__ = ["PAGES", "TABLES"]
 

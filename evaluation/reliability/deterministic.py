@@ -14,7 +14,7 @@ from statistics import median
 import torch
 
 from simcse_kit import train
-from simcse_kit.config import load_config
+from simcse_kit.config_files import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -51,7 +51,8 @@ SEEDS: dict[str, list[bytes]] = {
 def targets(folder: Path) -> dict[str, Callable[[bytes], object]]:
     """Return the function of each target, which takes the bytes."""
     from simcse_kit.bulk.shard_log import ShardLog
-    from simcse_kit.config import RunConfig, load_config
+    from simcse_kit.config import RunConfig
+    from simcse_kit.config_files import load_config
     from simcse_kit.data.augment.chain import Chain
     from simcse_kit.data.read_options import ReadOptions
     from simcse_kit.data.readers import read_texts

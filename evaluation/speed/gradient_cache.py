@@ -44,7 +44,7 @@ def one_run(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(options.threads)
     from simcse_kit import train
-    from simcse_kit.config import load_config
+    from simcse_kit.config_files import load_config
 
     messages: list[str] = []
     handler = logging.Handler()

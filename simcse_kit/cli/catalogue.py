@@ -43,7 +43,7 @@ def methods_command(as_json: _Json = False) -> None:
 
 def presets_command(as_json: _Json = False) -> None:
     """List the presets. Their comments give the paper, the expected score and the hardware."""
-    from simcse_kit.config import preset_path, presets
+    from simcse_kit.config_files import preset_path, presets
 
     texts = {name: preset_path(name).read_text(encoding="utf-8") for name in presets()}
     if as_json:

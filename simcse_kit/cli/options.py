@@ -66,7 +66,8 @@ def load_run(
         allow_call: modules of ``--allow-call``.
         **named: values by the names of :data:`~simcse_kit.config.SHORT_NAMES`; None is left out.
     """
-    from simcse_kit.config import load_config, named_settings
+    from simcse_kit.config import named_settings
+    from simcse_kit.config_files import load_config
     from simcse_kit.utils.settings import parse_setting
 
     tables = [*map(parse_setting, settings or []), named_settings(**named)]

@@ -8,7 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from simcse_kit.config import SHORT_NAMES, RunConfig, load_config, named_settings
+from simcse_kit.config import SHORT_NAMES, RunConfig, named_settings
+from simcse_kit.config_files import load_config
 from simcse_kit.data.in_memory import write_rows
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods.common.base import Method

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from simcse_kit.config import RunConfig, presets
+from simcse_kit.config import RunConfig
+from simcse_kit.config_files import presets
 from simcse_kit.methods import METHODS
 from tests.docs.blocks import REPOSITORY
 

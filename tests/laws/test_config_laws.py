@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simcse_kit.config import RunConfig, load_config
+from simcse_kit.config import RunConfig
+from simcse_kit.config_files import load_config
 from simcse_kit.data.augment.chain import Chain
 from simcse_kit.errors import ConfigError, SimcseError
 from simcse_kit.methods import METHODS, build_config

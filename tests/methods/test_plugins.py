@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from simcse_kit.cli.main import main
-from simcse_kit.config import RunConfig, load_config
+from simcse_kit.config import RunConfig
+from simcse_kit.config_files import load_config
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods import METHODS, build_config, find_method, register_method
 from simcse_kit.methods.common.base import Method

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from simcse_kit.config import load_config
+from simcse_kit.config_files import load_config
 from simcse_kit.errors import ConfigError
 from simcse_kit.training import verify_resume
 from simcse_kit.training.child_process import permission_flags

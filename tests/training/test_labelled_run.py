@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from simcse_kit.config import RunConfig, load_config
+from simcse_kit.config import RunConfig
+from simcse_kit.config_files import load_config
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, DataError
 from tests.training.conftest import train

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from simcse_kit.config import RunConfig, load_config
+from simcse_kit.config import RunConfig
+from simcse_kit.config_files import load_config
 from simcse_kit.errors import ConfigError
 from simcse_kit.training.state import replacement
 from simcse_kit.training.state.output_dir import check_output, claim_folder

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from simcse_kit.config import load_config
+from simcse_kit.config_files import load_config
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, DataError, MissingExtraError, ModelError, SimcseError
 from simcse_kit.methods.common.base import Method

@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from simcse_kit.config import RunConfig, load_config
+from simcse_kit.config import RunConfig
+from simcse_kit.config_files import load_config
 from simcse_kit.errors import ConfigError
 from simcse_kit.training.study import runs
 from simcse_kit.training.study import study as module

@@ -21,7 +21,7 @@ SUP = {"steps": 150, "batch": 64, "lr": 2e-4, "length": 32, "every": 50}
 
 def ours(options: argparse.Namespace, name: str) -> str:
     from simcse_kit import train
-    from simcse_kit.config import load_config
+    from simcse_kit.config_files import load_config
     from simcse_kit.utils.settings import parse_setting
 
     supervised = options.arm != "unsup"

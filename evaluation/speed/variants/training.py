@@ -83,7 +83,7 @@ class Losses(transformers.TrainerCallback):
 
 
 def _our_config(params: dict[str, Any], seed: int, log_every: int) -> Any:
-    from simcse_kit.config import load_config
+    from simcse_kit.config_files import load_config
 
     rows = _rows(params)
     triplets = len(rows[0]) > 1
