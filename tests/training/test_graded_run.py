@@ -90,6 +90,21 @@ def test_a_large_batch_is_computed_in_chunks(tiny_encoder_dir: Path, tmp_path: P
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
+def test_the_scale_reaches_the_loss_of_the_regression_alone(
+    tiny_encoder_dir: Path, tmp_path: Path
+) -> None:
+    def first_loss(objective: str, scale: tuple[float, float]) -> float:
+        settings = {"evaluation.held_out": 0, "method.dropout": 0.0, "training.log_every": 1}
+        given = options(tiny_encoder_dir, tmp_path, objective=objective, scale=scale, max_steps=1)
+        result = train(graded(tmp_path), **given | {"settings": settings})
+        return next(row["loss"] for row in result.history if "loss" in row)
+
+    assert first_loss("cosent", (0, 5)) == pytest.approx(first_loss("cosent", (-5, 50)))
+    # All cosines of this encoder are near 1, and the mean score rises from 0.5 to 0.95.
+    assert first_loss("cosine_regression", (-90, 7)) < 0.02
+    assert first_loss("cosine_regression", (0, 5)) > 0.05
+
+
 def test_a_killed_run_resumes_exactly(tiny_encoder_dir: Path, tmp_path: Path) -> None:
     table = {
         "model": {"name": str(tiny_encoder_dir)},
