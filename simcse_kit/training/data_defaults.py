@@ -80,11 +80,12 @@ def with_scale(config: RunConfig, corpus: Corpus, options: MethodConfig) -> RunC
         scores[-1],
         *scale,
     )
-    if scores[-1] == 2 and scores[0] in (-1, 0) and all(score == int(score) for score in scores):
+    if scores == [0, 1, 2]:
         logger.warning(
-            "the scores are the numbers %s, which looks like classes of natural language "
-            "inference; classes are no scores: make triplets of them with simcse data nli",
-            ", ".join(f"{score:g}" for score in scores),
+            "the only scores are 0, 1 and 2, which looks like classes of natural language "
+            "inference; if they are classes, make triplets of them with simcse data nli FILE "
+            "--premise sentence1 --hypothesis sentence2 --label score "
+            "--labels entailment=0,neutral=1,contradiction=2 --output OTHER.csv"
         )
     section = config.data.model_copy(update={"scale": list(scale)})
     return config.model_copy(update={"data": section})

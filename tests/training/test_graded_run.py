@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from simcse_kit.cli.main import app
 from simcse_kit.config import MethodSection, RunConfig
 from simcse_kit.config_files import load_config
 from simcse_kit.encoder.encoder import SentenceEncoder
@@ -163,7 +166,8 @@ def test_a_scale_without_effect_is_reported(
 def test_classes_of_inference_are_noticed(
     tiny_encoder_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for scores, warned in (([0, 1, 2], True), ([0, 1, 2.5], False), ([0, 1], False)):
+    warnings = []
+    for scores in ([0, 1], [0, 1, 2.5], [0, 1, 2]):
         caplog.clear()
         table = {
             "model": {"name": str(tiny_encoder_dir)},
@@ -171,7 +175,18 @@ def test_classes_of_inference_are_noticed(
             "training": {"output": str(tmp_path / "out"), "batch_size": 4},
         }
         check(load_config(overrides=[table]))
-        assert any("looks like classes" in text for text in caplog.messages) is warned
+        warnings.append([text for text in caplog.messages if "looks like classes" in text])
+    assert warnings[:2] == [[], []]
+    # What the warning recommends works.
+    (warning,) = warnings[2]
+    given = re.search(r"with simcse (data nli FILE .*)", warning)
+    assert given is not None
+    rows = ["sentence1,sentence2,score", "a cat,the cat,0", "a cat,rain,2", "a cat,a dog,1"]
+    nli = tmp_path / "nli.csv"
+    nli.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    words = given[1].replace("FILE", str(nli)).replace("OTHER", str(tmp_path / "other")).split()
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    assert "a cat,the cat,rain" in (tmp_path / "other.csv").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("no_weights")
