@@ -39,8 +39,8 @@ class GradedConfig(DropoutConfig):
     temperature: float = Field(
         default=0.05,
         gt=0,
-        description="divides the similarities in cosent and angle; 1/20, as both official codes "
-        "and sentence-transformers use a scale of 20",
+        description="divides the similarities in cosent and angle; 1/20 for the scale of 20 in "
+        "CoSENT's code and sentence-transformers; AnglE's code has 1 for its angles",
     )
     matryoshka: list[int] = Field(
         default=[],

@@ -94,7 +94,7 @@ def read_anchors(
         kind, texts = read_texts(file, options, report=report, on_bytes=on_bytes)
         if kind == "labelled":
             raise DataError(
-                "graded pairs are not all positives; write the pairs that are to another file, or "
+                "graded pairs are not all positives; write the positive pairs to another file, or "
                 "mine for single texts, such as --columns sentence1",
                 file=file,
             )
