@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import tomli_w
@@ -67,6 +68,11 @@ class DataSection(ConfigSection):
     label: str | None = Field(
         None, description="column with a number, by name or position: rows are two texts, label"
     )
+    scale: list[float] | None = Field(
+        None,
+        description="lowest and highest score that a pair could have, for data with scores; unset: "
+        "found from the scores",
+    )
     documents: int = Field(
         0,
         ge=0,
@@ -91,6 +97,21 @@ class DataSection(ConfigSection):
         if isinstance(value, list):
             return [cls._positions_as_text(item) for item in value]
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _two_numbers(cls, value: Any) -> Any:
+        """Convert ``0,5``, as ``--scale`` gives it, to a list, and check the order."""
+        if value is None:
+            return None
+        parts = value.split(",") if isinstance(value, str) else value
+        try:
+            lowest, highest = map(float, parts)
+        except (TypeError, ValueError):
+            lowest, highest = 1.0, 0.0
+        if not -math.inf < lowest < highest < math.inf:
+            raise ValueError("must be the lowest and the highest score, such as 0,5")
+        return [lowest, highest]
 
 
 class EvaluationSection(ConfigSection):
@@ -185,7 +206,10 @@ class RunConfig(ConfigSection):
 
     def to_toml(self) -> str:
         """Write the configuration as TOML, which reads back to an equal one."""
-        return tomli_w.dumps(_without_none(self.model_dump()))
+        tables = _without_none(self.model_dump())
+        if "name" not in self.method.model_fields_set:
+            del tables["method"]["name"]  # the data may still choose another
+        return tomli_w.dumps(tables)
 
 
 def _without_none(value: Any) -> Any:
@@ -217,6 +241,7 @@ SHORT_NAMES = {
     "max_length": "data.max_length",
     "columns": "data.columns",
     "label": "data.label",
+    "scale": "data.scale",
     "on_bad_row": "data.on_bad_row",
     "allow_unknown": "data.allow_unknown",
     "on_collapse": "evaluation.on_collapse",

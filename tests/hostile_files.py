@@ -22,6 +22,9 @@ WORDS = "dog man woman guitar music car house tree river book child bird".split(
 GOOD = "".join(f"the cat sat on the {word}\n" for word in WORDS)
 ROWS = "".join(f"a {word},a big {word}\n" for word in WORDS)
 TABLE = "sent0,sent1\n" + ROWS
+GRADED = "sentence1,sentence2,score\n" + "".join(
+    f"a {word},a big {word},{number % 6}\n" for number, word in enumerate(WORDS)
+)
 OBJECT = '{"anchor": "a cat", "positive": "a big cat"}\n'
 OBJECTS = "".join(f'{{"anchor": "a {word}", "positive": "a big {word}"}}\n' for word in WORDS)
 
@@ -221,6 +224,13 @@ CASES: dict[str, Case] = {
         "{file}:3: ",
         "high",
         options=("--method", "margin-contrastive", "--set", "data.label=label"),
+    ),
+    "graded csv": Case("a.csv", GRADED),
+    "graded csv with a score that is no number": Case(
+        "a.csv", GRADED + "a,b,high\n", "{file}:14: the label is 'high'"
+    ),
+    "graded csv with one text": Case(
+        "a.csv", "text,score\na,1\nb,2\n", "{file}:1: ", "--columns text"
     ),
     "labels that are not finite": Case(
         "a.csv",

@@ -21,7 +21,7 @@ NAMES = sorted(
     if ">>> " in path.read_text(encoding="utf-8")
 )
 HELPERS = set(
-    "add_to_logits candidate_cosines check_margin check_prefixes check_temperature "
+    "add_to_logits candidate_cosines check_margin check_pairs check_prefixes check_temperature "
     "cross_entropy_in_strips exclude_false_negatives full_precision safe_sqrt same_text "
     "same_text_changes strip_width unit_rows_backward".split()
 )

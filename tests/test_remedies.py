@@ -22,7 +22,7 @@ import transformers
 import typer
 
 from simcse_kit.cli.main import app
-from simcse_kit.config import RunConfig
+from simcse_kit.config import RunConfig, named_settings
 from simcse_kit.config_files import load_config
 from simcse_kit.errors import DataError, SimcseError
 from simcse_kit.methods import METHODS, build_config
@@ -236,27 +236,30 @@ GRADED = "".join(
 )
 
 
-@pytest.mark.parametrize("columns", [None, ["sentence1", "sentence2", "score"], ["0", "1", "2"]])
-def test_the_remedies_for_graded_pairs(tmp_path: Path, columns: list[str] | None) -> None:
-    path = tmp_path / "graded.csv"
-    header = "" if columns and columns[0] == "0" else "sentence1,sentence2,score\n"
-    put(path, header + GRADED)
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("sentence1,sentence2,score\n", ["sentence1", "sentence2", "score"]),
+        ("", ["0", "1", "2"]),
+        ("", None),
+    ],
+)
+def test_the_remedies_for_graded_pairs(
+    tmp_path: Path, header: str, columns: list[str] | None
+) -> None:
+    path = put(tmp_path / "graded.csv", header + GRADED)
     message = failure(path, columns=columns)
-    # To train on the grades: the options from the message.
-    match = re.search(r"give ((?:--columns \S+ )?--method .*?) \(", message)
+    # To train on the scores: the options from the message.
+    match = re.search(r"give (--columns \S+ --label \S+ --method \w+);", message)
     assert match is not None, message
     words = shlex.split(match[1])
-    options = list(zip(words[::2], words[1::2], strict=True))
-    settings = [parse_setting(value) for name, value in options if name == "--set"]
-    named = dict(option for option in options if option[0] != "--set")
-    base = {
+    given = {name[2:]: value for name, value in zip(words[::2], words[1::2], strict=True)}
+    named = named_settings(**{**given, "columns": given["columns"].split(",")})
+    base: dict[str, Any] = {
         "data": {"train": [str(path)]},
         "training": {"output": str(tmp_path / "out"), "batch_size": 4},
-        "method": {"name": named["--method"]},
     }
-    given = named.get("--columns")
-    columns_table = [] if given is None else [{"data": {"columns": given.split(",")}}]
-    check(load_config(overrides=[base, *columns_table, *settings]))
+    check(load_config(overrides=[base, named]))
     # To choose the checkpoint by them.
     assert "--dev" in message
     texts = put(tmp_path / "texts.txt", "\n".join(TEXTS) + "\n")

@@ -67,6 +67,8 @@ CASES = {
     ),
     "two encoders": Case("dual_encoder", "triplets"),
     "margin": Case("margin_contrastive", "labelled"),
+    "graded pairs": Case("graded", "labelled"),
+    "graded pairs, cached": Case("graded", "labelled", chunk_tokens=40),
 }
 STEPS = 3
 

@@ -25,10 +25,10 @@ def info_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
     """Show facts about a model: pooling, head, dimensions, length, dropout, files, fingerprint."""
-    from simcse_kit.data.readers import read_texts
+    from simcse_kit.data.readers import read_all_texts
 
     # Errors of the file are reported before the model is loaded.
-    texts = [] if on is None else [text for row in read_texts(on)[1] for text in row]
+    texts = [] if on is None else read_all_texts(on)
     from simcse_kit import SentenceEncoder
     from simcse_kit.encoder.folder.fingerprint import fingerprint
     from simcse_kit.encoder.folder.model_files import model_files

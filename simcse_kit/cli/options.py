@@ -28,7 +28,7 @@ Model = Annotated[
 ]
 Method = Annotated[
     str | None,
-    typer.Option(help="See `simcse methods`, or package.module:Class. [default: simcse]"),
+    typer.Option(help="See `simcse methods`, or package.module:Class. [default: by the data]"),
 ]
 Preset = Annotated[str | None, typer.Option(help="See `simcse presets`.")]
 ConfigFile = Annotated[

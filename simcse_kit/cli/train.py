@@ -86,6 +86,13 @@ def train_command(
         str | None,
         typer.Option(metavar="A,B,...", help="Names or positions of the columns to read."),
     ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column of the score of two texts, by name or position.")
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(metavar="LOW,HIGH", help="Lowest and highest score possible, such as 0,5."),
+    ] = None,
     on_bad_row: Annotated[
         str | None, typer.Option(metavar="error|skip", help="Stop at a bad row, or count it.")
     ] = None,
@@ -135,6 +142,8 @@ def train_command(
         precision=precision,
         tf32=tf32 or None,
         columns=None if columns is None else columns.split(","),
+        label=label,
+        scale=scale,
         on_bad_row=on_bad_row,
         allow_unknown=allow_unknown or None,
         on_collapse=on_collapse,

@@ -61,6 +61,8 @@ class Collator:
         augment: augmentation of the views; None leaves the texts unchanged.
         unknown_id: token id of what the vocabulary does not have; None if there is no such token.
         bare: token ids of an empty sentence, which are part of every row.
+        label_scale: lowest and highest label, which are mapped to 0 and 1; None leaves labels
+            unchanged.
     """
 
     tokenize: Callable[[Sequence[str]], tuple[list[list[int]], int]]
@@ -69,6 +71,7 @@ class Collator:
     augment: AugmentedViews | None = None
     unknown_id: int | None = None
     bare: Sequence[int] = ()
+    label_scale: Sequence[float] | None = None
 
     def __call__(self, examples: Sequence[Example]) -> Collated:
         """Collate B examples in V views.
@@ -119,6 +122,9 @@ class Collator:
         hashes = torch.tensor([known[text] for text in sources])
         index = torch.tensor([distinct[text] for text in texts])
         labels = [example.label for example in examples if example.label is not None]
+        if self.label_scale is not None:
+            lowest, highest = self.label_scale
+            labels = [(label - lowest) / (highest - lowest) for label in labels]
         batch: Collated = {"labels": torch.tensor(labels, dtype=torch.float32)} if labels else {}
         batch |= {
             "input_ids": padded[index].view(*shape, longest),

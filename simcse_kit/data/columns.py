@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
 from simcse_kit.data.bad_rows import shorten
+from simcse_kit.data.graded import SCORE_NAMES, graded_columns, graded_remedy, is_number
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.registry import closest
 
@@ -18,14 +19,12 @@ __all__ = [
     "check_label",
     "check_names",
     "choose_columns",
-    "graded_remedy",
     "is_negative",
-    "is_number",
     "without_number_columns",
 ]
 
 RECOGNISED = (
-    "sent0[,sent1[,hard_neg...]] | text | sentence | sentence1,sentence2 | "
+    "sent0[,sent1[,hard_neg...]] | text | sentence | sentence1,sentence2[,score] | "
     "anchor,positive[,negative...]"
 )
 _SINGLE = (("sent0",), ("text",), ("sentence",))
@@ -35,9 +34,6 @@ FLAG_COLUMNS = ("query", "pos", "neg")
 """Keys of FlagEmbedding's files; ``pos`` and ``neg`` are lists, and ``neg`` may be empty."""
 FLAG_EXTRAS = frozenset({"id", "neg_id", "neg_scores", "pos_id", "pos_scores", "prompt", "type"})
 """Other keys of FlagEmbedding's files, which are not read."""
-_GRADES = frozenset(
-    "score scores label labels grade gold rating similarity similarity_score relatedness".split()
-)
 # Longest header in which a closest name is looked for.
 _NEAR = 1000
 # One or two numbers may be sentences; three or more in a column are not.
@@ -136,6 +132,8 @@ def choose_columns(
 ) -> tuple[str, ...]:
     """Choose the columns anchor, positive, hard negatives; or two texts and the label.
 
+    Of graded pairs, the score is chosen only if it is the label.
+
     Args:
         header: Names of the columns of the file.
         columns: Names that the user wants, or None to recognise them.
@@ -148,6 +146,8 @@ def choose_columns(
         DataError: A name occurs twice, a wanted one is missing, or the header is not recognised.
     """
     check_names(header, file=file, line=line)
+    if columns is None and (found := graded_columns(header, label)):
+        return found if label is not None else found[:2]
     if label is not None:
         texts = [name for name in header if name != label] if columns is None else columns
         names = choose_columns(texts, None, file=file, line=line) if columns is None else columns
@@ -181,36 +181,38 @@ def choose_columns(
     raise DataError(_unrecognised(header, lists=lists), file=file, line=line)
 
 
-def graded_remedy(label: str, pair: Sequence[str] | None, threshold: str = "4") -> str:
-    """Describe the remedy for a file of graded pairs.
-
-    Args:
-        label: Column of the grades.
-        pair: Columns of the texts, if they must be named; else None.
-        threshold: Lowest grade of pairs that count as similar.
-    """
-    columns = "" if pair is None else f"--columns {','.join(pair)} "
-    return (
-        f"to train on pairs with grades, give {columns}--method margin_contrastive "
-        f"--set data.label={label} --set method.one_means=similar "
-        f"--set method.threshold={threshold} (the lowest grade of a similar pair); to "
-        "choose the checkpoint by them, train on another file and give this one with --dev, with "
-        "columns called sentence1, sentence2, score"
-    )
-
-
 def _unrecognised(header: Sequence[str], *, lists: bool) -> str:
-    grades = [name for name in header if name.lower() in _GRADES]
-    rest = {name for name in header if name not in grades}
-    pair = next((names for names in _PAIRS if rest == set(names)), None)
-    if len(grades) == 1 and pair is not None:
+    shown = _shown(header)
+    scores = [name for name in header if name.lower() in SCORE_NAMES]
+    texts = [name for name in header if name not in scores]
+    if len(scores) > 1 and (found := graded_columns(header, scores[0])):
         return (
-            f"the header {_shown(header)} has grades in column {grades[0]!r}, which are not text; "
-            f"{graded_remedy(grades[0], None)}"
+            f"the header {shown} has several columns of scores: {', '.join(scores)}; name the one "
+            f"to learn from: --columns {','.join(found[:2])} --label {scores[0]}"
+        )
+    splits = [name for name in texts if name.lower() == "split"]
+    if splits and (found := graded_columns([name for name in header if name not in splits])):
+        return (
+            f"the header {shown} has a column {splits[0]!r}, and training would use the rows of "
+            "every split; write those to train on to a file of their own, or use all of them with "
+            f"--columns {','.join(found[:2])} --label {found[2]}"
+        )
+    if len(scores) == len(texts) == 1:
+        return (
+            f"the header {shown} has scores in column {scores[0]!r} but only one column of texts, "
+            "and graded pairs have two; call the columns sentence1, sentence2 and score, or leave "
+            f"the scores out with --columns {texts[0]}"
+        )
+    if not lists and len(header) == 3 and sum(map(is_number, header)) == 1:
+        place = next(place for place, field in enumerate(header) if is_number(field))
+        rest = ",".join(str(other) for other in range(3) if other != place)
+        return (
+            f"the first row {shown} is not a header but looks like two texts and a score; "
+            f"{graded_remedy(str(place), rest.split(','))}"
         )
     known = RECOGNISED + (" | query,pos,neg" if lists else "")
     return (
-        f"the header {_shown(header)} is not one of: {known}; name the columns that hold text "
+        f"the header {shown} is not one of: {known}; name the columns that hold text "
         "with --columns a,b,c"
         + ("" if lists else ", or give positions --columns 0,1 for a file with no header line")
     )
@@ -222,32 +224,6 @@ def _shown(header: Sequence[str]) -> str:
 
 def _is_position(name: str) -> bool:
     return name.isascii() and name.isdigit()
-
-
-def is_number(text: str) -> bool:
-    """Check whether a text is nothing but a number such as 3, 0.5, 1,5 or nan."""
-    try:
-        float(text.replace(",", "."))
-    except ValueError:
-        return False
-    return True
-
-
-class _Numbers:
-    """Numbers of one column, which has held nothing else so far."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.first = ""
-        self.least = float("inf")
-        self.most = float("-inf")
-
-    def add(self, text: str) -> None:
-        if not self.rows:
-            self.first = text
-        self.rows += 1
-        value = float(text.replace(",", "."))
-        self.least, self.most = min(self.least, value), max(self.most, value)
 
 
 def without_number_columns(
@@ -264,28 +240,27 @@ def without_number_columns(
     Raises:
         DataError: There is such a column, and it has at least three rows.
     """
-    suspects: dict[int, _Numbers] | None = None
+    suspects: dict[int, list[str]] | None = None
     for row in rows:
         if suspects is None:
-            suspects = {place: _Numbers() for place in range(len(row) if texts is None else texts)}
+            suspects = {place: [] for place in range(len(row) if texts is None else texts)}
         if suspects:
-            for place, column in list(suspects.items()):
+            for place, numbers in list(suspects.items()):
                 if place >= len(row):
                     continue
-                if is_number(row[place]):
-                    column.add(row[place])
-                else:
+                if not is_number(row[place]):
                     del suspects[place]
+                elif len(numbers) < _FEWEST_NUMBERS:
+                    numbers.append(row[place])
         yield row
-    for place, column in (suspects or {}).items():
-        if column.rows >= _FEWEST_NUMBERS:
-            raise DataError(_numbers_only(place, column, names), file=file)
+    for place, numbers in (suspects or {}).items():
+        if len(numbers) == _FEWEST_NUMBERS:
+            raise DataError(_numbers_only(place, numbers[0], names), file=file)
 
 
-def _numbers_only(place: int, column: _Numbers, names: Sequence[str]) -> str:
+def _numbers_only(place: int, number: str, names: Sequence[str]) -> str:
     name = names[min(place, len(names) - 1)]
-    what = f"column {name!r} holds numbers only, such as {column.first!r}, which are not text"
+    what = f"column {name!r} holds numbers only, such as {number!r}, which are not text"
     if place < 2:
         return f"{what}; name the columns that hold text with --columns a,b,c"
-    threshold = f"{(column.least + column.most) / 2:g}"
-    return f"{what}; {graded_remedy(name, names[:2], threshold)}; otherwise leave it out"
+    return f"{what}; {graded_remedy(name, names[:2])}; otherwise leave it out"

@@ -18,6 +18,7 @@ from simcse_kit.data.columns import (
 )
 from simcse_kit.data.delimited import ragged_row
 from simcse_kit.data.files import FileFormat
+from simcse_kit.data.graded import SCORE_NAMES, graded_columns, graded_remedy
 from simcse_kit.data.json_records import not_text
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.errors import DataError
@@ -37,6 +38,7 @@ class TableLayout:
         width: Number of fields that a row must have.
         format: ``csv`` or ``tsv``, for messages.
         labelled: Whether the third index is that of the label.
+        wider: Whether a row may have more fields than ``width``.
     """
 
     names: tuple[str, ...]
@@ -44,6 +46,7 @@ class TableLayout:
     width: int
     format: FileFormat
     labelled: bool = False
+    wider: bool = False
 
     @classmethod
     def of(
@@ -60,7 +63,7 @@ class TableLayout:
         Raises:
             DataError: A column is missing or the header is not recognised.
         """
-        width, label = len(header), options.label
+        width, label = len(header), _label_of(header, options)
         if are_positions(options.columns):
             wanted = (*(options.columns or ()), *(() if label is None else (label,)))
             indices = tuple(map(int, wanted))
@@ -85,7 +88,7 @@ class TableLayout:
         """
         found = len(fields)
         if self.labelled:
-            if found != self.width:
+            if found < self.width or (found > self.width and not self.wider):
                 return ragged_row(self.width, found, self.format)
             first, second, label = (fields[index] for index in self.indices)
             return _labelled_row((first, second), label)
@@ -128,7 +131,7 @@ class RecordLayout:
         Raises:
             DataError: A wanted key is missing, or the keys are not recognised.
         """
-        columns, label = options.columns, options.label
+        columns, label = options.columns, _label_of(keys, options)
         names = choose_columns(keys, columns, file=file, line=line, lists=True, label=label)
         if label is not None:
             return cls(names[:2], (), True, label)
@@ -214,6 +217,9 @@ class RecordLayout:
             for item in value if isinstance(value, list) else [value]:
                 if isinstance(item, str):
                     found.append(item.strip())
+                elif isinstance(item, (int, float)) and key.lower() in SCORE_NAMES:
+                    remedy = graded_remedy(key, self.fixed)
+                    return Problem("value is not text", f"{key!r} is a number; {remedy}")
                 elif item is not None:
                     return not_text(key, item)
         return found
@@ -225,6 +231,14 @@ class RecordLayout:
             f"unexpected key {shorten(key)}; the first row has {', '.join(expected)}; name the "
             f"keys to read with --columns {','.join(expected)}",
         )
+
+
+def _label_of(header: Sequence[str], options: ReadOptions) -> str | None:
+    """Return the column of the label: the given one, or the score of a header of graded pairs."""
+    if options.label is not None or options.columns is not None:
+        return options.label
+    found = graded_columns(header)
+    return None if found is None else found[2]
 
 
 def _row(fixed: Sequence[str], negatives: Sequence[str] | None) -> tuple[Texts, ...] | Problem:
@@ -253,5 +267,9 @@ def _labelled_row(fixed: Sequence[str], label: str) -> tuple[Texts, ...] | Probl
     except ValueError:
         good = False
     if not good:
-        return Problem("bad label", f"the label is {shorten(label)}; write a finite number")
+        return Problem(
+            "bad label",
+            f"the label is {shorten(label)}; write a finite number, or leave such rows out with "
+            "--on-bad-row skip",
+        )
     return ((*fixed, label),)

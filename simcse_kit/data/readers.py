@@ -18,6 +18,7 @@ from simcse_kit.data.bad_rows import Problem, ReadReport, RowGate
 from simcse_kit.data.columns import are_positions, without_number_columns
 from simcse_kit.data.documents import read_documents
 from simcse_kit.data.files import FileFormat, check_file, format_of
+from simcse_kit.data.graded import BENCHMARK_COLUMNS, BENCHMARK_SCORE, is_benchmark
 from simcse_kit.data.layouts import RecordLayout, TableLayout
 from simcse_kit.data.lines import OnBytes
 from simcse_kit.data.parquet import check_text_types
@@ -25,7 +26,7 @@ from simcse_kit.data.read_options import DEFAULTS, ReadOptions
 from simcse_kit.data.records import Records
 from simcse_kit.errors import DataError
 
-__all__ = ["Example", "Kind", "TextRows", "file_kind", "kind_of", "read_texts"]
+__all__ = ["Example", "Kind", "TextRows", "file_kind", "kind_of", "read_all_texts", "read_texts"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,8 @@ def read_texts(
     """Read the training rows of a file, in bounded memory.
 
     The header is read at once, the rows when they are iterated. Labelled rows are two texts and the
-    label as it was written. A row of documents is a sentence and those that follow it. In .jsonl,
+    label as it was written: of graded pairs, which a header of two texts and a score shows, or with
+    the option ``label``. A row of documents is a sentence and those that follow it. In .jsonl,
     .json and .parquet files the positive may be a list; each item makes a row. A text column with
     numbers in all rows is refused after the last row.
 
@@ -112,6 +114,10 @@ def read_texts(
     """
     format = options.format or format_of(path)
     check_file(path)
+    benchmark = _is_unnamed(options) and format in ("csv", "tsv") and is_benchmark(Path(path))
+    if benchmark:
+        format = "tsv"
+        options = replace(options, format=format, columns=BENCHMARK_COLUMNS, label=BENCHMARK_SCORE)
     _check_supported(path, format, options)
     if options.documents:
         gate = RowGate(path, options.on_bad_row, report)
@@ -121,18 +127,35 @@ def read_texts(
         return "texts", (tuple(fields) for _, fields in records.fields())
     layout = _layout_of(records)
     if isinstance(layout, TableLayout):
-        columns = len(layout.indices)
+        if benchmark:
+            layout = replace(layout, width=7, wider=True)
+        columns, labelled = len(layout.indices), layout.labelled
         if records.header:
             _check_has_row(records)
     else:
-        columns = len(layout.fixed + layout.negatives)
+        columns, labelled = len(layout.fixed + layout.negatives), layout.label is not None
         if layout.optional and not _has_negatives(records, layout):
             columns = 2
-    labelled = options.label is not None
     rows = without_number_columns(
         _good_rows(records, layout), layout.names, file=path, texts=2 if labelled else None
     )
     return ("labelled" if labelled else kind_of(columns)), rows
+
+
+def read_all_texts(path: str | Path) -> list[str]:
+    """Read the texts of all rows of a file of any kind.
+
+    Raises:
+        DataError: As :func:`read_texts`.
+    """
+    kind, rows = read_texts(path)
+    count = 2 if kind == "labelled" else None  # the third is the label
+    return [text for row in rows for text in row[:count]]
+
+
+def _is_unnamed(options: ReadOptions) -> bool:
+    """Check whether the options leave it to the file which columns are read."""
+    return options.columns is None and options.label is None and not options.documents
 
 
 def _check_supported(path: str | Path, format: FileFormat, options: ReadOptions) -> None:
@@ -174,7 +197,7 @@ def _layout_of(records: Records) -> TableLayout | RecordLayout:
     if records.format != "parquet":
         return layout
     # Only positives and hard negatives may be lists.
-    lists = options.label is None
+    lists = layout.label is None
     names = enumerate((*layout.fixed, *layout.negatives))
     check_text_types(records.schema, [(name, lists and place > 0) for place, name in names], path)
     return layout.for_columns(records.columns)

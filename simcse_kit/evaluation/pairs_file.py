@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from simcse_kit.data.columns import is_number
 from simcse_kit.data.files import COMPRESSED, check_file, format_of
+from simcse_kit.data.graded import is_benchmark, is_number
 from simcse_kit.data.read_options import DEFAULTS, ReadOptions
 from simcse_kit.data.records import read_records
 from simcse_kit.errors import DataError
@@ -27,7 +27,6 @@ FORM = (
     "give score<TAB>sentence<TAB>sentence, or a first line that names the columns score, "
     "sentence1 and sentence2"
 )
-_PEEK = 1 << 20
 
 
 def load_pairs_file(
@@ -65,7 +64,7 @@ def load_pairs_file(
     """
     path = check_file(path)
     rows: Iterator[tuple[int, Sequence[str]]]
-    if _is_benchmark(path):
+    if is_benchmark(path):
         pairs = _File(path, dict(zip(COLUMNS, (4, 5, 6), strict=True)), least=7, exact=False)
         rows = read_records(path, ReadOptions(format="tsv"))
     else:
@@ -182,14 +181,3 @@ def _open(path: Path) -> tuple[_File, Iterator[tuple[int, Sequence[str]]]]:
 
 def _is_float(text: str) -> bool:
     return is_number(text) and "," not in text
-
-
-def _is_benchmark(path: Path) -> bool:
-    """Tell whether the first line looks like one of STSBenchmark's files."""
-    try:
-        with path.open("rb") as stream:
-            head = stream.readline(_PEEK).decode("utf-8", "replace").removeprefix("\ufeff")
-    except OSError:
-        return False  # reading the rows gives the message
-    fields = head.rstrip("\r\n").split("\t")
-    return len(fields) >= 7 and _is_float(fields[4])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simcse_kit.data.readers import read_texts
+from simcse_kit.data.readers import read_all_texts
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
@@ -66,8 +66,7 @@ def read_trials(post: str, fit: str) -> Trials:
         DataError: the file cannot be read, or a row of it is bad.
     """
     calls = parse_postprocesses(post)
-    _, rows = read_texts(fit)
-    return Trials(calls, list(dict.fromkeys(text for row in rows for text in row)))
+    return Trials(calls, list(dict.fromkeys(read_all_texts(fit))))
 
 
 def parse_postprocesses(text: str) -> dict[str, Call]:

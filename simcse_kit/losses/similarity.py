@@ -7,7 +7,14 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-__all__ = ["cosine_matrix", "full_precision", "safe_sqrt", "unit_rows", "unit_rows_backward"]
+__all__ = [
+    "cosine_matrix",
+    "full_precision",
+    "pair_cosine",
+    "safe_sqrt",
+    "unit_rows",
+    "unit_rows_backward",
+]
 
 _EPS = 1e-8
 
@@ -81,6 +88,24 @@ def cosine_matrix(left: Tensor, right: Tensor) -> Tensor:
         a, b = unit_rows(left), unit_rows(right)
         wide = torch.promote_types(a.dtype, b.dtype)
         return a.to(wide) @ b.to(wide).T
+
+
+def pair_cosine(first: Tensor, second: Tensor) -> Tensor:
+    """Compute the cosine of every pair of rows.
+
+    Args:
+        first: (B, d).
+        second: (B, d).
+
+    Returns:
+        (B,), float32 or wider; 0 where a vector is zero.
+
+    Examples:
+        >>> pair_cosine(torch.eye(2), torch.tensor([[2.0, 0.0], [1.0, 0.0]]))
+        tensor([1., 0.])
+    """
+    with full_precision(first.device):
+        return (unit_rows(first) * unit_rows(second)).sum(dim=1)
 
 
 def safe_sqrt(values: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ METHODS = Registry(
         "cpc": "simcse_kit.methods.cpc:CPC",
         "prototypical": "simcse_kit.methods.prototypical:PrototypicalContrast",
         "swav": "simcse_kit.methods.swav:SwAV",
+        "graded": "simcse_kit.methods.graded:Graded",
         "margin_contrastive": "simcse_kit.methods.margin_contrastive:MarginContrastive",
     },
     group="simcse_kit.methods",

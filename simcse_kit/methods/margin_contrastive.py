@@ -71,8 +71,8 @@ class MarginContrastiveConfig(DropoutConfig):
         if len(odd):
             raise DataError(
                 f"label {odd[0].item():g} is not {'a number' if graded else '0 or 1'}, as method "
-                "'margin_contrastive' needs; correct it, or for grades give the one from which on "
-                "pairs are similar, such as --set method.threshold=4 "
+                "'margin_contrastive' needs; correct it, or for grades use --method graded, or "
+                "give the lowest grade of similar pairs, such as --set method.threshold=4 "
                 "--set method.one_means=similar"
             )
 

@@ -53,6 +53,7 @@ class TrainOptions(TypedDict, total=False):
         max_length: most tokens of a sentence.
         columns: names or positions of the columns to read.
         label: column of the number in labelled pairs.
+        scale: lowest and highest score that a pair could have; found from the scores by default.
         on_bad_row: ``"error"`` or ``"skip"``.
         allow_unknown: train even if the vocabulary of the model lacks most tokens.
         on_collapse: ``"warn"``, ``"stop"`` or ``"rollback"``.
@@ -84,6 +85,7 @@ class TrainOptions(TypedDict, total=False):
     max_length: int
     columns: Sequence[str]
     label: str
+    scale: Sequence[float]
     on_bad_row: str
     allow_unknown: bool
     on_collapse: str

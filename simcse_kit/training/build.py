@@ -210,6 +210,7 @@ def _collator(plan: RunPlan, method: Method, max_length: int) -> Collator:
         plan.augment,
         unknown_id=encoder.tokenizer.unk_token_id,
         bare=tokenize([""])[0][0],
+        label_scale=plan.label_scale,
     )
 
 

@@ -88,6 +88,12 @@ class RunPlan:
         return DataSpec(self.corpus.kind, self.corpus.negatives)
 
     @property
+    def label_scale(self) -> list[float] | None:
+        """The scale that is mapped to 0 to 1, if the method reads labels as scores."""
+        scores = self.corpus.kind == "labelled" and self.options.reads_scores
+        return self.config.data.scale if scores else None
+
+    @property
     def contrast(self) -> Contrast:
         """What the method compares an anchor with in one batch."""
         return self.options.contrast(self.data, self.config.training.batch_size)

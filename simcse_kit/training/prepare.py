@@ -12,7 +12,6 @@ import torch
 from simcse_kit.config import EvaluationSection, MethodSection, RunConfig
 from simcse_kit.data.augment.views import AugmentedViews
 from simcse_kit.data.corpus import Corpus
-from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.readers import Example
 from simcse_kit.encoder.folder.recipe import read_recipe
 from simcse_kit.encoder.folder.resolve import resolve_model
@@ -28,6 +27,7 @@ from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.training.arguments import check_reporting, training_arguments
 from simcse_kit.training.batching.chunking import check_chunking
 from simcse_kit.training.batching.subset import RowSubset, drawn_one_by_one, rows_digest, split_rows
+from simcse_kit.training.data_defaults import read_options, with_method, with_scale
 from simcse_kit.training.devices import resolve_precision, run_device
 from simcse_kit.training.plan import RunPlan, StartOptions
 from simcse_kit.training.selection import BOTH, LOSS, SELECTIONS, SPEARMAN
@@ -67,6 +67,7 @@ def prepare(config: RunConfig, start: StartOptions, processes: int = 1) -> RunPl
         ConfigError: a setting is wrong, or the output folder cannot be used.
         DataError: the training text or the dev set is wrong.
     """
+    config = with_method(config)
     method = find_method(config.method.name)
     options = build_config(config.method.name, config.method.options)
     # With the method's defaults, so that run.toml is complete and repeats the run later on.
@@ -85,17 +86,10 @@ def prepare(config: RunConfig, start: StartOptions, processes: int = 1) -> RunPl
     folder = check_output(output, resume=start.resume, overwrite=start.overwrite)
     _check_models(config, options)
     dev = None if config.evaluation.dev is None else DevSet.load(config.evaluation.dev)
-    corpus = Corpus.build(
-        config.data.train,
-        ReadOptions(
-            columns=config.data.columns,
-            on_bad_row=config.data.on_bad_row,
-            label=config.data.label,
-            documents=config.data.documents,
-        ),
-    )
+    corpus = Corpus.build(config.data.train, read_options(config.data))
     data = DataSpec(corpus.kind, corpus.negatives)
     _check_corpus(corpus, data, method, options, config.training.batch_size)
+    config = with_scale(config, corpus, options)
     by_dev = dev is not None and config.evaluation.select in (None, "dev")
     rows, held_out = _split(config, corpus, wanted=0 if by_dev else config.evaluation.held_out)
     score_name = _score_name(config, method, by_dev=by_dev, has_held_out=bool(held_out))
@@ -273,6 +267,11 @@ def unused_settings(plan: RunPlan) -> list[str]:
         found.append(
             f"evaluation.held_out = {evaluation.held_out} has no effect: the dev set chooses the "
             "checkpoint, so no rows are held out"
+        )
+    if plan.config.data.scale is not None and plan.label_scale is None:
+        found.append(
+            f"data.scale = {plan.config.data.scale} has no effect: method {plan.method.name!r} "
+            "reads no scores"
         )
     if evaluation.on_collapse != "warn" and not evaluation.trace_every:
         found.append(

@@ -101,7 +101,8 @@ def test_help_of_train_names_every_flag(simcse: Simcse) -> None:
     assert "Usage: simcse train [OPTIONS] DATA...\n" in done.out
     flags = (
         "--model --method --preset --config --output --dev --epochs --max-steps --batch-size --lr "
-        "--max-length --seed --columns --on-bad-row --set --resume --overwrite --json"
+        "--max-length --seed --columns --label --scale --on-bad-row --set --resume --overwrite "
+        "--json"
     )
     for flag in flags.split():
         assert f"\n  {flag} " in done.out
@@ -206,7 +207,8 @@ def test_flags_win_over_set_file_and_preset(
     flags = (
         f"train a.txt b.csv --preset simcse-sup --config {file} --model m --method simcse "
         "--output o --dev d.tsv --epochs 2 --max-steps 9 --batch-size 16 --lr 0.01 --max-length 40 "
-        "--memory-budget 4GB --seed 3 --columns 0,2 --on-bad-row skip --set training.seed=2 "
+        "--memory-budget 4GB --seed 3 --columns 0,2 --label 1 --scale -1,5 "
+        "--on-bad-row skip --set training.seed=2 "
         "--set method.temperature=0.1 --resume --overwrite --allow-call mine"
     )
     assert simcse(*flags.split()).code != 0
@@ -215,6 +217,7 @@ def test_flags_win_over_set_file_and_preset(
     assert how == {**flags_given, "allow_call": ["mine"]}
     assert config.data.train == ["a.txt", "b.csv"]
     assert (config.data.columns, config.data.on_bad_row) == (["0", "2"], "skip")
+    assert (config.data.label, config.data.scale) == ("1", [-1.0, 5.0])
     assert (config.data.max_length, config.model.name) == (40, "m")
     assert (config.training.output, config.evaluation.dev) == ("o", "d.tsv")
     training = config.training

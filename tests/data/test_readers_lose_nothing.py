@@ -249,9 +249,7 @@ def test_a_column_of_numbers_is_no_text(tmp_path: Path, kind: str) -> None:
     for on_bad_row in ("error", "skip"):
         message = failure(path, on_bad_row=on_bad_row)
         assert message.startswith(f"{path}: column 'hard_neg' holds numbers only, such as '0'")
-        assert "--columns sent0,sent1 --method margin_contrastive" in message
-        assert "--set data.label=hard_neg" in message
-        assert "--set method.threshold=2.5" in message
+        assert "--columns sent0,sent1 --label hard_neg --method graded" in message
     assert "column 'hard_neg'" in failure(path, columns=("hard_neg", "sent0"))
 
 
@@ -264,19 +262,12 @@ def test_some_numbers_among_texts_are_sentences(tmp_path: Path) -> None:
     assert len(list(Corpus.build(path, ReadOptions(columns=["a", "b"], label="y")))) == 3
 
 
-def test_a_header_of_graded_pairs_is_explained(tmp_path: Path) -> None:
-    for name, content in (
-        ("a.csv", "sentence1,sentence2,score\na,b,3\n"),
-        ("a.jsonl", '{"sentence1": "a", "sentence2": "b", "score": 3}\n'),
-    ):
-        message = failure(put(tmp_path / name, content))
-        assert "has grades in column 'score', which are not text" in message
-        assert "--set data.label=score" in message
-        assert "name the columns" not in message
+def test_a_score_among_the_text_columns_is_explained(tmp_path: Path) -> None:
     row = '{"sentence1": "a", "sentence2": "b", "score": 3}\n'
-    path = put(tmp_path / "b.jsonl", row)
-    assert "'score' is a number" in failure(path, columns=("sentence1", "sentence2", "score"))
-    assert "quote it" not in failure(path, columns=("sentence1", "sentence2", "score"))
+    message = failure(put(tmp_path / "b.jsonl", row), columns=("sentence1", "sentence2", "score"))
+    assert "'score' is a number; to train on pairs with scores" in message
+    assert "--columns sentence1,sentence2 --label score" in message
+    assert "quote it" not in message
 
 
 # ------------------------------------------------------------------ nothing is lost

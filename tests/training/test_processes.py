@@ -32,6 +32,7 @@ SCRIPT = Path(__file__).parents[2] / "evaluation" / "reliability" / "processes.p
 CASES = [
     *("InfoNCE, hard negatives", "InfoNCE, 1 row", "InfoNCE, cached, dropout"),
     *("InfoNCE, learned temperature", "MoCo's queue", "BYOL", "prototypical"),
+    "graded pairs, cached",
 ]
 
 

@@ -85,13 +85,20 @@ def read_anchors(
     """Read the rows of a training file: texts, pairs, or triplets, whose negatives are dropped.
 
     Raises:
-        DataError: As :func:`~simcse_kit.data.readers.read_texts`, or no row is left.
+        DataError: As :func:`~simcse_kit.data.readers.read_texts`, the rows are graded pairs, or no
+            row is left.
     """
     report = ReadReport() if report is None else report
     anchors: list[str] = []
     positives: list[str] = []
     with reading_progress([file]) as on_bytes:
         kind, texts = read_texts(file, options, report=report, on_bytes=on_bytes)
+        if kind == "labelled":
+            raise DataError(
+                "graded pairs are not all positives; write the positive pairs to another file, or "
+                "mine for single texts, such as --columns sentence1",
+                file=file,
+            )
         for row in texts:
             anchors.append(row[0])
             if kind != "texts":

@@ -13,7 +13,7 @@ _ROWS = {
     "texts": "one sentence per row",
     "pairs": "two texts per row (anchor, positive)",
     "triplets": "three or more texts per row (anchor, positive, hard negatives)",
-    "labelled": "two texts and a number per row; data.label names the column of the number",
+    "labelled": "two texts and a number per row, in column score or the one data.label names",
     "documents": "sentences in order, a blank line after each document; data.documents = 1 or more",
 }
 
@@ -40,10 +40,11 @@ def check_batch(
             f"training.batch_size is {batch_size}, which leaves no negatives for {data.kind}; "
             "use --batch-size 2 or more"
         )
-    if batch_size < 2 and not contrast.needed and data.kind != "labelled":
+    if not contrast.needed and batch_size < options.fewest_rows(data):
+        where = "" if data.kind == "labelled" else " in its BatchNorm layers"
         raise ConfigError(
             f"training.batch_size is {batch_size}, but method {method.name!r} compares the rows "
-            "of a batch in its BatchNorm layers; use --batch-size 2 or more"
+            f"of a batch{where}; use --batch-size 2 or more"
         )
     if 0 < contrast.queue < batch_size:
         raise ConfigError(
@@ -67,6 +68,12 @@ def check_reads(method: type[Method], kind: str) -> None:
     """
     if kind in method.reads:
         return
+    if kind == "labelled":
+        raise ConfigError(
+            f"method {method.name!r} cannot read {kind!r} data, which has a score in every row; it "
+            f"reads {', '.join(method.reads)}; use --preset graded, or --method graded without a "
+            "preset, or leave the scores out with --columns sentence1,sentence2"
+        )
     wanted = "; ".join(f"{known} = {_ROWS[known]}" for known in method.reads)
     raise ConfigError(
         f"method {method.name!r} cannot read {kind!r} data; it reads {', '.join(method.reads)} "

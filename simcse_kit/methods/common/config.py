@@ -34,6 +34,8 @@ class MethodConfig(BaseModel):
 
     needs_negatives: ClassVar[bool] = True
     """Whether an anchor without negatives has nothing to learn from."""
+    reads_scores: ClassVar[bool] = False
+    """Whether labels are scores of similarity, which ``data.scale`` maps to 0 to 1."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -58,6 +60,10 @@ class MethodConfig(BaseModel):
         if not self.needs_negatives:
             return Contrast(0, queue, needed=False)
         return Contrast(batch_size - 1 + batch_size * data.hard_negatives, queue)
+
+    def fewest_rows(self, data: DataSpec) -> int:
+        """Return the fewest rows of a batch; by default two, or one pair with a label."""
+        return 1 if data.kind == "labelled" else 2
 
     def check_data(self, data: DataSpec) -> None:
         """Refuse data that the method reads, but not with these options.
