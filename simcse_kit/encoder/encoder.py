@@ -14,6 +14,7 @@ from torch import Tensor
 from simcse_kit.encoder.device import Device, is_auto, known_device, put_on
 from simcse_kit.encoder.encode_options import EncodeKeywords, EncodeOptions
 from simcse_kit.encoder.folder.load import load_parts
+from simcse_kit.encoder.folder.resolve import DEFAULT_ENCODER
 from simcse_kit.encoder.folder.save import save_encoder
 from simcse_kit.encoder.inputs import checked_texts, path_text, texts_one_by_one
 from simcse_kit.encoder.model import EncoderModel
@@ -32,19 +33,19 @@ class SentenceEncoder(EncoderModel):
 
     Examples:
         >>> from simcse_kit import SentenceEncoder
-        >>> encoder = SentenceEncoder.load("mini")
+        >>> encoder = SentenceEncoder.load()
         >>> vectors = encoder.encode(["A dog runs.", "A puppy is running.", "Prices rose."])
         >>> vectors.shape
         (3, 256)
         >>> puppy, prices = encoder.similarity("A dog runs.", vectors[1:])[0]
-        >>> bool(puppy > prices)
-        True
+        >>> bool(puppy > 0.8), bool(prices < 0.2)
+        (True, True)
     """
 
     @classmethod
     def load(
         cls,
-        path_or_name: str | os.PathLike[str],
+        path_or_name: str | os.PathLike[str] = DEFAULT_ENCODER,
         *,
         pooling: str | None = None,
         max_length: int | None = None,
@@ -59,7 +60,9 @@ class SentenceEncoder(EncoderModel):
         Only safetensors weights are read; pickled weights are refused.
 
         Args:
-            path_or_name: Folder, ``"mini"`` (the bundled model), or name on the Hugging Face Hub.
+            path_or_name: Folder, name of an embedded model, or name on the Hugging Face Hub. The
+                embedded models are ``"small"``, a ready English encoder, and ``"mini"``, a raw
+                masked language model to train from.
             pooling: Pooling to use instead of the folder's, one of
                 :data:`simcse_kit.encoder.pooling.POOLINGS`. A head in the folder is then dropped,
                 unless the pooling is ``cls`` or ``pooler``, whose head must be in the checkpoint.
@@ -78,8 +81,8 @@ class SentenceEncoder(EncoderModel):
                 not exist on this machine.
 
         Examples:
-            >>> SentenceEncoder.load("mini").max_length
-            64
+            >>> SentenceEncoder.load().max_length
+            256
             >>> SentenceEncoder.load("mini", pooling="max", max_length=32).max_length
             32
         """

@@ -553,7 +553,7 @@ def test_unknown_names_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "could not be fetched from the Hugging Face Hub" in refused("no-such/model-at-all")
     missing = ("./mini", str(tmp_path / "x"), "a/b/c", "", "~nobody-of-that-name/x", "../mini")
     for name in (*missing, "x" * 5000, "a\0b", "no-such/model-at-all", "what is this"):
-        assert "embedded model: mini" in refused(name)
+        assert "embedded model: small, mini" in refused(name)
     (tmp_path / "file").write_text("x", encoding="utf-8")
     assert "is a file; a model is a folder" in refused("file")
     (tmp_path / "empty").mkdir()

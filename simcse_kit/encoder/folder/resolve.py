@@ -9,12 +9,17 @@ from simcse_kit.encoder.folder.model_files import files_digest
 from simcse_kit.encoder.inputs import path_text
 from simcse_kit.errors import ModelError
 
-__all__ = ["EMBEDDED", "resolve_model"]
+__all__ = ["DEFAULT_ENCODER", "EMBEDDED", "resolve_model"]
 
-EMBEDDED: dict[str, Path] = {"mini": Path(__file__).resolve().parents[2] / "assets" / "mini"}
-
-# Fingerprints of the folders, which `simcse info mini` shows.
-_FINGERPRINTS = {"mini": "831dea3cac60ed94e020c5099a74ed811498baa0738276c59d69becd3da3afd9"}
+# SHA-256 of the files of each embedded model, which `simcse info` shows as the fingerprint.
+_FINGERPRINTS = {
+    "small": "84c067198f8d495a536c74c3178322f6071be99742f653ab6e920480105eea32",
+    "mini": "831dea3cac60ed94e020c5099a74ed811498baa0738276c59d69becd3da3afd9",
+}
+_ASSETS = Path(__file__).resolve().parents[2] / "assets"
+EMBEDDED: dict[str, Path] = {name: _ASSETS / name for name in _FINGERPRINTS}
+DEFAULT_ENCODER = "small"
+"""The embedded model that gives good vectors; ``mini`` is a raw model to train from."""
 
 # Only safetensors weights are opened, so no others are fetched.
 _NOT_FETCHED = [
@@ -29,8 +34,8 @@ def resolve_model(
     """Find or download the folder of a model.
 
     Args:
-        name: Name of an embedded model (``mini``), local folder, or name on the Hugging Face Hub.
-            Write ``./mini`` for a local folder of that name.
+        name: Name of an embedded model (``small`` or ``mini``), local folder, or name on the
+            Hugging Face Hub. Write ``./small`` for a local folder of that name.
         trust_remote_code: Whether the repository's Python files are downloaded as well.
         revision: Branch, tag or commit on the Hub.
 
@@ -40,8 +45,8 @@ def resolve_model(
             reached.
 
     Examples:
-        >>> resolve_model("mini").name
-        'mini'
+        >>> resolve_model("small").name
+        'small'
     """
     text = path_text(name, "the model")
     if text in EMBEDDED:
@@ -73,7 +78,7 @@ def _checked(name: str) -> Path:
 
 
 def _local_choices() -> str:
-    return f"give a folder with config.json, or the embedded model: {', '.join(EMBEDDED)}"
+    return f"give a folder with config.json, or an embedded model: {', '.join(EMBEDDED)}"
 
 
 def _from_hub(name: str, trust_remote_code: bool, revision: str | None) -> Path:
