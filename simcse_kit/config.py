@@ -167,6 +167,9 @@ class TrainingSection(ConfigSection):
     tf32: bool = Field(
         False, description="multiply fp32 matrices with 10-bit mantissas (TF32); for CUDA GPUs"
     )
+    compile: bool = Field(
+        False, description="compile what follows attention in each layer (torch.compile); for GPUs"
+    )
     memory_budget: str | int | None = Field(
         None, description="such as 4GB: larger batches are embedded in chunks that fit into it"
     )

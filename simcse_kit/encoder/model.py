@@ -76,6 +76,7 @@ class EncoderModel(nn.Module):
     prompt = TokenizationField[str]()
     lowercase = TokenizationField[bool]()
     template = TokenizationField[Template | None]()
+    compiled = False  # whether what follows attention is compiled, for training on GPUs
 
     def __init__(
         self,
@@ -251,16 +252,13 @@ class EncoderModel(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, *, alter: Alter | None = None
     ) -> Tensor:
-        """Compute sentence vectors, not normalised.
+        """Compute sentence vectors ``(n, embedding_dim)``, not normalised.
 
         Args:
             input_ids: ``(n, L)`` int64, padded on the right.
             attention_mask: ``(n, L)``, 1 for tokens, 0 for padding.
             alter: Function that changes the input of the first layer, see
                 :data:`simcse_kit.encoder.input_hook.Alter`.
-
-        Returns:
-            ``(n, embedding_dim)``.
         """
         if self.packs:
             tokens, layout = pack(input_ids, attention_mask, multiple=MULTIPLE)
@@ -293,6 +291,7 @@ class EncoderModel(nn.Module):
             all_layers=self.pooling in LAYER_POOLINGS,
             first_only=self.pooling in FIRST_TOKEN_POOLINGS,
             blocks=blocks,
+            compiled=self.compiled,
         )
         pooled = pool_packed(self.pooling, self._before_pooling(states), layout, self._mask_place)
         return self._after_pooling(pooled)

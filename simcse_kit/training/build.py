@@ -29,6 +29,7 @@ from simcse_kit.training.callbacks import (
     Trace,
     as_callback,
 )
+from simcse_kit.training.compilation import compile_layers
 from simcse_kit.training.measurements import Measurements
 from simcse_kit.training.mlm_proposals import Proposals
 from simcse_kit.training.monitor.collapse import CollapseMonitor, Facts
@@ -183,6 +184,8 @@ def _method(plan: RunPlan) -> tuple[Method, str]:
     recompute = wants_recompute(config)
     if recompute is not None:
         recompute_activations(method, recompute)
+    if config.training.compile:
+        compile_layers(method)
     return method, start_model
 
 

@@ -21,6 +21,8 @@ _HOST = "cpu"
 _SIGNS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 # What torch says of an operator that --deterministic does not allow.
 _NOT_DETERMINISTIC = "does not have a deterministic implementation"
+# Modules of the errors of torch.compile.
+_COMPILER = ("torch._dynamo", "torch._inductor")
 
 
 def restart_peak(device: torch.device) -> None:
@@ -51,14 +53,15 @@ def peak_bytes(device: torch.device) -> int | None:
 def device_errors(plan: RunPlan) -> Iterator[None]:
     """Turn errors of the device into errors that say what to set.
 
-    These are allocations that fail on an accelerator, and operators that have no deterministic
-    form if ``training.deterministic`` asks for one.
+    These are allocations that fail on an accelerator, operators that have no deterministic form if
+    ``training.deterministic`` asks for one, and layers that torch does not compile.
 
     Args:
         plan: plan of the run.
 
     Raises:
-        ConfigError: The device has too little free memory, or no deterministic form.
+        ConfigError: The device has too little free memory, or no deterministic form, or does not
+            compile.
     """
     try:
         yield
@@ -70,6 +73,12 @@ def device_errors(plan: RunPlan) -> Iterator[None]:
                 f"training.deterministic = true cannot be kept: on device "
                 f"{str(plan.arguments.device)!r} torch has no deterministic form of {operator}; "
                 "leave --deterministic out, or train with --device cpu"
+            ) from error
+        if plan.config.training.compile and type(error).__module__.startswith(_COMPILER):
+            reason = " ".join(text.split())
+            raise ConfigError(
+                "training.compile = true cannot be kept: torch does not compile the layers on "
+                f"device {str(plan.arguments.device)!r} ({reason:.200}); leave it out"
             ) from error
         if plan.arguments.device.type == _HOST or not any(sign in text for sign in _SIGNS):
             raise

@@ -83,6 +83,11 @@ def resolve_precision(config: RunConfig, device: torch.device) -> RunConfig:
             "training.tf32 = true needs an NVIDIA GPU of compute capability 8.0 or higher and the "
             f"run uses {_shown(device)}; leave it out"
         )
+    if training.compile and device.type == "cpu":
+        raise ConfigError(
+            f"training.compile = true is for GPUs and the run uses {_shown(device)}, whose layers "
+            "run in compiled kernels already; leave it out"
+        )
     logger.info(
         "training on %s in %s%s",
         _shown(device),

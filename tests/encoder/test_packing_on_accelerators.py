@@ -5,6 +5,7 @@ On the CPU the same code runs with :func:`indexed`; on the meta device it must n
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -111,6 +112,36 @@ def test_autocast_lowers_all_parts_of_attention(family: str) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         vectors = packed(backbone, "mean").float()
     assert 1e-5 < (vectors - expected).abs().max() < 0.1
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler here")
+@pytest.mark.filterwarnings("ignore")  # the compiler looks at gradients of other tensors
+@pytest.mark.usefixtures("indexed")
+def test_compiled_layers_equal_the_others_and_draw_the_same_dropout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Dropout as on accelerators.
+    monkeypatch.setattr("simcse_kit.encoder.packing.attention.cheap", lambda _: False)
+    monkeypatch.setattr("simcse_kit.encoder.packing.dropout.cheap", lambda _: False)
+    backbone = backbone_of("bert").train()
+
+    def states(lengths: list[int], compiled: bool) -> Tensor:
+        torch.manual_seed(1)
+        return packed_states(backbone, *pack(*batch(lengths)), compiled=compiled)[-1]
+
+    for lengths in (LENGTHS, [3, 4, 9, 1]):  # one compiled function for all numbers of tokens
+        found = []
+        for compiled in (False, True):
+            backbone.zero_grad()
+            out = states(lengths, compiled)
+            out.square().sum().backward()
+            gradients = {n: p.grad for n, p in backbone.named_parameters() if p.grad is not None}
+            found.append({"states": out.detach(), **gradients})
+        torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+        # Gradient caching runs the first pass without gradients.
+        with torch.no_grad():
+            assert torch.equal(states(lengths, compiled=True), found[1]["states"])
 
 
 @pytest.mark.parametrize("place", [1, -2])

@@ -130,3 +130,18 @@ def test_the_peak_is_in_the_result_and_in_the_summary(make_config: MakeConfig) -
     card = (result.output / "README.md").read_text(encoding="utf-8")
     assert "| Peak memory |" in card
     assert "| Device | CPU, fp32 |" in card
+
+
+def test_a_compiler_that_fails_is_named(tmp_path: Path) -> None:
+    class CompilerError(RuntimeError):
+        __module__ = "torch._inductor.exc"
+
+    with (
+        pytest.raises(
+            ConfigError, match=r"training.compile = true .* \(no compiler\); leave it out"
+        ),
+        device_errors(plan(tmp_path, compile=True)),
+    ):
+        raise CompilerError("no\ncompiler")
+    with pytest.raises(CompilerError), device_errors(plan(tmp_path)):
+        raise CompilerError("of somebody else")

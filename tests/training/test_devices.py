@@ -13,8 +13,11 @@ from accelerate import PartialState
 
 from simcse_kit.config import RunConfig, TrainingSection
 from simcse_kit.config_files import load_config, presets
+from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
+from simcse_kit.methods.simcse import SimCSE, SimCSEConfig
 from simcse_kit.training.arguments import RunArguments, training_arguments
+from simcse_kit.training.compilation import compile_layers
 from simcse_kit.training.devices import resolve_precision, run_device
 from tests.training.conftest import MakeConfig, train
 
@@ -87,6 +90,19 @@ def test_what_a_device_lacks_is_refused(gpus: Any) -> None:
     assert "not supported by device 'mps'" in refusal(settings(precision="bf16"), MPS)
     for device in (CPU, GPU, MPS):
         assert "training.tf32 = true needs an NVIDIA GPU" in refusal(settings(tf32=True), device)
+
+
+def test_layers_are_compiled_for_gpus_only(gpus: Any, caplog: pytest.LogCaptureFixture) -> None:
+    gpus(1)
+    assert "training.compile = true is for GPUs" in refusal(settings(compile=True), CPU)
+    assert resolve_precision(settings(compile=True), GPU).training.compile
+    method = SimCSE(SentenceEncoder.load("mini", device="cpu"), SimCSEConfig())
+    compile_layers(method)
+    assert method.encoder.compiled
+    assert not caplog.text
+    method.encoder.backbone.config.model_type = "another"
+    compile_layers(method)
+    assert "training.compile = true has no effect on the layers of another" in caplog.text
 
 
 def test_one_of_several_gpus_must_be_named(gpus: Any) -> None:

@@ -32,13 +32,13 @@ def test_who_turned_it_off_keeps_it_off() -> None:
 
 
 def test_what_is_kept_is_not_looked_through_again() -> None:
-    before = gc.get_freeze_count()
+    gc.unfreeze()  # what earlier tests kept
     with collection_paused():
         pass
-    assert gc.get_freeze_count() == before
+    assert gc.get_freeze_count() == 0
     try:
         with collection_paused(keep=True):
             pass
-        assert gc.get_freeze_count() > before
+        assert gc.get_freeze_count() > 0
     finally:
         gc.unfreeze()

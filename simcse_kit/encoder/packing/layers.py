@@ -9,6 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from simcse_kit.encoder.packing.compiled import Tail, compiled_tail
 from simcse_kit.encoder.packing.linear import Linear, LinearMaker
 
 __all__ = ["Block", "blocks_of"]
@@ -30,6 +31,8 @@ class Block:
     probability_dropout: float
     attention_dropout: float
     output_dropout: float
+    tail: Tail | None = None
+    """All that follows attention in one function; None if it runs operator by operator."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,9 @@ _FAMILIES: dict[str, tuple[str, Callable[[Any], _Parts]]] = {
 }
 
 
-def blocks_of(backbone: Any, make: LinearMaker, *, first_only: bool = False) -> list[Block] | None:
+def blocks_of(
+    backbone: Any, make: LinearMaker, *, first_only: bool = False, compiled: bool = False
+) -> list[Block] | None:
     """Read the layers of a backbone in order; None if its family is not supported.
 
     Args:
@@ -110,6 +115,7 @@ def blocks_of(backbone: Any, make: LinearMaker, *, first_only: bool = False) -> 
             :func:`~simcse_kit.encoder.packing.linear.live` or
             :func:`~simcse_kit.encoder.packing.linear.prepared`.
         first_only: Whether the last layer is computed for the first token of each row only.
+        compiled: Whether all that follows attention is compiled, in layers with the exact GELU.
     """
     config = backbone.config
     if config.model_type not in _FAMILIES or getattr(config, "is_decoder", False):
@@ -123,10 +129,10 @@ def blocks_of(backbone: Any, make: LinearMaker, *, first_only: bool = False) -> 
     if any(type(linear) is not nn.Linear for part in parts for linear in part.linears):
         return None
     last = len(parts) - 1
-    return [_block(part, make, first_only and n == last) for n, part in enumerate(parts)]
+    return [_block(part, make, first_only and n == last, compiled) for n, part in enumerate(parts)]
 
 
-def _block(parts: _Parts, make: LinearMaker, first_only: bool) -> Block:
+def _block(parts: _Parts, make: LinearMaker, first_only: bool, compiled: bool) -> Block:
     query, key, value, out, norm = parts.attention
     up, activation, down, last_norm = parts.feed_forward
     exact_gelu = (
@@ -144,4 +150,7 @@ def _block(parts: _Parts, make: LinearMaker, first_only: bool) -> Block:
         probability_dropout=parts.dropouts[0],
         attention_dropout=parts.dropouts[1],
         output_dropout=parts.dropouts[2],
+        tail=compiled_tail((out, up, down), (norm, last_norm), parts.dropouts[1:])
+        if compiled and exact_gelu
+        else None,
     )

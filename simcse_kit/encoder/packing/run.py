@@ -41,6 +41,7 @@ def packed_states(
     all_layers: bool = False,
     first_only: bool = False,
     blocks: Sequence[Block] | None = None,
+    compiled: bool = False,
 ) -> list[Tensor]:
     """Compute the token states of a packed batch.
 
@@ -54,6 +55,7 @@ def packed_states(
         first_only: Whether only the first token of each row is needed; the known families then
             compute the last layer for these tokens only.
         blocks: Result of :func:`prepared_blocks` with the same ``first_only``.
+        compiled: Whether the layers of the known families are compiled, if there are no ``blocks``.
 
     Returns:
         ``(T, d)`` each; with ``first_only`` the last is ``(R, d)``, in the order of the layout.
@@ -63,7 +65,7 @@ def packed_states(
     """
     positions = _positions(backbone, tokens, layout)
     if blocks is None:
-        blocks = blocks_of(backbone, live, first_only=first_only)
+        blocks = blocks_of(backbone, live, first_only=first_only, compiled=compiled)
     if blocks is None:
         return _states_of_any_model(backbone, tokens, positions, layout, all_layers, first_only)
     states = _embed(backbone, tokens, positions)
@@ -149,6 +151,8 @@ def _run_block(
         noise=noise,
         bias=bias,
     ).flatten(1)
+    if block.tail is not None:
+        return block.tail(inner, mixed)
     middle = block.attention_norm(
         add_dropped(inner, block.attention_out(mixed), block.attention_dropout, noise)
     )
