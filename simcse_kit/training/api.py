@@ -40,6 +40,8 @@ class TrainOptions(TypedDict, total=False):
         epochs: passes over the data.
         max_steps: number of steps, instead of ``epochs``.
         batch_size: rows of a step.
+        patience: evaluations without a better score after which training stops; by default it
+            makes all steps.
         memory_budget: such as ``"4GB"``: larger batches are computed in chunks that fit.
         learning_rate: peak learning rate.
         seed: seed of new weights, shuffling and dropout.
@@ -74,6 +76,7 @@ class TrainOptions(TypedDict, total=False):
     epochs: float
     max_steps: int
     batch_size: int
+    patience: int
     memory_budget: str | int
     learning_rate: float
     seed: int

@@ -283,6 +283,11 @@ def unused_settings(plan: RunPlan) -> list[str]:
             f"evaluation.every = {evaluation.every} is more than the {steps} steps of the run: "
             "the score is measured only before the first step and after the last"
         )
+    if plan.config.training.patience is not None and plan.score_name is None:
+        found.append(
+            f"training.patience = {plan.config.training.patience} has no effect: nothing is "
+            "evaluated"
+        )
     if plan.augment is not None and not plan.augment.changes:
         found.append("data.augment has no effect: identity changes no text")
     return found
