@@ -128,6 +128,7 @@ def train_command(
         config,
         settings,
         allow_call,
+        choose_preset=True,
         train=data or None,
         model=model,
         method=method,
