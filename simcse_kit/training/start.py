@@ -50,7 +50,7 @@ class Start:
         """Return a function that loads the encoder on a device, without drawing random numbers."""
 
         def load(_: Method) -> SentenceEncoder:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(devices=[]):
                 return self.again().to(device)
 
         return load

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
 from simcse_kit.training import run
 from simcse_kit.training.monitor.score_watch import has_fallen
 from tests.training.conftest import MakeConfig, train
+from tests.training.test_processes import file_of, printed_by, together
 from tests.training.test_start import Give, give_scores
 
 __all__ = ["give_scores"]
@@ -137,3 +141,22 @@ def test_a_loss_falls_short_when_it_rises() -> None:
     assert has_fallen("dev_loss", [1.0, 1.1, 1.1, 1.1])
     assert not has_fallen("dev_loss", [1.0, 0.9, 0.8, 0.7])
     assert not has_fallen("dev_loss", [4.0, 4.03, 4.03, 4.03])
+
+
+@pytest.mark.slow
+def test_several_processes_stop_together_and_save_the_start(
+    make_config: MakeConfig, tmp_path: Path, tiny_encoder_dir: Path
+) -> None:
+    slow = {"training": {"learning_rate": 1e-30, "patience": 1}, "evaluation": {"every": 2}}
+    config = make_config({"method": {"mlp_only_train": False}}, slow)
+    running = together(2, tmp_path, "train", "--json", "--config", file_of(config, tmp_path))
+    first, second = printed_by(running)
+    assert [process.returncode for process in running] == [0, 0], (tmp_path / "1.log").read_text()
+    result = json.loads(first)
+    assert (second, result["steps"], result["improved"]) == ("", 2, False)
+    assert result["stopped_early"] == "stopped after 1 evaluation without a better score"
+    saved, start = (
+        SentenceEncoder.load(place, pooling=pooling).encode(["the cat sat"])
+        for place, pooling in ((config.training.output, None), (tiny_encoder_dir, "mean"))
+    )
+    np.testing.assert_array_equal(saved, start)
