@@ -172,6 +172,7 @@ def _method(plan: RunPlan) -> tuple[Method, Start]:
     recipe = (encoder.pooling, encoder.template, encoder.head)
     method = plan.method(encoder, plan.options).train()
     altered = recipe != (encoder.pooling, encoder.template, encoder.head)
+    altered |= config.model.pooling is not None  # perhaps not the model's own
     recompute = wants_recompute(config)
     if recompute is not None:
         recompute_activations(method, recompute)

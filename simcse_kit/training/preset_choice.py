@@ -13,7 +13,7 @@ from simcse_kit.config import RunConfig, TrainingSection
 from simcse_kit.config_files import load_config, preset_path
 from simcse_kit.data.files import find_files
 from simcse_kit.data.readers import Kind, file_kind
-from simcse_kit.encoder.folder.recipe import read_recipe
+from simcse_kit.encoder.folder.load import is_sentence_encoder
 from simcse_kit.encoder.folder.resolve import EMBEDDED, resolve_model
 from simcse_kit.errors import ConfigError, DataError, ModelError
 from simcse_kit.methods import find_method
@@ -147,7 +147,7 @@ def choose(config: RunConfig) -> Choice | None:
     model = config.model
     with suppress(ModelError):
         folder = resolve_model(model.name, trust_remote_code=model.trust_remote_code)
-        finished = read_recipe(folder).pooling is not None
+        finished = is_sentence_encoder(folder)
     if kind not in _NOUNS or folder is None:
         return None
     data = f"the data are {_NOUNS[kind]}"

@@ -10,6 +10,8 @@ import torch
 from simcse_kit.config import ModelSection
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.folder.fingerprint import fingerprint
+from simcse_kit.encoder.folder.load import DEFAULT_POOLING, is_sentence_encoder
+from simcse_kit.encoder.folder.resolve import resolve_model
 from simcse_kit.errors import ModelError
 from simcse_kit.methods.common.base import Method
 
@@ -18,13 +20,13 @@ __all__ = ["Start", "load_start"]
 
 @dataclass(frozen=True)
 class Start:
-    """The encoder that training starts from.
+    """The model that training starts from, with the vectors that it has without training.
 
     Attributes:
         model: the model that the configuration names.
         fingerprint: fingerprint of its files.
-        altered: whether the method has given it another pooling, template or head, so that the
-            vectors before the first step are not those of the model.
+        altered: whether the run gives it another pooling, template or head, so that the vectors
+            before the first step are not those of the model.
     """
 
     model: ModelSection
@@ -32,12 +34,14 @@ class Start:
     altered: bool = False
 
     def again(self) -> SentenceEncoder:
-        """Load the encoder as it was before the run, on the CPU.
+        """Load the model on the CPU, with its own pooling instead of that of the run.
 
         Raises:
             ModelError: the files of the model have changed since the run began.
         """
-        encoder = load_start(self.model)
+        folder = resolve_model(self.model.name, trust_remote_code=self.model.trust_remote_code)
+        own = None if is_sentence_encoder(folder) else DEFAULT_POOLING
+        encoder = load_start(self.model.model_copy(update={"pooling": own}))
         if encoder.source is None or fingerprint(encoder.source) != self.fingerprint:
             raise ModelError(
                 f"training did not help, and the start model {self.model.name!r} has changed since "
@@ -57,7 +61,7 @@ class Start:
 
 
 def load_start(model: ModelSection) -> SentenceEncoder:
-    """Load the encoder that training starts from, on the CPU, where new weights are drawn.
+    """Load the encoder to train, on the CPU, where new weights are drawn.
 
     Raises:
         ModelError: the model cannot be opened.

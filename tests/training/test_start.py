@@ -130,6 +130,21 @@ def test_a_head_that_the_method_installs_is_not_part_of_the_start(
     np.testing.assert_array_equal(vectors_of(result.output), start.encode(TEXTS))
 
 
+def test_another_pooling_of_the_run_is_not_part_of_the_start(
+    make_config: MakeConfig, dev_file: Path, tiny_encoder_dir: Path, give_scores: Give
+) -> None:
+    table = {"model": {"pooling": "cls_before_pooler"}, "evaluation": {"dev": str(dev_file)}}
+    result = train(make_config(table, {"training": {"learning_rate": 1e-30, "max_steps": 4}}))
+    start = SentenceEncoder.load(tiny_encoder_dir)
+    assert start.pooling == "mean"
+    assert result.start_score == pytest.approx(DevSet.load(dev_file).score(start)["spearman"])
+    give_scores([90.0, 1.0])
+    result = train(make_config(table, {"training": {"max_steps": 4}}, name="worse"))
+    np.testing.assert_array_equal(vectors_of(result.output), start.encode(TEXTS))
+    card = (result.output / "README.md").read_text(encoding="utf-8")
+    assert "| Pooling | mean |" in card
+
+
 def test_scoring_the_start_does_not_change_the_training(
     make_config: MakeConfig, dev_file: Path
 ) -> None:
