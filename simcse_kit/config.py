@@ -155,6 +155,11 @@ class TrainingSection(ConfigSection):
     weight_decay: float = Field(0.0, ge=0, description="for all but biases and LayerNorm (AdamW)")
     max_grad_norm: float = Field(1.0, gt=0, description="larger gradients are scaled to this norm")
     seed: int = Field(42, ge=0, description="seed of new weights, shuffling and dropout")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="stop after this many evaluations without a better score; unset: never",
+    )
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
     device: str = Field(
         "auto",
@@ -234,6 +239,7 @@ SHORT_NAMES = {
     "max_steps": "training.max_steps",
     "batch_size": "training.batch_size",
     "memory_budget": "training.memory_budget",
+    "patience": "training.patience",
     "learning_rate": "training.learning_rate",
     "seed": "training.seed",
     "deterministic": "training.deterministic",

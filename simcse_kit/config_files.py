@@ -15,7 +15,10 @@ from simcse_kit.errors import ConfigError
 from simcse_kit.registry import closest, is_outside, is_within
 from simcse_kit.utils.settings import merge, read_toml, validated
 
-__all__ = ["load_config", "preset_path", "presets"]
+__all__ = ["NO_PRESET", "load_config", "preset_path", "presets"]
+
+NO_PRESET = "none"
+"""Name in place of a preset, for the defaults without one."""
 
 PRESET_FOLDER = Path(__file__).resolve().parent / "presets"
 
@@ -33,7 +36,8 @@ def preset_path(name: str) -> Path:
     """
     if name not in presets():
         raise ConfigError(
-            f"unknown preset {name!r}{closest(name, presets())}; known: {', '.join(presets())}"
+            f"unknown preset {name!r}{closest(name, presets())}; known: {', '.join(presets())}, "
+            f"or {NO_PRESET} for the defaults without a preset"
         )
     return PRESET_FOLDER / f"{name}.toml"
 
@@ -41,6 +45,7 @@ def preset_path(name: str) -> Path:
 def load_config(
     *,
     preset: str | None = None,
+    base: tuple[str, Mapping[str, Any]] | None = None,
     file: str | Path | None = None,
     overrides: Iterable[Mapping[str, Any]] = (),
     source: str = "command line",
@@ -49,7 +54,8 @@ def load_config(
     """Resolve the configuration of a run.
 
     Args:
-        preset: name of a packaged preset.
+        preset: name of a packaged preset, or ``"none"``.
+        base: settings in place of a preset, after their name for messages.
         file: a TOML file, which overrides the preset.
         overrides: nested tables, which override both; later tables win.
         source: where ``overrides`` come from, named in messages.
@@ -59,9 +65,9 @@ def load_config(
         ConfigError: a file is missing or not valid TOML, a key is unknown, a value is not allowed,
             or the file alone would let code of a model or of another package run.
     """
-    layers: list[tuple[str, Mapping[str, Any]]] = []
+    layers: list[tuple[str, Mapping[str, Any]]] = [] if base is None else [base]
     overrides = list(overrides)
-    if preset is not None:
+    if preset not in (None, NO_PRESET):
         layers.append((f"preset {preset}", read_toml(preset_path(preset))))
     if file is not None:
         layers.append((str(file), read_toml(Path(file))))

@@ -30,7 +30,10 @@ Method = Annotated[
     str | None,
     typer.Option(help="See `simcse methods`, or package.module:Class. [default: by the data]"),
 ]
-Preset = Annotated[str | None, typer.Option(help="See `simcse presets`.")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="See `simcse presets`; none: no preset. [default: by model and data]"),
+]
 ConfigFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="A run.toml, which overrides the preset.")
 ]
@@ -59,6 +62,8 @@ def load_run(
     file: str | None = None,
     settings: list[str] | None = None,
     allow_call: list[str] | None = None,
+    *,
+    choose_preset: bool = False,
     **named: Any,
 ) -> RunConfig:
     """Resolve the configuration of a training run from the options of a command.
@@ -68,11 +73,15 @@ def load_run(
         file: a TOML file.
         settings: texts ``key=value`` of ``--set``.
         allow_call: modules of ``--allow-call``.
+        choose_preset: choose a preset by model and data if none is named.
         **named: values by the names of :data:`~simcse_kit.config.SHORT_NAMES`; None is left out.
     """
     from simcse_kit.config import named_settings
-    from simcse_kit.config_files import load_config
     from simcse_kit.utils.settings import parse_setting
 
     tables = [*map(parse_setting, settings or []), named_settings(**named)]
-    return load_config(preset=preset, file=file, overrides=tables, allow_call=allow_call or ())
+    if choose_preset:
+        from simcse_kit.training.preset_choice import load_run_config as load
+    else:
+        from simcse_kit.config_files import load_config as load
+    return load(preset=preset, file=file, overrides=tables, allow_call=allow_call or ())

@@ -47,6 +47,10 @@ def train_command(
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Number of steps.")] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Evaluations without a better score after which training stops."),
+    ] = None,
     batch_size: options.BatchSize = None,
     memory_budget: Annotated[
         str | None,
@@ -124,6 +128,7 @@ def train_command(
         config,
         settings,
         allow_call,
+        choose_preset=True,
         train=data or None,
         model=model,
         method=method,
@@ -132,6 +137,7 @@ def train_command(
         epochs=epochs,
         max_steps=max_steps,
         batch_size=batch_size,
+        patience=patience,
         memory_budget=memory_budget,
         learning_rate=lr,
         augment=augment[0] if augment and len(augment) == 1 else augment or None,

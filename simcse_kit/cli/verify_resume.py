@@ -37,7 +37,14 @@ def verify_resume_command(
     from tempfile import TemporaryDirectory
 
     resolved = options.load_run(
-        preset, config, settings, allow_call, train=data or None, model=model, method=method
+        preset,
+        config,
+        settings,
+        allow_call,
+        choose_preset=True,
+        train=data or None,
+        model=model,
+        method=method,
     )
     from simcse_kit.training.verify_resume import verify_resume
 

@@ -93,6 +93,7 @@ class ESimCSE(Method):
         2021,
     )
     reads = ("texts",)
+    loss_changes_with_state = True
     Config = ESimCSEConfig
 
     options: ESimCSEConfig

@@ -95,6 +95,7 @@ class MoCo(Method):
         "Momentum Contrast for Unsupervised Visual Representation Learning", "1911.05722", 2019
     )
     reads = ("texts", "pairs")
+    loss_changes_with_state = True
     Config = MoCoConfig
 
     options: MoCoConfig

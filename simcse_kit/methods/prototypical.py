@@ -136,6 +136,7 @@ class PrototypicalContrast(Method):
         "Prototypical Contrastive Learning of Unsupervised Representations", "2005.04966", 2020
     )
     reads = ("texts", "pairs")
+    loss_changes_with_state = True
     Config = PrototypicalConfig
 
     options: PrototypicalConfig

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from simcse_kit.config import SHORT_NAMES, RunConfig, named_settings
-from simcse_kit.config_files import load_config
 from simcse_kit.data.in_memory import write_rows
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods.common.base import Method
 from simcse_kit.registry import closest
 from simcse_kit.training.plan import StartOptions
+from simcse_kit.training.preset_choice import load_run_config
 from simcse_kit.training.result import TrainResult
 from simcse_kit.training.run import run_training
 from simcse_kit.utils.settings import nested
@@ -40,6 +40,8 @@ class TrainOptions(TypedDict, total=False):
         epochs: passes over the data.
         max_steps: number of steps, instead of ``epochs``.
         batch_size: rows of a step.
+        patience: evaluations without a better score after which training stops; by default it
+            makes all steps.
         memory_budget: such as ``"4GB"``: larger batches are computed in chunks that fit.
         learning_rate: peak learning rate.
         seed: seed of new weights, shuffling and dropout.
@@ -74,6 +76,7 @@ class TrainOptions(TypedDict, total=False):
     epochs: float
     max_steps: int
     batch_size: int
+    patience: int
     memory_budget: str | int
     learning_rate: float
     seed: int
@@ -119,8 +122,11 @@ def train(
               or of dicts with named columns. They are written to the cache of corpora, see
               ``$SIMCSE_CACHE``;
             - None, if ``config`` names the files;
-            - a :class:`~simcse_kit.config.RunConfig`, the whole configuration.
-        preset: name of a preset; ``simcse presets`` lists them.
+            - a :class:`~simcse_kit.config.RunConfig`, the whole configuration, for which no preset
+              is chosen.
+        preset: name of a preset; ``simcse presets`` lists them. By default it is chosen by the
+            model and the data, unless ``config`` or ``method`` determine the method; ``"none"``
+            for the plain defaults.
         config: a TOML file, such as the run.toml of an earlier run.
         settings: any key of the configuration, such as ``{"method.queue_size": 512}``.
         callbacks: functions that are called with each new row of metrics.jsonl, a dict of numbers
@@ -182,7 +188,7 @@ def train(
         if rows.label is not None:
             named.setdefault("label", rows.label)
     tables = [nested(key, _plain(value)) for key, value in (settings or {}).items()]
-    resolved = load_config(
+    resolved = load_run_config(
         preset=preset,
         file=config,
         overrides=[*tables, named_settings(**named)],

@@ -7,19 +7,17 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import transformers
 from transformers import TrainerCallback
 
 from simcse_kit.data.collate import BatchCounts, Collator, CountingCollator
-from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.folder.fingerprint import fingerprint
-from simcse_kit.errors import ConfigError
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.training.batching.chunking import gradient_cache, memory_plan
-from simcse_kit.training.batching.gradient_cache import GradientCache
 from simcse_kit.training.batching.recompute import recompute_activations, wants_recompute
 from simcse_kit.training.callbacks import (
     MethodState,
@@ -33,19 +31,10 @@ from simcse_kit.training.compilation import compile_layers
 from simcse_kit.training.measurements import Measurements
 from simcse_kit.training.mlm_proposals import Proposals
 from simcse_kit.training.monitor.collapse import CollapseMonitor, Facts
-from simcse_kit.training.monitor.geometry_probe import Probe
+from simcse_kit.training.monitor.score_watch import ScoreWatch
 from simcse_kit.training.plan import RunPlan
-from simcse_kit.training.selection import (
-    BOTH,
-    SHAPE,
-    Scorer,
-    batches_of,
-    dev_scorer,
-    in_one_piece,
-    joined,
-    loss_scorer,
-    shape_scorer,
-)
+from simcse_kit.training.scorers import scorer, trace_probe
+from simcse_kit.training.start import Start, load_start
 from simcse_kit.training.state.output_dir import CHECKPOINTS, METRICS, check_space, claim_folder
 from simcse_kit.training.text_checks import check_vocabulary
 from simcse_kit.training.trainer import ContrastiveTrainer
@@ -71,7 +60,8 @@ class Build:
         trainer: the trainer, ready for its first step.
         counts: counts of the sentences that training tokenizes.
         monitor: the monitor of collapse of the embeddings; None if nothing is measured.
-        start_model: fingerprint of the weights that training starts from.
+        watch: early stopping; None if nothing is evaluated.
+        start: the encoder that training starts from.
         sentences_per_step: sentences of an optimizer step.
     """
 
@@ -80,7 +70,8 @@ class Build:
     trainer: ContrastiveTrainer
     counts: BatchCounts
     monitor: CollapseMonitor | None
-    start_model: str
+    watch: ScoreWatch | None
+    start: Start
     sentences_per_step: int
 
 
@@ -102,7 +93,7 @@ def build(
     """
     added = [as_callback(callback, first=processes.first) for callback in callbacks]
     config, arguments = plan.config, plan.arguments
-    method, start_model = _method(plan)
+    method, start = _method(plan)
     processes.share_weights(method)
     length = min(config.data.max_length, method.encoder.max_length)
     check_vocabulary(plan, method.encoder, length)
@@ -120,23 +111,26 @@ def build(
     accumulation = arguments.gradient_accumulation_steps
     per_step = config.training.batch_size * views * accumulation
     counting = CountingCollator(collator)
+    score_of = partial(scorer, plan, collator, cache, length)
     trainer = ContrastiveTrainer(
         method,
         arguments,
         rows=plan.rows,
         collator=counting,
         measurements=Measurements(
-            scorer=_scorer(plan, collator, cache, length),
-            probe=_probe(plan, length),
+            scorer=score_of(),
+            probe=trace_probe(plan, length),
             reference_loss=plan.contrast.reference_loss,
             sentences_per_step=per_step,
+            start_scorer=score_of(start.on(arguments.device)) if start.altered else None,
         ),
         cache=cache,
         processes=processes,
     )
     if _collates_ahead(plan):
         trainer.collate_ahead()
-    monitor = _add_callbacks(trainer, plan, method, writes=processes.first)
+    watch = _score_watch(plan)
+    monitor = _add_callbacks(trainer, plan, method, watch, writes=processes.first)
     for callback in added:
         trainer.add_callback(callback)
     return Build(
@@ -145,7 +139,8 @@ def build(
         trainer=trainer,
         counts=counting.counts,
         monitor=monitor,
-        start_model=start_model,
+        watch=watch,
+        start=start,
         sentences_per_step=per_step,
     )
 
@@ -162,31 +157,29 @@ def _collates_ahead(plan: RunPlan) -> bool:
     return not (on_cpu or runs_model or arguments.dataloader_num_workers)
 
 
-def _method(plan: RunPlan) -> tuple[Method, str]:
-    """Load the encoder and construct the method; return the fingerprint of the weights too."""
+def _method(plan: RunPlan) -> tuple[Method, Start]:
+    """Load the encoder and construct the method."""
     config = plan.config
     if config.training.deterministic:
         _use_deterministic_operators()
     # New weights, such as those of a head, depend on the seed too.
     transformers.set_seed(config.training.seed)
-    encoder = SentenceEncoder.load(
-        config.model.name,
-        device="cpu",  # new weights are drawn there; the trainer moves the method
-        pooling=config.model.pooling,
-        trust_remote_code=config.model.trust_remote_code,
-    )
+    encoder = load_start(config.model)  # the trainer moves the method to its device
     encoder.require_weights()
     assert encoder.source is not None
-    start_model = fingerprint(encoder.source)
+    files = fingerprint(encoder.source)
     if plan.augment is not None and plan.augment.needs_model:
         plan.augment.use(Proposals.of(encoder, plan.arguments.device))
+    recipe = (encoder.pooling, encoder.template, encoder.head)
     method = plan.method(encoder, plan.options).train()
+    altered = recipe != (encoder.pooling, encoder.template, encoder.head)
+    altered |= config.model.pooling is not None  # perhaps not the model's own
     recompute = wants_recompute(config)
     if recompute is not None:
         recompute_activations(method, recompute)
     if config.training.compile:
         compile_layers(method)
-    return method, start_model
+    return method, Start(config.model, files, altered)
 
 
 def _use_deterministic_operators() -> None:
@@ -238,49 +231,13 @@ def _claim(plan: RunPlan, method: Method) -> None:
     )
 
 
-def _scorer(
-    plan: RunPlan, collator: Collator, cache: GradientCache | None, max_length: int
-) -> Scorer | None:
-    """Combine everything that the dev metrics come from; None if there is nothing."""
-    training = plan.config.training
-    scorers = []
-    if plan.dev is not None:
-        scorers.append(dev_scorer(plan.dev))
-    if plan.held_out:
-        batches = batches_of(plan.held_out, max(2, training.batch_size), collator)
-        scorers.append(loss_scorer(batches, training.seed, cache or in_one_piece))
-    if plan.score_name in (SHAPE, BOTH):
-        scorers.append(shape_scorer(_held_out_probe(plan, max_length)))
-    return joined(scorers) if scorers else None
-
-
-def _probe(plan: RunPlan, max_length: int) -> Probe | None:
-    """Choose the sentences of the trace: from the dev set, or else from the held-out rows."""
-    if not plan.config.evaluation.trace_every:
-        return None
-    seed = plan.config.training.seed
-    if plan.dev is not None:
-        return Probe.of_pairs(plan.dev.pairs, seed, max_length)
-    return Probe.of_rows(plan.held_out, plan.corpus.kind, seed, max_length)
-
-
-def _held_out_probe(plan: RunPlan, max_length: int) -> Probe:
-    """Take all held-out rows, to choose a checkpoint by their alignment and uniformity."""
-    count = len(plan.held_out)
-    seed = plan.config.training.seed
-    probe = Probe.of_rows(
-        plan.held_out, plan.corpus.kind, seed, max_length, sentences=count, pairs=count
-    )
-    if probe is None:
-        raise ConfigError(
-            f"all {count} held-out rows have the same text, so uniformity is not defined; "
-            "choose with evaluation.select = 'loss'"
-        )
-    return probe
-
-
 def _add_callbacks(
-    trainer: ContrastiveTrainer, plan: RunPlan, method: Method, *, writes: bool
+    trainer: ContrastiveTrainer,
+    plan: RunPlan,
+    method: Method,
+    watch: ScoreWatch | None,
+    *,
+    writes: bool,
 ) -> CollapseMonitor | None:
     """Add the callbacks of every run, and return the monitor of collapse."""
     evaluation, measured = plan.config.evaluation, trainer.measurements
@@ -295,10 +252,23 @@ def _add_callbacks(
             evaluation.on_collapse, lambda: _facts(plan, method), trainer.go_back
         )
         callbacks += [monitor, Trace(evaluation.trace_every, trainer.trace)]
+    if watch is not None:
+        callbacks.append(watch)
     callbacks.append(StepFlow(None if measured.scorer is None else trainer.evaluate))
     for callback in callbacks:
         trainer.add_callback(callback)
     return monitor
+
+
+def _score_watch(plan: RunPlan) -> ScoreWatch | None:
+    if plan.score_name is None:
+        return None
+    return ScoreWatch(
+        plan.score_name,
+        plan.config.evaluation.every,
+        plan.config.training.patience,
+        start_counts=plan.start_counts,
+    )
 
 
 def _facts(plan: RunPlan, method: Method) -> Facts:

@@ -21,6 +21,7 @@ class Measurements:
 
     Attributes:
         scorer: computes the dev metrics of the method at every evaluation; None: no evaluation.
+        start_scorer: computes those of the start, before the first step; None: ``scorer`` does.
         probe: measures the geometry of the embeddings for the trace; None: no trace.
         reference_loss: ln(candidates), the loss of an encoder that gives every sentence the same
             vector, logged as ``ln_batch`` unless the method logs its own; None: no such number.
@@ -31,6 +32,7 @@ class Measurements:
     probe: Probe | None
     reference_loss: float | None
     sentences_per_step: int
+    start_scorer: Scorer | None = None
 
 
 class LogLine:

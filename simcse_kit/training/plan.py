@@ -17,6 +17,7 @@ from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.config import MethodConfig
 from simcse_kit.methods.common.contrast import Contrast, DataSpec
 from simcse_kit.training.batching.subset import RowSubset, rows_digest
+from simcse_kit.training.selection import BOTH, LOSS
 
 __all__ = ["RunPlan", "StartOptions"]
 
@@ -81,6 +82,13 @@ class RunPlan:
     def held_out_digest(self) -> str:
         """SHA-256 of the numbers of the held-out rows."""
         return rows_digest([row.row for row in self.held_out])
+
+    @property
+    def start_counts(self) -> bool:
+        """Whether the score before the first step can be compared with those of checkpoints."""
+        if self.score_name not in (LOSS, BOTH):
+            return self.score_name is not None
+        return not (self.method.collapse_is_lowest or self.method.loss_changes_with_state)
 
     @property
     def data(self) -> DataSpec:

@@ -40,6 +40,9 @@ __all__ = ["check", "prepare", "unused_settings"]
 
 logger = logging.getLogger(__name__)
 
+# The default and the value of presets, which a user has not chosen for a short run.
+_USUAL_EVERY = (EvaluationSection.model_fields["every"].default, 50)
+
 
 def check(config: RunConfig, *, allow_call: Collection[str] = ()) -> None:
     """Check a run without loading weights; nothing is trained.
@@ -278,10 +281,15 @@ def unused_settings(plan: RunPlan) -> list[str]:
             f"evaluation.on_collapse = {evaluation.on_collapse!r} has no effect: with "
             "evaluation.trace_every = 0 nothing is measured that could show a collapse"
         )
-    if evaluation.every > steps and evaluation.every != fields["every"].default:
+    if evaluation.every > steps and evaluation.every not in _USUAL_EVERY:
         found.append(
             f"evaluation.every = {evaluation.every} is more than the {steps} steps of the run: "
             "the score is measured only before the first step and after the last"
+        )
+    if plan.config.training.patience is not None and plan.score_name is None:
+        found.append(
+            f"training.patience = {plan.config.training.patience} has no effect: nothing is "
+            "evaluated"
         )
     if plan.augment is not None and not plan.augment.changes:
         found.append("data.augment has no effect: identity changes no text")

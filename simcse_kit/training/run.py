@@ -16,8 +16,9 @@ from simcse_kit.training.build import Build, build
 from simcse_kit.training.device_limits import device_errors, restart_peak
 from simcse_kit.training.plan import RunPlan, StartOptions
 from simcse_kit.training.prepare import prepare
-from simcse_kit.training.result import TrainResult, result_of, save_results
-from simcse_kit.training.state.checkpoints import checkpoint_to_resume, step_of
+from simcse_kit.training.result import TrainResult, result_of
+from simcse_kit.training.save_results import save_results
+from simcse_kit.training.state.checkpoints import checkpoint_to_resume, log_of, step_of
 from simcse_kit.training.state.output_dir import CHECKPOINTS
 from simcse_kit.training.state.replacement import put_in_place
 from simcse_kit.utils.distributed import Processes
@@ -106,7 +107,7 @@ def _fit(built: Build, processes: Processes) -> Fit:
         checkpoint = processes.from_first(lambda: checkpoint_to_resume(plan.folder / CHECKPOINTS))
     first_step = 0 if checkpoint is None else step_of(checkpoint)
     began = time.perf_counter()
-    if checkpoint is not None and first_step >= plan.arguments.max_steps:
+    if checkpoint is not None and _is_last(built, checkpoint):
         trainer.reopen(checkpoint)
     else:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -117,6 +118,14 @@ def _fit(built: Build, processes: Processes) -> Fit:
             f"{monitor.finding}; training stopped before there was a good checkpoint to keep"
         )
     return Fit(seconds, first_step)
+
+
+def _is_last(built: Build, checkpoint: Path) -> bool:
+    """Whether the run ends at a checkpoint, because of its steps or of its patience."""
+    step = step_of(checkpoint)
+    if step >= built.plan.arguments.max_steps:
+        return True
+    return built.watch is not None and built.watch.is_exhausted(log_of(checkpoint), step)
 
 
 def _finish(built: Build, fit: Fit, processes: Processes, *, report: bool) -> TrainResult:

@@ -13,6 +13,7 @@ import torch
 
 from simcse_kit.data.collate import Collated
 from simcse_kit.data.readers import Example
+from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ModelError
 from simcse_kit.evaluation.dev_set import DevSet
 from simcse_kit.methods.common.base import Method, MethodOutput
@@ -31,6 +32,7 @@ __all__ = [
     "batches_of",
     "dev_scorer",
     "held_out_loss",
+    "improves",
     "in_one_piece",
     "joined",
     "loss_scorer",
@@ -50,8 +52,19 @@ UNDEFINED = {
 SELECTIONS = {"dev": SPEARMAN, "loss": LOSS, "alignment_uniformity": SHAPE, "both": BOTH}
 """``evaluation.select`` -> the metric that chooses; lower is better, except for ``dev``."""
 
+
+def improves(name: str, score: float, best: float | None) -> bool:
+    """Whether a score is better than the best one before it; any score is better than None."""
+    if best is None:
+        return True
+    return score > best if name == SPEARMAN else score < best
+
+
 Scorer = Callable[[Method], dict[str, float]]
 """Function that computes the dev metrics of a method; undefined metrics are left out."""
+
+EncoderOf = Callable[[Method], SentenceEncoder]
+"""Function that returns the encoder to score."""
 
 Forward = Callable[[Method, Batch], MethodOutput]
 """Function that computes the loss of a batch."""
@@ -63,18 +76,23 @@ def in_one_piece(method: Method, batch: Batch) -> MethodOutput:
     return output
 
 
-def dev_scorer(dev: DevSet) -> Scorer:
-    """Score by graded pairs: ``dev_spearman`` and, if defined, the geometry."""
+def trained_encoder(method: Method) -> SentenceEncoder:
+    """Return the encoder that the method trains."""
+    return method.encoder
+
+
+def dev_scorer(dev: DevSet, encoder_of: EncoderOf = trained_encoder) -> Scorer:
+    """Score an encoder by graded pairs: ``dev_spearman`` and, if defined, the geometry."""
 
     def score(method: Method) -> dict[str, float]:
-        scores = {f"dev_{key}": value for key, value in dev.score(method.encoder).items()}
+        scores = {f"dev_{key}": value for key, value in dev.score(encoder_of(method)).items()}
         # Alignment is NaN without positives, Spearman if all cosines are equal.
         return {key: value for key, value in scores.items() if math.isfinite(value)}
 
     return score
 
 
-def shape_scorer(probe: Probe) -> Scorer:
+def shape_scorer(probe: Probe, encoder_of: EncoderOf = trained_encoder) -> Scorer:
     """Score by alignment plus uniformity of held-out rows: ``dev_alignment_uniformity``.
 
     The sum decreases in the direction in which encoders improve in figure 2 of arXiv 2104.08821;
@@ -83,7 +101,7 @@ def shape_scorer(probe: Probe) -> Scorer:
     """
 
     def score(method: Method) -> dict[str, float]:
-        found = probe.measure(method.encoder)
+        found = probe.measure(encoder_of(method))
         names = (f"{PREFIX}alignment", f"{PREFIX}uniformity")
         # The probe returns nothing if vectors are zero or not finite.
         return {SHAPE: sum(found[name] for name in names)} if found else {}

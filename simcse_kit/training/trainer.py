@@ -153,6 +153,8 @@ class ContrastiveTrainer(transformers.Trainer):
         scorer = self.measurements.scorer
         if scorer is None:
             return {}
+        if self.state.global_step == 0:
+            scorer = self.measurements.start_scorer or scorer
         found = self._measured(lambda: scorer(self._method))
         metrics = {f"eval_{name}": value for name, value in found.items()}
         self.log(metrics)

@@ -180,6 +180,8 @@ def test_train_prints_one_json_document(
         "start_score",
         "best_score",
         "best_step",
+        "improved",
+        "stopped_early",
         "undefined",
         "truncated",
         "unknown",

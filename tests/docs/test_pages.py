@@ -162,7 +162,7 @@ def _run_page(
 ) -> None:
     if page not in WITH_CURVES:
         monkeypatch.setattr(
-            "simcse_kit.training.result.write_training_report", lambda *_, **__: None
+            "simcse_kit.training.save_results.write_training_report", lambda *_, **__: None
         )
     names: dict[str, object] = {"__name__": "__main__"}
     blocks = blocks_of(page)

@@ -95,7 +95,9 @@ def test_a_class_of_a_module_in_the_current_folder_is_a_method(marker: Path) -> 
 def test_a_run_with_an_outside_method_records_it_and_resumes(
     config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simcse_kit.training.result.write_training_report", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "simcse_kit.training.save_results.write_training_report", lambda *_, **__: None
+    )
     result = train(config(NAME, weight=2.0))
     run_file = result.output / "run.toml"
     assert f'name = "{NAME}"' in run_file.read_text(encoding="utf-8")
@@ -134,7 +136,9 @@ def test_the_command_line_trains_an_outside_method(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("simcse_kit.training.result.write_training_report", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "simcse_kit.training.save_results.write_training_report", lambda *_, **__: None
+    )
     file = tmp_path / "run.toml"
     file.write_text(config(NAME).to_toml(), encoding="utf-8")
     command = ["simcse", "train", "--config", str(file), "--json"]

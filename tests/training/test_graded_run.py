@@ -56,7 +56,8 @@ def test_a_graded_file_picks_the_method_and_records_it(
     path = graded(tmp_path)
     with caplog.at_level(logging.INFO):
         result = train(path, **options(tiny_encoder_dir, tmp_path))
-    assert sum("method 'graded' is used; name another" in text for text in caplog.messages) == 1
+    chosen = "those of preset 'graded', because the data are pairs with scores"
+    assert sum(chosen in text for text in caplog.messages) == 1
     scale = "the scores are 0 to 5, so their scale is taken to be 0 to 5"
     assert sum(scale in text for text in caplog.messages) == 1
     run = written(tmp_path)

@@ -17,7 +17,7 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, DataError, MissingExtraError, ModelError, SimcseError
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.simcse import SimCSE
-from simcse_kit.training import build
+from simcse_kit.training import build, scorers
 from simcse_kit.training.batching.order import ShuffledOrder
 from simcse_kit.training.batching.subset import RowSubset
 from tests.small_data import sentences
@@ -100,14 +100,14 @@ def test_the_best_checkpoint_is_kept_not_the_last(
     scores = iter([10.0, 20.0, 90.0, 50.0])
     seen: list[np.ndarray] = []
 
-    def scorer(_: Any) -> Any:
+    def scorer(*_: Any) -> Any:
         def score(method: Method) -> dict[str, float]:
             seen.append(method.encoder.encode(TEXTS))
             return {"dev_spearman": next(scores)}
 
         return score
 
-    monkeypatch.setattr(build, "dev_scorer", scorer)
+    monkeypatch.setattr(scorers, "dev_scorer", scorer)
     result = train(make_config({"evaluation": {"dev": str(dev_file)}}), callbacks=[trained])
     assert (result.score_name, result.start_score) == ("dev_spearman", 10)
     assert (result.best_score, result.best_step) == (90, 8)
@@ -286,7 +286,7 @@ def test_learning_nothing_is_warned_of(
     make_config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = train(make_config({"training": {"learning_rate": 1e-30, "max_steps": 4}}))
-    assert "did not improve dev_loss" in caplog.text
+    assert "training did not help: dev_loss" in caplog.text
     assert result.best_score == result.start_score
 
 

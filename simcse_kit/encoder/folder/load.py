@@ -27,7 +27,7 @@ from simcse_kit.encoder.threads import on_own_thread
 from simcse_kit.encoder.tokenization import Tokenization, check_length, check_template
 from simcse_kit.errors import ConfigError, ModelError
 
-__all__ = ["DEFAULT_POOLING", "load_parts"]
+__all__ = ["DEFAULT_POOLING", "is_sentence_encoder", "load_parts"]
 
 logger = logging.getLogger(__name__)
 
@@ -208,12 +208,31 @@ def _choose_pooling(folder: Path, recipe: Recipe, wanted: str | None) -> tuple[s
     return wanted, []
 
 
-def _choose_without_recipe(folder: Path, wanted: str | None) -> tuple[str, list[Dense]]:
-    """Choose for a plain Hugging Face folder or a SimCSE checkpoint."""
+def is_sentence_encoder(folder: Path) -> bool:
+    """Whether a model folder states how it makes sentence vectors, which a raw model does not.
+
+    It has a recipe, or is a checkpoint of princeton-nlp/SimCSE, or an adapter of such a model.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the recipe is not supported.
+    """
+    if read_recipe(folder).pooling is not None:
+        return True
+    adapter = find_adapter(folder)
+    if adapter is not None:
+        return is_sentence_encoder(adapter.base)
+    return _trained_by_simcse(folder)
+
+
+def _trained_by_simcse(folder: Path) -> bool:
     # The class name that princeton-nlp/SimCSE trains under; such a checkpoint has its MLP.
     named = read_object(folder / "config.json").get("architectures")
-    trained_by_simcse = isinstance(named, list) and any(str(n).endswith("ForCL") for n in named)
-    chosen = wanted or ("cls" if trained_by_simcse else DEFAULT_POOLING)
+    return isinstance(named, list) and any(str(name).endswith("ForCL") for name in named)
+
+
+def _choose_without_recipe(folder: Path, wanted: str | None) -> tuple[str, list[Dense]]:
+    """Choose for a plain Hugging Face folder or a SimCSE checkpoint."""
+    chosen = wanted or ("cls" if _trained_by_simcse(folder) else DEFAULT_POOLING)
     head = checkpoint_head(folder, chosen) if chosen in HEAD_POOLINGS else None
     if wanted is None:
         if head is None:

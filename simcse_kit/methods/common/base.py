@@ -91,6 +91,9 @@ class Method(nn.Module):
     collapse_is_lowest: ClassVar[bool] = False
     """Whether the loss is lowest when all vectors are equal, so that it cannot choose a checkpoint.
     """
+    loss_changes_with_state: ClassVar[bool] = False
+    """Whether later steps add terms to the loss, such as those of a queue or of clusters, so that
+    the loss of held-out rows before the first step cannot be compared with later ones."""
     Config: ClassVar[type[MethodConfig]] = MethodConfig
 
     encoder: SentenceEncoder

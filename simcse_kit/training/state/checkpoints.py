@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -19,6 +20,7 @@ __all__ = [
     "checkpoint_steps",
     "checkpoint_to_resume",
     "flaw_of",
+    "log_of",
     "newest_checkpoint",
     "remove_corrupt_best",
     "remove_unfinished",
@@ -146,7 +148,7 @@ def remove_corrupt_best(checkpoint: Path) -> None:
 
     Otherwise a run would train to its end and fail when it loads its best weights.
     """
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    state = _state_of(checkpoint)
     if state.get("best_model_checkpoint") is None:
         return
     best = checkpoint.parent / Path(state["best_model_checkpoint"]).name
@@ -158,6 +160,19 @@ def remove_corrupt_best(checkpoint: Path) -> None:
             flaw,
         )
         shutil.rmtree(best, ignore_errors=True)
+
+
+def log_of(checkpoint: Path) -> list[dict[str, float]]:
+    """Read the log of the trainer up to a checkpoint."""
+    rows: list[dict[str, float]] = _state_of(checkpoint)["log_history"]
+    return rows
+
+
+def _state_of(checkpoint: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads(
+        (checkpoint / "trainer_state.json").read_text(encoding="utf-8")
+    )
+    return state
 
 
 def step_of(checkpoint: str | Path) -> int:

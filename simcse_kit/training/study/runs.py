@@ -54,7 +54,7 @@ class RunRecord:
         method: label of the method; ``start`` for the encoder before training.
         seed: seed of the run; None for the encoder before training.
         figures: numbers by the names of :data:`FIGURES`; undefined ones are left out.
-        best_step: step of the checkpoint that was kept.
+        best_step: step of the checkpoint that was kept; 0 if the start was kept.
         failed: the reason if the run failed, which has no figures.
     """
 
@@ -133,7 +133,8 @@ def run_once(
         figures["sentences_per_second"] = _speed(encoder / METRICS, result)
         on_gpu = result["made_with"]["device"].startswith("cuda")
         figures["peak_mb"] = (result["peak_memory"] if on_gpu else peak) / 1e6
-        record = RunRecord(method, seed, figures, best_step=result["best_step"])
+        best_step = 0 if result["improved"] is False else result["best_step"]
+        record = RunRecord(method, seed, figures, best_step=best_step)
         shutil.copyfile(encoder / METRICS, folder / METRICS)
     shutil.rmtree(encoder / "checkpoints", ignore_errors=True)
     if not keep_encoder:
