@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 import transformers
 from transformers import TrainerCallback
 
 from simcse_kit.data.collate import BatchCounts, Collator, CountingCollator
 from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.fewer_layers import keep_layers
 from simcse_kit.encoder.folder.fingerprint import fingerprint
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods.common.base import Method
@@ -29,6 +28,7 @@ from simcse_kit.training.callbacks import (
     Trace,
     as_callback,
 )
+from simcse_kit.training.devices import use_deterministic_operators
 from simcse_kit.training.measurements import Measurements
 from simcse_kit.training.mlm_proposals import Proposals
 from simcse_kit.training.monitor.collapse import CollapseMonitor, Facts
@@ -46,6 +46,7 @@ from simcse_kit.training.selection import (
     shape_scorer,
 )
 from simcse_kit.training.state.output_dir import CHECKPOINTS, METRICS, check_space, claim_folder
+from simcse_kit.training.targets import Targets, targets_of
 from simcse_kit.training.text_checks import check_vocabulary
 from simcse_kit.training.trainer import ContrastiveTrainer
 from simcse_kit.utils.distributed import Processes
@@ -101,11 +102,11 @@ def build(
     """
     added = [as_callback(callback, first=processes.first) for callback in callbacks]
     config, arguments = plan.config, plan.arguments
-    method, start_model = _method(plan)
+    method, start_model, targets = _method(plan, processes)
     processes.share_weights(method)
     length = min(config.data.max_length, method.encoder.max_length)
     check_vocabulary(plan, method.encoder, length)
-    collator = _collator(plan, method, length)
+    collator = _collator(plan, method, length, targets)
     memory = processes.from_first(
         lambda: memory_plan(
             method, lambda: _sample(plan, collator), config.training, arguments, length
@@ -161,11 +162,16 @@ def _collates_ahead(plan: RunPlan) -> bool:
     return not (on_cpu or runs_model or arguments.dataloader_num_workers)
 
 
-def _method(plan: RunPlan) -> tuple[Method, str]:
-    """Load the encoder and construct the method; return the fingerprint of the weights too."""
+def _method(plan: RunPlan, processes: Processes) -> tuple[Method, str, Targets | None]:
+    """Load the encoder and construct the method.
+
+    Returns:
+        The method, the fingerprint of the weights that it starts from, and the vectors of its
+        teachers.
+    """
     config = plan.config
     if config.training.deterministic:
-        _use_deterministic_operators()
+        use_deterministic_operators()
     # New weights, such as those of a head, depend on the seed too.
     transformers.set_seed(config.training.seed)
     encoder = SentenceEncoder.load(
@@ -177,27 +183,19 @@ def _method(plan: RunPlan) -> tuple[Method, str]:
     encoder.require_weights()
     assert encoder.source is not None
     start_model = fingerprint(encoder.source)
+    if config.model.keep_layers is not None:
+        keep_layers(encoder, config.model.keep_layers)
+    targets = targets_of(plan, encoder, processes)
     if plan.augment is not None and plan.augment.needs_model:
         plan.augment.use(Proposals.of(encoder, plan.arguments.device))
     method = plan.method(encoder, plan.options).train()
     recompute = wants_recompute(config)
     if recompute is not None:
         recompute_activations(method, recompute)
-    return method, start_model
+    return method, start_model, targets
 
 
-def _use_deterministic_operators() -> None:
-    # cuBLAS reads it at the first matrix product on a GPU.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    logger.info(
-        "only deterministic operators are used: on a CPU the same seed and number of threads give "
-        "the same bytes in any case, and nothing gets slower; on a GPU steps take longer, and an "
-        "operator without a deterministic form stops the run"
-    )
-
-
-def _collator(plan: RunPlan, method: Method, max_length: int) -> Collator:
+def _collator(plan: RunPlan, method: Method, max_length: int, targets: Targets | None) -> Collator:
     encoder = method.encoder
 
     def tokenize(texts: Sequence[str]) -> tuple[list[list[int]], int]:
@@ -211,6 +209,7 @@ def _collator(plan: RunPlan, method: Method, max_length: int) -> Collator:
         unknown_id=encoder.tokenizer.unk_token_id,
         bare=tokenize([""])[0][0],
         label_scale=plan.label_scale,
+        targets=targets,
     )
 
 

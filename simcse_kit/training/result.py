@@ -14,6 +14,8 @@ from simcse_kit.encoder.folder.save import default_card
 from simcse_kit.encoder.token_counts import percent
 from simcse_kit.evaluation.report.page import write_training_report
 from simcse_kit.methods.common.base import Method
+from simcse_kit.methods.common.config import MethodConfig
+from simcse_kit.methods.common.teachers import TeacherConfig
 from simcse_kit.training.build import Build
 from simcse_kit.training.callbacks import history_rows
 from simcse_kit.training.device_limits import peak_bytes
@@ -226,6 +228,7 @@ def _summary(built: Build, result: TrainResult) -> dict[str, str]:
         "Method": method.name if method.paper is None else f"{method.name}: {method.paper}",
         "Start": config.model.name,
         "Pooling": method.encoder.pooling,
+        **_teachers(plan.options),
         "Data": f"{len(corpus):,} {corpus.kind}" + (f", skipped: {skipped}" if skipped else ""),
         "Batch": f"{training.batch_size} rows, {plan.contrast}",
         "Learning rate": f"{training.learning_rate:g}, {training.schedule}",
@@ -253,6 +256,10 @@ def _summary(built: Build, result: TrainResult) -> dict[str, str]:
     for name in method.companions():
         rows[f"Encoder {name}"] = f"in the subfolder {name}/, which opens like this folder"
     return rows
+
+
+def _teachers(options: MethodConfig) -> dict[str, str]:
+    return {"Teachers": ", ".join(options.teachers)} if isinstance(options, TeacherConfig) else {}
 
 
 def _gigabytes(size: int) -> str:
