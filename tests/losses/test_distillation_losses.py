@@ -34,20 +34,6 @@ def test_a_row_without_others_has_no_loss_and_no_gradient(ids: Any) -> None:
     assert not vectors.grad.any()
 
 
-def test_equal_texts_are_never_pushed_apart() -> None:
-    vectors = VECTORS.clone()
-    vectors[1] = vectors[0]
-    ids = torch.tensor([0, 0, 2, 3, 4])
-    # Targets that differ for the same text, as a server may give them.
-    moved = relational_kl(vectors, TARGETS, temperature=0.05, text_ids=ids)
-    targets = TARGETS.clone()
-    targets[1] = -TARGETS[0]
-    without = [0, 2, 3, 4]
-    first = relational_kl(vectors[without], TARGETS[without], temperature=0.05)
-    assert moved.isfinite()
-    assert first.isfinite()
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_single(dtype: torch.dtype) -> None:
     for loss in (target_distance, target_mse):

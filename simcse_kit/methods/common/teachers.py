@@ -47,8 +47,8 @@ class TeacherConfig(DropoutConfig):
         weights = self.teacher_weights
         if weights and len(weights) != len(self.teachers):
             raise ConfigError(
-                f"method.teacher_weights has {len(weights)} numbers for {len(self.teachers)} teachers; "
-                "give one for each, or none"
+                f"method.teacher_weights has {len(weights)} numbers for {len(self.teachers)} "
+                "teachers; give one for each, or none"
             )
         if any(not 0 < weight < math.inf for weight in weights):
             raise ConfigError(f"method.teacher_weights = {weights}: every weight must be above 0")
