@@ -18,6 +18,7 @@ __all__ = [
     "Affine",
     "Moments",
     "all_but_the_top",
+    "closest_rotation",
     "moments",
     "principal_directions",
     "standardize",
@@ -176,6 +177,29 @@ def principal_directions(found: Moments, count: int) -> Tensor:
     directions: Tensor = torch.linalg.eigh(second)[1].flip(1)[:, :count]
     largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
     return directions.mul(largest.sign())
+
+
+def closest_rotation(vectors: Tensor, goal: Tensor) -> Tensor:
+    """Return the rotation (or reflection) that brings vectors closest to others, both centred.
+
+    Schönemann 1966, "A generalized solution of the orthogonal Procrustes problem".
+
+    Args:
+        vectors: (n, d), float64.
+        goal: (n, d), float64, what each vector should be close to.
+
+    Returns:
+        (d, d), orthogonal; to be multiplied from the right.
+
+    Examples:
+        >>> points = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]], dtype=torch.float64)
+        >>> closest_rotation(points, points.flip(1)).round(decimals=6).abs()
+        tensor([[0., 1.],
+                [1., 0.]], dtype=torch.float64)
+    """
+    left, _, right = torch.linalg.svd((vectors - vectors.mean(0)).T @ (goal - goal.mean(0)))
+    rotation: Tensor = left @ right
+    return rotation
 
 
 def _axes(found: Moments) -> tuple[Tensor, Tensor]:

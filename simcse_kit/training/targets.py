@@ -16,19 +16,25 @@ from numpy.typing import NDArray
 from simcse_kit.bulk.shard_log import text_checksum
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.folder.fingerprint import fingerprint
+from simcse_kit.encoder.unknown_text import some
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.dev_set import DevSet
 from simcse_kit.evaluation.embed import Embeddings
 from simcse_kit.methods.common.teachers import TeacherConfig
-from simcse_kit.metrics.whitening import moments, principal_directions
+from simcse_kit.metrics.whitening import closest_rotation, moments, principal_directions
 from simcse_kit.training.plan import RunPlan
-from simcse_kit.training.teachers import RowText, Teacher, TeacherCache, TeacherVectors
+from simcse_kit.training.teacher_cache import RowText, TeacherCache, TeacherVectors
+from simcse_kit.training.teachers import Teacher
 from simcse_kit.utils.distributed import Processes
 from simcse_kit.utils.files import replacement
 
 __all__ = ["Targets", "targets_of"]
 
 logger = logging.getLogger(__name__)
+
+# Rows by whose vectors the targets are rotated.
+_ROTATION_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -101,9 +107,9 @@ def targets_of(plan: RunPlan, encoder: SentenceEncoder, processes: Processes) ->
             )
         targets = Targets([cache.fill() for cache in caches], options.shares())
         if options.bridge == "principal" and dim < width:
-            place = caches[0].folder.parent
             keys = [cache.key for cache in caches]
-            directions = processes.from_first(lambda: _directions(place, keys, targets, dim))
+            path = _place(caches[0].folder.parent, keys, plan, encoder)
+            directions = processes.from_first(lambda: _directions(path, targets, plan, encoder))
             targets = Targets(targets.teachers, targets.shares, directions)
         if plan.dev is not None:
             _log_dev_scores(plan.dev, teachers, targets, processes)
@@ -113,18 +119,32 @@ def targets_of(plan: RunPlan, encoder: SentenceEncoder, processes: Processes) ->
     return targets
 
 
-def _directions(
-    folder: Path, keys: Sequence[str], targets: Targets, count: int
-) -> NDArray[np.float32]:
-    """Compute the principal directions of the targets, or read those of an earlier run.
-
-    A resumed run needs the same ones bit for bit, and they depend on the number of threads.
-    """
-    parts = [list(keys), list(targets.shares), count]
+def _place(folder: Path, keys: Sequence[str], plan: RunPlan, student: SentenceEncoder) -> Path:
+    """Name the file of the directions by the teachers, the text and the start of the student."""
+    assert student.source is not None
+    parts = [list(keys), plan.options.model_dump()["teacher_weights"]]
+    parts += [fingerprint(student.source), plan.config.model.model_dump()]
     name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
-    path = folder / f"directions-{name}.npy"
+    return folder / f"directions-{name}.npy"
+
+
+def _directions(
+    path: Path, targets: Targets, plan: RunPlan, student: SentenceEncoder
+) -> NDArray[np.float32]:
+    """Compute the directions on which targets are projected, or read those of an earlier run.
+
+    They are the principal directions, rotated so that the targets of some rows come closest to the
+    vectors that the student starts with; cosines between targets do not depend on the rotation. A
+    resumed run needs the same ones bit for bit, and they depend on the number of threads.
+    """
     if not path.is_file():
-        found = principal_directions(moments(map(torch.from_numpy, targets.shards())), count)
+        dim = student.embedding_dim
+        found = principal_directions(moments(map(torch.from_numpy, targets.shards())), dim)
+        rows = some(range(len(plan.corpus)), _ROTATION_ROWS)
+        texts = [row.texts[0] for row in plan.corpus.rows(rows)]
+        projected = torch.from_numpy(targets(rows)).double() @ found
+        start = student.encode(texts, to="torch", normalize=True).double()
+        found = found @ closest_rotation(projected, start)
         with replacement(path) as temporary, temporary.open("wb") as file:
             np.save(file, found.float().numpy())
     directions: NDArray[np.float32] = np.load(path)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simcse_kit.losses.distillation import relational_kl, target_distance, target_mse
-from simcse_kit.metrics.whitening import moments, principal_directions
+from simcse_kit.metrics.whitening import closest_rotation, moments, principal_directions
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -102,3 +102,22 @@ def test_principal_directions_are_singular_vectors_without_centring() -> None:
     found = principal_directions(moments(chunks), 3).numpy()
     signs = np.sign(right[:3][range(3), np.abs(right[:3]).argmax(axis=1)])
     np.testing.assert_allclose(found, (right[:3] * signs[:, None]).T, atol=1e-10)
+
+
+def test_the_closest_rotation_finds_a_rotation_again() -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(30, 5, dtype=torch.float64, generator=generator)
+    turn = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64, generator=generator))[0]
+    found = closest_rotation(vectors, vectors @ turn + 3)
+    torch.testing.assert_close(found, turn, rtol=0, atol=1e-12)
+    noisy = vectors @ turn + torch.randn(30, 5, dtype=torch.float64, generator=generator)
+    found = closest_rotation(vectors, noisy)
+    torch.testing.assert_close(found.T @ found, torch.eye(5, dtype=torch.float64))
+    for angle in (-0.1, 0.1):
+        other = torch.eye(5, dtype=torch.float64)
+        other[0, 0] = other[1, 1] = math.cos(angle)
+        other[0, 1], other[1, 0] = -math.sin(angle), math.sin(angle)
+        centred = [side - side.mean(0) for side in (vectors, noisy)]
+        assert (centred[0] @ found @ other - centred[1]).square().sum() > (
+            centred[0] @ found - centred[1]
+        ).square().sum()

@@ -21,8 +21,10 @@ from simcse_kit.config import RunConfig
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, DataError, ModelError
 from simcse_kit.evaluation.embed import unit_rows
+from simcse_kit.training import teacher_cache
 from simcse_kit.training import teachers as teachers_module
-from simcse_kit.training.teachers import RowText, Teacher, TeacherCache
+from simcse_kit.training.teacher_cache import RowText, TeacherCache
+from simcse_kit.training.teachers import Teacher
 from simcse_kit.training.verify_resume import verify_resume
 from simcse_kit.utils.distributed import ALONE
 from tests.small_data import sentences
@@ -155,6 +157,14 @@ def test_the_target_of_several_teachers_has_the_mean_of_their_cosines(
     assert found is not None
     assert found(rows).shape == (3, 32)
     np.testing.assert_allclose(found(rows) @ found(rows).T, expected, atol=0.05)
+    # They are rotated towards the vectors that the student starts with.
+    everything = range(len(plan.corpus))
+    texts = [row.texts[0] for row in plan.corpus.rows(everything)]
+    start = unit_rows(SentenceEncoder.load(tiny_encoder_dir).encode(texts))
+    centred = [side - side.mean(axis=0) for side in (found(everything), start)]
+    assert np.trace(centred[0].T @ centred[1]) > 0.5 * np.linalg.norm(centred[0]) * np.linalg.norm(
+        centred[1]
+    )
 
 
 def test_a_teacher_of_sentence_transformers_is_the_same_teacher(
@@ -216,7 +226,7 @@ def test_a_teacher_that_cannot_be_opened_is_named(distil: Any, name: str) -> Non
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teachers_module, "SHARD_ROWS", 16)
+    monkeypatch.setattr(teacher_cache, "SHARD_ROWS", 16)
 
 
 @pytest.mark.usefixtures("small_shards")

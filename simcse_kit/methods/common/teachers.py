@@ -38,8 +38,8 @@ class TeacherConfig(DropoutConfig):
     bridge: Literal["principal", "dense"] = Field(
         default="principal",
         description="principal projects the targets on their first principal directions, as many "
-        "as the student has dimensions; dense adds a trained layer to the student, which then has "
-        "the dimensions of all teachers together",
+        "as the student has dimensions, rotated towards its start; dense adds a trained layer to "
+        "the student, which then has the dimensions of all teachers together",
     )
 
     @model_validator(mode="after")
