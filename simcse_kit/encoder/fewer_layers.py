@@ -59,7 +59,6 @@ def keep_layers(model: EncoderModel, numbers: Sequence[int]) -> None:
         if isinstance(value, list) and len(value) == depth and "layer" in key:
             setattr(config, key, [value[number] for number in chosen])
     config.num_hidden_layers = len(chosen)
-    model.known_batching = None
 
 
 def _list_of_layers(backbone: nn.Module, depth: int, shown: str) -> tuple[Any, str, nn.ModuleList]:

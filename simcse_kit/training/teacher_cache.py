@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -135,9 +134,11 @@ class TeacherCache:
         with ExitStack() as held:
             self._processes.from_first(lambda: self._begin(dim, held))
             finished = self._log.finished()
-            left = self._text.rows - sum(shard.rows for shard in finished.values())
-            share = math.ceil(left / self._processes.size)
-            stream = self._teacher.vectors(self._missing(finished), share)
+            rank, size = self._processes.rank, self._processes.size
+            starts = range(0, self._text.rows, SHARD_ROWS)[rank::size]
+            missing = (start for start in starts if start // SHARD_ROWS not in finished)
+            left = sum(min(SHARD_ROWS, self._text.rows - start) for start in missing)
+            stream = self._teacher.vectors(self._missing(finished), left)
             for shard, first in stream:
                 self._write(shard, chain([first], (vectors for _, vectors in stream)))
             self._processes.barrier()
