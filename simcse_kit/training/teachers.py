@@ -111,8 +111,9 @@ class Teacher:
                     bar.update(len(part))
 
     def _unit(self, texts: list[str]) -> NDArray[np.float32]:
+        encoder = self.encoder
         with _named(self.name):
-            return unit_rows(embed(self.encoder, texts)(texts))
+            return unit_rows(embed(encoder, texts)(texts))
 
 
 def check_teacher(name: str) -> None:

@@ -218,6 +218,7 @@ def test_a_teacher_that_cannot_be_opened_is_named(distil: Any, name: str) -> Non
     message = str(caught.value)
     assert message.startswith(f"teacher {name} cannot be used: ")
     assert message.endswith("; name a model that `simcse eval` opens")
+    assert message.count(f"teacher {name}") == 1
     assert "\n" not in message
 
 
