@@ -75,7 +75,7 @@ def relational_kl(
         p_{ij} = \frac{e^{\cos(t_i, t_j)/\tau}}{\sum_{k \ne i} e^{\cos(t_i, t_k)/\tau}}
 
     with q likewise from the cosines of the student. It has the gradient of the ListNet loss of
-    RankCSE (arXiv 2305.16726, section 4.2) with equal temperatures. Rows with the text of row i are
+    RankCSE (arXiv 2305.16726) with equal temperatures. Rows with the text of row i are
     left out of its sums, as row i itself is, so that equal texts are never pushed apart.
 
     The (B, B) cosines of both sides are stored.

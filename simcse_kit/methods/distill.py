@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -15,9 +13,6 @@ from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import inert
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.common.teachers import TeacherConfig
-
-if TYPE_CHECKING:
-    from simcse_kit.encoder.encoder import SentenceEncoder
 
 __all__ = ["Distill", "DistillConfig"]
 
@@ -60,7 +55,7 @@ class DistillConfig(TeacherConfig):
 class Distill(Method):
     """Learns the vectors that one or more teachers give the same sentences.
 
-    - ``cosine_weight``: 1 - cosine of the vector and its target (arXiv 2112.05638 has such a loss).
+    - ``cosine_weight``: 1 - cosine of the vector and its target.
     - ``kl_weight``: the divergence of the student's softmax over the similarities of a row with the
       other rows of the batch from that of the teachers (RankCSE, arXiv 2305.16726). A larger batch
       has more comparisons; gradient accumulation adds none.
@@ -87,9 +82,6 @@ class Distill(Method):
     Config = DistillConfig
 
     options: DistillConfig
-
-    def __init__(self, encoder: SentenceEncoder, config: DistillConfig):
-        super().__init__(encoder, config)
 
     def layout(self, batch: Batch) -> Batch:
         """Take every view once; each has the target of its row."""

