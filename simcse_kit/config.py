@@ -36,6 +36,9 @@ class ModelSection(ConfigSection):
 
     name: str = Field("mini", description="bundled name, folder, or name on the Hugging Face Hub")
     pooling: str | None = Field(None, description="pooling that replaces the model's own")
+    keep_layers: list[int] | None = Field(
+        None, description="numbers of the layers to keep, such as [0, 2, 4]; unset: all layers"
+    )
     trust_remote_code: bool = Field(False, description="allow the model's own Python code to run")
 
 
@@ -231,6 +234,7 @@ SHORT_NAMES = {
     "model": "model.name",
     "pooling": "model.pooling",
     "method": "method.name",
+    "teachers": "method.teachers",
     "objective": "method.objective",
     "temperature": "method.temperature",
     "output": "training.output",

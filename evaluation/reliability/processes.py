@@ -69,16 +69,20 @@ CASES = {
     "margin": Case("margin_contrastive", "labelled"),
     "graded pairs": Case("graded", "labelled"),
     "graded pairs, cached": Case("graded", "labelled", chunk_tokens=40),
+    "distillation, cached": Case("distill", chunk_tokens=40),
 }
 STEPS = 3
 
 
 def batches(method: Any, case: Case) -> list[Any]:
     """Return the batches of a case, equal in every process."""
+    import numpy as np
+
     from simcse_kit.data.collate import Collator
     from simcse_kit.data.readers import Example
     from simcse_kit.methods.common.batch import Batch
     from simcse_kit.methods.common.contrast import DataSpec
+    from simcse_kit.methods.common.teachers import TeacherConfig
 
     words = (
         "the a cat dog man woman sat ran plays reads on in under park house river red old".split()
@@ -90,7 +94,15 @@ def batches(method: Any, case: Case) -> list[Any]:
 
     kind: Any = case.kind
     views = type(method).views(DataSpec(kind, 1))
-    collate = Collator(method.encoder.tokenize, method.encoder.tokenizer.pad_token_id, views)
+    dim = method.encoder.embedding_dim
+    collate = Collator(
+        method.encoder.tokenize,
+        method.encoder.tokenizer.pad_token_id,
+        views,
+        targets=(lambda rows: np.random.default_rng(0).random((len(rows), dim), np.float32))
+        if isinstance(method.options, TeacherConfig)
+        else None,
+    )
     label = (lambda row: float(row % 2)) if kind == "labelled" else (lambda _: None)
     return [
         Batch(

@@ -35,6 +35,12 @@ def train_command(
     ] = None,
     model: options.Model = None,
     method: options.Method = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL", help="Model that --method distill learns from; repeat it for several."
+        ),
+    ] = None,
     preset: options.Preset = None,
     config: options.ConfigFile = None,
     output: Annotated[
@@ -132,6 +138,7 @@ def train_command(
         train=data or None,
         model=model,
         method=method,
+        teachers=teacher or None,
         output=output,
         dev=dev,
         epochs=epochs,

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from simcse_kit.data.augment.views import AugmentedViews
 from simcse_kit.data.readers import Example
@@ -63,6 +65,8 @@ class Collator:
         bare: token ids of an empty sentence, which are part of every row.
         label_scale: lowest and highest label, which are mapped to 0 and 1; None leaves labels
             unchanged.
+        targets: function from the row numbers of n examples to (n, t) float32, the vectors that
+            teachers give them; None without teachers.
     """
 
     tokenize: Callable[[Sequence[str]], tuple[list[list[int]], int]]
@@ -72,6 +76,7 @@ class Collator:
     unknown_id: int | None = None
     bare: Sequence[int] = ()
     label_scale: Sequence[float] | None = None
+    targets: Callable[[Sequence[int]], NDArray[np.float32]] | None = None
 
     def __call__(self, examples: Sequence[Example]) -> Collated:
         """Collate B examples in V views.
@@ -81,8 +86,9 @@ class Collator:
             int64, equal where the tokens before augmentation are equal; ``view_mask`` ``(B, V)``
             bool, False where an example has no such text and an empty sentence fills its place;
             ``lengths`` ``(B, V)`` int64, the numbers of tokens, an array that stays on the host.
-            With labelled examples also ``labels`` ``(B,)`` float32. ``host`` holds the tensors
-            once more, as arrays by name that stay on the host.
+            With labelled examples also ``labels`` ``(B,)`` float32, with teachers also ``targets``
+            ``(B, t)`` float32. ``host`` holds the tensors once more, as arrays by name that stay
+            on the host.
         """
         return self.counted(examples)[0]
 
@@ -126,6 +132,9 @@ class Collator:
             lowest, highest = self.label_scale
             labels = [(label - lowest) / (highest - lowest) for label in labels]
         batch: Collated = {"labels": torch.tensor(labels, dtype=torch.float32)} if labels else {}
+        if self.targets is not None:
+            numbers = [example.row for example in examples]
+            batch["targets"] = torch.from_numpy(self.targets(numbers))
         batch |= {
             "input_ids": padded[index].view(*shape, longest),
             "attention_mask": mask[index].view(*shape, longest),

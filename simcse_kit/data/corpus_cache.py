@@ -36,10 +36,10 @@ _USER = os.getuid() if hasattr(os, "getuid") else None
 _TRUSTED = (_USER, 0)
 
 
-def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """Return the folder ``corpora`` in ``cache_dir``, $SIMCSE_CACHE or ~/.cache/simcse_kit."""
+def cache_folder(cache_dir: str | Path | None = None, name: str = "corpora") -> Path:
+    """Return the folder ``name`` in ``cache_dir``, $SIMCSE_CACHE or ~/.cache/simcse_kit."""
     base = cache_dir or os.environ.get("SIMCSE_CACHE") or Path.home() / ".cache" / "simcse_kit"
-    return Path(base).expanduser() / "corpora"
+    return Path(base).expanduser() / name
 
 
 def cache_key(files: Sequence[Path], options: ReadOptions) -> str:

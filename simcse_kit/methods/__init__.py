@@ -30,6 +30,7 @@ METHODS = Registry(
         "prototypical": "simcse_kit.methods.prototypical:PrototypicalContrast",
         "swav": "simcse_kit.methods.swav:SwAV",
         "graded": "simcse_kit.methods.graded:Graded",
+        "distill": "simcse_kit.methods.distill:Distill",
         "margin_contrastive": "simcse_kit.methods.margin_contrastive:MarginContrastive",
     },
     group="simcse_kit.methods",

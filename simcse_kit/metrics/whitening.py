@@ -14,7 +14,16 @@ from torch import Tensor
 
 from simcse_kit.errors import ConfigError
 
-__all__ = ["Affine", "Moments", "all_but_the_top", "moments", "standardize", "whitening"]
+__all__ = [
+    "Affine",
+    "Moments",
+    "all_but_the_top",
+    "closest_rotation",
+    "moments",
+    "principal_directions",
+    "standardize",
+    "whitening",
+]
 
 # Variances below this share of the largest one are rounding errors of float32.
 _FLAT = 1e-9
@@ -143,6 +152,54 @@ def all_but_the_top(found: Moments, k: int | None = None) -> Affine:
     top = _axes(found)[1][:, :k]
     weight = torch.eye(d, dtype=torch.float64) - top @ top.T
     return Affine(weight, -weight @ found.mean)
+
+
+def principal_directions(found: Moments, count: int) -> Tensor:
+    """Return the directions on which vectors have the largest mean squared projections.
+
+    They are the first right singular vectors of the matrix of all vectors, without centring: the
+    projection keeps as much of every dot product as a linear map to ``count`` dimensions can. The
+    largest coordinate of each direction is positive.
+
+    Args:
+        found: The moments of the vectors.
+        count: The number of directions, at most d.
+
+    Returns:
+        (d, count) float64, orthonormal columns, the most important first.
+
+    Examples:
+        >>> points = torch.tensor([[3.0, 4.0], [6.0, 8.0]])
+        >>> principal_directions(moments([points]), 1).T
+        tensor([[0.6000, 0.8000]], dtype=torch.float64)
+    """
+    second = found.covariance + torch.outer(found.mean, found.mean)
+    directions: Tensor = torch.linalg.eigh(second)[1].flip(1)[:, :count]
+    largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
+    return directions.mul(largest.sign())
+
+
+def closest_rotation(vectors: Tensor, goal: Tensor) -> Tensor:
+    """Return the rotation (or reflection) that brings vectors closest to others, both centred.
+
+    Schönemann 1966, "A generalized solution of the orthogonal Procrustes problem".
+
+    Args:
+        vectors: (n, d), float64.
+        goal: (n, d), float64, what each vector should be close to.
+
+    Returns:
+        (d, d), orthogonal; to be multiplied from the right.
+
+    Examples:
+        >>> points = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]], dtype=torch.float64)
+        >>> closest_rotation(points, points.flip(1)).round(decimals=6).abs()
+        tensor([[0., 1.],
+                [1., 0.]], dtype=torch.float64)
+    """
+    left, _, right = torch.linalg.svd((vectors - vectors.mean(0)).T @ (goal - goal.mean(0)))
+    rotation: Tensor = left @ right
+    return rotation
 
 
 def _axes(found: Moments) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,7 @@ class TrainOptions(TypedDict, total=False):
         pooling: pooling that replaces the model's own, such as ``"mean"``.
         method: name of the method, see ``simcse methods``, or a subclass of
             :class:`~simcse_kit.methods.common.base.Method`.
+        teachers: models that method ``"distill"`` learns from: names as for ``simcse eval``.
         objective: the loss of the method, such as ``"info_nce"`` or ``"decoupled"``.
         temperature: temperature of the loss.
         output: folder of the encoder; ``"simcse-output"`` by default.
@@ -69,6 +70,7 @@ class TrainOptions(TypedDict, total=False):
     model: str | Path
     pooling: str
     method: str | type[Method]
+    teachers: Sequence[str | Path]
     objective: str
     temperature: float
     output: str | Path

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 import transformers
 from transformers import TrainerCallback
 
@@ -28,6 +26,7 @@ from simcse_kit.training.callbacks import (
     as_callback,
 )
 from simcse_kit.training.compilation import compile_layers
+from simcse_kit.training.devices import use_deterministic_operators
 from simcse_kit.training.measurements import Measurements
 from simcse_kit.training.mlm_proposals import Proposals
 from simcse_kit.training.monitor.collapse import CollapseMonitor, Facts
@@ -36,6 +35,7 @@ from simcse_kit.training.plan import RunPlan
 from simcse_kit.training.scorers import scorer, trace_probe
 from simcse_kit.training.start import Start, load_start
 from simcse_kit.training.state.output_dir import CHECKPOINTS, METRICS, check_space, claim_folder
+from simcse_kit.training.targets import Targets, targets_of
 from simcse_kit.training.text_checks import check_vocabulary
 from simcse_kit.training.trainer import ContrastiveTrainer
 from simcse_kit.utils.distributed import Processes
@@ -93,11 +93,11 @@ def build(
     """
     added = [as_callback(callback, first=processes.first) for callback in callbacks]
     config, arguments = plan.config, plan.arguments
-    method, start = _method(plan)
+    method, start, targets = _method(plan, processes)
     processes.share_weights(method)
     length = min(config.data.max_length, method.encoder.max_length)
     check_vocabulary(plan, method.encoder, length)
-    collator = _collator(plan, method, length)
+    collator = _collator(plan, method, length, targets)
     memory = processes.from_first(
         lambda: memory_plan(
             method, lambda: _sample(plan, collator), config.training, arguments, length
@@ -157,20 +157,25 @@ def _collates_ahead(plan: RunPlan) -> bool:
     return not (on_cpu or runs_model or arguments.dataloader_num_workers)
 
 
-def _method(plan: RunPlan) -> tuple[Method, Start]:
-    """Load the encoder and construct the method."""
+def _method(plan: RunPlan, processes: Processes) -> tuple[Method, Start, Targets | None]:
+    """Load the encoder and construct the method.
+
+    Returns:
+        The method, what it starts from, and the vectors of its teachers.
+    """
     config = plan.config
     if config.training.deterministic:
-        _use_deterministic_operators()
+        use_deterministic_operators()
     # New weights, such as those of a head, depend on the seed too.
     transformers.set_seed(config.training.seed)
     encoder = load_start(config.model)  # the trainer moves the method to its device
     encoder.require_weights()
     assert encoder.source is not None
     files = fingerprint(encoder.source)
+    recipe = (encoder.pooling, encoder.template, encoder.head)
+    targets = targets_of(plan, encoder, processes)
     if plan.augment is not None and plan.augment.needs_model:
         plan.augment.use(Proposals.of(encoder, plan.arguments.device))
-    recipe = (encoder.pooling, encoder.template, encoder.head)
     method = plan.method(encoder, plan.options).train()
     altered = recipe != (encoder.pooling, encoder.template, encoder.head)
     altered |= config.model.pooling is not None  # perhaps not the model's own
@@ -179,21 +184,10 @@ def _method(plan: RunPlan) -> tuple[Method, Start]:
         recompute_activations(method, recompute)
     if config.training.compile:
         compile_layers(method)
-    return method, Start(config.model, files, altered)
+    return method, Start(config.model, files, altered), targets
 
 
-def _use_deterministic_operators() -> None:
-    # cuBLAS reads it at the first matrix product on a GPU.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    logger.info(
-        "only deterministic operators are used: on a CPU the same seed and number of threads give "
-        "the same bytes in any case, and nothing gets slower; on a GPU steps take longer, and an "
-        "operator without a deterministic form stops the run"
-    )
-
-
-def _collator(plan: RunPlan, method: Method, max_length: int) -> Collator:
+def _collator(plan: RunPlan, method: Method, max_length: int, targets: Targets | None) -> Collator:
     encoder = method.encoder
 
     def tokenize(texts: Sequence[str]) -> tuple[list[list[int]], int]:
@@ -207,6 +201,7 @@ def _collator(plan: RunPlan, method: Method, max_length: int) -> Collator:
         unknown_id=encoder.tokenizer.unk_token_id,
         bare=tokenize([""])[0][0],
         label_scale=plan.label_scale,
+        targets=targets,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from simcse_kit.config import RunConfig
 from simcse_kit.encoder.device import known_device
 from simcse_kit.errors import ConfigError
 
-__all__ = ["resolve_precision", "run_device"]
+__all__ = ["resolve_precision", "run_device", "use_deterministic_operators"]
 
 logger = logging.getLogger(__name__)
 
@@ -106,3 +107,15 @@ def _is_ampere(device: torch.device) -> bool:
 def _shown(device: torch.device) -> str:
     name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     return f"device {str(device)!r}{name}"
+
+
+def use_deterministic_operators() -> None:
+    """Let torch use only deterministic operators, and log what that means."""
+    # cuBLAS reads it at the first matrix product on a GPU.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    logger.info(
+        "only deterministic operators are used: on a CPU the same seed and number of threads give "
+        "the same bytes in any case, and nothing gets slower; on a GPU steps take longer, and an "
+        "operator without a deterministic form stops the run"
+    )

@@ -24,6 +24,7 @@ from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.checks import check_batch, check_reads
 from simcse_kit.methods.common.config import MethodConfig
 from simcse_kit.methods.common.contrast import DataSpec
+from simcse_kit.methods.common.teachers import TeacherConfig
 from simcse_kit.training.arguments import check_reporting, training_arguments
 from simcse_kit.training.batching.chunking import check_chunking
 from simcse_kit.training.batching.subset import RowSubset, drawn_one_by_one, rows_digest, split_rows
@@ -33,6 +34,7 @@ from simcse_kit.training.plan import RunPlan, StartOptions
 from simcse_kit.training.selection import BOTH, LOSS, SELECTIONS, SPEARMAN
 from simcse_kit.training.state.output_dir import check_output
 from simcse_kit.training.state.resume import check_resumable
+from simcse_kit.training.teachers import check_teacher
 from simcse_kit.training.text_checks import ROWS, check_distinct
 from simcse_kit.training.trainer_fields import check_trainer_keys
 
@@ -151,6 +153,9 @@ def _check_models(config: RunConfig, options: MethodConfig) -> None:
     read_recipe(resolve_model(model.name, trust_remote_code=model.trust_remote_code))
     for name in options.other_models():
         read_recipe(resolve_model(name))
+    if isinstance(options, TeacherConfig):
+        for name in options.teachers:
+            check_teacher(name)
 
 
 def _check_corpus(

@@ -10,6 +10,8 @@ from simcse_kit.encoder.folder.save import default_card
 from simcse_kit.encoder.token_counts import percent
 from simcse_kit.evaluation.report.page import write_training_report
 from simcse_kit.methods.common.base import Method
+from simcse_kit.methods.common.config import MethodConfig
+from simcse_kit.methods.common.teachers import TeacherConfig
 from simcse_kit.training.build import Build
 from simcse_kit.training.result import TrainResult, gigabytes, shown
 from simcse_kit.training.selection import LOSS
@@ -75,6 +77,7 @@ def _summary(built: Build, result: TrainResult, pooling: str) -> dict[str, str]:
         "Method": method.name if method.paper is None else f"{method.name}: {method.paper}",
         "Start": config.model.name,
         "Pooling": pooling,
+        **_teachers(plan.options),
         "Data": f"{len(corpus):,} {corpus.kind}" + (f", skipped: {skipped}" if skipped else ""),
         "Batch": f"{training.batch_size} rows, {plan.contrast}",
         "Learning rate": f"{training.learning_rate:g}, {training.schedule}",
@@ -111,6 +114,10 @@ def _summary(built: Build, result: TrainResult, pooling: str) -> dict[str, str]:
 def _place(made_with: dict[str, str]) -> str:
     device = made_with["device"]
     return made_with["gpu"] if device.startswith("cuda") else device.upper()
+
+
+def _teachers(options: MethodConfig) -> dict[str, str]:
+    return {"Teachers": ", ".join(options.teachers)} if isinstance(options, TeacherConfig) else {}
 
 
 def _card(encoder: SentenceEncoder, method: Method, summary: dict[str, str]) -> str:

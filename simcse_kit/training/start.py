@@ -9,6 +9,7 @@ import torch
 
 from simcse_kit.config import ModelSection
 from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.fewer_layers import keep_layers
 from simcse_kit.encoder.folder.fingerprint import fingerprint
 from simcse_kit.encoder.folder.load import DEFAULT_POOLING, is_sentence_encoder
 from simcse_kit.encoder.folder.resolve import resolve_model
@@ -64,11 +65,15 @@ def load_start(model: ModelSection) -> SentenceEncoder:
     """Load the encoder to train, on the CPU, where new weights are drawn.
 
     Raises:
-        ModelError: the model cannot be opened.
+        ConfigError: a layer of ``model.keep_layers`` does not exist.
+        ModelError: the model cannot be opened, or its layers cannot be dropped.
     """
-    return SentenceEncoder.load(
+    encoder = SentenceEncoder.load(
         model.name,
         device="cpu",
         pooling=model.pooling,
         trust_remote_code=model.trust_remote_code,
     )
+    if model.keep_layers is not None:
+        keep_layers(encoder, model.keep_layers)
+    return encoder

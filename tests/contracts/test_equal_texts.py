@@ -40,6 +40,7 @@ CASES: dict[str, dict[tuple[int, int], tuple[int, int]]] = {
 OPTIONS: dict[str, dict[str, Any]] = {
     "cpc": {"distances": 2},
     "diffcse": {"rtd_weight": 0.0},
+    "distill": {"cosine_weight": 0.0},
     "esimcse": {"queue_size": 16, "dup_rate": 0.0},
     "margin_contrastive": {"margin": 2.0},
     "moco": {"queue_size": 16, "in_batch": True},
@@ -47,8 +48,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "simcse": {"head": "none"},
 }
 # Only equal texts are compared here: positives are anchors too, and one text may be the positive
-# of several; CPC wants the one text at a distance; labelled pairs have no positives.
-EQUAL_ONLY = ("simclr", "consert", "cpc", "margin_contrastive")
+# of several; CPC wants the one text at a distance; labelled pairs and distillation have no
+# positives.
+EQUAL_ONLY = ("simclr", "consert", "cpc", "margin_contrastive", "distill")
 OBJECTIVE_CALLS = [
     "info_nce",
     "info_nce(symmetric=True)",

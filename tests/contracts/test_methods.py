@@ -25,6 +25,7 @@ from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.checks import check_reads, chunking_obstacle
 from simcse_kit.methods.common.config import MethodConfig, parse_config
 from simcse_kit.methods.common.contrast import DataSpec
+from simcse_kit.methods.common.teachers import TeacherConfig
 from simcse_kit.training.batching.gradient_cache import GradientCache
 from tests.contracts import own_method
 
@@ -95,12 +96,19 @@ def make_batch(method: type[Method], encoder: SentenceEncoder, kind: str) -> Ten
     if several:
         view_mask[::2, -1] = False
     labels = {"labels": torch.arange(count).remainder(2).float()} if kind == "labelled" else {}
-    return labels | {
-        "input_ids": input_ids.unflatten(0, shape),
-        "attention_mask": attention_mask.unflatten(0, shape),
-        "text_ids": torch.tensor([[text_id(text) for text in row] for row in texts]),
-        "view_mask": view_mask,
-    }
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(count, encoder.embedding_dim, generator=generator)
+    targets = {"targets": vectors} if issubclass(method.Config, TeacherConfig) else {}
+    return (
+        labels
+        | targets
+        | {
+            "input_ids": input_ids.unflatten(0, shape),
+            "attention_mask": attention_mask.unflatten(0, shape),
+            "text_ids": torch.tensor([[text_id(text) for text in row] for row in texts]),
+            "view_mask": view_mask,
+        }
+    )
 
 
 @pytest.fixture

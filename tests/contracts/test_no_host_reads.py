@@ -53,6 +53,7 @@ MORE: list[tuple[str, str, dict[str, Any]]] = [
     ("prototypical", "pairs", {"warmup": 0.0, "every": 4, "queue_size": 20, "clusters": [2]}),
     ("moco", "texts", {"in_batch": True}),
     ("margin_contrastive", "labelled", {"matryoshka": [8, 16]}),
+    ("distill", "texts", {"mse_weight": 1.0}),
 ]
 CASES = [(name, kind, {}) for name in METHODS for kind in METHODS.resolve(name).reads] + MORE
 # Those that embed rows in different ways; the loss is that of the whole batch.

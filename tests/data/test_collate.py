@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from simcse_kit.data.collate import Collator, CountingCollator
 from simcse_kit.data.readers import Example
@@ -86,3 +88,15 @@ def test_the_host_keeps_every_tensor_and_the_lengths() -> None:
     assert batch["host"].keys() == tensors.keys() >= {"labels", "text_ids", "view_mask"}
     for key, values in batch["host"].items():
         assert torch.equal(torch.from_numpy(values), tensors[key]), key
+
+
+def test_targets_are_those_of_the_rows_in_the_corpus() -> None:
+    def targets(rows: Sequence[int]) -> NDArray[np.float32]:
+        return np.array([[row, -row] for row in rows], dtype=np.float32)
+
+    examples = [Example(("ab",), row=7), Example(("c",), row=3, epoch=2)]
+    batch = Collator(tokenize, PAD, (0, 0), targets=targets)(examples)
+    assert batch["targets"].tolist() == [[7, -7], [3, -3]]
+    assert batch["targets"].dtype == torch.float32
+    assert "targets" in batch["host"]
+    assert "targets" not in Collator(tokenize, PAD, (0, 0))(examples)

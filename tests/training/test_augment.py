@@ -197,7 +197,9 @@ def test_the_flag(make_config: MakeConfig, tiny_encoder_dir: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in METHODS if "texts" in METHODS.resolve(name).reads]
+    "name",
+    # Distillation compares each view with the target of its row.
+    [name for name in METHODS if "texts" in METHODS.resolve(name).reads and name != "distill"],
 )
 def test_methods_take_two_prepared_views(name: str, tiny_encoder_dir: Path) -> None:
     encoder = SentenceEncoder.load(str(tiny_encoder_dir), pooling="mean")

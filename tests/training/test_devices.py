@@ -170,7 +170,7 @@ def test_run_toml_has_the_precision_that_was_used(make_config: MakeConfig) -> No
         train(other, resume=True)
 
 
-_NOT_OF_PAPERS = {"adapt", "graded", "mini-sup", "mini-unsup"}
+_NOT_OF_PAPERS = {"adapt", "distill", "graded", "mini-sup", "mini-unsup"}
 
 
 @pytest.mark.parametrize("name", sorted({*presets()} - _NOT_OF_PAPERS))

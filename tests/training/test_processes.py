@@ -33,6 +33,7 @@ CASES = [
     *("InfoNCE, hard negatives", "InfoNCE, 1 row", "InfoNCE, cached, dropout"),
     *("InfoNCE, learned temperature", "MoCo's queue", "BYOL", "prototypical"),
     "graded pairs, cached",
+    "distillation, cached",
 ]
 
 

@@ -62,10 +62,13 @@ def test_held_out_rows_beside_a_dev_set(
 
 
 def test_defaults_are_not_named(make_config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:
+    needed: dict[str, Any] = {
+        "prototypical": {"queue_size": 64, "clusters": [2]},
+        "distill": {"teachers": ["mini"]},
+    }
     for name in METHODS:
         if "texts" in METHODS.resolve(name).reads:
-            options = {"queue_size": 64, "clusters": [2]} if name == "prototypical" else {}
-            check(make_config({"method": {"name": name, **options}}))
+            check(make_config({"method": {"name": name, **needed.get(name, {})}}))
     assert not [text for text in caplog.messages if "no effect" in text]
 
 

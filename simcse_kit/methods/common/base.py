@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from simcse_kit.methods.common.batch import Batch
@@ -168,22 +166,13 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        text_ids: Tensor,
-        view_mask: Tensor,
-        labels: Tensor | None = None,
-        lengths: NDArray[np.int64] | None = None,
-        host: Mapping[str, NDArray[Any]] | None = None,
-    ) -> MethodOutput:
+    def forward(self, **fields: Any) -> MethodOutput:
         """Compute the loss of one batch, with all rows in one forward pass of the encoder.
 
-        The arguments are the fields of :class:`~simcse_kit.methods.common.batch.Batch`.
+        Args:
+            **fields: the fields of :class:`~simcse_kit.methods.common.batch.Batch`.
         """
-        batch = Batch(input_ids, attention_mask, text_ids, view_mask, labels, lengths, host)
-        batch = self.layout(batch)
+        batch = self.layout(Batch(**fields))
         embeddings = self.embed(*batch.rows(), batch.view_numbers())
         return self.loss(embeddings.view(*batch.shape, -1), batch)
 

@@ -29,6 +29,7 @@ class Batch:
         view_mask: (B, V) bool, False where a text is absent, such as a hard negative;
             ``input_ids`` holds a dummy sentence there.
         labels: (B,) float32, the label of every row, or None.
+        targets: (B, t) float32, the vector that teachers give every row, or None.
         lengths: (B, V) int64 on the host, the number of tokens of each text; None if only
             ``attention_mask`` tells.
         host: the tensors above once more, by name, as arrays on the host; None if only the device
@@ -40,6 +41,7 @@ class Batch:
     text_ids: Tensor
     view_mask: Tensor
     labels: Tensor | None = None
+    targets: Tensor | None = None
     lengths: InitVar[NDArray[np.int64] | None] = None
     host: InitVar[Mapping[str, NDArray[Any]] | None] = None
 
@@ -95,8 +97,12 @@ class Batch:
         def chosen(part: Tensor) -> Tensor:
             return torch.stack([part[:, view] for view in views], dim=1)
 
-        # Labels belong to the example and have no axis of views.
-        taken = self._each(lambda part: on_both(chosen, part) if part.dim() > 1 else part)
+        # Labels and targets belong to the example and have no axis of views.
+        taken = replace(
+            replace(self, labels=None, targets=None)._each(lambda part: on_both(chosen, part)),
+            labels=self.labels,
+            targets=self.targets,
+        )
         known = remembered(self.attention_mask)
         if known is not None:
             remember_lengths(taken.attention_mask, known[:, list(views)])

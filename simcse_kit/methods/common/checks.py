@@ -6,6 +6,7 @@ from simcse_kit.errors import ConfigError
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.config import MethodConfig
 from simcse_kit.methods.common.contrast import DataSpec
+from simcse_kit.methods.common.teachers import TeacherConfig
 
 __all__ = ["check_batch", "check_reads", "chunking_obstacle"]
 
@@ -41,7 +42,8 @@ def check_batch(
             "use --batch-size 2 or more"
         )
     if not contrast.needed and batch_size < options.fewest_rows(data):
-        where = "" if data.kind == "labelled" else " in its BatchNorm layers"
+        plain = data.kind == "labelled" or isinstance(options, TeacherConfig)
+        where = "" if plain else " in its BatchNorm layers"
         raise ConfigError(
             f"training.batch_size is {batch_size}, but method {method.name!r} compares the rows "
             f"of a batch{where}; use --batch-size 2 or more"

