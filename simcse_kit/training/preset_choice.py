@@ -123,6 +123,7 @@ def choose(config: RunConfig) -> Choice | None:
 
     The first that applies:
 
+    0. if teachers are named, preset ``distill``;
     1. the file :data:`DEFAULTS_FILE` of the model folder, if its method reads the data;
     2. for pairs with scores, preset ``graded``;
     3. for a model that is a finished sentence encoder, preset ``adapt``;
@@ -150,6 +151,8 @@ def choose(config: RunConfig) -> Choice | None:
         finished = is_sentence_encoder(folder)
     if kind not in _NOUNS or folder is None:
         return None
+    if config.method.options.get("teachers"):
+        return Choice("preset 'distill'", "teachers are named", read_toml(preset_path("distill")))
     data = f"the data are {_NOUNS[kind]}"
     recommended = _recommended(folder, kind)
     if recommended is not None:

@@ -137,6 +137,13 @@ def test_naming_the_method_of_the_fitting_preset_changes_nothing(resolve: Resolv
     assert resolve("mini", "texts", {"method": {"name": "simcse"}}) == resolve("mini", "texts")
 
 
+def test_naming_teachers_chooses_distillation(resolve: Resolve) -> None:
+    config = resolve("mini", "texts", {"method": {"teachers": ["mini"]}})
+    assert config.method.name == "distill"
+    assert config.method.options["teachers"] == ["mini"]
+    assert config.training == load_config(preset="distill").training
+
+
 def test_documents_get_no_preset(resolve: Resolve) -> None:
     config = resolve("mini", "texts", {"data": {"documents": 2}})
     assert config.training.learning_rate == 3e-5
