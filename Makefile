@@ -26,10 +26,10 @@ $(VENV)/.docs: $(VENV)/.base
 	touch $@
 
 demo: $(VENV)/.base  ## encode with `small`, train `mini` on data/, score it before and after, write a report
-	$(BIN)/simcse encode small data/sentences.txt --output demo/vectors.npy --overwrite
 	$(BIN)/simcse train data/sentences.txt --preset mini-unsup --dev data/sts.tsv --max-steps 20 --set evaluation.every=5 --output demo/unsup --overwrite
 	$(BIN)/simcse train data/nli.csv --model demo/unsup --preset mini-sup --dev data/sts.tsv --set evaluation.every=5 --epochs 6 --output demo/encoder --overwrite
 	$(BIN)/simcse eval demo/encoder --before mini --tasks data/sts.tsv --report demo/report
+	$(BIN)/simcse encode small data/sentences.txt --output demo/vectors.npy --overwrite
 
 test: $(VENV)/.dev  ## run the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
