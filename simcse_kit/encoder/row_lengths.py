@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simcse_kit.utils.host_copies import host_copy
+from simcse_kit.utils.host_copies import host_copy, version_of
 
 __all__ = ["lengths_of", "remember_lengths", "remembered", "take_rows"]
 
@@ -26,14 +26,14 @@ def remember_lengths(attention_mask: Tensor, lengths: NDArray[np.int64]) -> Tens
     Returns:
         The same mask.
     """
-    setattr(attention_mask, _ATTRIBUTE, (_version(attention_mask), lengths))
+    setattr(attention_mask, _ATTRIBUTE, (version_of(attention_mask), lengths))
     return attention_mask
 
 
 def remembered(attention_mask: Tensor) -> NDArray[np.int64] | None:
     """Return the lengths attached to a mask; None if there are none or the mask was written to."""
     version, lengths = getattr(attention_mask, _ATTRIBUTE, (None, None))
-    return None if lengths is None or version != _version(attention_mask) else lengths
+    return None if lengths is None or version != version_of(attention_mask) else lengths
 
 
 def lengths_of(attention_mask: Tensor) -> list[int]:
@@ -63,8 +63,3 @@ def take_rows(attention_mask: Tensor, rows: Tensor) -> Tensor:
     """
     taken, lengths = attention_mask[rows], remembered(attention_mask)
     return taken if lengths is None else remember_lengths(taken, lengths[host_copy(rows).numpy()])
-
-
-def _version(tensor: Tensor) -> int:
-    # Tensors made in inference mode count no versions.
-    return 0 if tensor.is_inference() else tensor._version

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
+from simcse_kit.encoder.accelerator import is_out_of_memory
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods.common.checks import chunking_obstacle
 from simcse_kit.training.plan import RunPlan
@@ -17,8 +18,6 @@ from simcse_kit.training.state.output_dir import CHECKPOINTS
 __all__ = ["device_errors", "peak_bytes", "restart_peak"]
 
 _HOST = "cpu"
-# What torch and cuBLAS say when an allocation fails.
-_SIGNS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 # What torch says of an operator that --deterministic does not allow.
 _NOT_DETERMINISTIC = "does not have a deterministic implementation"
 # Modules of the errors of torch.compile.
@@ -80,7 +79,7 @@ def device_errors(plan: RunPlan) -> Iterator[None]:
                 "training.compile = true cannot be kept: torch does not compile the layers on "
                 f"device {str(plan.arguments.device)!r} ({reason:.200}); leave it out"
             ) from error
-        if plan.arguments.device.type == _HOST or not any(sign in text for sign in _SIGNS):
+        if plan.arguments.device.type == _HOST or not is_out_of_memory(error):
             raise
         raise ConfigError(_message(plan)) from error
 

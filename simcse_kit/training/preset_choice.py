@@ -123,12 +123,12 @@ def choose(config: RunConfig) -> Choice | None:
 
     The first that applies:
 
-    0. if teachers are named, preset ``distill``;
-    1. the file :data:`DEFAULTS_FILE` of the model folder, if its method reads the data;
-    2. for pairs with scores, preset ``graded``;
-    3. for a model that is a finished sentence encoder, preset ``adapt``;
-    4. for ``mini``, ``mini-unsup`` or ``mini-sup``, by the data;
-    5. for any other model, ``simcse-unsup`` or ``simcse-sup``.
+    1. if teachers are named, preset ``distill``;
+    2. the file :data:`DEFAULTS_FILE` of the model folder, if its method reads the data;
+    3. for pairs with scores, preset ``graded``;
+    4. for a model that is a finished sentence encoder, preset ``adapt``;
+    5. for ``mini``, ``mini-unsup`` or ``mini-sup``, by the data;
+    6. for any other model, ``simcse-unsup`` or ``simcse-sup``.
 
     Settings that depend on the machine stay at their defaults: the precision, and a batch size
     above the default. A finished encoder keeps its pooling.

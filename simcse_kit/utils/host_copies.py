@@ -16,6 +16,7 @@ __all__ = [
     "remember",
     "send",
     "send_known",
+    "version_of",
 ]
 
 _ATTRIBUTE = "_simcse_host_copy"
@@ -54,7 +55,7 @@ def remember(tensor: Tensor, host: Tensor) -> Tensor:
         The same tensor.
     """
     if tensor.device.type != "cpu":
-        setattr(tensor, _ATTRIBUTE, (_version(tensor), host))
+        setattr(tensor, _ATTRIBUTE, (version_of(tensor), host))
     return tensor
 
 
@@ -66,7 +67,7 @@ def known_on_host(tensor: Tensor) -> Tensor | None:
     if tensor.device.type == "cpu":
         return tensor
     version, host = getattr(tensor, _ATTRIBUTE, (None, None))
-    return host if version == _version(tensor) else None
+    return host if version == version_of(tensor) else None
 
 
 def host_copy(tensor: Tensor) -> Tensor:
@@ -108,6 +109,7 @@ def overwrite(tensor: Tensor, host: Tensor) -> None:
     remember(tensor.copy_(send(host, tensor.device)), host)
 
 
-def _version(tensor: Tensor) -> int:
+def version_of(tensor: Tensor) -> int:
+    """Return a number that changes when a tensor is written to."""
     # Tensors made in inference mode count no versions.
     return 0 if tensor.is_inference() else tensor._version

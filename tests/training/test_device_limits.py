@@ -39,7 +39,8 @@ def plan(folder: Path, device: str = "cuda:0", **training: Any) -> Any:
 
 def failing(run: Any, message: str = "CUDA out of memory. Tried to allocate 2 GiB") -> None:
     with device_errors(run):
-        raise torch.OutOfMemoryError(message)
+        memory = "out of memory" in message
+        raise torch.OutOfMemoryError(message) if memory else RuntimeError(message)
 
 
 def refusal(run: Any) -> str:

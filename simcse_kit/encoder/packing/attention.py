@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simcse_kit.encoder.packing.dropout import Noise, cheap
-from simcse_kit.encoder.packing.kernels import Scores, indexed_attention
+from simcse_kit.encoder.packing.kernels import Scores, for_all_heads, indexed_attention
 from simcse_kit.encoder.packing.layout import Layout, Window
 
 __all__ = ["block_attention", "masks_of"]
@@ -56,9 +56,7 @@ def block_attention(
     if layout.index is not None:
         scores = Scores(scale, dropout, window, bias)
         return indexed_attention(query, key, value, query_layout, layout, scores)
-    repeats = query.shape[1] // key.shape[1]
-    if repeats > 1:
-        key, value = (part.repeat_interleave(repeats, dim=1) for part in (key, value))
+    key, value = for_all_heads(query, key, value)
     added = (
         masks_of(query_layout, layout, window=window, bias=bias, like=query)
         if masks is None

@@ -23,9 +23,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from simcse_kit.encoder.device import usual_state
+from simcse_kit.encoder.packing.device_index import DeviceIndex
 from simcse_kit.encoder.packing.layout import Layout, Window, layout_of
 
-__all__ = ["Scores", "indexed_attention", "padded_attention"]
+__all__ = ["KERNELS", "Scores", "for_all_heads", "indexed_attention", "padded_attention"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +62,7 @@ Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor, Layout, Layout, Scores]
 
 
 def indexed_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_layout: Layout,
-    layout: Layout,
-    scores: Scores,
+    query: Tensor, key: Tensor, value: Tensor, query_layout: Layout, layout: Layout, scores: Scores
 ) -> Tensor:
     """Compute :func:`~simcse_kit.encoder.packing.attention.block_attention` on an accelerator.
 
@@ -88,17 +84,10 @@ def indexed_attention(
 
 
 def padded_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_layout: Layout,
-    layout: Layout,
-    scores: Scores,
+    query: Tensor, key: Tensor, value: Tensor, query_layout: Layout, layout: Layout, scores: Scores
 ) -> Tensor:
     """Compute the same as :func:`indexed_attention` with torch's attention on padded rows."""
-    inner, outer = layout.index, query_layout.index
-    assert inner is not None
-    assert outer is not None
+    outer, inner = _index_of(query_layout), _index_of(layout)
     mask = inner.mask[:, None, None]
     behind, ahead = scores.window.behind, scores.window.ahead
     if behind is not None or ahead is not None:
@@ -111,9 +100,7 @@ def padded_attention(
     if scores.bias is not None:
         bias = scores.bias[:, : query_layout.longest].to(query.dtype)
         mask = bias.masked_fill(~mask, -torch.inf)
-    repeats = query.shape[1] // key.shape[1]
-    if repeats > 1:
-        key, value = (part.repeat_interleave(repeats, dim=1) for part in (key, value))
+    key, value = for_all_heads(query, key, value)
     q, k, v = (
         index.pad(part).transpose(1, 2)
         for index, part in ((outer, query), (inner, key), (inner, value))
@@ -123,6 +110,19 @@ def padded_attention(
             q, k, v, attn_mask=mask, dropout_p=scores.dropout, scale=scores.scale
         )
     return outer.unpad(mixed.transpose(1, 2))
+
+
+def for_all_heads(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Repeat keys and values ``(T, kv_heads, d)`` to the heads of ``query``, ``(T, heads, d)``."""
+    repeats = query.shape[1] // key.shape[1]
+    if repeats == 1:
+        return key, value
+    return key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+
+
+def _index_of(layout: Layout) -> DeviceIndex:
+    assert layout.index is not None
+    return layout.index
 
 
 def _deterministic_if_wanted() -> AbstractContextManager[Any]:
@@ -137,20 +137,11 @@ def _deterministic_if_wanted() -> AbstractContextManager[Any]:
 
 
 def _efficient(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_layout: Layout,
-    layout: Layout,
-    scores: Scores,
+    query: Tensor, key: Tensor, value: Tensor, query_layout: Layout, layout: Layout, scores: Scores
 ) -> Tensor:
     """Run the memory-efficient kernel, for all tokens of a row or all tokens before."""
-    inner, outer = layout.index, query_layout.index
-    assert inner is not None
-    assert outer is not None
-    repeats = query.shape[1] // key.shape[1]
-    if repeats > 1:
-        key, value = (part.repeat_interleave(repeats, dim=1) for part in (key, value))
+    outer, inner = _index_of(query_layout), _index_of(layout)
+    key, value = for_all_heads(query, key, value)
     mixed: Tensor = torch.ops.aten._efficient_attention_forward(
         query[None],
         key[None],
@@ -169,17 +160,10 @@ def _efficient(
 
 
 def _flash(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_layout: Layout,
-    layout: Layout,
-    scores: Scores,
+    query: Tensor, key: Tensor, value: Tensor, query_layout: Layout, layout: Layout, scores: Scores
 ) -> Tensor:
     """Run FlashAttention, in half precision, for any window."""
-    inner, outer = layout.index, query_layout.index
-    assert inner is not None
-    assert outer is not None
+    outer, inner = _index_of(query_layout), _index_of(layout)
     behind, ahead = scores.window.behind, scores.window.ahead
     mixed: Tensor = torch.ops.aten._flash_attention_forward(
         query,
