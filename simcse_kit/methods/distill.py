@@ -63,6 +63,7 @@ class Distill(Method):
 
     The target of a sentence is the vector of the teacher, of length 1. Several teachers are put
     side by side, so that the cosine of two targets is the weighted mean of the teachers' cosines.
+    A small contrastive student of a large one is also the subject of DistilCSE (arXiv 2112.05638).
 
     Examples:
         >>> options = DistillConfig(teachers=["large", "st:larger"], teacher_weights=[2, 1])
@@ -72,9 +73,7 @@ class Distill(Method):
 
     name = "distill"
     paper = Paper(
-        "Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation; "
-        "RankCSE: Unsupervised Sentence Representations Learning via Learning to Rank (arXiv "
-        "2305.16726); DistilCSE (arXiv 2112.05638)",
+        "Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation",
         "2004.09813",
         2020,
     )
