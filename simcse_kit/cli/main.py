@@ -25,6 +25,7 @@ from simcse_kit.cli import (
     info,
     mine,
     postprocess,
+    push,
     similarity,
     train,
     verify_resume,
@@ -50,6 +51,7 @@ app.command("similarity")(similarity.similarity_command)
 app.command("eval")(evaluate.eval_command)
 app.command("info")(info.info_command)
 app.command("export")(export.export_command)
+app.command("push")(push.push_command)
 app.command("postprocess")(postprocess.postprocess_command)
 app.command("compare")(compare.compare_command)
 app.command("compare-methods")(compare_methods.compare_methods_command)

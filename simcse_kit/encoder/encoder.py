@@ -16,8 +16,8 @@ from simcse_kit.encoder.encode_options import EncodeKeywords, EncodeOptions
 from simcse_kit.encoder.folder.load import load_parts
 from simcse_kit.encoder.folder.resolve import DEFAULT_ENCODER
 from simcse_kit.encoder.folder.save import save_encoder
+from simcse_kit.encoder.hub.model import HubModel
 from simcse_kit.encoder.inputs import checked_texts, path_text, texts_one_by_one
-from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.similarity import Side, cosines, given_vectors
 from simcse_kit.encoder.stream import CHUNK, stream_vectors, vectors_of_texts
 from simcse_kit.errors import ConfigError
@@ -25,7 +25,7 @@ from simcse_kit.errors import ConfigError
 __all__ = ["SentenceEncoder"]
 
 
-class SentenceEncoder(EncoderModel):
+class SentenceEncoder(HubModel):
     """Sentences to vectors.
 
     Load an encoder with :meth:`load`; see :class:`EncoderModel` for the attributes and for training

@@ -6,7 +6,7 @@ import json
 import logging
 
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.folder.save import default_card
+from simcse_kit.encoder.folder.save import RUN_FILES, default_card
 from simcse_kit.encoder.token_counts import percent
 from simcse_kit.evaluation.report.page import write_training_report
 from simcse_kit.methods.common.base import Method
@@ -136,7 +136,7 @@ def _card(encoder: SentenceEncoder, method: Method, summary: dict[str, str]) -> 
 |---|---|
 {facts}
 
-The whole configuration is in `run.toml`, the curves are in `training.html`.
+{RUN_FILES}
 
 {source}
 """

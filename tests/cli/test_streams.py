@@ -125,6 +125,7 @@ COMMANDS = {
     "eval --post": "eval {model} --tasks {graded} --resamples 0 --post abtt(k=1) --fit {text}",
     "compare": "compare {model} {model} --tasks {graded} --resamples 100",
     "compare seeds": "compare {model},{model} {model},{model} --tasks {graded}",
+    "push": "push {model} owner/name --dry-run {out}",
     "postprocess": "postprocess {model} --post abtt(k=1) --fit {text} --output {out}",
     "train": "train {text} --model {model} --max-steps 1 --batch-size 4 --output {out}",
     "check-leak": "data check-leak {text} --against {graded} --matches {out}.tsv",

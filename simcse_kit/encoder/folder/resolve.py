@@ -9,7 +9,7 @@ from simcse_kit.encoder.folder.model_files import files_digest
 from simcse_kit.encoder.inputs import path_text
 from simcse_kit.errors import ModelError
 
-__all__ = ["DEFAULT_ENCODER", "EMBEDDED", "resolve_model"]
+__all__ = ["DEFAULT_ENCODER", "EMBEDDED", "hub_name", "resolve_model"]
 
 # SHA-256 of the files of each embedded model, which `simcse info` shows as the fingerprint.
 _FINGERPRINTS = {
@@ -75,6 +75,19 @@ def _checked(name: str) -> Path:
             f"(fingerprint {found[:12]}, not {_FINGERPRINTS[name][:12]}); reinstall simcse-kit"
         )
     return folder
+
+
+def hub_name(folder: Path) -> str | None:
+    """Return the name on the Hub of a folder in the Hub's cache; None for other folders.
+
+    Examples:
+        >>> hub_name(Path("hub/models--owner--name/snapshots/0123abc"))
+        'owner/name'
+    """
+    parts = folder.parts[-3:]
+    if len(parts) < 3 or parts[1] != "snapshots" or not parts[0].startswith("models--"):
+        return None
+    return parts[0].removeprefix("models--").replace("--", "/")
 
 
 def _local_choices() -> str:

@@ -26,7 +26,7 @@ from simcse_kit.utils.files import sync_folder
 from simcse_kit.utils.locks import output_locked
 from simcse_kit.utils.printable import one_line
 
-__all__ = ["default_card", "save_encoder", "staged_folder", "write_settings"]
+__all__ = ["RUN_FILES", "default_card", "save_encoder", "staged_folder", "write_settings"]
 
 # Module names of sentence-transformers 2 to 6; older versions cannot read the new names.
 _ST = "sentence_transformers.models."
@@ -272,6 +272,9 @@ SentenceEncoder.load("path/to/this/folder").encode(["A sentence.", "Another one.
 
 {others}"""
 
+
+RUN_FILES = "The whole configuration is in `run.toml`, the curves are in `training.html`."
+"""Line of the card of a training run, which is left out where these files are not."""
 
 _WITH_SENTENCE_TRANSFORMERS = """```python
 from sentence_transformers import SentenceTransformer

@@ -1,0 +1,1 @@
+"""Upload of encoders to the Hugging Face Hub."""
