@@ -1,0 +1,1 @@
+"""Sentence encoders as parts of other libraries."""
