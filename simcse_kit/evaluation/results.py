@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from simcse_kit.evaluation.score_lines import (
 )
 from simcse_kit.utils.json import plain
 from simcse_kit.utils.printable import one_line
-from simcse_kit.utils.tables import Table, render_text
+from simcse_kit.utils.tables import Table, render_html, render_text
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.token_counts import TokenCounts
@@ -167,6 +167,36 @@ class Report:
         if self.geometry is not None:
             parts += geometry_lines(self.geometry)
         return "\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        """Return the scores as an HTML table, which notebooks show."""
+        known = {} if self.intervals is None else self.intervals.scores
+        bounds = {name: f"[{decimal(at.low)}, {decimal(at.high)}]" for name, at in known.items()}
+        rows = [
+            [
+                name,
+                "Spearman",
+                decimal(task.spearman),
+                bounds.get(name, ""),
+                f"{task.pairs:,} pairs",
+            ]
+            for name, task in self.tasks.items()
+        ]
+        if self.average is not None:
+            rows.append([AVERAGE, "Spearman", decimal(self.average), bounds.get(AVERAGE, ""), ""])
+        for name, task in self.beyond_sts.items():
+            counts = ", ".join(f"{count:,} {what}" for what, count in task.counts.items())
+            rows.append([name, task.main, decimal(task.metrics[task.main]), "", counts])
+        if self.transfer_average is not None:
+            mean = decimal(self.transfer_average)
+            rows.append(["transfer average", "accuracy", mean, "", ""])
+        share = "" if self.intervals is None else f"{100 * self.intervals.level:g} % "
+        heads = ["task", "measure", "score x100", f"{share}interval", "data"]
+        used = [at for at in range(len(heads)) if at != 3 or known]
+        cells = [[row[at] for at in used] for row in rows]
+        table = Table.of_text([heads[at] for at in used], cells)
+        title = f"{self.model}, pooling {self.pooling}"
+        return str(render_html(replace(table, notes=(title,)), "scores"))
 
 
 def side_by_side(reports: Sequence[Report]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from simcse_kit.evaluation.statistics.bootstrap import (
     Interval,
     check_settings,
 )
+from simcse_kit.evaluation.statistics.cells import interval_cell, p_cell
 from simcse_kit.evaluation.statistics.error_analysis import (
     Flip,
     SliceScore,
@@ -30,6 +31,7 @@ from simcse_kit.evaluation.statistics.error_analysis import (
 from simcse_kit.evaluation.statistics.significance import holm, steiger, williams
 from simcse_kit.metrics.correlation import spearman
 from simcse_kit.utils.json import plain
+from simcse_kit.utils.tables import Table, render_html
 
 __all__ = [
     "Comparison",
@@ -95,6 +97,28 @@ class Comparison:
         """Return plain dicts and numbers; NaN becomes None."""
         document: dict[str, Any] = plain({"schema": 1} | asdict(self))
         return document
+
+    def _repr_html_(self) -> str:
+        """Return scores and differences as HTML tables, which notebooks show."""
+        share = f"{100 * self.level:g} %"
+        scores = [[task, *map(interval_cell, each)] for task, each in self.scores.items()]
+        tests = [
+            [
+                each.task,
+                each.model,
+                interval_cell(each.difference, sign=True),
+                p_cell(each.adjusted),
+                each.verdict,
+            ]
+            for each in self.differences
+        ]
+        heads = ["task", "model", f"difference from {self.models[0]}", "Holm p", "verdict"]
+        note = f"Spearman x100 with {share} bootstrap intervals, {self.resamples:,} resamples."
+        tables = {
+            "scores": replace(Table.of_text(["task", *self.models], scores), notes=(note,)),
+            "differences": Table.of_text(heads, tests),
+        }
+        return "\n".join(render_html(table, label) for label, table in tables.items())
 
 
 def score_intervals(

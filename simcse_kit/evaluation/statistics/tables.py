@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 from simcse_kit.evaluation.statistics.bootstrap import Interval
+from simcse_kit.evaluation.statistics.cells import interval_cell, p_cell
 from simcse_kit.evaluation.statistics.comparison import Comparison
 from simcse_kit.evaluation.statistics.error_analysis import Flip
 from simcse_kit.evaluation.statistics.seeds import Systems
@@ -22,7 +23,7 @@ def render_comparison(found: Comparison) -> str:
     """Show scores with intervals, differences with tests, slices, and the pairs that moved most."""
     first = found.models[0]
     share = f"{100 * found.level:g} %"
-    scores = ([task, *map(_interval, each)] for task, each in found.scores.items())
+    scores = ([task, *map(interval_cell, each)] for task, each in found.scores.items())
     lines = [
         f"Spearman x100 with {share} intervals (BCa bootstrap, {found.resamples:,} resamples)",
         _table(["task", *found.models], scores),
@@ -31,8 +32,8 @@ def render_comparison(found: Comparison) -> str:
         tests = (
             [
                 each.task,
-                _interval(each.difference, sign=True),
-                *map(_p, (each.p, each.adjusted, each.williams, each.steiger)),
+                interval_cell(each.difference, sign=True),
+                *map(p_cell, (each.p, each.adjusted, each.williams, each.steiger)),
                 each.verdict,
             ]
             for each in found.of(model)
@@ -46,7 +47,7 @@ def render_comparison(found: Comparison) -> str:
                     str(each.pairs),
                     str(each.tasks),
                     *map(_score, each.scores),
-                    _interval(each.difference, sign=True),
+                    interval_cell(each.difference, sign=True),
                 ]
                 for each in found.slices[model]
             )
@@ -88,11 +89,11 @@ def render_systems(found: Systems) -> str:
         tests = (
             [
                 each.task,
-                _interval(
+                interval_cell(
                     Interval(each.paired.difference, each.paired.low, each.paired.high), sign=True
                 ),
-                _p(each.paired.p),
-                _p(each.adjusted),
+                p_cell(each.paired.p),
+                p_cell(each.adjusted),
                 each.verdict,
             ]
             for each in found.differences
@@ -124,20 +125,5 @@ def _flip(flip: Flip) -> str:
     return f"  {one_line(line)}"
 
 
-def _interval(interval: Interval, *, sign: bool = False) -> str:
-    if math.isnan(interval.estimate):
-        return "undefined"
-    form = "+.2f" if sign else ".2f"
-    if math.isnan(interval.low):
-        return f"{interval.estimate:{form}} [undefined]"
-    return f"{interval.estimate:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
-
-
 def _score(value: float) -> str:
     return "undefined" if math.isnan(value) else f"{value:.2f}"
-
-
-def _p(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
