@@ -12,9 +12,13 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import huggingface_hub
+import pytest
 import yaml
 
 TOKEN = "hf_test"
+# huggingface_hub passes the file to its HTTP library in a deprecated way.
+DEPRECATED = "ignore:Use 'content:DeprecationWarning"
 
 
 @dataclass
@@ -89,6 +93,18 @@ class FakeHub:
         self.commits[name] += 1
         commit = f"{self.commits[name]:040x}"
         return 200, {"commitUrl": f"{self.address}/{name}/commit/{commit}", "commitOid": commit}
+
+
+@contextmanager
+def reachable_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """Run a hub and let huggingface_hub's client use it instead of the one on the network."""
+    with running_hub() as hub:
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
+        # The transfers of hf_xet need a further service; without it the LFS protocol is used.
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        yield hub
+        huggingface_hub.close_session()
 
 
 @contextmanager

@@ -16,9 +16,11 @@ __all__ = ["SimcseEmbeddings"]
 class SimcseEmbeddings(Embeddings):  # type: ignore[misc]
     """Embeddings for vector stores and retrievers of LangChain (package ``langchain-core``).
 
+    Further keyword arguments are options of :meth:`SentenceEncoder.encode`, such as
+    ``normalize=True``.
+
     Args:
         model: Folder or name of an encoder, as for :meth:`SentenceEncoder.load`, or an encoder.
-        **options: The options of :meth:`SentenceEncoder.encode`, such as ``normalize=True``.
 
     Raises:
         ModelError: The encoder cannot be opened.

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 
 from tests.cli.conftest import Simcse
-from tests.fake_hub import TOKEN, running_hub
+from tests.fake_hub import DEPRECATED, TOKEN, reachable_hub
 
 NAME = "my-team/my-encoder"
 
-# huggingface_hub passes the file to its HTTP library in a deprecated way.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(DEPRECATED)
 
 
 def test_push_uploads_once_and_then_only_with_exist_ok(
@@ -21,10 +19,7 @@ def test_push_uploads_once_and_then_only_with_exist_ok(
 ) -> None:
     push = ("push", tiny_encoder_dir, NAME, "--pooling", "mean")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    with running_hub() as hub:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
+    with reachable_hub(monkeypatch) as hub:
         done = simcse(*push)
         assert (done.code, done.out) == (0, f"{hub.address}/{NAME}\n"), done.err
         assert hub.visibility[NAME] == "private"
@@ -39,7 +34,6 @@ def test_push_uploads_once_and_then_only_with_exist_ok(
         refused = simcse("push", tiny_encoder_dir, "my-team/third")
         assert (refused.code, refused.out) == (2, "")
         assert "does not accept the token" in refused.err
-        huggingface_hub.close_session()
 
 
 def test_push_without_a_network_names_the_dry_run_which_works(

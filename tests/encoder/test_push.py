@@ -14,23 +14,17 @@ from huggingface_hub import ModelCard
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, ModelError, SimcseError
-from tests.fake_hub import TOKEN, FakeHub, running_hub
+from tests.fake_hub import DEPRECATED, TOKEN, FakeHub, reachable_hub
 
 NAME = "my-team/my-encoder"
 
-# huggingface_hub passes the file to its HTTP library in a deprecated way.
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(DEPRECATED)
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    with running_hub() as hub:
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
-        # Its transfers need a further service; large files then use the LFS protocol.
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    with reachable_hub(monkeypatch) as hub:
         yield hub
-        huggingface_hub.close_session()
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from simcse_kit.encoder.hub.card import hub_card
 from simcse_kit.encoder.inputs import shown
 from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.errors import ConfigError, ModelError
-from simcse_kit.utils.files import sha256_of
+from simcse_kit.utils.files import sha256_of, write_atomic
 from simcse_kit.utils.progress import bar_kind
 
 __all__ = ["check_repository", "upload", "write_upload"]
@@ -86,7 +86,7 @@ def write_upload(
     save_encoder(encoder, folder, card=None)
     changed = encoder.source is None or _differs(folder, encoder.source)
     card = hub_card(encoder, name, changed=changed, license=license, results=results or ())
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_atomic(folder / "README.md", card, remedy="give another folder")
 
 
 def _differs(folder: Path, source: Path) -> bool:
