@@ -80,6 +80,7 @@ def test_both_sides_of_a_row_run_and_agree(
     )
     for block in blocks_of(PAGE):
         if block.title:
+            (workshop / block.title).parent.mkdir(parents=True, exist_ok=True)
             (workshop / block.title).write_text(block.code, encoding="utf-8")
     names: dict[str, Any] = {}
     exec(SETUP, names)

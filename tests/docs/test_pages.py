@@ -170,6 +170,7 @@ def _run_page(
         shutil.rmtree(folder / "my-encoder")  # the page trains it
     for block in blocks:
         if block.title:
+            (folder / block.title).parent.mkdir(parents=True, exist_ok=True)
             (folder / block.title).write_text(block.code, encoding="utf-8")
         elif block.mark.startswith("not run") or (block.mark == "slow" and not slow):
             continue

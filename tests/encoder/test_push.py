@@ -191,6 +191,18 @@ def test_a_start_model_that_never_came_from_the_hub_is_not_a_base_model(
     assert card_of(SentenceEncoder.load(trained), tmp_path / "dry").data.base_model is None
 
 
+def test_folders_of_this_machine_are_not_in_the_card(trained: Path, tmp_path: Path) -> None:
+    with (trained / "README.md").open("a", encoding="utf-8") as card:
+        card.write(
+            "| Start | /home/me/my models/base |\n"
+            "| Teachers | st:/home/me/one, owner/two, /home/me/three |\n"
+            "| Encoder key | in the subfolder key/, which opens like this folder |\n"
+        )
+    text = card_of(SentenceEncoder.load(trained), tmp_path / "dry").text
+    assert "| Start | base |\n| Teachers | st:one, owner/two, three |\n" in text
+    assert "subfolder" not in text
+
+
 def test_a_run_that_did_not_help_has_the_score_of_its_start(trained: Path, tmp_path: Path) -> None:
     result = json.loads((trained / "result.json").read_text())
     (trained / "result.json").write_text(json.dumps(result | {"improved": False}))

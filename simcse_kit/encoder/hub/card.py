@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -69,10 +70,18 @@ def hub_card(
         model_name=name.rpartition("/")[2],
         eval_results=_distinct(scores) or None,
     )
+    return "\n".join(["---", data.to_yaml(), "---", *_public_lines(text, name), ""])
+
+
+def _public_lines(text: str, name: str) -> Iterator[str]:
+    """Adapt the text of a card to the repository, which lacks some files and the local folders."""
     text = text.replace("path/to/this/folder", name).replace(f"{RUN_FILES}\n\n", "")
-    # The second encoder of a pair is uploaded to a repository of its own.
-    lines = [line for line in text.splitlines() if not line.startswith("| Encoder ")]
-    return "\n".join(["---", data.to_yaml(), "---", *lines, ""])
+    for line in text.splitlines():
+        if line.startswith(("| Start | ", "| Teachers | ")):
+            yield re.sub(r"(?<=[ :])/(?:[^/|,]+/)+", "", line)
+        # The second encoder of a pair is uploaded to a repository of its own.
+        elif not line.startswith("| Encoder "):
+            yield line
 
 
 def _own_card(folder: Path | None) -> tuple[ModelCardData, str] | None:

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx2
 from huggingface_hub import CommitOperationAdd, EvalResult, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # the one of the HTTP library that this version uses
+)
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     are_progress_bars_disabled,
     disable_progress_bars,
@@ -153,7 +156,7 @@ def _hub_errors(name: str, endpoint: str, *, created: bool) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise ModelError(_refusal(name, error, created=created)) from error
     # Errors of the transfer of large files are RuntimeErrors.
-    except (httpx2.HTTPError, OSError, ValueError, RuntimeError) as error:
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         raise ModelError(
             f"the upload to the Hub at {endpoint} failed: {reason}; check the network, HF_ENDPOINT "
