@@ -65,6 +65,19 @@ class DataSection(ConfigSection):
     """The training text."""
 
     train: list[str] = Field(default_factory=list, description="files and folders")
+    weights: list[float] | None = Field(
+        None,
+        description="one weight for each entry of train: its share of the rows or batches of an "
+        "epoch; unset: by number of rows, for round_robin equal",
+    )
+    sampling: Literal["proportional", "round_robin", "one_per_batch"] = Field(
+        "proportional",
+        description="proportional mixes the entries of train in each batch; round_robin and "
+        "one_per_batch fill each batch from one entry, in turn or in random order",
+    )
+    no_duplicates: bool = Field(
+        False, description="no batch contains a text twice as anchor or positive"
+    )
     columns: list[str] | None = Field(
         None, description="names, or positions from 0, of anchor, positive, hard negatives"
     )
@@ -92,6 +105,13 @@ class DataSection(ConfigSection):
     allow_unknown: bool = Field(
         False, description="train even if the vocabulary of the model lacks most tokens"
     )
+
+    @field_validator("weights")
+    @classmethod
+    def _are_positive(cls, value: list[float] | None) -> list[float] | None:
+        if value is not None and not all(weight > 0 for weight in value):
+            raise ValueError("must be numbers greater than 0, such as [2.0, 1.0]")
+        return value
 
     @field_validator("columns", "label", mode="before")
     @classmethod

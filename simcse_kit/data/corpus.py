@@ -70,6 +70,7 @@ class Corpus(Sequence[Example]):
         options: ReadOptions = DEFAULTS,
         *,
         cache_dir: str | Path | None = None,
+        count_files: bool = False,
     ) -> Corpus:
         """Read files into a corpus, or find it in the cache.
 
@@ -78,6 +79,8 @@ class Corpus(Sequence[Example]):
             options: Options of reading.
             cache_dir: Parent of the cache folder ``corpora``; by default $SIMCSE_CACHE or
                 ~/.cache/simcse_kit.
+            count_files: Whether ``report.file_rows`` is needed, which the cache of earlier versions
+                does not have.
 
         Raises:
             DataError: A file is missing, empty or malformed; the files are of different kinds; no
@@ -101,7 +104,7 @@ class Corpus(Sequence[Example]):
         key = cache_key(files, options)
         arrow = folder / f"{key}.arrow"
         manifest = _find(arrow)
-        if manifest is None:
+        if manifest is None or (count_files and not manifest.file_rows):
             manifest = _write(arrow, files, kind, states, options)
         report = manifest.report(files)
         if report.skipped:
@@ -268,7 +271,9 @@ def _read_into(
         with reading_progress(files) as on_bytes:
             for file in files:
                 _, texts = read_texts(file, options, report=report, on_bytes=on_bytes)
+                before = writer.rows
                 writer.write(texts)
+                report.file_rows.append(writer.rows - before)
     finally:
         writer.close()
     report.rows = writer.rows
