@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from simcse_kit.registry import is_outside
-from simcse_kit.utils.settings import merge, nested
+from simcse_kit.utils.settings import lowest_and_highest, merge, nested
 from simcse_kit.utils.sizes import parse_bytes
 
 __all__ = [
@@ -125,16 +124,7 @@ class DataSection(ConfigSection):
     @classmethod
     def _two_numbers(cls, value: Any) -> Any:
         """Convert ``0,5``, as ``--scale`` gives it, to a list, and check the order."""
-        if value is None:
-            return None
-        parts = value.split(",") if isinstance(value, str) else value
-        try:
-            lowest, highest = map(float, parts)
-        except (TypeError, ValueError):
-            lowest, highest = 1.0, 0.0
-        if not -math.inf < lowest < highest < math.inf:
-            raise ValueError("must be the lowest and the highest score, such as 0,5")
-        return [lowest, highest]
+        return None if value is None else list(lowest_and_highest(value))
 
 
 class EvaluationSection(ConfigSection):
