@@ -22,7 +22,7 @@ from simcse_kit.data.corpus_cache import (
     is_own_file,
     make_private,
 )
-from simcse_kit.data.files import find_files
+from simcse_kit.data.find import find_files
 from simcse_kit.data.read_options import DEFAULTS, ReadOptions
 from simcse_kit.data.readers import Example, Kind, file_kind, read_texts
 from simcse_kit.data.records import reading_progress
@@ -75,7 +75,7 @@ class Corpus(Sequence[Example]):
         """Read files into a corpus, or find it in the cache.
 
         Args:
-            paths: Files or folders; see :func:`~simcse_kit.data.files.find_files`.
+            paths: Files or folders; see :func:`~simcse_kit.data.find.find_files`.
             options: Options of reading.
             cache_dir: Parent of the cache folder ``corpora``; by default $SIMCSE_CACHE or
                 ~/.cache/simcse_kit.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from simcse_kit.data.corpus_cache import cache_folder, make_private
+from simcse_kit.data.remote import is_remote
 from simcse_kit.errors import DataError
 
 __all__ = ["LABEL", "InMemoryRows", "is_table", "table_rows", "write_rows"]
@@ -115,10 +116,10 @@ def write_rows(rows: Iterable[Any]) -> InMemoryRows:
     if first is None:
         raise DataError("the data has no rows; give at least 2")
     form = _form(first, 1)
-    if form == "text" and _is_path(first):
+    if form == "text" and isinstance(first, str) and _is_name(first):
         raise DataError(
             f"the data is a list of strings, of which the first, {first!r}, is the name of a file; "
-            "give files as pathlib.Path objects"
+            "give files as pathlib.Path objects, or names with settings={'data.train': [...]}"
         )
     folder = cache_folder()
     make_private(folder, remedy=_REMEDY)
@@ -171,7 +172,10 @@ def _line(item: Any, form: str, number: int) -> bytes:
         raise DataError(f"{_row(number)} {reason}; give strings and numbers") from None
 
 
-def _is_path(text: str) -> bool:
+def _is_name(text: str) -> bool:
+    """Check whether a text is the path of a file, or an address like one."""
+    if is_remote(text) and " " not in text:
+        return True
     try:
         return Path(text).exists()
     except (OSError, ValueError):  # too long, or with a null character

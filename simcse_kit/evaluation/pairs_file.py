@@ -17,6 +17,7 @@ from simcse_kit.data.graded import graded_columns_among, is_benchmark, is_number
 from simcse_kit.data.json_records import not_text
 from simcse_kit.data.read_options import DEFAULTS, ReadOptions
 from simcse_kit.data.records import Records, read_records
+from simcse_kit.data.remote import local_file
 from simcse_kit.errors import DataError
 from simcse_kit.evaluation.pair_set import PairSet, observed_scale
 from simcse_kit.evaluation.tasks.files import PairCollector
@@ -52,7 +53,8 @@ def load_pairs_file(
     counted in the log.
 
     Args:
-        path: The file.
+        path: The file; a string may also be an address, see
+            :func:`~simcse_kit.data.remote.local_files`.
         split: Value of the column ``split`` in the rows to use; None uses all rows.
         if_present: Whether a file without column ``split`` is read whole instead of refused.
         scale: Lowest and highest score that a pair could have; None infers it, see
@@ -74,7 +76,7 @@ def load_pairs_file(
         >>> pairs.sentences2, pairs.gold.tolist(), pairs.scale
         (['A cat', 'A dog', 'Rain'], [5.0, 1.0, 0.0], (0.0, 5.0))
     """
-    path = check_file(path)
+    path = check_file(local_file(path))
     rows: Iterator[tuple[int, _Row]]
     if is_benchmark(path):
         pairs = _File(path, dict(zip(COLUMNS, (4, 5, 6), strict=True)), least=7, exact=False)

@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 
 from simcse_kit.config import DataSection, RunConfig
 from simcse_kit.data.corpus import Corpus
-from simcse_kit.data.files import find_files
+from simcse_kit.data.find import find_files
 from simcse_kit.errors import ConfigError
 from simcse_kit.training.batching.distinct import DistinctBatches
 from simcse_kit.training.batching.files_order import FilesOrder

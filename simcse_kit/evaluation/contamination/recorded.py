@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from simcse_kit.data.files import find_files
+from simcse_kit.data.find import find_files
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.errors import SimcseError
 from simcse_kit.evaluation.contamination.check import LeakReport, check_leaks
