@@ -63,7 +63,11 @@ class MethodSection(BaseModel):
 class DataSection(ConfigSection):
     """The training text."""
 
-    train: list[str] = Field(default_factory=list, description="files and folders")
+    train: list[str] = Field(
+        default_factory=list,
+        description="files, folders, addresses such as s3://bucket/a.csv, data sets of the Hub as "
+        "hf:owner/name:split#columns",
+    )
     weights: list[float] | None = Field(
         None,
         description="one weight for each entry of train: its share of the rows or batches of an "

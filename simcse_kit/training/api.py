@@ -119,7 +119,9 @@ def train(
     Args:
         data: the training data, one of
 
-            - a file or folder: a string or a ``Path``, or a list of ``Path`` objects;
+            - a file or folder: a string or a ``Path``, or a list of ``Path`` objects; as a string
+              also an address or a data set of the Hub, see
+              :func:`~simcse_kit.data.remote.local_files`;
             - rows in memory: a list, a generator or a ``datasets.Dataset`` of strings, of tuples
               (anchor, positive), (anchor, positive, hard negative, ...) or (text, text, number),
               or of dicts with named columns; or a DataFrame of pandas or polars. They are written

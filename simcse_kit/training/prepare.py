@@ -31,7 +31,12 @@ from simcse_kit.training.batching.subset import RowSubset, drawn_one_by_one, row
 from simcse_kit.training.data_defaults import read_options, with_method, with_scale
 from simcse_kit.training.devices import resolve_precision, run_device
 from simcse_kit.training.plan import RunPlan, StartOptions
-from simcse_kit.training.row_order import check_weights, draws_by_file, row_order
+from simcse_kit.training.row_order import (
+    check_weights,
+    draws_by_file,
+    row_order,
+    unused_sampling,
+)
 from simcse_kit.training.selection import BOTH, LOSS, SELECTIONS, SPEARMAN
 from simcse_kit.training.state.output_dir import check_output
 from simcse_kit.training.state.resume import check_resumable
@@ -301,6 +306,7 @@ def unused_settings(plan: RunPlan) -> list[str]:
             f"training.patience = {plan.config.training.patience} has no effect: nothing is "
             "evaluated"
         )
+    found += unused_sampling(plan.config.data)
     if plan.augment is not None and not plan.augment.changes:
         found.append("data.augment has no effect: identity changes no text")
     return found

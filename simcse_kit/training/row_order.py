@@ -14,7 +14,7 @@ from simcse_kit.training.batching.files_order import FilesOrder
 from simcse_kit.training.batching.order import EpochOrder, ShuffledOrder
 from simcse_kit.training.batching.subset import RowSubset
 
-__all__ = ["check_weights", "draws_by_file", "row_order"]
+__all__ = ["check_weights", "draws_by_file", "row_order", "unused_sampling"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,16 @@ def check_weights(data: DataSection) -> None:
 def draws_by_file(data: DataSection) -> bool:
     """Check whether the order depends on which file a row comes from."""
     return data.weights is not None or data.sampling != "proportional"
+
+
+def unused_sampling(data: DataSection) -> list[str]:
+    """List the settings of sampling that have no effect, one sentence for each."""
+    settings = {"weights": data.weights, "sampling": data.sampling}
+    return [
+        f"data.{name} = {value} has no effect: data.train has one entry"
+        for name, value in settings.items()
+        if len(data.train) == 1 and value not in (None, "proportional")
+    ]
 
 
 def row_order(config: RunConfig, corpus: Corpus, rows: RowSubset) -> EpochOrder:

@@ -287,6 +287,17 @@ def test_two_processes_sample_as_one(
         assert_close(theirs[name], weight, rtol=0, atol=1e-4)
 
 
+def test_sampling_of_one_file_is_said_to_have_no_effect(
+    make_config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    check(make_config({"data": {"weights": [2.0], "sampling": "round_robin"}}))
+    assert "data.weights = [2.0] has no effect: data.train has one entry" in caplog.text
+    assert "data.sampling = round_robin has no effect" in caplog.text
+    caplog.clear()
+    check(make_config())
+    assert "no effect" not in caplog.text
+
+
 def test_entries_are_counted_without_held_out_rows(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
