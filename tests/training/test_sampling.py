@@ -270,6 +270,17 @@ def test_a_resumed_run_with_sampling_equals_an_uninterrupted_one(
         train(changed, resume=True)
 
 
+def test_the_settings_decide_what_a_run_reads(make_config: MakeConfig, tmp_path: Path) -> None:
+    short = {"training": {"max_steps": 4}}
+    changes: list[dict[str, Any]] = [{}, {"weights": [3.0, 1.0]}, {"sampling": "round_robin"}]
+    outputs = [
+        train(sampled(make_config, tmp_path, f"out-{n}", short, {"data": change})).output
+        for n, change in enumerate(changes)
+    ]
+    first, *others = (output / "model.safetensors" for output in outputs)
+    assert not any(same_weights(first, other) for other in others)
+
+
 @pytest.mark.slow
 def test_two_processes_sample_as_one(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
