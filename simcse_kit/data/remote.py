@@ -11,7 +11,8 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +143,12 @@ def _chosen(table: Any, columns: Sequence[str], name: str) -> Any:
                 file=name,
             )
     table = table.select_columns(list(columns))
-    try:
-        choose_columns(columns, None, file=name, line=None, lists=True)
-    except DataError:
-        return table.rename_columns(dict(zip(columns, _usual_names(columns), strict=True)))
-    return table
+    known: Sequence[str] = ()
+    with suppress(DataError):
+        known = choose_columns(columns, None, file=name, line=None, lists=True)
+    if known and all(map(eq, known, columns)):  # in the order that the reader expects
+        return table
+    return table.rename_columns(dict(zip(columns, _usual_names(columns), strict=True)))
 
 
 def _usual_names(columns: Sequence[str]) -> list[str]:

@@ -181,6 +181,14 @@ def test_a_data_set_is_written_once(folder: Path) -> None:
     assert first.stat().st_mtime_ns == before
 
 
+def test_the_order_of_the_columns_decides(folder: Path) -> None:
+    rows = [{"anchor": "a", "positive": "b"}]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+    (folder / "test.parquet").unlink()
+    for columns, texts in (("anchor,positive", ("a", "b")), ("positive,anchor", ("b", "a"))):
+        assert Corpus.build(f"hf:{folder}#{columns}")[0].texts == texts
+
+
 def test_usual_columns_keep_their_names(folder: Path) -> None:
     rows = [{"query": "a", "pos": ["b", "c"], "neg": ["d"]}]
     pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
@@ -217,6 +225,9 @@ def test_a_data_set_holds_the_graded_pairs_of_an_evaluation(folder: Path) -> Non
     pq.write_table(pa.Table.from_pylist(pairs), folder / "test.parquet")
     (folder / "train.parquet").unlink()
     assert list(load_all_tasks([f"hf:{folder}:test"])) == ["reviews-test"]
+    by_column = load_all_tasks(f"hf:{folder}:test#sentence2,sentence1,score")
+    (found,) = by_column["reviews-test"]  # type: ignore[misc]
+    assert found.sentences1[1] == "b1"
 
 
 def test_the_configuration_names_addresses_as_they_are() -> None:

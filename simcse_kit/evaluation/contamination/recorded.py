@@ -21,8 +21,9 @@ logger = logging.getLogger(__name__)
 def recorded_leaks(folder: str | Path, sets: Mapping[str, Sequence[PairSet]]) -> LeakReport | None:
     """Search the training files that a model's ``run.toml`` names for evaluation sentences.
 
-    The record can name any file on this machine; use this only for trusted models. Matches are
-    exact up to case, punctuation and spacing; `simcse data check-leak` also finds near matches.
+    The record can name any file on this machine and any address, which is then requested; use this
+    only for trusted models. Matches are exact up to case, punctuation and spacing; `simcse data
+    check-leak` also finds near matches.
 
     Args:
         folder: folder of the model.

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from simcse_kit.data.files import suffix_of
 from simcse_kit.data.in_memory import is_table
+from simcse_kit.data.remote import is_remote
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.pair_set import PairSet, as_pair_set
 from simcse_kit.evaluation.pairs_file import load_pairs_file
@@ -185,8 +186,9 @@ def load_tasks(
 def _listed(tasks: Names) -> list[str]:
     given: Iterable[str]
     if isinstance(tasks, str | Path):
-        # The name of a file may contain a comma.
-        given = [str(tasks)] if _exists(tasks) else str(tasks).split(",")
+        # The name of a file may contain a comma, and so may the columns of a data set.
+        whole = _exists(tasks) or (is_remote(tasks) and "#" in str(tasks))
+        given = [str(tasks)] if whole else str(tasks).split(",")
     elif isinstance(tasks, list | tuple) and _all(tasks, (str, Path)):
         given = map(str, tasks)
     else:
