@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from simcse_kit.registry import is_outside
-from simcse_kit.utils.settings import merge, nested
+from simcse_kit.utils.settings import lowest_and_highest, merge, nested
 from simcse_kit.utils.sizes import parse_bytes
 
 __all__ = [
@@ -64,7 +63,24 @@ class MethodSection(BaseModel):
 class DataSection(ConfigSection):
     """The training text."""
 
-    train: list[str] = Field(default_factory=list, description="files and folders")
+    train: list[str] = Field(
+        default_factory=list,
+        description="files, folders, addresses such as s3://bucket/a.csv, data sets of the Hub as "
+        "hf:owner/name:split#columns",
+    )
+    weights: list[float] | None = Field(
+        None,
+        description="one weight for each entry of train: its share of the rows or batches of an "
+        "epoch; unset: by number of rows, for round_robin equal",
+    )
+    sampling: Literal["proportional", "round_robin", "one_per_batch"] = Field(
+        "proportional",
+        description="proportional mixes the entries of train in each batch; round_robin and "
+        "one_per_batch fill each batch from one entry, in turn or in random order",
+    )
+    no_duplicates: bool = Field(
+        False, description="no batch contains a text twice as anchor or positive"
+    )
     columns: list[str] | None = Field(
         None, description="names, or positions from 0, of anchor, positive, hard negatives"
     )
@@ -93,6 +109,13 @@ class DataSection(ConfigSection):
         False, description="train even if the vocabulary of the model lacks most tokens"
     )
 
+    @field_validator("weights")
+    @classmethod
+    def _are_positive(cls, value: list[float] | None) -> list[float] | None:
+        if value is not None and not all(weight > 0 for weight in value):
+            raise ValueError("must be numbers greater than 0, such as [2.0, 1.0]")
+        return value
+
     @field_validator("columns", "label", mode="before")
     @classmethod
     def _positions_as_text(cls, value: Any) -> Any:
@@ -105,16 +128,7 @@ class DataSection(ConfigSection):
     @classmethod
     def _two_numbers(cls, value: Any) -> Any:
         """Convert ``0,5``, as ``--scale`` gives it, to a list, and check the order."""
-        if value is None:
-            return None
-        parts = value.split(",") if isinstance(value, str) else value
-        try:
-            lowest, highest = map(float, parts)
-        except (TypeError, ValueError):
-            lowest, highest = 1.0, 0.0
-        if not -math.inf < lowest < highest < math.inf:
-            raise ValueError("must be the lowest and the highest score, such as 0,5")
-        return [lowest, highest]
+        return None if value is None else list(lowest_and_highest(value))
 
 
 class EvaluationSection(ConfigSection):

@@ -37,6 +37,13 @@ def eval_command(
     resamples: Annotated[
         int, typer.Option(help="Bootstrap resamples for the 95 % intervals; 0 for no intervals.")
     ] = 10_000,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="Lowest and highest score possible in files of graded pairs, such as 0,5.",
+        ),
+    ] = None,
     post: Annotated[
         str | None,
         typer.Option(
@@ -68,6 +75,7 @@ def eval_command(
         data=data,
         trials=trials,
         geometry_on=geometry_on,
+        scale=scale,
         resamples=resamples,
         exhibits=report is not None,
         allow_unknown=allow_unknown,

@@ -29,7 +29,7 @@ def train_command(
         typer.Argument(
             metavar=_DATA,
             help="txt (one sentence per line), csv, tsv, jsonl, json or parquet; .gz, .bz2, .xz "
-            "too; files or folders.",
+            "too; files or folders, addresses such as s3://..., hf:owner/name:split#column.",
             show_default=False,
         ),
     ] = None,

@@ -39,11 +39,13 @@ class ReadReport:
         rows: Number of good rows.
         skipped: Number of skipped rows by reason.
         first_skipped: Place (``file:line``) of the first skipped row by reason.
+        file_rows: Number of good rows of each file, if they were counted.
     """
 
     rows: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     first_skipped: dict[str, str] = field(default_factory=dict)
+    file_rows: list[int] = field(default_factory=list)
 
     @property
     def total_skipped(self) -> int:

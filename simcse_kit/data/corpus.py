@@ -22,7 +22,7 @@ from simcse_kit.data.corpus_cache import (
     is_own_file,
     make_private,
 )
-from simcse_kit.data.files import find_files
+from simcse_kit.data.find import find_files
 from simcse_kit.data.read_options import DEFAULTS, ReadOptions
 from simcse_kit.data.readers import Example, Kind, file_kind, read_texts
 from simcse_kit.data.records import reading_progress
@@ -70,14 +70,17 @@ class Corpus(Sequence[Example]):
         options: ReadOptions = DEFAULTS,
         *,
         cache_dir: str | Path | None = None,
+        count_files: bool = False,
     ) -> Corpus:
         """Read files into a corpus, or find it in the cache.
 
         Args:
-            paths: Files or folders; see :func:`~simcse_kit.data.files.find_files`.
+            paths: Files or folders; see :func:`~simcse_kit.data.find.find_files`.
             options: Options of reading.
             cache_dir: Parent of the cache folder ``corpora``; by default $SIMCSE_CACHE or
                 ~/.cache/simcse_kit.
+            count_files: Whether ``report.file_rows`` is needed, which the cache of earlier versions
+                does not have.
 
         Raises:
             DataError: A file is missing, empty or malformed; the files are of different kinds; no
@@ -101,7 +104,7 @@ class Corpus(Sequence[Example]):
         key = cache_key(files, options)
         arrow = folder / f"{key}.arrow"
         manifest = _find(arrow)
-        if manifest is None:
+        if manifest is None or (count_files and not manifest.file_rows):
             manifest = _write(arrow, files, kind, states, options)
         report = manifest.report(files)
         if report.skipped:
@@ -268,7 +271,9 @@ def _read_into(
         with reading_progress(files) as on_bytes:
             for file in files:
                 _, texts = read_texts(file, options, report=report, on_bytes=on_bytes)
+                before = writer.rows
                 writer.write(texts)
+                report.file_rows.append(writer.rows - before)
     finally:
         writer.close()
     report.rows = writer.rows

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ class CorpusManifest:
         skipped: Number of skipped rows by reason.
         first_skipped: Number of the file from 0 and line of the first skipped row by reason, so
             that a corpus found under other file names reports those names.
+        file_rows: Number of rows of each file; empty in manifests of earlier versions.
     """
 
     kind: Kind
@@ -95,6 +96,7 @@ class CorpusManifest:
     checksum: str
     skipped: dict[str, int]
     first_skipped: dict[str, tuple[int, int]]
+    file_rows: list[int] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -107,7 +109,8 @@ class CorpusManifest:
             name, _, line = place.rpartition(":")
             first[reason] = names.index(name), int(line)
         size, checksum = arrow.stat().st_size, checksum_of(arrow)
-        return cls(kind, report.rows, negatives, size, checksum, dict(report.skipped), first)
+        skipped, counts = dict(report.skipped), list(report.file_rows)
+        return cls(kind, report.rows, negatives, size, checksum, skipped, first, counts)
 
     def report(self, files: Sequence[Path]) -> ReadReport:
         """Return the report of reading, with places in ``files``."""
@@ -115,7 +118,7 @@ class CorpusManifest:
             reason: f"{files[number]}:{line}"
             for reason, (number, line) in self.first_skipped.items()
         }
-        return ReadReport(self.rows, dict(self.skipped), first)
+        return ReadReport(self.rows, dict(self.skipped), first, list(self.file_rows))
 
     def to_json(self) -> str:
         """Return the manifest as JSON text with a checksum of itself."""

@@ -1,11 +1,9 @@
-"""Input files: supported suffixes, files of a folder, and checks of a path."""
+"""Input files: supported suffixes and checks of a path."""
 
 from __future__ import annotations
 
-import logging
 import shlex
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,13 +14,11 @@ __all__ = [
     "SUFFIXES",
     "SUFFIXES_IN_WORDS",
     "FileFormat",
+    "cause_of",
     "check_file",
-    "find_files",
     "format_of",
     "suffix_of",
 ]
-
-logger = logging.getLogger(__name__)
 
 FileFormat = Literal["txt", "csv", "tsv", "jsonl", "json", "parquet"]
 
@@ -101,7 +97,7 @@ def check_file(path: str | Path) -> Path:
         what = "a link whose target is missing" if path.is_symlink() else "no such file or folder"
         raise DataError(f"{what}; check the path", file=path) from None
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot be opened: {_cause(error)}", file=path) from None
+        raise DataError(f"cannot be opened: {cause_of(error)}", file=path) from None
     if stat.S_ISDIR(mode):
         raise DataError("is a folder, not a file", file=path)
     if not stat.S_ISREG(mode):
@@ -110,66 +106,6 @@ def check_file(path: str | Path) -> Path:
     return path
 
 
-def find_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    """List the files of ``paths`` in the order given; a folder is replaced by its files.
-
-    A folder means all of its files with a supported suffix, sorted by name, without hidden files
-    and subfolders. A log line counts the other files in it.
-
-    Raises:
-        DataError: There is no path; a path is missing or not a regular file; a suffix is not
-            supported; a folder has no file with a supported suffix.
-    """
-    given = [paths] if isinstance(paths, str | Path) else list(paths)
-    if not given:
-        raise DataError("no input file; give at least one file or folder")
-    found: list[Path] = []
-    for path in map(Path, given):
-        if str(path) == "-":
-            raise DataError(
-                "standard input cannot be read more than once; write the text to a file first",
-                file="-",
-            )
-        files = _in_folder(path) if _is_folder(path) else [path]
-        for file in files:
-            check_file(file)
-            format_of(file)
-        found += files
-    return found
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    try:
-        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"cannot be listed: {_cause(error)}", file=folder) from None
-    plain = [entry for entry in entries if not entry.name.startswith(".")]
-    files = [entry for entry in plain if suffix_of(entry) and not _is_folder(entry)]
-    if not files:
-        raise DataError(
-            f"the folder has no file with one of these suffixes: {SUFFIXES_IN_WORDS} "
-            "(subfolders are not searched); give the files by name",
-            file=folder,
-        )
-    taken = set(files)
-    others = [entry for entry in plain if entry not in taken]
-    if others:
-        logger.info(
-            "%s: reading %d files; ignoring %d other entries, such as %s",
-            folder,
-            len(files),
-            len(others),
-            others[0].name,
-        )
-    return files
-
-
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
+    """Describe an error of the operating system for a message."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

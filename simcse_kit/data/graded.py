@@ -11,6 +11,7 @@ __all__ = [
     "SCORE_NAMES",
     "assumed_scale",
     "graded_columns",
+    "graded_columns_among",
     "graded_remedy",
     "is_benchmark",
     "is_number",
@@ -65,6 +66,29 @@ def graded_columns(header: Sequence[str], score: str | None = None) -> tuple[str
     for pair in _PAIRS:
         if len(scores) == 1 and names - known - {*scores} == {*pair} and scores[0] in names:
             return (*pair, scores[0])
+    return None
+
+
+def graded_columns_among(header: Sequence[str]) -> tuple[str, str, str] | None:
+    """Find the columns of two texts and of the score, in any case and among any other columns.
+
+    Evaluation allows more than :func:`graded_columns`, because it cannot mistake the columns of
+    other training data for graded pairs.
+
+    Returns:
+        Both texts and the score; None if a column is missing, or if several columns could be the
+        score and none of them is called ``score``.
+
+    Examples:
+        >>> graded_columns_among(["pair", "Sentence1", "Sentence2", "comment", "label"])
+        ('Sentence1', 'Sentence2', 'label')
+    """
+    names = {name.lower(): name for name in reversed(header)}
+    scores = ["score"] if "score" in names else [name for name in names if name in SCORE_NAMES]
+    for pair in _PAIRS:
+        first, second = (name.lower() for name in pair)
+        if len(scores) == 1 and {first, second} <= names.keys():
+            return names[first], names[second], names[scores[0]]
     return None
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from simcse_kit.data.corpus_cache import cache_folder, make_private
+from simcse_kit.data.remote import is_remote
 from simcse_kit.errors import DataError
 
-__all__ = ["LABEL", "InMemoryRows", "write_rows"]
+__all__ = ["LABEL", "InMemoryRows", "is_table", "table_rows", "write_rows"]
 
 LABEL = "label"
 """Column of the number in rows that were given as ``(text, text, number)``."""
@@ -27,6 +28,38 @@ _FORMS = (
     "a string, a tuple of two strings (anchor, positive), of three or more (and hard negatives), "
     "of two strings and a number (labelled pair), or a dict of columns"
 )
+
+
+def is_table(value: Any) -> bool:
+    """Check whether a value is a table with the Arrow interface, such as a pandas DataFrame."""
+    return hasattr(value, "__arrow_c_stream__")
+
+
+def table_rows(table: Any) -> list[dict[str, Any]]:
+    """Convert a table with the Arrow interface to one dict for each row; missing values are None.
+
+    Args:
+        table: A pandas or polars DataFrame, or a ``pyarrow.Table``.
+
+    Raises:
+        DataError: A column holds values of several types.
+
+    Examples:
+        >>> import pyarrow as pa
+        >>> table_rows(pa.table({"text": ["a cat", "a dog"]}))
+        [{'text': 'a cat'}, {'text': 'a dog'}]
+    """
+    import pyarrow as pa
+
+    try:
+        converted = pa.table(table)
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"the table cannot be read: {reason}; give columns of one type") from None
+    # pandas adds its index as a column if it is not 0, 1, ...
+    names = [name for name in converted.column_names if not name.startswith("__index_level_")]
+    rows: list[dict[str, Any]] = converted.select(names).to_pylist()
+    return rows
 
 
 @dataclass(frozen=True)
@@ -59,12 +92,15 @@ def write_rows(rows: Iterable[Any]) -> InMemoryRows:
 
     Args:
         rows: an iterable of strings, tuples or dicts, for example a list, a generator or a
-            ``datasets.Dataset``; it is read once. All rows have the same form.
+            ``datasets.Dataset``; it is read once. All rows have the same form. Or a table, as for
+            :func:`table_rows`.
 
     Raises:
         DataError: there is no row, a row has another form, or a text is not valid Unicode.
         ConfigError: the folder cannot be written, or other users can write to it.
     """
+    if is_table(rows):
+        rows = table_rows(rows)
     if isinstance(rows, Mapping):
         raise DataError(
             f"the data is a dict with the keys {', '.join(map(str, list(rows)[:5]))}; give rows, "
@@ -80,10 +116,10 @@ def write_rows(rows: Iterable[Any]) -> InMemoryRows:
     if first is None:
         raise DataError("the data has no rows; give at least 2")
     form = _form(first, 1)
-    if form == "text" and _is_path(first):
+    if form == "text" and isinstance(first, str) and _is_name(first):
         raise DataError(
             f"the data is a list of strings, of which the first, {first!r}, is the name of a file; "
-            "give files as pathlib.Path objects"
+            "give files as pathlib.Path objects, or names with settings={'data.train': [...]}"
         )
     folder = cache_folder()
     make_private(folder, remedy=_REMEDY)
@@ -136,7 +172,10 @@ def _line(item: Any, form: str, number: int) -> bytes:
         raise DataError(f"{_row(number)} {reason}; give strings and numbers") from None
 
 
-def _is_path(text: str) -> bool:
+def _is_name(text: str) -> bool:
+    """Check whether a text is the path of a file, or an address like one."""
+    if is_remote(text) and " " not in text:
+        return True
     try:
         return Path(text).exists()
     except (OSError, ValueError):  # too long, or with a null character

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from simcse_kit.data.remote import is_remote
 from simcse_kit.errors import DataError
 from simcse_kit.evaluation.embed import Encoder, embed
 from simcse_kit.evaluation.geometry import alignment_uniformity
@@ -71,6 +72,8 @@ class DevSet:
 def _opened(place: Path, name: str, data: str | Path | None) -> PairSet:
     if place.is_dir():
         return concatenate(load_task("STSB-dev", place), "STSB-dev")
+    if is_remote(name):
+        return load_pairs_file(name, split="dev", if_present=True)
     if place.is_file():
         return load_pairs_file(place, split="dev", if_present=True)
     if place.suffix or len(place.parts) > 1:

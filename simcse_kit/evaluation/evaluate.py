@@ -20,7 +20,7 @@ from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.embed import Encoder, embed
 from simcse_kit.evaluation.geometry import geometry, positives
 from simcse_kit.evaluation.models import open_encoder
-from simcse_kit.evaluation.pair_set import PairSet, concatenate
+from simcse_kit.evaluation.pair_set import PairSet, concatenate, read_scale
 from simcse_kit.evaluation.report.details import exhibit
 from simcse_kit.evaluation.results import STANDARD_TASKS, Report, TaskResult
 from simcse_kit.evaluation.statistics.bootstrap import LEVEL, RESAMPLES, check_settings
@@ -65,6 +65,9 @@ class EvaluateOptions(TypedDict, total=False):
         resamples: number of bootstrap resamples for confidence intervals, such as 10,000; 0, the
             default, for no intervals.
         exhibits: also collect the sentences that a report page shows.
+        scale: lowest and highest score that a graded pair could have, such as (0, 5), for pairs of
+            files and in memory; inferred by default. A pair above 80 % of the highest score counts
+            as positive for alignment.
         allow_unknown: evaluate even if the tokenizer does not know most of the text.
         progress: show progress bars, also in ``encode`` if it accepts ``progress``.
         device: device of a model that is given by its name, as for :meth:`SentenceEncoder.load`.
@@ -73,6 +76,7 @@ class EvaluateOptions(TypedDict, total=False):
     geometry_on: str | None
     resamples: int
     exhibits: bool
+    scale: Sequence[float] | str | None
     allow_unknown: bool
     progress: bool
     device: Device
@@ -96,8 +100,8 @@ def evaluate(
         encoder: any object whose ``encode(list[str])`` returns (n, d) numbers; or the name of a
             model, see :func:`~simcse_kit.evaluation.models.open_encoder`.
         tasks: names and files as for `simcse eval`, such as ``"sts"``; or graded pairs in memory:
-            tuples (sentence1, sentence2, score), or a ``datasets.Dataset`` with these columns; or
-            a mapping from names to pairs or tasks. See
+            tuples (sentence1, sentence2, score), or a ``datasets.Dataset`` or a DataFrame of pandas
+            or polars with these columns; or a mapping from names to pairs or tasks. See
             :func:`~simcse_kit.evaluation.tasks.load.resolve_tasks`.
         data: folder in the SentEval layout; without it STS is downloaded from the Hub.
         name: name of the model in the report; by default the class of the encoder.
@@ -131,7 +135,8 @@ def evaluate(
     if isinstance(encoder, str):
         known_device(device)  # an absent one is refused before any data is read
     start = time.perf_counter()
-    every = resolve_tasks(tasks, data)
+    scale = read_scale(options.get("scale"))
+    every = resolve_tasks(tasks, data, scale)
     sts = graded_pairs(every)
     others = {key: task for key, task in every.items() if not isinstance(task, list)}
     shape = _geometry_pairs(options.get("geometry_on", DEFAULT_GEOMETRY), sts, data)

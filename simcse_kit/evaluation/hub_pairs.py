@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from simcse_kit.data.remote import open_split
 from simcse_kit.errors import DataError
 from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.tasks.files import tidy
@@ -28,17 +29,7 @@ def fetch(repository: str, split: str, name: str, scale: tuple[float, float]) ->
     Raises:
         DataError: the dataset cannot be downloaded, lacks a column, or has a bad row.
     """
-    try:
-        # Imported here, because it takes a second and most evaluations read a folder.
-        from datasets import load_dataset
-
-        table = load_dataset(repository, split=split)
-    except Exception as error:  # without a network the client raises many unrelated types
-        reason = (str(error).strip().split("\n")[0] or "no reason given").rstrip(".")
-        raise DataError(
-            f"cannot download {repository} ({split}) from the Hub ({type(error).__name__}: "
-            f"{reason}); check the network, or {SENTEVAL_REMEDY}"
-        ) from error
+    table = open_split(repository, split, remedy=SENTEVAL_REMEDY)
     where = f"Hub dataset {repository} ({split})"
     absent = [column for column in COLUMNS if column not in table.column_names]
     if absent:

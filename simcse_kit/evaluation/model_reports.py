@@ -17,7 +17,7 @@ from simcse_kit.evaluation.evaluate import (
     graded_pairs,
 )
 from simcse_kit.evaluation.models import check_model, open_encoder
-from simcse_kit.evaluation.pair_set import PairSet
+from simcse_kit.evaluation.pair_set import PairSet, read_scale
 from simcse_kit.evaluation.postprocess import Trials, try_maps
 from simcse_kit.evaluation.results import Report
 from simcse_kit.evaluation.statistics.bootstrap import LEVEL, RESAMPLES, check_settings
@@ -102,7 +102,7 @@ def evaluate_models(
     known_device(device)  # an absent one is refused before any data is read
     if options.get("resamples"):
         check_settings(options["resamples"], LEVEL)
-    loaded = load_all_tasks(tasks, data)
+    loaded = load_all_tasks(tasks, data, read_scale(options.get("scale")))
     geometry_on = options.get("geometry_on", DEFAULT_GEOMETRY)
     if geometry_on not in (None, DEFAULT_GEOMETRY):
         load_tasks([geometry_on], data)

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from simcse_kit.data.graded import graded_columns_among
+from simcse_kit.data.in_memory import is_table, table_rows
 from simcse_kit.encoder.inputs import checked_texts, shown
-from simcse_kit.errors import DataError
+from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.metrics.correlation import paired_cosine
+from simcse_kit.utils.settings import lowest_and_highest
 
-__all__ = ["PairSet", "as_pair_set", "concatenate", "observed_scale"]
+__all__ = ["PairSet", "as_pair_set", "concatenate", "observed_scale", "read_scale"]
 
 COLUMNS = ("sentence1", "sentence2", "score")
 _LEAST_PAIRS = 3
@@ -62,18 +65,26 @@ class PairSet:
         return paired_cosine(vectors(self.sentences1), vectors(self.sentences2))
 
 
-def as_pair_set(pairs: PairSet | Iterable[Any], name: str = "pairs") -> PairSet:
+def as_pair_set(
+    pairs: PairSet | Iterable[Any],
+    name: str = "pairs",
+    scale: tuple[float, float] | None = None,
+) -> PairSet:
     """Make a set of graded pairs from rows in memory.
 
     Args:
         pairs: at least 3 tuples (sentence1, sentence2, score); or mappings with these three keys,
-            such as the rows of a ``datasets.Dataset``. The scale of the scores is inferred, see
-            :func:`observed_scale`. A :class:`PairSet` is returned unchanged.
+            such as the rows of a ``datasets.Dataset``; or a table such as a pandas DataFrame with
+            these columns. Other names of the columns are those of
+            :func:`~simcse_kit.data.graded.graded_columns_among`. A :class:`PairSet` is returned
+            unchanged.
         name: name of the set.
+        scale: lowest and highest score that a pair could have; None infers it from the scores, see
+            :func:`observed_scale`.
 
     Raises:
-        DataError: a row is not a graded pair, a sentence is blank, a score is not a finite number,
-            or there are fewer than 3 pairs.
+        DataError: a row is not a graded pair, a sentence is blank, a score is not a finite number
+            or outside ``scale``, or there are fewer than 3 pairs.
 
     Examples:
         >>> rows = [("a cat", "the cat", 4.5), ("a cat", "a dog", 2.0), ("a cat", "rain", 0.0)]
@@ -85,10 +96,12 @@ def as_pair_set(pairs: PairSet | Iterable[Any], name: str = "pairs") -> PairSet:
     first: list[str] = []
     second: list[str] = []
     gold: list[float] = []
-    for number, row in enumerate(pairs, start=1):
+    columns: tuple[str, ...] = ()
+    for number, row in enumerate(table_rows(pairs) if is_table(pairs) else pairs, start=1):
         where = f"{name}: pair {number}"
-        if isinstance(row, Mapping) and all(column in row for column in COLUMNS):
-            row = [row[column] for column in COLUMNS]
+        if isinstance(row, Mapping):
+            columns = columns or graded_columns_among(list(row)) or COLUMNS
+            row = [row[column] for column in columns] if set(columns) <= row.keys() else row
         if not isinstance(row, list | tuple) or len(row) != len(COLUMNS):
             raise DataError(
                 f"{where} is {shown(row)}; give tuples (sentence1, sentence2, score), or rows with "
@@ -100,10 +113,14 @@ def as_pair_set(pairs: PairSet | Iterable[Any], name: str = "pairs") -> PairSet:
             if not sentences[-1]:
                 raise DataError(f"{where}: {column} is blank; fill it or drop the pair")
         gold.append(_score(row[2], where))
+        if scale is not None and not scale[0] <= gold[-1] <= scale[1]:
+            raise DataError(
+                f"{where}: score {gold[-1]:g} is outside the scale of {scale[0]:g} to {scale[1]:g}"
+            )
     if len(gold) < _LEAST_PAIRS:
         raise DataError(f"{name}: {len(gold)} pairs; a correlation needs {_LEAST_PAIRS} or more")
     scores = np.array(gold, dtype=np.float64)
-    return PairSet(name, first, second, scores, observed_scale(scores))
+    return PairSet(name, first, second, scores, scale or observed_scale(scores))
 
 
 def _score(value: Any, where: str) -> float:
@@ -125,6 +142,18 @@ def concatenate(sets: Sequence[PairSet], name: str) -> PairSet:
         gold=np.concatenate([part.gold for part in sets]),
         scale=sets[0].scale,
     )
+
+
+def read_scale(value: Sequence[float] | str | None) -> tuple[float, float] | None:
+    """Read the scale of scores from two numbers or from a text such as ``0,5``; None stays None.
+
+    Raises:
+        ConfigError: the value is not the lowest and the highest score.
+    """
+    try:
+        return None if value is None else lowest_and_highest(value)
+    except ValueError as error:
+        raise ConfigError(f"scale is {shown(value)}; it {error}") from None
 
 
 def observed_scale(gold: np.ndarray) -> tuple[float, float]:

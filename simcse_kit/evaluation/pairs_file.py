@@ -1,19 +1,23 @@
-"""Graded sentence pairs from a user's own .tsv or .csv file."""
+"""Graded sentence pairs from a user's own file."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from simcse_kit.data.bad_rows import shorten
 from simcse_kit.data.files import COMPRESSED, check_file, format_of
-from simcse_kit.data.graded import is_benchmark, is_number
+from simcse_kit.data.graded import graded_columns_among, is_benchmark, is_number
+from simcse_kit.data.json_records import not_text
 from simcse_kit.data.read_options import DEFAULTS, ReadOptions
-from simcse_kit.data.records import read_records
+from simcse_kit.data.records import Records, read_records
+from simcse_kit.data.remote import local_file
 from simcse_kit.errors import DataError
 from simcse_kit.evaluation.pair_set import PairSet, observed_scale
 from simcse_kit.evaluation.tasks.files import PairCollector
@@ -27,31 +31,41 @@ FORM = (
     "give score<TAB>sentence<TAB>sentence, or a first line that names the columns score, "
     "sentence1 and sentence2"
 )
+_Row = Sequence[str] | Mapping[str, Any]
 
 
 def load_pairs_file(
-    path: str | Path, split: str | None = None, *, if_present: bool = False
+    path: str | Path,
+    split: str | None = None,
+    *,
+    if_present: bool = False,
+    scale: tuple[float, float] | None = None,
 ) -> PairSet:
     """Read graded pairs: at least 3, UTF-8, with or without a byte order mark.
 
-    The file has one of three forms: (1) .tsv or .csv rows of score, sentence, sentence; (2) the
-    same with a header that names score, sentence1, sentence2 in any order, other columns allowed,
-    and possibly a column ``split``; (3) STSBenchmark's ``sts-*.csv``, tab separated without header,
-    recognised by a first line of 7 or more fields whose fifth is a number. Rows without a score are
-    skipped and counted in the log. The scale is inferred, see
-    :func:`~simcse_kit.evaluation.pair_set.observed_scale`.
+    The file has one of four forms: (1) .tsv or .csv rows of score, sentence, sentence; (2) the same
+    with a header that names score, sentence1, sentence2 in any order, other columns allowed, and
+    possibly a column ``split``; (3) STSBenchmark's ``sts-*.csv``, tab separated without header,
+    recognised by a first line of 7 or more fields whose fifth is a number; (4) .jsonl, .json or
+    .parquet records with the columns of (2). The columns may have the other names that training
+    knows, such as label or similarity for the score, see
+    :func:`~simcse_kit.data.graded.graded_columns_among`. Rows without a score are skipped and
+    counted in the log.
 
     Args:
-        path: The file.
+        path: The file; a string may also be an address, see
+            :func:`~simcse_kit.data.remote.local_files`.
         split: Value of the column ``split`` in the rows to use; None uses all rows.
         if_present: Whether a file without column ``split`` is read whole instead of refused.
+        scale: Lowest and highest score that a pair could have; None infers it, see
+            :func:`~simcse_kit.evaluation.pair_set.observed_scale`.
 
     Returns:
         The pairs, named by the file's stem.
 
     Raises:
-        DataError: The file cannot be read, a row is bad, a sentence is blank, the split does not
-            exist, or there are fewer than 3 pairs.
+        DataError: The file cannot be read, a row is bad, a sentence is blank, a score is outside
+            the scale, the split does not exist, or there are fewer than 3 pairs.
 
     Examples:
         >>> from tempfile import TemporaryDirectory
@@ -62,8 +76,8 @@ def load_pairs_file(
         >>> pairs.sentences2, pairs.gold.tolist(), pairs.scale
         (['A cat', 'A dog', 'Rain'], [5.0, 1.0, 0.0], (0.0, 5.0))
     """
-    path = check_file(path)
-    rows: Iterator[tuple[int, Sequence[str]]]
+    path = check_file(local_file(path))
+    rows: Iterator[tuple[int, _Row]]
     if is_benchmark(path):
         pairs = _File(path, dict(zip(COLUMNS, (4, 5, 6), strict=True)), least=7, exact=False)
         rows = read_records(path, ReadOptions(format="tsv"))
@@ -77,6 +91,7 @@ def load_pairs_file(
                 file=path,
             )
         split = None
+    pairs.scale = scale
     for line, fields in rows:
         pairs.add(line, fields, split)
     return pairs.done(split)
@@ -84,12 +99,13 @@ def load_pairs_file(
 
 @dataclass
 class _File:
-    """Columns of one file, and its rows so far."""
+    """Columns of one file, by number or key, and its rows so far."""
 
     path: Path
-    columns: dict[str, int]
+    columns: Mapping[str, Any]
     least: int
     exact: bool = True
+    scale: tuple[float, float] | None = None
     ungraded: int = 0
     other_split: int = 0
     splits: set[str] = field(default_factory=set)
@@ -97,8 +113,10 @@ class _File:
     def __post_init__(self) -> None:
         self.pairs = PairCollector(self.path, "fill it or drop the row")
 
-    def add(self, line: int, fields: Sequence[str], split: str | None) -> None:
-        if len(fields) < self.least or (self.exact and len(fields) > self.least):
+    def add(self, line: int, fields: _Row, split: str | None) -> None:
+        if isinstance(fields, Mapping):
+            fields = self._texts(line, fields)
+        elif len(fields) < self.least or (self.exact and len(fields) > self.least):
             raise DataError(
                 f"{len(fields)} fields; expected {'' if self.exact else 'at least '}{self.least}",
                 file=self.path,
@@ -111,7 +129,17 @@ class _File:
                 self.other_split += 1
                 return
         score, first, second = (fields[self.columns[name]] for name in COLUMNS)
-        self.ungraded += not self.pairs.add(line, score, first, second)
+        self.ungraded += not self.pairs.add(line, score, first, second, self.scale)
+
+    def _texts(self, line: int, record: Mapping[str, Any]) -> dict[str, str]:
+        """Return the columns of a record as texts; a missing score is an empty text."""
+        found = {}
+        for name, key in self.columns.items():
+            value = record.get(key)
+            if name.startswith("sentence") and not isinstance(value, str):
+                raise DataError(not_text(key, value).message, file=self.path, line=line)
+            found[key] = "" if value is None else str(value)
+        return found
 
     def done(self, split: str | None) -> PairSet:
         count = len(self.pairs.gold)
@@ -134,33 +162,45 @@ class _File:
                 f"{count} graded pairs{of_split}; a rank correlation needs at least 3",
                 file=self.path,
             )
-        scale = observed_scale(np.array(self.pairs.gold))
-        logger.info("%s: %d graded pairs, on a scale of %g to %g", self.path, count, *scale)
+        scale = self.scale or observed_scale(np.array(self.pairs.gold))
+        remedy = "" if self.scale else "; if it is another, give --scale LOWEST,HIGHEST"
+        message = "%s: %d graded pairs, on a scale of %g to %g%s"
+        logger.info(message, self.path, count, *scale, remedy)
         packed = self.path.suffix.lower() in COMPRESSED
         name = Path(self.path.stem).stem if packed else self.path.stem
         return self.pairs.done(name, scale)
 
 
-def _open(path: Path) -> tuple[_File, Iterator[tuple[int, Sequence[str]]]]:
+def _open(path: Path) -> tuple[_File, Iterator[tuple[int, _Row]]]:
     """Find the columns by the first row, which is a header or a pair."""
-    format = format_of(path)
-    if format not in ("txt", "csv", "tsv"):
-        raise DataError(
-            f"graded pairs are not read from .{format} files; write .tsv or .csv", file=path
-        )
+    if format_of(path) in ("jsonl", "json", "parquet"):
+        records = Records(path)
+        columns = _columns(records.columns)
+        if columns is None:
+            raise DataError(
+                f"the columns {shorten(', '.join(records.columns), 300)} are not those of graded "
+                "pairs; call them sentence1, sentence2 and score",
+                file=path,
+                line=records.line,
+            )
+        return _File(path, columns, least=0), iter(records)
     rows = read_records(path, DEFAULTS)
-    line, head = next(rows, (1, []))
-    names = [name.lower() for name in head]
-    if set(COLUMNS) <= set(names):
-        repeated = sorted({name for name in (*COLUMNS, "split") if names.count(name) > 1})
+    first: tuple[int, list[str]] = next(rows, (1, []))
+    line, head = first
+    columns = _columns(head)
+    if columns is not None:
+        names = [name.lower() for name in head]
+        repeated = sorted(
+            name for name in map(str.lower, columns.values()) if names.count(name) > 1
+        )
         if repeated:
             raise DataError(
                 f"the header names {', '.join(repeated)} more than once; rename the others",
                 file=path,
                 line=line,
             )
-        wanted = {name: names.index(name) for name in (*COLUMNS, "split") if name in names}
-        return _File(path, wanted, least=len(names)), rows
+        places = {name: head.index(column) for name, column in columns.items()}
+        return _File(path, places, least=len(names)), rows
     if len(head) != 3:
         raise DataError(
             f"{len(head)} fields {'' if len(head) < 2 else 'and no header '}in the first row; "
@@ -176,7 +216,18 @@ def _open(path: Path) -> tuple[_File, Iterator[tuple[int, Sequence[str]]]]:
             line=line,
         )
     pairs = _File(path, {name: index for index, name in enumerate(COLUMNS)}, least=3)
-    return pairs, chain([(line, head)], rows)
+    return pairs, chain([first], rows)
+
+
+def _columns(header: Sequence[str]) -> dict[str, str] | None:
+    """Return the columns of score, sentences and possibly split; None if they are not named."""
+    found = graded_columns_among(header)
+    if found is None:
+        return None
+    first, second, score = found
+    columns = dict(zip(COLUMNS, (score, first, second), strict=True))
+    split = next((name for name in header if name.lower() == "split"), None)
+    return columns if split is None else columns | {"split": split}
 
 
 def _is_float(text: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from simcse_kit.config import SHORT_NAMES, RunConfig, named_settings
-from simcse_kit.data.in_memory import write_rows
+from simcse_kit.data.in_memory import is_table, write_rows
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods.common.base import Method
 from simcse_kit.registry import closest
@@ -37,7 +37,8 @@ class TrainOptions(TypedDict, total=False):
         objective: the loss of the method, such as ``"info_nce"`` or ``"decoupled"``.
         temperature: temperature of the loss.
         output: folder of the encoder; ``"simcse-output"`` by default.
-        dev: folder with STS-B, or file of graded pairs, to choose the checkpoint by.
+        dev: folder with STS-B, or file of graded pairs, to choose the checkpoint by; or pairs in
+            memory: tuples (sentence1, sentence2, score), or a table such as a DataFrame.
         epochs: passes over the data.
         max_steps: number of steps, instead of ``epochs``.
         batch_size: rows of a step.
@@ -74,7 +75,7 @@ class TrainOptions(TypedDict, total=False):
     objective: str
     temperature: float
     output: str | Path
-    dev: str | Path
+    dev: str | Path | Iterable[Any]
     epochs: float
     max_steps: int
     batch_size: int
@@ -118,11 +119,13 @@ def train(
     Args:
         data: the training data, one of
 
-            - a file or folder: a string or a ``Path``, or a list of ``Path`` objects;
+            - a file or folder: a string or a ``Path``, or a list of ``Path`` objects; as a string
+              also an address or a data set of the Hub, see
+              :func:`~simcse_kit.data.remote.local_files`;
             - rows in memory: a list, a generator or a ``datasets.Dataset`` of strings, of tuples
               (anchor, positive), (anchor, positive, hard negative, ...) or (text, text, number),
-              or of dicts with named columns. They are written to the cache of corpora, see
-              ``$SIMCSE_CACHE``;
+              or of dicts with named columns; or a DataFrame of pandas or polars. They are written
+              to the cache of corpora, see ``$SIMCSE_CACHE``;
             - None, if ``config`` names the files;
             - a :class:`~simcse_kit.config.RunConfig`, the whole configuration, for which no preset
               is chosen.
@@ -174,13 +177,15 @@ def train(
                 "change the RunConfig, or give the data as the first argument"
             )
         return run_training(data, start, callbacks=callbacks, report=report)
+    if not isinstance(named.get("dev", ""), str):
+        named["dev"] = str(write_rows(named["dev"]).path)
     rows = None
     if isinstance(data, str | Path):
         named["train"] = [str(data)]
     elif isinstance(data, list | tuple) and data and all(isinstance(row, Path) for row in data):
         named["train"] = list(map(str, data))
     elif data is not None:
-        if not isinstance(data, Iterable):
+        if not (is_table(data) or isinstance(data, Iterable)):
             raise ConfigError(
                 f"train() got a {type(data).__name__} as data; give a file, a list of sentences or "
                 "tuples, a datasets.Dataset, or a RunConfig"

@@ -127,6 +127,7 @@ def build(
         cache=cache,
         processes=processes,
     )
+    trainer.draw_by(plan.order)
     if _collates_ahead(plan):
         trainer.collate_ahead()
     watch = _score_watch(plan)

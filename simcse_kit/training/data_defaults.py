@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 
 from simcse_kit.config import DataSection, RunConfig
 from simcse_kit.data.corpus import Corpus
-from simcse_kit.data.files import find_files
+from simcse_kit.data.find import find_files
 from simcse_kit.data.graded import assumed_scale
 from simcse_kit.data.read_options import ReadOptions
-from simcse_kit.data.readers import file_kind
+from simcse_kit.data.readers import Kind, file_kind
+from simcse_kit.data.remote import is_remote
 from simcse_kit.errors import DataError
 from simcse_kit.methods.common.config import MethodConfig
 
-__all__ = ["read_options", "with_method", "with_scale"]
+__all__ = ["first_kind", "read_options", "with_method", "with_scale"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,23 @@ def read_options(data: DataSection) -> ReadOptions:
     )
 
 
+def first_kind(data: DataSection) -> Kind | None:
+    """Return the kind of the rows of the first file; None if it cannot be read.
+
+    Errors are raised later, after the settings have been checked. Only those of addresses are
+    raised at once, since a second attempt would wait for the network again.
+
+    Raises:
+        ConfigError, DataError: the data is not on this machine and cannot be copied.
+    """
+    try:
+        return file_kind(find_files(data.train)[0], read_options(data))
+    except DataError:
+        if any(map(is_remote, data.train)):
+            raise
+        return None
+
+
 def with_method(config: RunConfig) -> RunConfig:
     """Choose the method by the data, unless a flag, file or preset names one.
 
@@ -38,19 +55,16 @@ def with_method(config: RunConfig) -> RunConfig:
     """
     if "name" in config.method.model_fields_set or not config.data.train:
         return config
-    # A file that cannot be read is refused later, after the settings have been checked.
-    with suppress(DataError):
-        files = find_files(config.data.train)
-        if file_kind(files[0], read_options(config.data)) == "labelled":
-            logger.info(
-                "the training data are pairs with scores, so method %r is used; name another with "
-                "--method, or use --preset %s, which also sets batch size and learning rate",
-                _GRADED,
-                _GRADED,
-            )
-            section = config.method.model_copy(update={"name": _GRADED})
-            return config.model_copy(update={"method": section})
-    return config
+    if first_kind(config.data) != "labelled":
+        return config
+    logger.info(
+        "the training data are pairs with scores, so method %r is used; name another with "
+        "--method, or use --preset %s, which also sets batch size and learning rate",
+        _GRADED,
+        _GRADED,
+    )
+    section = config.method.model_copy(update={"name": _GRADED})
+    return config.model_copy(update={"method": section})
 
 
 def with_scale(config: RunConfig, corpus: Corpus, options: MethodConfig) -> RunConfig:

@@ -16,6 +16,7 @@ from simcse_kit.evaluation.dev_set import DevSet
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.config import MethodConfig
 from simcse_kit.methods.common.contrast import Contrast, DataSpec
+from simcse_kit.training.batching.order import EpochOrder
 from simcse_kit.training.batching.subset import RowSubset, rows_digest
 from simcse_kit.training.selection import BOTH, LOSS
 
@@ -50,6 +51,7 @@ class RunPlan:
         corpus: the training text.
         dev: the dev set; None without one.
         rows: the rows to train on.
+        order: the order in which training reads them.
         held_out: the rows kept back for the dev loss.
         score_name: the metric that chooses the checkpoint; None if nothing is evaluated.
         folder: the folder to write into until the run is complete.
@@ -65,6 +67,7 @@ class RunPlan:
     corpus: Corpus
     dev: DevSet | None
     rows: RowSubset
+    order: EpochOrder
     held_out: list[Example]
     score_name: str | None
     folder: Path

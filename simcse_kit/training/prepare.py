@@ -31,6 +31,12 @@ from simcse_kit.training.batching.subset import RowSubset, drawn_one_by_one, row
 from simcse_kit.training.data_defaults import read_options, with_method, with_scale
 from simcse_kit.training.devices import resolve_precision, run_device
 from simcse_kit.training.plan import RunPlan, StartOptions
+from simcse_kit.training.row_order import (
+    check_weights,
+    draws_by_file,
+    row_order,
+    unused_sampling,
+)
 from simcse_kit.training.selection import BOTH, LOSS, SELECTIONS, SPEARMAN
 from simcse_kit.training.state.output_dir import check_output
 from simcse_kit.training.state.resume import check_resumable
@@ -91,7 +97,9 @@ def prepare(config: RunConfig, start: StartOptions, processes: int = 1) -> RunPl
     folder = check_output(output, resume=start.resume, overwrite=start.overwrite)
     _check_models(config, options)
     dev = None if config.evaluation.dev is None else DevSet.load(config.evaluation.dev)
-    corpus = Corpus.build(config.data.train, read_options(config.data))
+    corpus = Corpus.build(
+        config.data.train, read_options(config.data), count_files=draws_by_file(config.data)
+    )
     data = DataSpec(corpus.kind, corpus.negatives)
     _check_corpus(corpus, data, method, options, config.training.batch_size)
     config = with_scale(config, corpus, options)
@@ -108,6 +116,7 @@ def prepare(config: RunConfig, start: StartOptions, processes: int = 1) -> RunPl
         corpus=corpus,
         dev=dev,
         rows=rows,
+        order=row_order(config, corpus, rows),
         held_out=held_out,
         score_name=score_name,
         folder=folder,
@@ -141,6 +150,7 @@ def _check_settings(
     check_chunking(method, options, config.training, processes)
     if not config.data.train:
         raise ConfigError("no training data: name files or folders, such as data/sentences.txt")
+    check_weights(config.data)
     if config.evaluation.select == "dev" and config.evaluation.dev is None:
         raise ConfigError("evaluation.select is 'dev' but there is no dev set; give --dev")
 
@@ -296,6 +306,7 @@ def unused_settings(plan: RunPlan) -> list[str]:
             f"training.patience = {plan.config.training.patience} has no effect: nothing is "
             "evaluated"
         )
+    found += unused_sampling(plan.config.data)
     if plan.augment is not None and not plan.augment.changes:
         found.append("data.augment has no effect: identity changes no text")
     return found

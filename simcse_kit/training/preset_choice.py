@@ -11,14 +11,13 @@ from typing import Any
 
 from simcse_kit.config import RunConfig, TrainingSection
 from simcse_kit.config_files import load_config, preset_path
-from simcse_kit.data.files import find_files
-from simcse_kit.data.readers import Kind, file_kind
+from simcse_kit.data.readers import Kind
 from simcse_kit.encoder.folder.load import is_sentence_encoder
 from simcse_kit.encoder.folder.resolve import EMBEDDED, resolve_model
-from simcse_kit.errors import ConfigError, DataError, ModelError
+from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.methods import find_method
 from simcse_kit.registry import is_outside
-from simcse_kit.training.data_defaults import read_options
+from simcse_kit.training.data_defaults import first_kind
 from simcse_kit.utils.distributed import launched
 from simcse_kit.utils.settings import read_toml, validated
 
@@ -139,13 +138,11 @@ def choose(config: RunConfig) -> Choice | None:
 
     Raises:
         ConfigError: the file of the model is damaged, or has a setting that it may not set.
+        ConfigError, DataError: the data is not on this machine and cannot be copied.
     """
-    kind, folder, finished = None, None, False
-    # Errors of data and model are raised later, after the settings have been checked.
-    with suppress(DataError):
-        files = find_files(config.data.train)
-        kind = file_kind(files[0], read_options(config.data))
+    kind, folder, finished = first_kind(config.data), None, False
     model = config.model
+    # Errors of the model are raised later, after the settings have been checked.
     with suppress(ModelError):
         folder = resolve_model(model.name, trust_remote_code=model.trust_remote_code)
         finished = is_sentence_encoder(folder)

@@ -20,7 +20,7 @@ from simcse_kit.errors import ModelError
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.training.batching.gradient_cache import GradientCache
-from simcse_kit.training.batching.order import ShuffledOrder
+from simcse_kit.training.batching.order import EpochOrder, ShuffledOrder
 from simcse_kit.training.batching.prefetch import Prefetch
 from simcse_kit.training.batching.subset import RowSubset
 from simcse_kit.training.measurements import LogLine, Measurements
@@ -76,7 +76,7 @@ class ContrastiveTrainer(transformers.Trainer):
         self.remove_callback(transformers.trainer_callback.PrinterCallback)
         self.remove_callback(transformers.trainer_callback.ProgressCallback)
         self._prefetch: Prefetch | None = None
-        self._rows = rows
+        self._order: EpochOrder = ShuffledOrder(len(rows), args.seed)
         self._method = method
         self.measurements = measurements
         self._cache = cache
@@ -86,8 +86,12 @@ class ContrastiveTrainer(transformers.Trainer):
         self._inputs: Collated = {}
         self._staging: Path | None = None
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> ShuffledOrder:  # noqa: ARG002
-        return ShuffledOrder(len(self._rows), self.args.seed)
+    def draw_by(self, order: EpochOrder) -> None:
+        """Draw the rows in another order than that of :class:`ShuffledOrder`."""
+        self._order = order
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:  # noqa: ARG002
+        return self._order
 
     def collate_ahead(self) -> None:
         """Let a thread collate batches while the device works on earlier ones."""

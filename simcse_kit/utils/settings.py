@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +45,26 @@ def parse_setting(text: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, RecursionError):
         value = raw.strip()
     return nested(key, value)
+
+
+def lowest_and_highest(value: Any) -> tuple[float, float]:
+    """Read a scale: two numbers, or a text such as ``0,5`` from the command line.
+
+    Raises:
+        ValueError: the value is not the lowest and the highest score.
+
+    Examples:
+        >>> lowest_and_highest("0,5")
+        (0.0, 5.0)
+    """
+    parts = value.split(",") if isinstance(value, str) else value
+    try:
+        lowest, highest = map(float, parts)
+    except (TypeError, ValueError):
+        lowest, highest = 1.0, 0.0
+    if not -math.inf < lowest < highest < math.inf:
+        raise ValueError("must be the lowest and the highest score, such as 0,5")
+    return lowest, highest
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

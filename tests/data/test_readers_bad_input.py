@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from simcse_kit.data.bad_rows import ReadReport
-from simcse_kit.data.files import SUFFIXES, SUFFIXES_IN_WORDS, find_files, format_of
+from simcse_kit.data.files import SUFFIXES, SUFFIXES_IN_WORDS, format_of
+from simcse_kit.data.find import find_files
 from simcse_kit.data.lines import read_lines
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.readers import file_kind

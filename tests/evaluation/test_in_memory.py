@@ -9,6 +9,8 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from simcse_kit import compare, evaluate, register_task
@@ -31,6 +33,9 @@ def test_every_form_of_pairs_in_memory_gives_the_same_scores(encoder: BagOfWords
     table = datasets.Dataset.from_list([{**row, "id": 1} for row in as_dicts()])
     forms: list[Any] = [ROWS, tuple(ROWS), iter(ROWS), [list(row) for row in ROWS], as_dicts()]
     forms += [table, {"pairs": ROWS}, {"pairs": table}, datasets.DatasetDict({"pairs": table})]
+    frame = pd.DataFrame(as_dicts(), index=[5, 7, 9])
+    forms += [frame, {"pairs": frame}, pa.table(frame)]
+    forms += [frame.rename(columns={"score": "similarity", "sentence1": "Sentence1"})]
     found = [evaluate(encoder, form).tasks["pairs"] for form in forms]
     assert {(task.spearman, task.pairs, task.scale) for task in found} == {
         (found[0].spearman, 3, (0.0, 5.0))
@@ -57,6 +62,39 @@ def test_bad_pairs_are_named_by_their_number(
     with pytest.raises(DataError, match=message):
         evaluate(encoder, rows)
     assert encoder.calls == []
+
+
+def test_bad_tables_are_refused_in_one_line(encoder: BagOfWords) -> None:
+    frame = pd.DataFrame(as_dicts())
+    with pytest.raises(DataError, match=r"pair 1 is .*'note': .*columns sentence1, sentence2 and"):
+        evaluate(encoder, frame.rename(columns={"score": "note"}))
+    with pytest.raises(DataError, match="pair 2: score None is not a finite number"):
+        evaluate(encoder, frame.replace({"score": {2.0: None}}))
+    with pytest.raises(DataError, match=r"the table cannot be read: .*columns of one type"):
+        evaluate(encoder, frame.assign(sentence1=["a", 3, "b"]))
+
+
+def test_a_given_scale_decides_which_pairs_are_positive(
+    encoder: BagOfWords, tmp_path: Path
+) -> None:
+    rows = [("the cat", "a cat", 5.0), ("a cat", "a dog", 3.0), ("red bird", "a river", 1.0)]
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(f"{score},{a},{b}" for a, b, score in rows), encoding="utf-8")
+
+    def positives(tasks: Any, **options: Any) -> int:
+        geometry = evaluate(encoder, tasks, **options).geometry
+        assert geometry is not None
+        return geometry.positives
+
+    assert [positives(rows), positives(str(path))] == [1, 1]
+    for tasks in (rows, {"mine": rows}, str(path)):
+        assert positives(tasks, scale=(1, 7)) == 0
+    with pytest.raises(DataError, match="pair 1: score 5 is outside the scale of 0 to 4"):
+        evaluate(encoder, rows, scale="0,4")
+    with pytest.raises(ConfigError, match="scale is '5'; it must be the lowest and the highest"):
+        evaluate(encoder, rows, scale="5")
+    with pytest.raises(ConfigError, match=r"scale 0,5 is for files .* leave --scale out"):
+        evaluate(encoder, "STSB", scale="0,5", data=tmp_path)
 
 
 def test_a_named_model_goes_by_its_name() -> None:

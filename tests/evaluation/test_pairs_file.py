@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from simcse_kit.errors import DataError
 from simcse_kit.evaluation.pair_set import observed_scale
 from simcse_kit.evaluation.pairs_file import load_pairs_file
 
+RECORDS = [
+    {"sentence1": "a b", "sentence2": "c d", "label": 1, "id": 1},
+    {"sentence1": "e", "sentence2": "f", "label": 2.5, "id": 2},
+    {"sentence1": "g", "sentence2": "h", "label": 4.5, "id": 3},
+]
 PLAIN = "1.0\ta b\tc d\n2.5\te\tf\n4.5\tg\th\n"
 
 
@@ -32,6 +40,16 @@ def write(tmp_path: Path, text: str, name: str = "dev.tsv") -> Path:
         ),
         ("dev.csv", 'score,sentence1,sentence2\n1.0,"a  b",c d\n2.5,e,"f"\n4.5,g,h\n'),
         ("dev.csv", "1.0,a b,c d\n2.5,e,f\n4.5,g,h\n"),
+        ("dev.csv", "label,Sentence1,sentence2,note\n1.0,a b,c d,x\n2.5,e,f,\n4.5,g,h,z\n"),
+        ("dev.tsv", "sentence_A\tsentence_B\tsimilarity\na b\tc d\t1\ne\tf\t2.5\ng\th\t4.5\n"),
+        ("dev.jsonl", "".join(json.dumps(row) + "\n" for row in RECORDS)),
+        ("dev.json", json.dumps(RECORDS)),
+        (
+            "dev.jsonl",
+            '{"text1": "a  b", "text2": "c d", "rating": "1.0"}\n'
+            '{"text1": "e", "text2": "f", "rating": 2.5}\n'
+            '{"text1": "g", "text2": "h", "rating": 4.5, "rest": [1]}\n',
+        ),
         (
             "sts-dev.csv",
             "m\tf\ty\t1\t1.0\ta b\tc d\nm\tf\ty\t2\t2.5\te\tf\tx\ty\nm\tf\ty\t3\t4.5\tg\th\n",
@@ -45,6 +63,29 @@ def test_the_forms_give_the_same_pairs(tmp_path: Path, name: str, text: str) -> 
     assert pairs.gold.tolist() == [1.0, 2.5, 4.5]
     assert pairs.scale == (0.0, 5.0)
     assert pairs.name == Path(name).stem
+
+
+def test_parquet_records_may_have_a_split_and_rows_without_a_score(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{**row, "split": "dev", "vector": [0.5]} for row in RECORDS]
+    rows += [{**rows[0], "split": "test"}, {**rows[0], "label": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "dev.parquet")
+    pairs = load_pairs_file(tmp_path / "dev.parquet", "dev")
+    assert (pairs.sentences1, pairs.gold.tolist()) == (["a b", "e", "g"], [1.0, 2.5, 4.5])
+    assert "skipped 1 pairs without a score" in caplog.text
+
+
+def test_a_given_scale_replaces_the_inferred_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path, PLAIN)
+    with caplog.at_level(logging.INFO):
+        assert load_pairs_file(path).scale == (0.0, 5.0)
+    assert "on a scale of 0 to 5; if it is another, give --scale LOWEST,HIGHEST" in caplog.text
+    assert load_pairs_file(path, scale=(1.0, 7.0)).scale == (1.0, 7.0)
+    with pytest.raises(DataError, match=r"dev\.tsv:3: score '4.5' is outside 1 to 4"):
+        load_pairs_file(path, scale=(1.0, 4.0))
 
 
 def test_quotes_in_tsv_and_benchmark_files_are_text(tmp_path: Path) -> None:
@@ -98,7 +139,26 @@ def test_rows_without_a_score_are_skipped_and_counted(
         ("d.tsv", "1\ta\tb\n2\tc\td\n", r"d\.tsv: 2 graded pairs; .* at least 3"),
         ("s.csv", "a\tb\tc\td\t1\te\tf\na\tb\tc\td\t1\te\n", r"s\.csv:2: 6 fields; .*at least 7"),
         ("s.csv", "a\tb\tc\td\t1\te\tf\na\tb\tc\td\tx\te\tf\n", r"s\.csv:2: score 'x'"),
-        ("d.jsonl", "{}\n", r"d\.jsonl"),
+        (
+            "d.jsonl",
+            "{}\n",
+            r"d\.jsonl:1: the columns '' are not .* sentence1, sentence2 and score",
+        ),
+        (
+            "d.jsonl",
+            '{"sentence1": "a", "sentence2": "b", "label": 1, "rating": 2}\n',
+            r"d\.jsonl:1: the columns 'sentence1, sentence2, label, rating' are not",
+        ),
+        (
+            "d.jsonl",
+            '{"sentence1": "a", "sentence2": "b", "score": 1}\n{"sentence1": "a", "score": 1}\n',
+            r"d\.jsonl:2: 'sentence2' is null, not a string",
+        ),
+        (
+            "d.json",
+            '[{"sentence1": "a", "sentence2": "b", "score": true}]',
+            r"d\.json:1: score 'True' is not a number",
+        ),
         ("d.tsv", "", r"d\.tsv"),
     ],
 )

@@ -147,7 +147,7 @@ class FakeTable(dict):
 def fake_hub(monkeypatch: pytest.MonkeyPatch, load) -> list[tuple[str, str]]:
     asked: list[tuple[str, str]] = []
 
-    def load_dataset(repository: str, *, split: str):
+    def load_dataset(repository: str, _: str | None, *, split: str):
         asked.append((repository, split))
         return load(repository, split)
 

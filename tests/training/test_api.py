@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from transformers import TrainerCallback
 
@@ -16,6 +18,7 @@ from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.methods.simcse import SimCSE
 from tests.small_data import sentences, write_corpus
 from tests.training.conftest import MakeConfig, Trained, train
+from tests.training.test_run import same_weights
 
 TEXTS = sentences(40)
 PAIRS = list(zip(TEXTS[:20], TEXTS[20:], strict=True))
@@ -155,3 +158,23 @@ def test_names_are_public() -> None:
     for name in simcse_kit.__all__:
         assert getattr(simcse_kit, name) is not None
     assert simcse_kit.SentenceEncoder is SentenceEncoder
+
+
+def test_the_dev_set_may_be_pairs_in_memory(short: dict[str, Any], tmp_path: Path) -> None:
+    pairs = [(text, TEXTS[-number], float(number)) for number, text in enumerate(TEXTS[:6])]
+    frame = pd.DataFrame(pairs, columns=["sentence1", "sentence2", "label"])
+    scores = [
+        train(TEXTS, dev=dev, **short | {"output": tmp_path / name}).best_score
+        for name, dev in (("table", frame), ("tuples", pairs))
+    ]
+    assert scores[0] is not None
+    assert scores[0] == scores[1]
+
+
+def test_a_table_in_memory_trains_as_its_rows_do(short: dict[str, Any], tmp_path: Path) -> None:
+    frame = pd.DataFrame(PAIRS, columns=["anchor", "positive"])
+    outputs = [
+        train(rows, **short | {"output": tmp_path / name}).output
+        for name, rows in (("table", pa.table(frame)), ("tuples", PAIRS))
+    ]
+    assert same_weights(*(output / "model.safetensors" for output in outputs))

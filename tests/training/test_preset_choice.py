@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from simcse_kit.cli import options
 from simcse_kit.config import RunConfig, TrainingSection
 from simcse_kit.config_files import load_config
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.errors import ConfigError
+from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.training.preset_choice import DEFAULTS_FILE, choose, load_run_config
 from tests.small_data import write_corpus
 from tests.training.conftest import MakeConfig, train
@@ -254,3 +255,18 @@ def test_the_choice_can_be_asked_for(data: dict[str, Path]) -> None:
     assert choice is not None
     assert (choice.name, choice.method) == ("preset 'mini-sup'", "simcse")
     assert choice.reason == "the model is mini and the data are pairs"
+
+
+def test_the_data_is_asked_of_an_unreachable_address_only_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def refuse(self: Any, path: str, **_: Any) -> None:  # noqa: ARG001
+        asked.append(path)
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "info", refuse)
+    with pytest.raises(DataError, match=r"cannot be read \(ConnectionError: no route\)"):
+        train("memory://bucket/a.txt")
+    assert len(asked) == 1

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from simcse_kit.data.files import find_files
+from simcse_kit.data.find import find_files
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.errors import SimcseError
 from simcse_kit.evaluation.contamination.check import LeakReport, check_leaks
@@ -21,8 +21,9 @@ logger = logging.getLogger(__name__)
 def recorded_leaks(folder: str | Path, sets: Mapping[str, Sequence[PairSet]]) -> LeakReport | None:
     """Search the training files that a model's ``run.toml`` names for evaluation sentences.
 
-    The record can name any file on this machine; use this only for trusted models. Matches are
-    exact up to case, punctuation and spacing; `simcse data check-leak` also finds near matches.
+    The record can name any file on this machine and any address, which is then requested; use this
+    only for trusted models. Matches are exact up to case, punctuation and spacing; `simcse data
+    check-leak` also finds near matches.
 
     Args:
         folder: folder of the model.

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from simcse_kit.data.files import suffix_of
+from simcse_kit.data.in_memory import is_table
+from simcse_kit.data.remote import is_remote
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.pair_set import PairSet, as_pair_set
 from simcse_kit.evaluation.pairs_file import load_pairs_file
@@ -35,7 +38,9 @@ TasksOrPairs: TypeAlias = Names | Mapping[str, Any] | Iterable[Any]
 """Names of tasks, tasks by name, or graded pairs in memory; see :func:`resolve_tasks`."""
 
 
-def resolve_tasks(tasks: TasksOrPairs, data: str | Path | None = None) -> dict[str, LoadedTask]:
+def resolve_tasks(
+    tasks: TasksOrPairs, data: str | Path | None = None, scale: tuple[float, float] | None = None
+) -> dict[str, LoadedTask]:
     """Load and verify tasks in any form.
 
     Args:
@@ -47,6 +52,7 @@ def resolve_tasks(tasks: TasksOrPairs, data: str | Path | None = None) -> dict[s
             - a mapping from a name to graded pairs in memory, to loaded subsets, or to a
               :class:`~simcse_kit.evaluation.tasks.base.Task`.
         data: folder in the SentEval layout; without it STS is downloaded from the Hub.
+        scale: lowest and highest score of graded pairs; None infers it.
 
     Raises:
         ConfigError: a task is unknown, or there is no task.
@@ -56,19 +62,22 @@ def resolve_tasks(tasks: TasksOrPairs, data: str | Path | None = None) -> dict[s
     if isinstance(tasks, Mapping):
         if not tasks:
             raise ConfigError("no task is given; give 'sts', task names, or files of graded pairs")
-        return {name: _in_memory(name, task) for name, task in tasks.items()}
+        return {name: _in_memory(name, task, scale) for name, task in tasks.items()}
+    if is_table(tasks):
+        return {"pairs": [as_pair_set(tasks, scale=scale)]}  # type: ignore[arg-type]
     names = isinstance(tasks, str | Path) or not isinstance(tasks, Iterable)
     names = names or (isinstance(tasks, list | tuple) and _all(tasks, (str, Path)))
     if names:
-        return load_all_tasks(tasks, data)  # type: ignore[arg-type]
-    return {"pairs": [as_pair_set(tasks)]}  # type: ignore[arg-type]
+        return load_all_tasks(tasks, data, scale)  # type: ignore[arg-type]
+    return {"pairs": [as_pair_set(tasks, scale=scale)]}  # type: ignore[arg-type]
 
 
-def _in_memory(name: str, task: Any) -> LoadedTask:
+def _in_memory(name: str, task: Any, scale: tuple[float, float] | None) -> LoadedTask:
     if isinstance(task, list) and task and _all(task, PairSet):
         return task
-    if isinstance(task, PairSet) or not hasattr(task, "score"):
-        return [as_pair_set(task, name)]
+    # A DataFrame with a column `score` has an attribute of this name.
+    if isinstance(task, PairSet) or is_table(task) or not hasattr(task, "score"):
+        return [as_pair_set(task, name, scale)]
     found: Task = task
     return found
 
@@ -77,7 +86,9 @@ def _all(entries: Sequence[Any], kind: type | tuple[type, ...]) -> bool:
     return all(isinstance(entry, kind) for entry in entries)
 
 
-def load_all_tasks(tasks: Names, data: str | Path | None = None) -> dict[str, LoadedTask]:
+def load_all_tasks(
+    tasks: Names, data: str | Path | None = None, scale: tuple[float, float] | None = None
+) -> dict[str, LoadedTask]:
     """Load and verify STS and other tasks.
 
     Args:
@@ -85,9 +96,10 @@ def load_all_tasks(tasks: Names, data: str | Path | None = None) -> dict[str, Lo
             "transfer" for the seven; "retrieval:DIR", "paraphrase:FILE", "clustering:FILE"; tasks
             added by :func:`~simcse_kit.evaluation.tasks.register_task`.
         data: folder in the SentEval layout; without it STS is downloaded from the Hub.
+        scale: lowest and highest score in files of graded pairs; None infers it.
 
     Raises:
-        ConfigError: a task is unknown, or there is no task.
+        ConfigError: a task is unknown, there is no task, or no file that ``scale`` applies to.
         DataError: data is missing or wrong.
         MissingExtraError: a task needs scikit-learn.
     """
@@ -102,11 +114,16 @@ def load_all_tasks(tasks: Names, data: str | Path | None = None) -> dict[str, Lo
             others[entry] = None
         else:
             sts.append(entry)
+    if scale is not None and not any(map(_is_file, sts)):
+        raise ConfigError(
+            f"the scale {scale[0]:g},{scale[1]:g} is for files of graded pairs, and the tasks name "
+            "none; leave --scale out"
+        )
     loaded: dict[str, LoadedTask] = {}
     for entry in others:
         task = _load_other(entry, data)
         loaded[entry if task.name in loaded or task.name in SPECS else task.name] = task
-    return {**(load_tasks(sts, data) if sts or not others else {}), **loaded}
+    return {**(load_tasks(sts, data, scale) if sts or not others else {}), **loaded}
 
 
 def _load_other(entry: str, data: str | Path | None) -> Task:
@@ -123,16 +140,19 @@ def _load_other(entry: str, data: str | Path | None) -> Task:
     return found
 
 
-def load_tasks(tasks: Names, data: str | Path | None = None) -> dict[str, list[PairSet]]:
+def load_tasks(
+    tasks: Names, data: str | Path | None = None, scale: tuple[float, float] | None = None
+) -> dict[str, list[PairSet]]:
     """Load and verify STS tasks and files of graded pairs.
 
     Args:
         tasks: ``"sts"`` (the seven standard tasks; from the Hub with SICKR-all in place of SICKR,
             which it lacks), task names, paths of files of graded pairs (an entry that contains a
-            path separator or ends in .tsv or .csv), or several of these, in a list or in one string
-            with commas. Repeated entries count once. If a file has a column ``split``, only its
-            rows of split "test" are used.
+            path separator or ends like a data file, such as .csv or .jsonl), or several of these,
+            in a list or in one string with commas. Repeated entries count once. If a file has a
+            column ``split``, only its rows of split "test" are used.
         data: folder in the SentEval layout; without it named tasks are downloaded from the Hub.
+        scale: lowest and highest score in files of graded pairs; None infers it.
 
     Returns:
         Subsets by task name, in the given order; the name of a file is its stem.
@@ -157,7 +177,7 @@ def load_tasks(tasks: Names, data: str | Path | None = None) -> dict[str, list[P
             task = named[entry]
             loaded[task.name] = load_task(task.name, data)
         else:
-            pairs = load_pairs_file(entry, split="test", if_present=True)
+            pairs = load_pairs_file(entry, split="test", if_present=True, scale=scale)
             taken = pairs.name in loaded or pairs.name.upper() in map(str.upper, STANDARD_TASKS)
             loaded[entry if taken else pairs.name] = [pairs]
     return loaded
@@ -166,8 +186,9 @@ def load_tasks(tasks: Names, data: str | Path | None = None) -> dict[str, list[P
 def _listed(tasks: Names) -> list[str]:
     given: Iterable[str]
     if isinstance(tasks, str | Path):
-        # The name of a file may contain a comma.
-        given = [str(tasks)] if _exists(tasks) else str(tasks).split(",")
+        # The name of a file may contain a comma, and so may the columns of a data set.
+        whole = _exists(tasks) or (is_remote(tasks) and "#" in str(tasks))
+        given = [str(tasks)] if whole else str(tasks).split(",")
     elif isinstance(tasks, list | tuple) and _all(tasks, (str, Path)):
         given = map(str, tasks)
     else:
@@ -203,4 +224,4 @@ def _exists(entry: str | Path) -> bool:
 
 
 def _is_file(entry: str) -> bool:
-    return any(mark in entry for mark in {"/", os.sep}) or entry.lower().endswith((".tsv", ".csv"))
+    return any(mark in entry for mark in {"/", os.sep}) or suffix_of(entry) is not None

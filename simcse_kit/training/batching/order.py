@@ -3,20 +3,63 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import chain, count, repeat
 
 from torch.utils.data import Sampler
 
-__all__ = ["ShuffledOrder", "permuted"]
+__all__ = ["EpochOrder", "ShuffledOrder", "permutation_keys", "permuted"]
 
 _ROUNDS = 4
 
 
-class ShuffledOrder(Sampler[int]):
-    """Sampler of every row once per epoch, in a different random order in each epoch.
+class EpochOrder(Sampler[int]):
+    """Sampler whose order is a function of the epoch alone, so that a resumed run repeats it.
 
-    The indices continue from epoch to epoch: row n of N has index n + N·epoch. In this way the
-    workers of a data loader, which have a copy of the data set, know the epoch of each index.
+    An index tells the row and the pass over it: row n of N, read for the p-th time from 0, has
+    index n + N·p. In this way the workers of a data loader, which have a copy of the data set, know
+    the pass of each index.
+
+    Args:
+        rows: number of rows.
+    """
+
+    def __init__(self, rows: int):
+        self.rows = rows
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch; the data loader calls this at the start of each one."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[int]:
+        return self.visits(self._epoch)
+
+    @abstractmethod
+    def visits(self, epoch: int) -> Iterator[int]:
+        """Yield the indices of an epoch."""
+
+    @property
+    def source_rows(self) -> Sequence[int]:
+        """Number of rows of each source; a batch has rows of one source."""
+        return [self.rows]
+
+    def sources_of_batches(self, epoch: int) -> Iterator[int]:  # noqa: ARG002
+        """Yield the source of each batch of an epoch, and possibly more."""
+        return repeat(0)
+
+    def stream(self, source: int, epoch: int) -> Iterator[int]:  # noqa: ARG002
+        """Yield the indices of a source from the start of an epoch on, without end."""
+        return chain.from_iterable(map(self.visits, count(epoch)))
+
+
+class ShuffledOrder(EpochOrder):
+    """Order of every row once per epoch, in a different random order in each epoch.
 
     The sampler of torch keeps the whole permutation as a list: 400 MB for ten million rows.
 
@@ -26,25 +69,21 @@ class ShuffledOrder(Sampler[int]):
     """
 
     def __init__(self, rows: int, seed: int):
-        self._rows = rows
+        super().__init__(rows)
         self._seed = seed
-        self._epoch = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch; the data loader calls this at the start of each one."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return self._rows
-
-    def __iter__(self) -> Iterator[int]:
-        keys = _keys(self._seed, self._epoch)
-        before = self._epoch * self._rows
-        return (before + permuted(index, self._rows, keys) for index in range(self._rows))
+    def visits(self, epoch: int) -> Iterator[int]:
+        """Yield the indices of an epoch."""
+        keys = permutation_keys(self._seed, epoch)
+        before = epoch * self.rows
+        return (before + permuted(index, self.rows, keys) for index in range(self.rows))
 
 
-def _keys(seed: int, epoch: int) -> list[int]:
-    digest = hashlib.blake2b(f"{seed}:{epoch}".encode(), digest_size=8 * _ROUNDS).digest()
+@lru_cache(maxsize=1024)
+def permutation_keys(*parts: int) -> list[int]:
+    """Derive the keys of a permutation from numbers such as the seed and the epoch."""
+    text = ":".join(map(str, parts))
+    digest = hashlib.blake2b(text.encode(), digest_size=8 * _ROUNDS).digest()
     return [int.from_bytes(digest[at : at + 8], "little") for at in range(0, len(digest), 8)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -41,7 +41,7 @@ class RowSubset:
     """A corpus without some of its rows, in memory proportional to the rows left out.
 
     Indices are those of
-    :class:`~simcse_kit.training.batching.order.ShuffledOrder`: with N rows, index n + N·epoch is
+    :class:`~simcse_kit.training.batching.order.EpochOrder`: with N rows, index n + N·epoch is
     row n, read for that epoch.
 
     Args:
@@ -59,6 +59,11 @@ class RowSubset:
 
     def _position(self, index: int) -> int:
         return index + bisect_right(self._thresholds, index)
+
+    def count_before(self, row: int) -> int:
+        """Count the remaining rows whose number in the corpus is less than ``row``."""
+        ranks = range(len(self._thresholds))
+        return row - bisect_left(ranks, row, key=lambda rank: self._thresholds[rank] + rank)
 
     def __getitem__(self, index: int) -> Example:
         return self.__getitems__([index])[0]

@@ -1,0 +1,89 @@
+"""Commands that read several files, addresses and other forms of graded pairs."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from tests.cli.conftest import Simcse
+from tests.small_data import sentences
+
+RECORDS = [
+    {"text1": "a cat sat", "text2": "a cat sat", "label": 7},
+    {"text1": "a dog ran", "text2": "a dog sings", "label": 5},
+    {"text1": "red bird", "text2": "river music", "label": 1},
+]
+
+
+@pytest.fixture
+def store() -> Iterator[Any]:
+    """An object store in memory."""
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    yield system
+    system.store.clear()
+
+
+def test_train_reads_stores_with_weights_and_without_duplicates(
+    store: Any, tmp_path: Path, tiny_encoder_dir: Path, simcse: Simcse
+) -> None:
+    texts = sentences(60)
+    for name, rows in (("a.txt", texts[:20]), ("b.txt", texts[20:])):
+        store.pipe(f"/bucket/{name}", ("\n".join(rows) + "\n").encode())
+    dev = "\n".join(f"{n}\t{texts[n]}\t{texts[-n]}" for n in range(6))
+    store.pipe("/bucket/dev.tsv", dev.encode())
+    addresses = ["memory://bucket/a.txt", "memory://bucket/b.txt"]
+    done = simcse(
+        *("train", *addresses, "--model", str(tiny_encoder_dir), "--batch-size", "4"),
+        *("--max-steps", "3", "--output", str(tmp_path / "out"), "--preset", "none"),
+        *("--dev", "memory://bucket/dev.tsv", "--set", "data.weights=[2, 1]"),
+        *("--set", "data.sampling=round_robin", "--set", "data.no_duplicates=true"),
+    )
+    assert done.code == 0, done.err
+    data = tomllib.loads((tmp_path / "out" / "run.toml").read_text())["data"]
+    assert (data["train"], data["weights"], data["sampling"], data["no_duplicates"]) == (
+        addresses,
+        [2.0, 1.0],
+        "round_robin",
+        True,
+    )
+
+
+def write_records(folder: Path) -> str:
+    file = folder / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in RECORDS), encoding="utf-8")
+    return str(file)
+
+
+def test_eval_takes_records_and_a_scale(tmp_path: Path, simcse: Simcse) -> None:
+    found = tmp_path / "report.json"
+    tasks = ("--tasks", write_records(tmp_path), "--resamples", "0", "--json", str(found))
+    positives = []
+    for scale in ((), ("--scale", "0,10")):
+        done = simcse("eval", "mini", *tasks, *scale)
+        assert done.code == 0, done.err
+        positives.append(json.loads(found.read_text())["geometry"]["positives"])
+    # Above 80 % of 7, and of 10.
+    assert positives == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scale", "7"], "scale is '7'; it must be the lowest and the highest score"),
+        (["--scale", "0,5"], "mine.jsonl:1: score '7' is outside 0 to 5"),
+        (["--tasks", "STS12", "--scale", "0,5"], "leave --scale out"),
+    ],
+)
+def test_a_wrong_scale_is_one_line(
+    tmp_path: Path, arguments: list[str], message: str, simcse: Simcse
+) -> None:
+    done = simcse("eval", "mini", "--tasks", write_records(tmp_path), *arguments)
+    assert done.code == 2
+    assert message in done.err.splitlines()[-1]
