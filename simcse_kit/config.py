@@ -155,6 +155,16 @@ class TrainingSection(ConfigSection):
     learning_rate: float = Field(3e-5, gt=0, description="peak learning rate")
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="after warmup")
     warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps with warmup")
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="factor of the learning rate from each layer to the one below; unset: 1",
+    )
+    freeze: list[str] = Field(
+        default_factory=list,
+        description="parts that are not trained, such as [\"embeddings\", \"layers.0-5\"]",
+    )
     weight_decay: float = Field(0.0, ge=0, description="for all but biases and LayerNorm (AdamW)")
     max_grad_norm: float = Field(1.0, gt=0, description="larger gradients are scaled to this norm")
     seed: int = Field(42, ge=0, description="seed of new weights, shuffling and dropout")

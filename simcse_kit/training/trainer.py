@@ -23,6 +23,7 @@ from simcse_kit.training.batching.gradient_cache import GradientCache
 from simcse_kit.training.batching.order import ShuffledOrder
 from simcse_kit.training.batching.prefetch import Prefetch
 from simcse_kit.training.batching.subset import RowSubset
+from simcse_kit.training.layer_rates import scale_rates
 from simcse_kit.training.measurements import LogLine, Measurements
 from simcse_kit.training.monitor.divergence import FiniteChecks
 from simcse_kit.training.selection import UNDEFINED
@@ -103,6 +104,14 @@ class ContrastiveTrainer(transformers.Trainer):
         finally:
             if self._prefetch is not None:
                 self._prefetch.close()
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Create the optimizer, with a rate for each layer if ``layer_decay`` is set."""
+        if self.optimizer is None:
+            decay = getattr(self.args, "layer_decay", None)
+            scale_rates(super().create_optimizer(model), self._method, decay)
+        assert self.optimizer is not None
+        return self.optimizer
 
     def get_batch_samples(self, epoch_iterator: Any, *arguments: Any, **named: Any) -> Any:
         """Take the batches of a step."""
