@@ -17,6 +17,7 @@ __all__ = [
     "ConfigSection",
     "DataSection",
     "EvaluationSection",
+    "LoraSection",
     "MethodSection",
     "ModelSection",
     "RunConfig",
@@ -31,6 +32,19 @@ class ConfigSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class LoraSection(ConfigSection):
+    """A LoRA adapter of peft, which is trained in place of the weights of the transformer."""
+
+    r: int = Field(8, ge=1, description="rank of the change of a weight")
+    alpha: int = Field(16, ge=1, description="the change is scaled by alpha / r")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the input of the adapter")
+    target_modules: str | list[str] | None = Field(
+        None,
+        description='names of linear layers, or "all-linear"; unset: what peft chooses for the '
+        "architecture",
+    )
+
+
 class ModelSection(ConfigSection):
     """The encoder that training starts from."""
 
@@ -38,6 +52,11 @@ class ModelSection(ConfigSection):
     pooling: str | None = Field(None, description="pooling that replaces the model's own")
     keep_layers: list[int] | None = Field(
         None, description="numbers of the layers to keep, such as [0, 2, 4]; unset: all layers"
+    )
+    lora: LoraSection | None = Field(
+        None,
+        description="train a LoRA adapter only: a table with r (8), alpha (16), dropout (0) and "
+        "target_modules; unset: no adapter",
     )
     trust_remote_code: bool = Field(False, description="allow the model's own Python code to run")
 
@@ -163,7 +182,7 @@ class TrainingSection(ConfigSection):
     )
     freeze: list[str] = Field(
         default_factory=list,
-        description="parts that are not trained, such as [\"embeddings\", \"layers.0-5\"]",
+        description='parts that are not trained, such as ["embeddings", "layers.0-5"]',
     )
     weight_decay: float = Field(0.0, ge=0, description="for all but biases and LayerNorm (AdamW)")
     max_grad_norm: float = Field(1.0, gt=0, description="larger gradients are scaled to this norm")
@@ -195,6 +214,10 @@ class TrainingSection(ConfigSection):
         None, ge=1, description="embed every batch in chunks of this many tokens"
     )
     deterministic: bool = Field(False, description="allow only deterministic operators; for GPUs")
+    merge_adapter: bool = Field(
+        False,
+        description="with model.lora, also save the model with the adapter merged, in `merged`",
+    )
     report_to: list[str] = Field(
         default_factory=list, description="services such as tensorboard or wandb, if installed"
     )
@@ -257,6 +280,7 @@ SHORT_NAMES = {
     "learning_rate": "training.learning_rate",
     "seed": "training.seed",
     "deterministic": "training.deterministic",
+    "merge": "training.merge_adapter",
     "device": "training.device",
     "precision": "training.precision",
     "tf32": "training.tf32",

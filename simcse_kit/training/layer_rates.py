@@ -46,7 +46,9 @@ def freeze_weights(encoder: EncoderModel, names: Sequence[str]) -> None:
                 weight.requires_grad_(False)
 
 
-def scale_rates(optimizer: torch.optim.Optimizer, model: nn.Module, decay: float | None) -> None:
+def scale_rates(
+    optimizer: torch.optim.Optimizer, model: nn.Module, decay: float | None
+) -> torch.optim.Optimizer:
     """Give lower layers of all transformers in ``model`` a lower learning rate.
 
     In a transformer of L layers, layer l (from 0) gets the rate times ``decay ** (L - 1 - l)``, and
@@ -60,11 +62,14 @@ def scale_rates(optimizer: torch.optim.Optimizer, model: nn.Module, decay: float
         model: the trained module.
         decay: factor from each layer to the one below, in (0, 1]; None changes nothing.
 
+    Returns:
+        The optimizer.
+
     Raises:
         ModelError: a transformer has no list of layers.
     """
     if decay is None:
-        return
+        return optimizer
     factors: dict[int, float] = {}
     for module in model.modules():
         if isinstance(module, EncoderModel):
@@ -83,6 +88,7 @@ def scale_rates(optimizer: torch.optim.Optimizer, model: nn.Module, decay: float
         ]
     # The log shows the rate of the first group.
     optimizer.param_groups = sorted(groups, key=lambda group: -group["lr"])
+    return optimizer
 
 
 def _sections(backbone: Any, setting: str) -> dict[str, list[nn.Parameter]]:

@@ -107,11 +107,10 @@ class ContrastiveTrainer(transformers.Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Create the optimizer, with a rate for each layer if ``layer_decay`` is set."""
-        if self.optimizer is None:
-            decay = getattr(self.args, "layer_decay", None)
-            scale_rates(super().create_optimizer(model), self._method, decay)
-        assert self.optimizer is not None
-        return self.optimizer
+        exists = self.optimizer is not None
+        made: torch.optim.Optimizer = super().create_optimizer(model)
+        decay = None if exists else getattr(self.args, "layer_decay", None)
+        return scale_rates(made, self._method, decay)
 
     def get_batch_samples(self, epoch_iterator: Any, *arguments: Any, **named: Any) -> Any:
         """Take the batches of a step."""

@@ -1,4 +1,4 @@
-"""LoRA adapters: folders with changes to another model's weights, merged on loading."""
+"""Adapters of peft: folders with changes to another model's weights, merged on loading."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from simcse_kit.errors import MissingExtraError, ModelError, SimcseError
 __all__ = ["Adapter", "find_adapter", "merge_adapter", "tokenizer_folder", "transformer_folder"]
 
 _WEIGHTS = "adapter_model.safetensors"
+# Kinds whose changes can be added to the weights of the model.
+_KINDS = ("LORA", "ADALORA", "BOFT", "IA3", "LOHA", "LOKR", "OFT", "VERA")
 # Prefix of the names of all weights in the file.
 _PREFIX = "base_model.model."
 # Parts of a model that no pooling of token states uses.
@@ -28,7 +30,7 @@ _UNUSED = ("pooler.", "classifier.", "score.", "lm_head.", "cls.")
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter on disk.
+    """An adapter on disk.
 
     Attributes:
         folder: Folder of the adapter.
@@ -55,10 +57,10 @@ def find_adapter(folder: Path, *, trust_remote_code: bool = False) -> Adapter | 
         return None
     config = read_object(path)
     kind, name = config.get("peft_type"), config.get("base_model_name_or_path")
-    if kind != "LORA":
+    if kind not in _KINDS:
         raise ModelError(
-            f"{path}: peft_type is {kind!r:.60}; supported: 'LORA'. Merge the adapter into its "
-            "model with the program that made it, and open that"
+            f"{path}: peft_type is {kind!r:.60}; supported: {', '.join(_KINDS)}. Merge the adapter "
+            "into its model with the program that made it, and open that"
         )
     if not isinstance(name, str) or not name:
         raise ModelError(

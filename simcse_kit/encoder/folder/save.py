@@ -18,6 +18,7 @@ from torch import Tensor
 
 from simcse_kit.encoder.dense import Dense, Truncation
 from simcse_kit.encoder.folder.recipe import ST_POOLINGS, TEMPLATE_POOLING, layer_weights
+from simcse_kit.encoder.lora import has_lora, write_adapter
 from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.pooling import HEAD_POOLINGS, LAYER_POOLINGS
 from simcse_kit.encoder.tokenization import SENTENCE
@@ -34,19 +35,24 @@ _MODEL_FILES = (
     *("model*.safetensors", "model.safetensors.index.json", "sentence_*_config.json"),
     *("tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model"),
-    *("engine.json", "model.onnx", "model.xml", "model.bin"),
+    *("engine.json", "model.onnx", "model.xml", "model.bin", "adapter_model*.safetensors"),
 )
+# Each makes a folder a model: they are removed first and written last.
+_MARKS = ("modules.json", "config.json", "adapter_config.json")
 
 
 def save_encoder(encoder: EncoderModel, folder: Path, card: str | None) -> None:
-    """Write an encoder to ``folder``, with ``card`` as its README.md.
+    """Write an encoder to ``folder``, with ``card`` as its README.md; of a LoRA run, the adapter.
 
     Raises:
         ConfigError: Another process is writing to the folder.
         ModelError: The folder cannot be written.
     """
     with staged_folder(folder) as staging:
-        _write_weights(encoder, staging)
+        if has_lora(encoder):
+            write_adapter(encoder, staging)
+        else:
+            _write_weights(encoder, staging)
         write_settings(encoder, staging, default_card(encoder) if card is None else card)
 
 
@@ -96,24 +102,21 @@ def _write_errors(folder: Path, *kinds: type[Exception]) -> Iterator[None]:
 
 
 def _replace_files(folder: Path, staging: Path) -> None:
-    """Move the staged files into an existing folder and remove the files of the old model.
-
-    The files that make a folder a model are removed first and written last.
-    """
-    last = ("modules.json", "config.json")
-    for name in reversed(last):
+    """Move the staged files into an existing folder and remove the files of the old model."""
+    for name in reversed(_MARKS):
         (folder / name).unlink(missing_ok=True)
     for pattern in _MODEL_FILES:
         for path in folder.glob(pattern):
             path.unlink()
     for item in sorted(staging.iterdir()):
-        if item.name not in last:
+        if item.name not in _MARKS:
             target = folder / item.name
             if target.is_dir():
                 shutil.rmtree(target)
             item.replace(target)
-    for name in last:
-        (staging / name).replace(folder / name)
+    for name in _MARKS:
+        if (staging / name).exists():
+            (staging / name).replace(folder / name)
 
 
 # ---------------------------------------------------------------- files of an encoder
@@ -125,7 +128,8 @@ def write_settings(encoder: EncoderModel, staging: Path, card: str) -> None:
     config["architectures"] = [type(encoder.backbone).__name__]
     # Without this, sentence-transformers' layer pooling silently uses the last layer only.
     config["output_hidden_states"] = encoder.pooling in LAYER_POOLINGS
-    _write_json(staging / "config.json", config)
+    if not has_lora(encoder):  # that of the base model applies
+        _write_json(staging / "config.json", config)
     if encoder.tokenizer.is_fast:  # otherwise the truncation of the last call would be saved
         encoder.tokenizer.backend_tokenizer.no_truncation()
     encoder.tokenizer.save_pretrained(staging)
@@ -139,10 +143,13 @@ def write_settings(encoder: EncoderModel, staging: Path, card: str) -> None:
             _write_dense(cast(Dense, stage), _add(staging, modules, "Dense"))
     if encoder.normalize or (end is not None and end.unit):
         _add(staging, modules, "Normalize")
-    _write_json(
-        staging / "sentence_bert_config.json",
-        {"max_seq_length": encoder.max_length, "do_lower_case": encoder.lowercase},
-    )
+    settings: dict[str, Any] = {
+        "max_seq_length": encoder.max_length,
+        "do_lower_case": encoder.lowercase,
+    }
+    if has_lora(encoder) and encoder.pooling in LAYER_POOLINGS:  # as in config.json above
+        settings["config_args"] = {"output_hidden_states": True}
+    _write_json(staging / "sentence_bert_config.json", settings)
     texts: dict[str, Any] = {"prompts": {}, "default_prompt_name": None}
     if encoder.prompt:
         texts = {"prompts": {"default": encoder.prompt}, "default_prompt_name": "default"}
