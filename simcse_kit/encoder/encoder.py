@@ -64,8 +64,9 @@ class SentenceEncoder(EncoderModel):
                 embedded models are ``"small"``, a ready English encoder, and ``"mini"``, a raw
                 masked language model to train from.
             pooling: Pooling to use instead of the folder's, one of
-                :data:`simcse_kit.encoder.pooling.POOLINGS`. A head in the folder is then dropped,
-                unless the pooling is ``cls`` or ``pooler``, whose head must be in the checkpoint.
+                :data:`simcse_kit.encoder.pooling.POOLINGS`, or several joined by ``+``, whose
+                vectors are concatenated. A head in the folder is then dropped, unless the pooling
+                is ``cls`` or ``pooler``, whose head must be in the checkpoint.
             max_length: Maximum number of tokens per sentence, instead of the folder's.
             template: Template around every sentence, such as ``'"[X]" means [MASK].'``; the vector
                 is the state at ``[MASK]``. The pooling is then ``mask``, and a head in the folder

@@ -65,6 +65,11 @@ CASES: dict[str, tuple[Callable[[], list[Any]], dict[str, Any]]] = {
         for mode in modules.Pooling.POOLING_MODES
     },
     "two poolings": (lambda: [pooled(("cls", "mean"))], {}),
+    "three poolings in another order": (lambda: [pooled(("weightedmean", "cls", "max"))], {}),
+    "two poolings and a dense": (
+        lambda: [pooled(("mean", "lasttoken")), seeded(lambda: modules.Dense(64, 20))],
+        {},
+    ),
     "prompt": (
         lambda: [pooled()],
         {"prompts": {"query": "a dog "}, "default_prompt_name": "query"},
@@ -118,9 +123,6 @@ CASES: dict[str, tuple[Callable[[], list[Any]], dict[str, Any]]] = {
     "compared by dot product": (lambda: [pooled()], {"similarity_fn_name": "dot"}),
 }
 REFUSED = {
-    "pooling mean_sqrt_len_tokens": "'mean_sqrt_len_tokens' is not supported",
-    "pooling weightedmean": "'weightedmean' is not supported",
-    "two poolings": "is not supported",
     "prompt left out": "include_prompt = false",
     "layer norm": "LayerNorm' is not supported",
     "dense with a residual": "use_residual True is not supported",

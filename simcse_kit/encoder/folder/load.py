@@ -22,7 +22,7 @@ from simcse_kit.encoder.folder.recipe import (
 )
 from simcse_kit.encoder.folder.resolve import resolve_model
 from simcse_kit.encoder.folder.safe_io import read_object
-from simcse_kit.encoder.pooling import HEAD_POOLINGS, check_pooling
+from simcse_kit.encoder.pooling import HEAD_POOLINGS, check_pooling, pooled_width
 from simcse_kit.encoder.threads import on_own_thread
 from simcse_kit.encoder.tokenization import Tokenization, check_length, check_template
 from simcse_kit.errors import ConfigError, ModelError
@@ -104,7 +104,7 @@ def _parts_of(folder: Path, options: _Options) -> dict[str, Any]:
         vocabulary=backbone.get_input_embeddings().num_embeddings,
         trust_remote_code=trusted,
     )
-    head = _head(folder, recipe, stages, backbone.config.hidden_size)
+    head = _head(folder, recipe, stages, pooled_width(chosen, backbone.config.hidden_size))
     if chosen != TEMPLATE_POOLING:
         recipe.template = ""
     positions = hf.position_limit(backbone)

@@ -31,6 +31,7 @@ __all__ = [
     "ADAPTER_FILE",
     "ENGINE_FILE",
     "ST_POOLINGS",
+    "ST_SWITCHES",
     "TEMPLATE_POOLING",
     "Recipe",
     "checkpoint_head",
@@ -44,17 +45,26 @@ logger = logging.getLogger(__name__)
 ENGINE_FILE = "engine.json"
 # A folder with this file holds changes to another model's weights.
 ADAPTER_FILE = "adapter_config.json"
-# This package's pooling for each token pooling of sentence-transformers.
-ST_POOLINGS = {"cls": "cls_before_pooler", "mean": "mean", "max": "max", "lasttoken": "last_token"}
+# This package's pooling for each token pooling of sentence-transformers, in the order in which its
+# old settings, one for each pooling, concatenate the vectors.
+ST_POOLINGS = {
+    "cls": "cls_before_pooler",
+    "max": "max",
+    "mean": "mean",
+    "mean_sqrt_len_tokens": "mean_sqrt_len",
+    "weightedmean": "weighted_mean",
+    "lasttoken": "last_token",
+}
 # Only in this package: sentence-transformers cannot append text to a sentence, and refuses it.
 TEMPLATE_POOLING = "mask"
-_LEGACY_MODES = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_lasttoken": "lasttoken",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
+# The old settings, in the order in which they are written.
+ST_SWITCHES = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
 }
 # Modules in their allowed order.
 _ORDER = tuple(kind for kind in MODULES if kind != "Dropout")
@@ -75,7 +85,8 @@ class Recipe:
 
     Attributes:
         transformer: Folder of the transformer.
-        pooling: One of :data:`~simcse_kit.encoder.pooling.POOLINGS`; None if the folder has none.
+        pooling: Pooling, see :func:`~simcse_kit.encoder.pooling.check_pooling`; None if the folder
+            has none.
         stages: Dense stages after pooling.
         normalize: Whether vectors are scaled to unit length.
         max_length: Maximum number of tokens per sentence; None if the folder has none.
@@ -217,18 +228,18 @@ def _read_pooling(part: Path, layers: list[float] | None) -> tuple[str, bool]:
     include_prompt = config.get("include_prompt") is not False
     mode = config.get("pooling_mode")
     if mode is None:
-        chosen = [name for key, name in _LEGACY_MODES.items() if config.get(key)]
-        mode = chosen[0] if len(chosen) == 1 else chosen
+        mode = [name for name in ST_POOLINGS if config.get(ST_SWITCHES[name])]
     if isinstance(mode, list) and len(mode) == 1:
         mode = mode[0]
     if mode == TEMPLATE_POOLING and layers is None:
         return TEMPLATE_POOLING, include_prompt
-    if not isinstance(mode, str) or mode not in ST_POOLINGS:
+    modes = mode if isinstance(mode, list) else [mode]
+    if not modes or not all(isinstance(part, str) and part in ST_POOLINGS for part in modes):
         raise ModelError(
             f"{path}: pooling {mode!r} is not supported; supported: {', '.join(ST_POOLINGS)}"
         )
     if layers is None:
-        return ST_POOLINGS[mode], include_prompt
+        return "+".join(ST_POOLINGS[part] for part in modes), include_prompt
     total = sum(layers) or 1.0
     for name in LAYER_POOLINGS:
         wanted = layer_weights(name, len(layers) - 1) if len(layers) > 1 else []

@@ -17,7 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from simcse_kit.encoder.dense import Dense, Truncation
-from simcse_kit.encoder.folder.recipe import ST_POOLINGS, TEMPLATE_POOLING, layer_weights
+from simcse_kit.encoder.folder.recipe import (
+    ST_POOLINGS,
+    ST_SWITCHES,
+    TEMPLATE_POOLING,
+    layer_weights,
+)
 from simcse_kit.encoder.lora import has_lora, write_adapter
 from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.pooling import HEAD_POOLINGS, LAYER_POOLINGS
@@ -179,26 +184,23 @@ def _write_pooling(encoder: EncoderModel, staging: Path, modules: list[tuple[str
             layer_weights(encoder.pooling, layers), dtype=torch.float32, device="cpu"
         )
         save_file({"layer_weights": weights}, part / "model.safetensors")
-    mode = _st_mode(encoder.pooling)
-    names = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
-    flags: dict[str, Any] = {
-        f"pooling_mode_{names.get(name, name)}": name == mode
-        for name in (*names, "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
-    }
-    if mode == TEMPLATE_POOLING:
-        flags = {"pooling_mode": mode}
+    modes = _st_modes(encoder.pooling)
+    flags: dict[str, Any] = {switch: mode in modes for mode, switch in ST_SWITCHES.items()}
+    if encoder.pooling == TEMPLATE_POOLING:
+        flags = {"pooling_mode": TEMPLATE_POOLING}
+    elif modes != [mode for mode in ST_POOLINGS if mode in modes]:
+        flags = {"pooling_mode": modes}  # the old settings would change the order
     _write_json(_add(staging, modules, "Pooling") / "config.json", width | flags)
 
 
-def _st_mode(pooling: str) -> str:
-    """Return the pooling mode of sentence-transformers."""
+def _st_modes(pooling: str) -> list[str]:
+    """Return the pooling modes of sentence-transformers."""
     if pooling in HEAD_POOLINGS:
-        return "cls"
-    if pooling == TEMPLATE_POOLING:
-        return pooling
+        return ["cls"]
     if pooling in LAYER_POOLINGS:
-        return "mean"
-    return next(theirs for theirs, ours in ST_POOLINGS.items() if ours == pooling)
+        return ["mean"]
+    modes = {ours: theirs for theirs, ours in ST_POOLINGS.items()}
+    return [modes[part] for part in pooling.split("+") if part in modes]
 
 
 def _write_weights(encoder: EncoderModel, staging: Path) -> None:
