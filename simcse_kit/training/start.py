@@ -14,7 +14,7 @@ from simcse_kit.encoder.fewer_layers import keep_layers
 from simcse_kit.encoder.folder.fingerprint import fingerprint
 from simcse_kit.encoder.folder.load import DEFAULT_POOLING, is_sentence_encoder
 from simcse_kit.encoder.folder.recipe import ADAPTER_FILE
-from simcse_kit.encoder.folder.resolve import EMBEDDED, resolve_model
+from simcse_kit.encoder.folder.resolve import EMBEDDED, hub_name, is_local, resolve_model
 from simcse_kit.encoder.lora import LoraOptions, add_lora
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.methods.common.base import Method
@@ -84,7 +84,9 @@ def load_start(model: ModelSection) -> SentenceEncoder:
     if model.lora is not None:
         assert encoder.source is not None
         _check_base(encoder.source, model)
-        add_lora(encoder, LoraOptions(**model.lora.model_dump()), base=_base_name(model.name))
+        base, revision = _base_name(model.name)
+        options = LoraOptions(**model.lora.model_dump())
+        add_lora(encoder, options, base=base, revision=revision)
     return encoder
 
 
@@ -103,7 +105,8 @@ def _check_base(folder: Path, model: ModelSection) -> None:
         )
 
 
-def _base_name(name: str) -> str:
-    """Return the name under which the saved adapter finds its model from any folder."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if name not in EMBEDDED and path.is_dir() else name
+def _base_name(name: str) -> tuple[str, str | None]:
+    """Return the name and revision under which the saved adapter finds its model."""
+    if name in EMBEDDED:
+        return name, None
+    return (str(Path(name).expanduser().resolve()), None) if is_local(name) else hub_name(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from simcse_kit.encoder.folder.recipe import ADAPTER_FILE, read_recipe
-from simcse_kit.encoder.folder.resolve import resolve_model
+from simcse_kit.encoder.folder.resolve import HubOptions, resolve_model
 from simcse_kit.encoder.folder.safe_io import check_finite, read_object
 from simcse_kit.errors import MissingExtraError, ModelError, SimcseError
 
@@ -41,8 +41,15 @@ class Adapter:
     base: Path
 
 
-def find_adapter(folder: Path, *, trust_remote_code: bool = False) -> Adapter | None:
+def find_adapter(
+    folder: Path, *, trust_remote_code: bool = False, hub: HubOptions | None = None
+) -> Adapter | None:
     """Find the adapter in a folder, and find or download its base model.
+
+    Args:
+        folder: Folder.
+        trust_remote_code: Whether the base model's Python files are downloaded as well.
+        hub: Options of the download; the adapter chooses the revision.
 
     Returns:
         The adapter; None if the folder does not hold one.
@@ -78,7 +85,8 @@ def find_adapter(folder: Path, *, trust_remote_code: bool = False) -> Adapter | 
     if revision is not None and not isinstance(revision, str):
         raise ModelError(f"{path}: revision is {revision!r:.60}, not text")
     try:
-        base = resolve_model(name, trust_remote_code=trust_remote_code, revision=revision)
+        own = replace(hub or HubOptions(), revision=revision)
+        base = resolve_model(name, trust_remote_code=trust_remote_code, hub=own)
     except SimcseError as error:
         raise ModelError(
             f"{folder} is an adapter of {name!r:.200}, which cannot be opened: {error}; or write "

@@ -20,7 +20,7 @@ from simcse_kit.encoder.folder.recipe import (
     checkpoint_head,
     read_recipe,
 )
-from simcse_kit.encoder.folder.resolve import resolve_model
+from simcse_kit.encoder.folder.resolve import HubOptions, is_local, resolve_model
 from simcse_kit.encoder.folder.safe_io import read_object
 from simcse_kit.encoder.pooling import HEAD_POOLINGS, check_pooling, pooled_width
 from simcse_kit.encoder.threads import on_own_thread
@@ -42,6 +42,7 @@ class _Options:
     max_length: int | None
     template: str | None
     trust_remote_code: bool
+    hub: HubOptions
 
 
 def load_parts(
@@ -51,6 +52,7 @@ def load_parts(
     max_length: int | None,
     template: str | None,
     trust_remote_code: bool,
+    hub: HubOptions,
 ) -> dict[str, Any]:
     """Load the parts of an encoder; see :meth:`~simcse_kit.encoder.encoder.SentenceEncoder.load`.
 
@@ -70,15 +72,20 @@ def load_parts(
         pooling = TEMPLATE_POOLING
     if pooling is not None:
         check_pooling(pooling)
-    folder = resolve_model(path_or_name, trust_remote_code=trust_remote_code)
-    options = _Options(pooling, max_length, template, trust_remote_code)
+    folder = resolve_model(path_or_name, trust_remote_code=trust_remote_code, hub=hub)
+    if hub.revision is not None and is_local(path_or_name):
+        raise ConfigError(
+            f"revision={hub.revision!r} applies to models of the Hugging Face Hub, and "
+            f"{path_or_name} is on this machine; leave it out"
+        )
+    options = _Options(pooling, max_length, template, trust_remote_code, hub)
     return on_own_thread(lambda: _parts_of(folder, options))
 
 
 def _parts_of(folder: Path, options: _Options) -> dict[str, Any]:
     trusted = options.trust_remote_code
     recipe = read_recipe(folder)
-    adapter = find_adapter(recipe.transformer, trust_remote_code=trusted)
+    adapter = find_adapter(recipe.transformer, trust_remote_code=trusted, hub=options.hub)
     weights, home = recipe.transformer, folder
     if adapter is not None:
         base = read_recipe(adapter.base)
