@@ -21,6 +21,7 @@ __all__ = [
     "POOLINGS",
     "check_pooling",
     "describe_pooling",
+    "layer_weights",
     "pool",
     "pool_packed",
     "pooled_width",
@@ -81,6 +82,22 @@ def check_pooling(name: str) -> str:
 def describe_pooling(name: str) -> str:
     """Describe a pooling in a few words."""
     return POOLINGS.get(name) or "the vectors of several poolings, concatenated"
+
+
+def layer_weights(pooling: str, layers: int) -> list[float]:
+    """Express a layer pooling as weights of the hidden states 0 (embeddings) to ``layers``.
+
+    Such weights are the parameter of ``WeightedLayerPooling`` of sentence-transformers:
+    https://github.com/UKPLab/sentence-transformers/blob/b778b0d2a3e9195d95fb5a2117263c398f785fd8/sentence_transformers/models/WeightedLayerPooling.py
+
+    Examples:
+        >>> layer_weights("first_last_mean", 3)
+        [0.0, 1.0, 0.0, 1.0]
+    """
+    weights = [0.0] * (layers + 1)
+    for index in LAYER_POOLINGS[pooling]:
+        weights[index] += 1.0
+    return weights
 
 
 def pooled_width(name: str, width: int) -> int:

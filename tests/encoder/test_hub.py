@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import huggingface_hub
 import numpy as np
 import pytest
 
-from simcse_kit.cli.main import main
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.folder.resolve import EMBEDDED
 from simcse_kit.errors import ConfigError, ModelError, SimcseError
@@ -42,29 +40,6 @@ def test_revisions_are_opened_by_keyword_and_by_name() -> None:
     for name in ("owner/name@v1", f"owner/name@{COMMITS['v1']}"):
         found = SentenceEncoder.load(name)
         np.testing.assert_array_equal(found.encode(TEXTS), encoder.encode(TEXTS))
-
-
-def test_the_command_line_takes_revisions(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        _run("info", "owner/name@v1", "--json")
-    assert end.value.code == 0
-    assert json.loads(capsys.readouterr().out)["pooling"] == "max"
-
-
-def test_options_of_the_program_reach_the_hub(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
-        monkeypatch.setenv(name, "")  # put back afterwards
-    with pytest.raises(SystemExit) as end:
-        _run("--token", "hf_abc", "--local-files-only", "similarity", "owner/other", "a", "b")
-    assert end.value.code == 2
-    error = capsys.readouterr().err
-    assert "'owner/other' is not a local folder and could not be fetched" in error
-    assert "local_files_only or HF_HUB_OFFLINE allows no download" in error
-    assert error.count("\n") == 1
-    assert huggingface_hub.get_token() == "hf_abc"
-    assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
 def test_the_options_are_those_of_the_download(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,9 +88,3 @@ def test_wrong_revisions_are_refused(
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(TypeError, match="revison"):
         SentenceEncoder.load("owner/name", revison="v1")  # type: ignore[call-arg]
-
-
-def _run(*arguments: str) -> None:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("sys.argv", ["simcse", *arguments])
-        main()

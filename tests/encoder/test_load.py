@@ -335,7 +335,7 @@ def test_unsupported_options_are_refused(
         (
             0,
             {"type": "sentence_transformers.models.Normalize"},
-            "Normalize cannot come first; a Transformer must",
+            "Normalize cannot come first; a Transformer or StaticEmbedding must",
         ),
         (1, {"type": "sentence_transformers.models.Dropout"}, "names no Pooling module"),
     ],

@@ -22,6 +22,7 @@ from simcse_kit.encoder.folder.recipe import (
 )
 from simcse_kit.encoder.folder.resolve import HubOptions, is_local, resolve_model
 from simcse_kit.encoder.folder.safe_io import read_object
+from simcse_kit.encoder.folder.static_files import open_static
 from simcse_kit.encoder.pooling import HEAD_POOLINGS, check_pooling, pooled_width
 from simcse_kit.encoder.threads import on_own_thread
 from simcse_kit.encoder.tokenization import Tokenization, check_length, check_template
@@ -102,6 +103,8 @@ def _parts_of(folder: Path, options: _Options) -> dict[str, Any]:
         recipe.template = options.template
     if exported:
         return _exported_parts(folder, recipe, options)
+    if recipe.static:
+        return _static_parts(folder, recipe, options)
     chosen, stages = _choose_pooling(home, recipe, options.pooling)
     backbone = hf.load_backbone(weights, trust_remote_code=trusted)
     if adapter is not None:
@@ -121,6 +124,28 @@ def _parts_of(folder: Path, options: _Options) -> dict[str, Any]:
         "pooling": chosen,
         "head": nn.Sequential(*head) if head else None,
         # sentence-transformers truncates last and does not normalize again.
+        "normalize": recipe.normalize and not (head and isinstance(head[-1], Truncation)),
+        "source": folder,
+    }
+
+
+def _static_parts(folder: Path, recipe: Recipe, options: _Options) -> dict[str, Any]:
+    """Load the parts from a folder of static embeddings."""
+    if options.pooling not in (None, "mean"):
+        raise ConfigError(
+            f"{folder} has static embeddings, which are averaged; pooling {options.pooling!r} "
+            "needs a transformer, so leave it out"
+        )
+    length = recipe.max_length if options.max_length is None else options.max_length
+    backbone, tokenization = open_static(
+        recipe.transformer, max_length=length, prompt=recipe.prompt
+    )
+    head = _head(folder, recipe, recipe.stages, backbone.config.hidden_size)
+    return {
+        "backbone": backbone,
+        "tokenization": tokenization,
+        "pooling": "mean",
+        "head": nn.Sequential(*head) if head else None,
         "normalize": recipe.normalize and not (head and isinstance(head[-1], Truncation)),
         "source": folder,
     }

@@ -24,18 +24,18 @@ from simcse_kit.encoder.folder.safe_io import (
     read_tensor,
 )
 from simcse_kit.encoder.inputs import whole_number
-from simcse_kit.encoder.pooling import LAYER_POOLINGS
+from simcse_kit.encoder.pooling import LAYER_POOLINGS, layer_weights
 from simcse_kit.errors import ModelError
 
 __all__ = [
     "ADAPTER_FILE",
     "ENGINE_FILE",
+    "MODEL2VEC",
     "ST_POOLINGS",
     "ST_SWITCHES",
     "TEMPLATE_POOLING",
     "Recipe",
     "checkpoint_head",
-    "layer_weights",
     "read_recipe",
 ]
 
@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 # A folder with this file holds an exported graph in place of weights.
 ENGINE_FILE = "engine.json"
+# The model type in the configuration of a model2vec folder.
+MODEL2VEC = "model2vec"
 # A folder with this file holds changes to another model's weights.
 ADAPTER_FILE = "adapter_config.json"
 # This package's pooling for each token pooling of sentence-transformers, in the order in which its
@@ -67,7 +69,7 @@ ST_SWITCHES = {
     "lasttoken": "pooling_mode_lasttoken",
 }
 # Modules in their allowed order.
-_ORDER = tuple(kind for kind in MODULES if kind != "Dropout")
+_ORDER = tuple(kind for kind in MODULES if kind not in ("Dropout", "StaticEmbedding"))
 # The MLP head in checkpoints of princeton-nlp/SimCSE: under `mlp` after training, moved into the
 # pooler by their conversion script:
 # https://github.com/princeton-nlp/SimCSE/blob/3ebee8f93d6eddb4b689ec22ebccecc9d8f832af/simcse_to_huggingface.py
@@ -84,7 +86,8 @@ class Recipe:
     """The settings of a model folder besides the transformer.
 
     Attributes:
-        transformer: Folder of the transformer.
+        transformer: Folder of the transformer, or of the static embeddings.
+        static: Whether the folder has static embeddings in place of a transformer.
         pooling: Pooling, see :func:`~simcse_kit.encoder.pooling.check_pooling`; None if the folder
             has none.
         stages: Dense stages after pooling.
@@ -97,6 +100,7 @@ class Recipe:
     """
 
     transformer: Path
+    static: bool = False
     pooling: str | None = None
     stages: list[Dense] = field(default_factory=list)
     normalize: bool = False
@@ -105,22 +109,6 @@ class Recipe:
     prompt: str = ""
     template: str = ""
     truncate_dim: int | None = None
-
-
-def layer_weights(pooling: str, layers: int) -> list[float]:
-    """Express a layer pooling as weights of the hidden states 0 (embeddings) to ``layers``.
-
-    Such weights are the parameter of ``WeightedLayerPooling`` of sentence-transformers:
-    https://github.com/UKPLab/sentence-transformers/blob/b778b0d2a3e9195d95fb5a2117263c398f785fd8/sentence_transformers/models/WeightedLayerPooling.py
-
-    Examples:
-        >>> layer_weights("first_last_mean", 3)
-        [0.0, 1.0, 0.0, 1.0]
-    """
-    weights = [0.0] * (layers + 1)
-    for index in LAYER_POOLINGS[pooling]:
-        weights[index] += 1.0
-    return weights
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -134,7 +122,10 @@ def read_recipe(folder: Path) -> Recipe:
     path = folder / "modules.json"
     if not path.exists():
         if not (folder / ADAPTER_FILE).exists():  # the base model has the configuration
-            read_object(folder / "config.json")
+            config = read_object(folder / "config.json")
+            if config.get("model_type") == MODEL2VEC:
+                recipe.static, recipe.pooling = True, "mean"
+                recipe.normalize = bool(config.get("normalize"))
         return recipe
     modules = read_json(path)
     if not isinstance(modules, list) or not all(isinstance(entry, dict) for entry in modules):
@@ -148,14 +139,23 @@ def read_recipe(folder: Path) -> Recipe:
         if package.partition(".")[0] != "sentence_transformers" or kind not in MODULES:
             raise ModelError(
                 f"{path}: module {entry.get('type')!r} is not supported; supported: "
-                f"{', '.join(_ORDER)} of sentence_transformers"
+                f"{', '.join(MODULES)} of sentence_transformers"
             )
         check_settings(path, entry, "modules.json")
         if kind == "Dropout":  # inactive outside of training
             continue
+        if kind == "StaticEmbedding":
+            if before >= 0:
+                raise ModelError(f"{path}: {kind} must come first")
+            recipe.transformer, recipe.static, recipe.pooling = part, True, "mean"
+            _read_transformer(part, recipe)  # the length, if this package has written the folder
+            before = _ORDER.index("Pooling")
+            continue
         place = _ORDER.index(kind)
         if before < 0 < place:
-            raise ModelError(f"{path}: {kind} cannot come first; a Transformer must")
+            raise ModelError(
+                f"{path}: {kind} cannot come first; a Transformer or StaticEmbedding must"
+            )
         if place < before or (place == before and kind != "Dense"):
             raise ModelError(f"{path}: {kind} cannot follow {_ORDER[before]} here")
         before = place

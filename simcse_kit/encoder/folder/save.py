@@ -21,11 +21,12 @@ from simcse_kit.encoder.folder.recipe import (
     ST_POOLINGS,
     ST_SWITCHES,
     TEMPLATE_POOLING,
-    layer_weights,
 )
+from simcse_kit.encoder.folder.static_files import write_static
 from simcse_kit.encoder.lora import has_lora, write_adapter
 from simcse_kit.encoder.model import EncoderModel
-from simcse_kit.encoder.pooling import HEAD_POOLINGS, LAYER_POOLINGS
+from simcse_kit.encoder.pooling import HEAD_POOLINGS, LAYER_POOLINGS, layer_weights
+from simcse_kit.encoder.static import StaticTokenization
 from simcse_kit.encoder.tokenization import SENTENCE
 from simcse_kit.errors import ModelError
 from simcse_kit.utils.files import sync_folder
@@ -54,7 +55,9 @@ def save_encoder(encoder: EncoderModel, folder: Path, card: str | None) -> None:
         ModelError: The folder cannot be written.
     """
     with staged_folder(folder) as staging:
-        if has_lora(encoder):
+        if isinstance(encoder.tokenization, StaticTokenization):
+            write_static(encoder.backbone, encoder.tokenization, staging, encoder.normalize)
+        elif has_lora(encoder):
             write_adapter(encoder, staging)
         else:
             _write_weights(encoder, staging)
@@ -128,18 +131,12 @@ def _replace_files(folder: Path, staging: Path) -> None:
 
 
 def write_settings(encoder: EncoderModel, staging: Path, card: str) -> None:
-    """Write everything of a model folder except the weights of the transformer."""
-    config: dict[str, Any] = encoder.backbone.config.to_dict()
-    config["architectures"] = [type(encoder.backbone).__name__]
-    # Without this, sentence-transformers' layer pooling silently uses the last layer only.
-    config["output_hidden_states"] = encoder.pooling in LAYER_POOLINGS
-    if not has_lora(encoder):  # that of the base model applies
-        _write_json(staging / "config.json", config)
-    if encoder.tokenizer.is_fast:  # otherwise the truncation of the last call would be saved
-        encoder.tokenizer.backend_tokenizer.no_truncation()
-    encoder.tokenizer.save_pretrained(staging)
-    modules: list[tuple[str, str]] = [("", "Transformer")]
-    _write_pooling(encoder, staging, modules)
+    """Write everything of a model folder except the weights of the transformer or the table."""
+    static = isinstance(encoder.tokenization, StaticTokenization)
+    modules: list[tuple[str, str]] = [("", "StaticEmbedding" if static else "Transformer")]
+    if not static:
+        _write_transformer_settings(encoder, staging)
+        _write_pooling(encoder, staging, modules)
     end: Truncation | None = None
     for stage in encoder.head or []:
         if isinstance(stage, Truncation):
@@ -171,6 +168,18 @@ def write_settings(encoder: EncoderModel, staging: Path, card: str) -> None:
         ],
     )
     (staging / "README.md").write_text(card, encoding="utf-8")
+
+
+def _write_transformer_settings(encoder: EncoderModel, staging: Path) -> None:
+    config: dict[str, Any] = encoder.backbone.config.to_dict()
+    config["architectures"] = [type(encoder.backbone).__name__]
+    # Without this, sentence-transformers' layer pooling silently uses the last layer only.
+    config["output_hidden_states"] = encoder.pooling in LAYER_POOLINGS
+    if not has_lora(encoder):  # that of the base model applies
+        _write_json(staging / "config.json", config)
+    if encoder.tokenizer.is_fast:  # otherwise the truncation of the last call would be saved
+        encoder.tokenizer.backend_tokenizer.no_truncation()
+    encoder.tokenizer.save_pretrained(staging)
 
 
 def _write_pooling(encoder: EncoderModel, staging: Path, modules: list[tuple[str, str]]) -> None:
