@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.export.padded_module import SentenceGraph
 from simcse_kit.encoder.folder.resolve import EMBEDDED
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.training.api import train
@@ -157,6 +158,8 @@ def test_what_does_not_fit_is_refused(saved: Any, model2vec: Path) -> None:
     folder, _ = saved()
     with pytest.raises(ConfigError, match="static embeddings, which are averaged; pooling 'max'"):
         SentenceEncoder.load(folder, pooling="max")
+    with pytest.raises(ModelError, match="need no graph, so they are not exported"):
+        SentenceGraph(SentenceEncoder.load(folder))
     with pytest.raises(ConfigError, match="max_length is 1"):
         SentenceEncoder.load(folder, max_length=1)
 
