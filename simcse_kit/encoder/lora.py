@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from simcse_kit.encoder.folder.adapters import BASE_FILE, weights_digest
 from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.errors import ConfigError, MissingExtraError
 
@@ -80,6 +82,8 @@ def add_lora(
             f'{encoder.backbone.config.model_type} ({reason}); give "all-linear", or the names of '
             "linear layers"
         ) from error
+    if encoder.source is not None:
+        encoder.backbone.base_weights_digest = weights_digest(encoder.source)
     # Adapted layers run in other code.
     encoder.known_batching = None
 
@@ -90,7 +94,7 @@ def has_lora(encoder: EncoderModel) -> bool:
 
 
 def write_adapter(encoder: EncoderModel, folder: Path) -> None:
-    """Write the adapter as peft does: ``adapter_config.json`` and its weights."""
+    """Write the adapter as peft does, and the checksum of the weights of its model."""
     import peft
 
     config = encoder.backbone.peft_config["default"]
@@ -98,3 +102,7 @@ def write_adapter(encoder: EncoderModel, folder: Path) -> None:
     state = peft.get_peft_model_state_dict(encoder.backbone, save_embedding_layers=False)
     weights = {_PREFIX + name: value.detach().cpu().contiguous() for name, value in state.items()}
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    digest = getattr(encoder.backbone, "base_weights_digest", None)
+    if digest is not None:
+        text = json.dumps({"weights": digest}, indent=2) + "\n"
+        (folder / BASE_FILE).write_text(text, encoding="utf-8")

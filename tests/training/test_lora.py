@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, MissingExtraError, ModelError
@@ -177,7 +178,7 @@ def test_a_folder_is_replaced_by_an_adapter_and_back(
     again = train(make_config(lora(), {"training": {"merge_adapter": True}}), overwrite=True)
     assert not (again.output / "model.safetensors").exists()
     whole = train(make_config(), overwrite=True)
-    left = {"adapter_config.json", "adapter_model.safetensors", "merged"}
+    left = {"adapter_config.json", "adapter_model.safetensors", "adapter_base.json", "merged"}
     assert not left & {path.name for path in whole.output.iterdir()}
     assert np.isfinite(whole.encoder.encode(TEXTS)).all()
 
@@ -205,8 +206,21 @@ def test_wrong_settings_are_refused(
         train(make_config(lora(), name="third"))
 
 
-def test_an_adapter_of_another_model_is_refused(make_config: MakeConfig) -> None:
-    result = train(make_config(lora()))
+def test_an_adapter_of_another_model_is_refused(
+    make_config: MakeConfig, tiny_encoder_dir: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_encoder_dir, tmp_path / "base"))
+    result = train(make_config(lora(), {"model": {"name": str(base)}}))
+    # Of the same shapes.
+    weights = load_file(base / "model.safetensors")
+    save_file({name: 2 * weight for name, weight in weights.items()}, base / "model.safetensors")
+    with pytest.raises(
+        ModelError, match="is an adapter of another model: the weights in"
+    ) as caught:
+        SentenceEncoder.load(result.output)
+    assert "\n" not in str(caught.value)
+    # Of other shapes, and saved by peft.
+    (result.output / "adapter_base.json").unlink()
     path = result.output / "adapter_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(settings | {"base_model_name_or_path": "mini"}), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -16,8 +17,20 @@ from simcse_kit.encoder.folder.recipe import ADAPTER_FILE, read_recipe
 from simcse_kit.encoder.folder.resolve import HubOptions, resolve_model
 from simcse_kit.encoder.folder.safe_io import check_finite, read_object
 from simcse_kit.errors import MissingExtraError, ModelError, SimcseError
+from simcse_kit.utils.files import sha256_of
 
-__all__ = ["Adapter", "find_adapter", "merge_adapter", "tokenizer_folder", "transformer_folder"]
+__all__ = [
+    "BASE_FILE",
+    "Adapter",
+    "find_adapter",
+    "merge_adapter",
+    "tokenizer_folder",
+    "transformer_folder",
+    "weights_digest",
+]
+
+# Written by this package: the checksum of the weights that the adapter was trained on.
+BASE_FILE = "adapter_base.json"
 
 _WEIGHTS = "adapter_model.safetensors"
 # Kinds whose changes can be added to the weights of the model.
@@ -116,6 +129,7 @@ def merge_adapter(adapter: Adapter, backbone: Any, *, pooler: bool) -> Any:
     """
     import peft
 
+    _check_base(adapter)
     weights = _weights(adapter, backbone, pooler=pooler)
     try:
         with warnings.catch_warnings():
@@ -153,6 +167,25 @@ def transformer_folder(folder: Path) -> Path:
     transformer = read_recipe(folder).transformer
     adapter = find_adapter(transformer)
     return transformer if adapter is None else read_recipe(adapter.base).transformer
+
+
+def weights_digest(folder: Path) -> str:
+    """Compute a SHA-256 over the weights of a model's transformer."""
+    digest = hashlib.sha256()
+    for path in sorted(read_recipe(folder).transformer.glob("model*.safetensors")):
+        digest.update(bytes.fromhex(sha256_of(path)))
+    return digest.hexdigest()
+
+
+def _check_base(adapter: Adapter) -> None:
+    """Refuse other weights of the same shapes, which would silently give other vectors."""
+    path = adapter.folder / BASE_FILE
+    if path.exists() and read_object(path).get("weights") != weights_digest(adapter.base):
+        raise ModelError(
+            f"{adapter.folder} is an adapter of another model: the weights in {adapter.base} are "
+            "not those that it was trained on; write the folder of the right model into "
+            f"base_model_name_or_path of {ADAPTER_FILE}"
+        )
 
 
 def _weights(adapter: Adapter, backbone: Any, *, pooler: bool) -> dict[str, Tensor]:

@@ -41,7 +41,8 @@ _MODEL_FILES = (
     *("model*.safetensors", "model.safetensors.index.json", "sentence_*_config.json"),
     *("tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model"),
-    *("engine.json", "model.onnx", "model.xml", "model.bin", "adapter_model*.safetensors"),
+    *("engine.json", "model.onnx", "model.xml", "model.bin"),
+    *("adapter_model*.safetensors", "adapter_base.json"),
 )
 # Each makes a folder a model: they are removed first and written last.
 _MARKS = ("modules.json", "config.json", "adapter_config.json")

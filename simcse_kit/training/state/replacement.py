@@ -28,7 +28,7 @@ _OF_A_RUN = (
     "run.toml metrics.jsonl result.json training.html README.md checkpoints key "
     "config.json config_sentence_transformers.json sentence_bert_config.json modules.json "
     "simcse.json model.safetensors special_tokens_map.json "
-    "adapter_config.json adapter_model.safetensors merged"
+    "adapter_config.json adapter_model.safetensors adapter_base.json merged"
 ).split()
 # Without these an incomplete encoder cannot be opened by mistake.
 _LAST = ("config.json", "adapter_config.json")
