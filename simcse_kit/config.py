@@ -16,6 +16,7 @@ __all__ = [
     "ConfigSection",
     "DataSection",
     "EvaluationSection",
+    "LoraSection",
     "MethodSection",
     "ModelSection",
     "RunConfig",
@@ -30,6 +31,19 @@ class ConfigSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class LoraSection(ConfigSection):
+    """A LoRA adapter of peft, which is trained in place of the weights of the transformer."""
+
+    r: int = Field(8, ge=1, description="rank of the change of a weight")
+    alpha: int = Field(16, ge=1, description="the change is scaled by alpha / r")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the input of the adapter")
+    target_modules: str | list[str] | None = Field(
+        None,
+        description='names of linear layers, or "all-linear"; unset: what peft chooses for the '
+        "architecture",
+    )
+
+
 class ModelSection(ConfigSection):
     """The encoder that training starts from."""
 
@@ -37,6 +51,11 @@ class ModelSection(ConfigSection):
     pooling: str | None = Field(None, description="pooling that replaces the model's own")
     keep_layers: list[int] | None = Field(
         None, description="numbers of the layers to keep, such as [0, 2, 4]; unset: all layers"
+    )
+    lora: LoraSection | None = Field(
+        None,
+        description="train a LoRA adapter only: a table with r (8), alpha (16), dropout (0) and "
+        "target_modules; unset: no adapter",
     )
     trust_remote_code: bool = Field(False, description="allow the model's own Python code to run")
 
@@ -169,6 +188,16 @@ class TrainingSection(ConfigSection):
     learning_rate: float = Field(3e-5, gt=0, description="peak learning rate")
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="after warmup")
     warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the steps with warmup")
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="factor of the learning rate from each layer to the one below; unset: 1",
+    )
+    freeze: list[str] = Field(
+        default_factory=list,
+        description='parts that are not trained, such as ["embeddings", "layers.0-5"]',
+    )
     weight_decay: float = Field(0.0, ge=0, description="for all but biases and LayerNorm (AdamW)")
     max_grad_norm: float = Field(1.0, gt=0, description="larger gradients are scaled to this norm")
     seed: int = Field(42, ge=0, description="seed of new weights, shuffling and dropout")
@@ -199,6 +228,10 @@ class TrainingSection(ConfigSection):
         None, ge=1, description="embed every batch in chunks of this many tokens"
     )
     deterministic: bool = Field(False, description="allow only deterministic operators; for GPUs")
+    merge_adapter: bool = Field(
+        False,
+        description="with model.lora, also save the model with the adapter merged, in `merged`",
+    )
     report_to: list[str] = Field(
         default_factory=list, description="services such as tensorboard or wandb, if installed"
     )
@@ -261,6 +294,7 @@ SHORT_NAMES = {
     "learning_rate": "training.learning_rate",
     "seed": "training.seed",
     "deterministic": "training.deterministic",
+    "merge": "training.merge_adapter",
     "device": "training.device",
     "precision": "training.precision",
     "tf32": "training.tf32",

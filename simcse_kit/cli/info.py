@@ -32,7 +32,7 @@ def info_command(
     from simcse_kit import SentenceEncoder
     from simcse_kit.encoder.folder.fingerprint import fingerprint
     from simcse_kit.encoder.folder.model_files import model_files
-    from simcse_kit.encoder.pooling import POOLINGS
+    from simcse_kit.encoder.pooling import describe_pooling
 
     encoder = SentenceEncoder.load(model, pooling=pooling, device="cpu")
     assert encoder.source is not None
@@ -48,7 +48,7 @@ def info_command(
         "engine": "torch" if encoder.engine is None else encoder.backbone.summary,
         "parameters": sum(p.numel() for p in encoder.parameters()),
         "pooling": encoder.pooling,
-        "pooling_means": POOLINGS[encoder.pooling],
+        "pooling_means": describe_pooling(encoder.pooling),
         "template": "none" if encoder.template is None else encoder.template.text,
         "head": head,
         "normalize": encoder.normalize,

@@ -85,12 +85,24 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show only warnings.")] = False,
+    token: Annotated[
+        str | None, typer.Option(help="Access token of the Hugging Face Hub. [default: $HF_TOKEN]")
+    ] = None,
+    local_files_only: Annotated[
+        bool,
+        typer.Option("--local-files-only", help="Open only models that are on this machine."),
+    ] = False,
     version: Annotated[  # noqa: ARG001 - acts through its callback
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Train, use and evaluate sentence encoders. Results go to stdout, progress to stderr."""
+    # Set before the Hugging Face libraries are imported; child processes have them too.
+    if token is not None:
+        os.environ["HF_TOKEN"] = token
+    if local_files_only:
+        os.environ["HF_HUB_OFFLINE"] = "1"
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("simcse: %(message)s"))
     package = logging.getLogger("simcse_kit")

@@ -103,6 +103,10 @@ def train_command(
         str | None,
         typer.Option(metavar="LOW,HIGH", help="Lowest and highest score possible, such as 0,5."),
     ] = None,
+    merge: Annotated[
+        bool,
+        typer.Option("--merge", help="With model.lora, also save a merged encoder in DIR/merged."),
+    ] = False,
     on_bad_row: Annotated[
         str | None, typer.Option(metavar="error|skip", help="Stop at a bad row, or count it.")
     ] = None,
@@ -157,6 +161,7 @@ def train_command(
         columns=None if columns is None else columns.split(","),
         label=label,
         scale=scale,
+        merge=merge or None,
         on_bad_row=on_bad_row,
         allow_unknown=allow_unknown or None,
         on_collapse=on_collapse,

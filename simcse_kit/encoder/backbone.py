@@ -268,9 +268,12 @@ def _longrope_limits(config: Any) -> list[int]:
 def _dropout_places(backbone: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     """Find every (name, module, attribute) that holds a dropout probability.
 
-    Some models keep the probability of attention in an attribute instead of an nn.Dropout.
+    Some models keep the probability of attention in an attribute instead of an nn.Dropout. The
+    dropout of a LoRA adapter is left out: it belongs to the adapter.
     """
     for name, module in backbone.named_modules():
+        if "lora_dropout" in name.split("."):
+            continue
         if isinstance(module, nn.Dropout):
             yield name, module, "p"
         for attribute, value in vars(module).items():

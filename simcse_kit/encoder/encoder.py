@@ -14,7 +14,7 @@ from torch import Tensor
 from simcse_kit.encoder.device import Device, is_auto, known_device, put_on
 from simcse_kit.encoder.encode_options import EncodeKeywords, EncodeOptions
 from simcse_kit.encoder.folder.load import load_parts
-from simcse_kit.encoder.folder.resolve import DEFAULT_ENCODER
+from simcse_kit.encoder.folder.resolve import DEFAULT_ENCODER, HubKeywords, HubOptions
 from simcse_kit.encoder.folder.save import save_encoder
 from simcse_kit.encoder.hub.model import HubModel
 from simcse_kit.encoder.inputs import checked_texts, path_text, texts_one_by_one
@@ -52,6 +52,7 @@ class SentenceEncoder(HubModel):
         template: str | None = None,
         trust_remote_code: bool = False,
         device: Device = "auto",
+        **hub: Unpack[HubKeywords],
     ) -> SentenceEncoder:
         """Load an encoder.
 
@@ -60,12 +61,13 @@ class SentenceEncoder(HubModel):
         Only safetensors weights are read; pickled weights are refused.
 
         Args:
-            path_or_name: Folder, name of an embedded model, or name on the Hugging Face Hub. The
-                embedded models are ``"small"``, a ready English encoder, and ``"mini"``, a raw
-                masked language model to train from.
+            path_or_name: Folder, name of an embedded model, or name on the Hugging Face Hub, with
+                ``@REVISION`` if it is not the main branch. The embedded models are ``"small"``, a
+                ready English encoder, and ``"mini"``, a raw masked language model to train from.
             pooling: Pooling to use instead of the folder's, one of
-                :data:`simcse_kit.encoder.pooling.POOLINGS`. A head in the folder is then dropped,
-                unless the pooling is ``cls`` or ``pooler``, whose head must be in the checkpoint.
+                :data:`simcse_kit.encoder.pooling.POOLINGS`, or several joined by ``+``, whose
+                vectors are concatenated. A head in the folder is then dropped, unless the pooling
+                is ``cls`` or ``pooler``, whose head must be in the checkpoint.
             max_length: Maximum number of tokens per sentence, instead of the folder's.
             template: Template around every sentence, such as ``'"[X]" means [MASK].'``; the vector
                 is the state at ``[MASK]``. The pooling is then ``mask``, and a head in the folder
@@ -74,11 +76,15 @@ class SentenceEncoder(HubModel):
             device: Device of the weights: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, the
                 number of a GPU, or a ``torch.device``. ``"auto"`` is a CUDA GPU if there is one,
                 then an Apple GPU, then the CPU. Exported encoders run on the CPU.
+            revision (str | None): Branch, tag or commit of a model on the Hub.
+            token (str | None): Access token of the Hub; by default ``$HF_TOKEN`` or that of
+                ``hf auth login``.
+            local_files_only (bool): Whether only models of the local cache of the Hub are opened.
 
         Raises:
             ModelError: The model does not exist, or is damaged, incomplete or not supported.
-            ConfigError: The pooling, template, length or device cannot be used, or the device does
-                not exist on this machine.
+            ConfigError: The pooling, template, length, revision or device cannot be used, or the
+                device does not exist on this machine.
 
         Examples:
             >>> SentenceEncoder.load().max_length
@@ -93,6 +99,7 @@ class SentenceEncoder(HubModel):
             max_length=max_length,
             template=template,
             trust_remote_code=trust_remote_code,
+            hub=HubOptions(**hub),
         )
         encoder = cls(**parts).eval()
         if encoder.engine is not None and place.type != "cpu":

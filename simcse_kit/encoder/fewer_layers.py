@@ -10,7 +10,7 @@ from torch import nn
 from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.errors import ConfigError, ModelError
 
-__all__ = ["keep_layers"]
+__all__ = ["keep_layers", "list_of_layers"]
 
 
 def keep_layers(model: EncoderModel, numbers: Sequence[int]) -> None:
@@ -42,7 +42,7 @@ def keep_layers(model: EncoderModel, numbers: Sequence[int]) -> None:
         raise ConfigError(
             f"{shown}: the model has {depth} layers; give ascending numbers from 0 to {depth - 1}"
         )
-    parent, name, layers = _list_of_layers(model.backbone, depth, shown)
+    parent, name, layers = list_of_layers(model.backbone, depth, shown)
     for place, number in enumerate(chosen):
         if _shapes(layers[place]) != _shapes(layers[number]):
             raise ModelError(
@@ -61,8 +61,20 @@ def keep_layers(model: EncoderModel, numbers: Sequence[int]) -> None:
     config.num_hidden_layers = len(chosen)
 
 
-def _list_of_layers(backbone: nn.Module, depth: int, shown: str) -> tuple[Any, str, nn.ModuleList]:
-    """Find the only list of ``depth`` layers; return its parent, its name there, and the list."""
+def list_of_layers(backbone: nn.Module, depth: int, setting: str) -> tuple[Any, str, nn.ModuleList]:
+    """Find the only list of ``depth`` layers of a transformer.
+
+    Args:
+        backbone: Transformer.
+        depth: Number of layers.
+        setting: Setting that needs the list, for the error message.
+
+    Returns:
+        The parent of the list, its name there, and the list.
+
+    Raises:
+        ModelError: The layers share weights, or are not in one list.
+    """
     found = [
         (parent, name, child)
         for parent in backbone.modules()
@@ -75,8 +87,8 @@ def _list_of_layers(backbone: nn.Module, depth: int, shown: str) -> tuple[Any, s
     if len(outer) != 1:
         kind = getattr(backbone.config, "model_type", type(backbone).__name__)
         raise ModelError(
-            f"{shown}: a {kind} has no list of {depth} layers of its own weights, so none can be "
-            "dropped; leave model.keep_layers out, or use another model"
+            f"{setting}: a {kind} has no list of {depth} layers with weights of their own; leave "
+            "the setting out, or use another model"
         )
     return outer[0]
 

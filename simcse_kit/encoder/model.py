@@ -36,6 +36,7 @@ from simcse_kit.encoder.pooling import (
     check_pooling,
     pool,
     pool_packed,
+    pooled_width,
 )
 from simcse_kit.encoder.tokenization import Template, Tokenization, TokenizationField
 from simcse_kit.errors import ConfigError, ModelError
@@ -51,7 +52,7 @@ class EncoderModel(nn.Module):
     Args:
         backbone: Transformer without its pooler.
         tokenization: Conversion of sentences to token ids.
-        pooling: One of :data:`simcse_kit.encoder.pooling.POOLINGS`.
+        pooling: Pooling, see :func:`simcse_kit.encoder.pooling.check_pooling`.
         head: Dense stages after pooling.
         normalize: Whether sentence vectors are scaled to unit length by default. ``forward`` does
             not normalise.
@@ -117,7 +118,7 @@ class EncoderModel(nn.Module):
             return int(self.backbone.dim)
         if self.head is not None:
             return cast(Dense, self.head[-1]).out_features
-        return int(self.backbone.config.hidden_size)
+        return pooled_width(self.pooling, int(self.backbone.config.hidden_size))
 
     @property
     def device(self) -> torch.device:

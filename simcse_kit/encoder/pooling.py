@@ -20,8 +20,11 @@ __all__ = [
     "LAYER_POOLINGS",
     "POOLINGS",
     "check_pooling",
+    "describe_pooling",
+    "layer_weights",
     "pool",
     "pool_packed",
+    "pooled_width",
 ]
 
 POOLINGS: dict[str, str] = {
@@ -29,6 +32,8 @@ POOLINGS: dict[str, str] = {
     "cls_before_pooler": "first token without a head (unsupervised SimCSE at test time)",
     "mean": "mean of all tokens, special tokens included",
     "max": "maximum over all tokens, per dimension",
+    "weighted_mean": "mean of all tokens, weighted by their position from 1 (SGPT)",
+    "mean_sqrt_len": "sum of all tokens, divided by the square root of their number",
     "first_last_mean": "mean of layer 1 and the last layer, then mean of all tokens",
     "last_two_mean": "mean of the last two layers, then mean of all tokens",
     "last_token": "last token that is not padding (decoder models)",
@@ -43,12 +48,28 @@ HEAD_POOLINGS = frozenset({"cls", "pooler"})
 FIRST_TOKEN_POOLINGS = HEAD_POOLINGS | {"cls_before_pooler"}
 
 
+# Poolings of token states alone, whose vectors can be concatenated: "mean+max".
+_CONCATENABLE = "cls_before_pooler mean max weighted_mean mean_sqrt_len last_token".split()
+
+
 def check_pooling(name: str) -> str:
-    """Return ``name`` if it is a pooling.
+    """Return ``name`` if it is a pooling, or several of token states alone joined by ``+``.
 
     Raises:
         ConfigError: The pooling is unknown; the message lists the poolings.
+
+    Examples:
+        >>> check_pooling("cls_before_pooler+mean")
+        'cls_before_pooler+mean'
     """
+    if isinstance(name, str) and "+" in name:
+        for part in name.split("+"):
+            if part not in _CONCATENABLE:
+                raise ConfigError(
+                    f"pooling {name!r}: {part!r} cannot be concatenated; allowed: "
+                    f"{', '.join(_CONCATENABLE)}"
+                )
+        return name
     if not isinstance(name, str):
         raise ConfigError(f"pooling is {name!r}; known: {', '.join(POOLINGS)}")
     if name not in POOLINGS:
@@ -58,21 +79,55 @@ def check_pooling(name: str) -> str:
     return name
 
 
+def describe_pooling(name: str) -> str:
+    """Describe a pooling in a few words."""
+    return POOLINGS.get(name) or "the vectors of several poolings, concatenated"
+
+
+def layer_weights(pooling: str, layers: int) -> list[float]:
+    """Express a layer pooling as weights of the hidden states 0 (embeddings) to ``layers``.
+
+    Such weights are the parameter of ``WeightedLayerPooling`` of sentence-transformers:
+    https://github.com/UKPLab/sentence-transformers/blob/b778b0d2a3e9195d95fb5a2117263c398f785fd8/sentence_transformers/models/WeightedLayerPooling.py
+
+    Examples:
+        >>> layer_weights("first_last_mean", 3)
+        [0.0, 1.0, 0.0, 1.0]
+    """
+    weights = [0.0] * (layers + 1)
+    for index in LAYER_POOLINGS[pooling]:
+        weights[index] += 1.0
+    return weights
+
+
+def pooled_width(name: str, width: int) -> int:
+    """Return the number of dimensions that a pooling makes of token states with ``width``.
+
+    Examples:
+        >>> pooled_width("mean+max", 256)
+        512
+    """
+    return width * len(name.split("+"))
+
+
 def pool(
     name: str, hidden_states: Sequence[Tensor], attention_mask: Tensor, place: int | None = None
 ) -> Tensor:
     """Pool token states. The head of ``cls`` and ``pooler`` is applied by the encoder.
 
     Args:
-        name: One of :data:`POOLINGS`.
+        name: A pooling, see :func:`check_pooling`.
         hidden_states: Layer outputs, each ``(n, L, d)``. The :data:`LAYER_POOLINGS` need all of
             them, the embedding layer first; the others need the last one.
         attention_mask: ``(n, L)``, 1 for tokens and 0 for padding on the right.
         place: Position of the mask token in each row, from the end if negative; for ``mask``.
 
     Returns:
-        ``(n, d)``.
+        ``(n, d)``; for concatenated poolings ``(n, number of poolings * d)``.
     """
+    if "+" in name:
+        parts = name.split("+")
+        return torch.cat([pool(part, hidden_states, attention_mask) for part in parts], dim=1)
     last = hidden_states[-1]
     if name in FIRST_TOKEN_POOLINGS:
         return last[:, 0]
@@ -87,7 +142,10 @@ def pool(
         return last.masked_fill(attention_mask[..., None] == 0, float("-inf")).amax(dim=1)
     last = _combined(name, hidden_states)
     mask = attention_mask[..., None].to(last.dtype)
-    return (last * mask).sum(dim=1) / mask.sum(dim=1)
+    if name == "weighted_mean":
+        mask = mask * mask.cumsum(dim=1)
+    count = mask.sum(dim=1)
+    return (last * mask).sum(dim=1) / (count.sqrt() if name == "mean_sqrt_len" else count)
 
 
 def pool_packed(
@@ -96,14 +154,14 @@ def pool_packed(
     """Pool the states of a packed batch.
 
     Args:
-        name: One of :data:`POOLINGS`.
+        name: A pooling, see :func:`check_pooling`.
         states: Layer outputs as for :func:`pool`, each ``(T, d)``; for the
             :data:`FIRST_TOKEN_POOLINGS` the last one is ``(R, d)``, the first tokens only.
         layout: Positions of the rows.
         place: As for :func:`pool`.
 
     Returns:
-        ``(R, d)``, in the order of the batch.
+        As :func:`pool`, in the order of the batch.
     """
     if name in FIRST_TOKEN_POOLINGS:
         return layout.to_batch_order(states[-1])

@@ -68,6 +68,11 @@ class Tokenization:
         else:
             self.max_length = check_length(max_length, positions)
 
+    @property
+    def empty_id(self) -> int:
+        """Token id of a sentence without tokens, which otherwise would have nothing to pool."""
+        return cast(int, self.tokenizer.pad_token_id)
+
     def rows(
         self, texts: Sequence[str], max_length: int | None = None
     ) -> tuple[list[list[int]], int]:
@@ -89,7 +94,8 @@ class Tokenization:
             texts = [text.lower() for text in texts]
         if self.template is not None:
             return self.template.rows(self.tokenizer, texts, length)
-        return _token_ids(self.tokenizer, texts, length)
+        rows, cut = _token_ids(self.tokenizer, texts, length)
+        return [row or [self.empty_id] for row in rows], cut
 
 
 class TokenizationField(Generic[Value]):
@@ -142,8 +148,7 @@ def _token_ids(tokenizer: Any, texts: Sequence[str], length: int) -> tuple[list[
                     [part[number] for number in full], truncation=False, verbose=False
                 )
             cut += sum(len(row) > length for row in whole["input_ids"])
-        # Without special tokens an empty sentence has no token at all, and nothing to pool.
-        rows += [row or [tokenizer.pad_token_id] for row in ids]
+        rows += ids
     return rows, cut
 
 

@@ -58,6 +58,7 @@ class TrainOptions(TypedDict, total=False):
         columns: names or positions of the columns to read.
         label: column of the number in labelled pairs.
         scale: lowest and highest score that a pair could have; found from the scores by default.
+        merge: with ``settings={"model.lora.r": 8}``, also save the merged encoder in ``merged``.
         on_bad_row: ``"error"`` or ``"skip"``.
         allow_unknown: train even if the vocabulary of the model lacks most tokens.
         on_collapse: ``"warn"``, ``"stop"`` or ``"rollback"``.
@@ -92,6 +93,7 @@ class TrainOptions(TypedDict, total=False):
     columns: Sequence[str]
     label: str
     scale: Sequence[float]
+    merge: bool
     on_bad_row: str
     allow_unknown: bool
     on_collapse: str

@@ -31,12 +31,17 @@ CPU = torch.device("cpu")
 
 @dataclass
 class RunArguments(transformers.TrainingArguments):
-    """Arguments of a trainer that uses one given device.
+    """Arguments of a trainer that uses one given device, and a rate for each layer.
 
     The base class takes the first GPU, and all of them if there are several.
+
+    Attributes:
+        chosen_device: the device.
+        layer_decay: see :func:`~simcse_kit.training.layer_rates.scale_rates`; None for equal rates.
     """
 
     chosen_device: str = "cpu"
+    layer_decay: float | None = None
 
     @cached_property
     def _setup_devices(self) -> torch.device:
@@ -87,6 +92,7 @@ def training_arguments(
         if training.schedule == "constant" and warmup
         else training.schedule,
         "warmup_steps": warmup,
+        "layer_decay": training.layer_decay,
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "seed": training.seed,

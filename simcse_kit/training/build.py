@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from simcse_kit.data.collate import BatchCounts, Collator, CountingCollator
 from simcse_kit.encoder.folder.fingerprint import fingerprint
+from simcse_kit.errors import ConfigError
 from simcse_kit.methods.common.base import Method
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.training.batching.chunking import gradient_cache, memory_plan
@@ -27,6 +28,7 @@ from simcse_kit.training.callbacks import (
 )
 from simcse_kit.training.compilation import compile_layers
 from simcse_kit.training.devices import use_deterministic_operators
+from simcse_kit.training.layer_rates import freeze_weights
 from simcse_kit.training.measurements import Measurements
 from simcse_kit.training.mlm_proposals import Proposals
 from simcse_kit.training.monitor.collapse import CollapseMonitor, Facts
@@ -177,7 +179,14 @@ def _method(plan: RunPlan, processes: Processes) -> tuple[Method, Start, Targets
     targets = targets_of(plan, encoder, processes)
     if plan.augment is not None and plan.augment.needs_model:
         plan.augment.use(Proposals.of(encoder, plan.arguments.device))
+    if config.training.freeze:
+        freeze_weights(encoder, config.training.freeze)
     method = plan.method(encoder, plan.options).train()
+    if not any(weight.requires_grad for weight in encoder.parameters()):
+        raise ConfigError(
+            f"training.freeze = {config.training.freeze} leaves nothing of the encoder to train; "
+            "leave the highest layer out of it"
+        )
     altered = recipe != (encoder.pooling, encoder.template, encoder.head)
     altered |= config.model.pooling is not None  # perhaps not the model's own
     recompute = wants_recompute(config)

@@ -151,6 +151,11 @@ def _check_settings(
     if not config.data.train:
         raise ConfigError("no training data: name files or folders, such as data/sentences.txt")
     check_weights(config.data)
+    if config.training.merge_adapter and config.model.lora is None:
+        raise ConfigError(
+            "training.merge_adapter (--merge) merges the adapter of model.lora, and none is set; "
+            "leave it out, or add --set model.lora.r=8"
+        )
     if config.evaluation.select == "dev" and config.evaluation.dev is None:
         raise ConfigError("evaluation.select is 'dev' but there is no dev set; give --dev")
 

@@ -23,6 +23,9 @@ __all__ = ["save_results"]
 
 logger = logging.getLogger(__name__)
 
+# Subfolder of the encoder with its adapter merged.
+_MERGED = "merged"
+
 
 def save_results(built: Build, result: TrainResult, *, report: bool = True) -> None:
     """Write the encoders with a model card, then the curves, and ``result.json`` last.
@@ -46,7 +49,10 @@ def save_results(built: Build, result: TrainResult, *, report: bool = True) -> N
     summary = _summary(built, result, encoder.pooling)
     for name, companion in method.companions().items():
         (start or companion).save(folder / name)
-    encoder.save(folder, card=_card(encoder, method, summary))
+    card = _card(encoder, method, summary)
+    encoder.save(folder, card=card)
+    if built.plan.config.training.merge_adapter:
+        SentenceEncoder.load(folder, device="cpu").save(folder / _MERGED, card=card)
     if report:
         title = f"Training of {built.plan.config.model.name}"
         write_training_report(result.history, folder, title=title, summary=summary)

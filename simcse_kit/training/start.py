@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -12,8 +13,10 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.fewer_layers import keep_layers
 from simcse_kit.encoder.folder.fingerprint import fingerprint
 from simcse_kit.encoder.folder.load import DEFAULT_POOLING, is_sentence_encoder
-from simcse_kit.encoder.folder.resolve import resolve_model
-from simcse_kit.errors import ModelError
+from simcse_kit.encoder.folder.recipe import ADAPTER_FILE
+from simcse_kit.encoder.folder.resolve import EMBEDDED, hub_name, is_local, resolve_model
+from simcse_kit.encoder.lora import LoraOptions, add_lora
+from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.methods.common.base import Method
 
 __all__ = ["Start", "load_start"]
@@ -42,7 +45,7 @@ class Start:
         """
         folder = resolve_model(self.model.name, trust_remote_code=self.model.trust_remote_code)
         own = None if is_sentence_encoder(folder) else DEFAULT_POOLING
-        encoder = load_start(self.model.model_copy(update={"pooling": own}))
+        encoder = load_start(self.model.model_copy(update={"pooling": own, "lora": None}))
         if encoder.source is None or fingerprint(encoder.source) != self.fingerprint:
             raise ModelError(
                 f"training did not help, and the start model {self.model.name!r} has changed since "
@@ -65,7 +68,9 @@ def load_start(model: ModelSection) -> SentenceEncoder:
     """Load the encoder to train, on the CPU, where new weights are drawn.
 
     Raises:
-        ConfigError: a layer of ``model.keep_layers`` does not exist.
+        ConfigError: a layer of ``model.keep_layers`` does not exist, or ``model.lora`` does not fit
+            the model.
+        MissingExtraError: ``model.lora`` needs peft, which is not installed.
         ModelError: the model cannot be opened, or its layers cannot be dropped.
     """
     encoder = SentenceEncoder.load(
@@ -76,4 +81,32 @@ def load_start(model: ModelSection) -> SentenceEncoder:
     )
     if model.keep_layers is not None:
         keep_layers(encoder, model.keep_layers)
+    if model.lora is not None:
+        assert encoder.source is not None
+        _check_base(encoder.source, model)
+        base, revision = _base_name(model.name)
+        options = LoraOptions(**model.lora.model_dump())
+        add_lora(encoder, options, base=base, revision=revision)
     return encoder
+
+
+def _check_base(folder: Path, model: ModelSection) -> None:
+    """Refuse a start that a saved adapter could not find again."""
+    remedy = "save that model first, and give its folder as --model"
+    if model.keep_layers is not None:
+        raise ConfigError(
+            f"model.keep_layers = {model.keep_layers} and model.lora: an adapter is saved without "
+            f"its model, and no folder has the shortened one; {remedy}"
+        )
+    if (folder / ADAPTER_FILE).exists():
+        raise ConfigError(
+            f"model.lora: {folder} is an adapter itself; merge it into its model with "
+            "SentenceEncoder.load(...).save(...), and give the new folder as --model"
+        )
+
+
+def _base_name(name: str) -> tuple[str, str | None]:
+    """Return the name and revision under which the saved adapter finds its model."""
+    if name in EMBEDDED:
+        return name, None
+    return (str(Path(name).expanduser().resolve()), None) if is_local(name) else hub_name(name)

@@ -23,6 +23,7 @@ from simcse_kit.training.batching.gradient_cache import GradientCache
 from simcse_kit.training.batching.order import EpochOrder, ShuffledOrder
 from simcse_kit.training.batching.prefetch import Prefetch
 from simcse_kit.training.batching.subset import RowSubset
+from simcse_kit.training.layer_rates import scale_rates
 from simcse_kit.training.measurements import LogLine, Measurements
 from simcse_kit.training.monitor.divergence import FiniteChecks
 from simcse_kit.training.selection import UNDEFINED
@@ -107,6 +108,13 @@ class ContrastiveTrainer(transformers.Trainer):
         finally:
             if self._prefetch is not None:
                 self._prefetch.close()
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Create the optimizer, with a rate for each layer if ``layer_decay`` is set."""
+        exists = self.optimizer is not None
+        made: torch.optim.Optimizer = super().create_optimizer(model)
+        decay = None if exists else getattr(self.args, "layer_decay", None)
+        return scale_rates(made, self._method, decay)
 
     def get_batch_samples(self, epoch_iterator: Any, *arguments: Any, **named: Any) -> Any:
         """Take the batches of a step."""

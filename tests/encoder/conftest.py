@@ -186,6 +186,12 @@ def naive(folder: Path, pooling: str, texts: list[str], max_length: int = 32) ->
                 "mean": lambda t=tokens: t.mean(0),
                 "max": lambda t=tokens: t.max(0).values,
                 "last_token": lambda t=tokens: t[-1],
+                "mean_sqrt_len": lambda t=tokens: t.sum(0) / len(t) ** 0.5,
+                "weighted_mean": lambda t=tokens: (
+                    sum((n + 1) * row for n, row in enumerate(t)) / (len(t) * (len(t) + 1) / 2)
+                ),
+                "max+mean": lambda t=tokens: torch.cat([t.max(0).values, t.mean(0)]),
+                "cls_before_pooler+last_token": lambda t=tokens: torch.cat([t[0], t[-1]]),
                 "first_last_mean": lambda s=states: (s[1].mean(0) + s[-1].mean(0)) / 2,
                 "last_two_mean": lambda s=states: (s[-2].mean(0) + s[-1].mean(0)) / 2,
                 "pooler": lambda o=out: o.pooler_output[0],

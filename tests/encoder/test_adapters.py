@@ -1,4 +1,4 @@
-"""LoRA adapter folders: loading, vectors and refusals."""
+"""Adapter folders: loading, vectors and refusals."""
 
 from __future__ import annotations
 
@@ -33,18 +33,20 @@ def adapter(
 ) -> Callable[..., tuple[Path, Callable[[list[str]], np.ndarray]]]:
     """A random adapter saved by peft, and the mean vectors that peft computes with it."""
 
-    def make(name: str = "bert", **options: Any) -> Any:
+    def make(name: str = "bert", kind: str = "LoraConfig", **options: Any) -> Any:
         import peft
         from transformers import AutoModel, AutoTokenizer
 
         folder = tmp_path_factory.mktemp("adapter")
-        settings = {"r": 4, "target_modules": ["query", "value", "dense"], **options}
+        if kind == "LoraConfig":
+            layers = ["query", "value", "dense"]
+            options = {"r": 4, "target_modules": layers, "init_lora_weights": False, **options}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(4)
             model = peft.get_peft_model(
                 AutoModel.from_pretrained(family(name)),
-                peft.LoraConfig(init_lora_weights=False, **settings),
+                getattr(peft, kind)(**options),
             )
             model.save_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(family(name))
@@ -100,6 +102,28 @@ def test_merged_adapters_give_the_vectors_of_peft(
     )
     assert all(part.requires_grad for part in encoder.parameters())
     assert not any("lora" in key for key in encoder.state_dict())
+
+
+@with_peft
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("AdaLoraConfig", {"total_step": 10, "init_lora_weights": False}),
+        ("BOFTConfig", {"boft_block_size": 4, "init_weights": False}),
+        ("IA3Config", {"feedforward_modules": [], "init_ia3_weights": False}),
+        ("LoHaConfig", {"r": 4, "init_weights": False}),
+        ("LoKrConfig", {"r": 4, "init_weights": False}),
+        ("OFTConfig", {"r": 0, "oft_block_size": 16, "init_weights": False}),
+        ("VeraConfig", {"r": 4, "init_weights": False}),
+    ],
+)
+def test_other_kinds_of_adapters_give_the_vectors_of_peft(
+    adapter: Any, family: Family, kind: str, options: dict[str, Any]
+) -> None:
+    folder, expected = adapter(kind=kind, target_modules=["query", "value"], **options)
+    vectors = SentenceEncoder.load(folder).encode(SENTENCES)
+    np.testing.assert_allclose(vectors, expected(SENTENCES), atol=1e-4)
+    assert np.abs(vectors - SentenceEncoder.load(family("bert")).encode(SENTENCES)).max() > 1e-3
 
 
 @with_peft
@@ -198,7 +222,7 @@ def test_an_adapter_without_peft_names_the_extra(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"peft_type": "PROMPT_TUNING"}, "peft_type is 'PROMPT_TUNING'; supported: 'LORA'"),
+        ({"peft_type": "PROMPT_TUNING"}, "peft_type is 'PROMPT_TUNING'; supported: LORA, ADA"),
         ({"peft_type": ["LORA"]}, r"peft_type is ['LORA']; supported"),
         ({"peft_type": None}, "peft_type is None; supported"),
         ({"base_model_name_or_path": None}, "base_model_name_or_path is None; write the name"),

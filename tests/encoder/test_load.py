@@ -300,9 +300,8 @@ def test_legacy_keys(legacy: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [
-        ("1_Pooling/config.json", {"pooling_mode_mean_tokens": True}, r"\['mean', 'max'\] is not"),
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": False}, "pooling \\[\\] is not"),
-        ("1_Pooling/config.json", {"pooling_mode": "weightedmean"}, "'weightedmean' is not"),
+        ("1_Pooling/config.json", {"pooling_mode": ["mean", "median"]}, r"'median'\] is not"),
         ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt"),
         ("2_N/config.json", {"module_input_name": "token_embeddings"}, "module_input_name"),
         ("0_Transformer/sentence_roberta_config.json", {"max_seq_length": 40}, "at most 39"),
@@ -336,7 +335,7 @@ def test_unsupported_options_are_refused(
         (
             0,
             {"type": "sentence_transformers.models.Normalize"},
-            "Normalize cannot come first; a Transformer must",
+            "Normalize cannot come first; a Transformer or StaticEmbedding must",
         ),
         (1, {"type": "sentence_transformers.models.Dropout"}, "names no Pooling module"),
     ],

@@ -16,9 +16,11 @@ from simcse_kit.encoder.pooling import LAYER_POOLINGS, POOLINGS, check_pooling, 
 from simcse_kit.errors import ConfigError
 from tests.encoder.conftest import SENTENCES, naive
 
+CONCATENATED = ["max+mean", "cls_before_pooler+last_token"]
+
 
 # `mask` needs a template: see test_template.py.
-@pytest.mark.parametrize("pooling", [name for name in POOLINGS if name != "mask"])
+@pytest.mark.parametrize("pooling", [*(name for name in POOLINGS if name != "mask"), *CONCATENATED])
 def test_against_naive(family: Callable[[str], Path], pooling: str) -> None:
     encoder = SentenceEncoder.load(family("bert"), pooling=pooling)
     expected = naive(family("bert"), pooling, SENTENCES).numpy()
@@ -40,7 +42,7 @@ def test_padding_counts_for_nothing() -> None:
     torch.manual_seed(0)
     states = [torch.randn(2, 5, 4) for _ in range(3)]
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
-    for name in POOLINGS:
+    for name in (*POOLINGS, *CONCATENATED):
         before = pool(name, states, mask)
         changed = [state.clone() for state in states]
         for state in changed:
@@ -73,5 +75,7 @@ def test_only_layer_poolings_ask_for_all_layers(
 def test_unknown_pooling(family: Callable[[str], Path]) -> None:
     with pytest.raises(ConfigError, match=r"unknown pooling 'meen' \(did you mean 'mean'\?\)"):
         check_pooling("meen")
+    with pytest.raises(ConfigError, match=r"pooling 'mean\+cls': 'cls' cannot be conc"):
+        SentenceEncoder.load(family("bert"), pooling="mean+cls")
     with pytest.raises(ConfigError, match="first_last_mean"):
         SentenceEncoder.load(family("bert"), pooling="avg")

@@ -11,6 +11,8 @@ from torch.nn.functional import normalize
 
 from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.pooling import LAYER_POOLINGS, pool
+from simcse_kit.encoder.static import StaticTokenization
+from simcse_kit.errors import ModelError
 
 __all__ = ["SentenceGraph", "example_batch", "stock_attention"]
 
@@ -20,10 +22,18 @@ class SentenceGraph(nn.Module):
 
     Args:
         encoder: the encoder, whose parts are shared, not copied.
+
+    Raises:
+        ModelError: the encoder has static embeddings.
     """
 
     def __init__(self, encoder: EncoderModel):
         super().__init__()
+        if isinstance(encoder.tokenization, StaticTokenization):
+            raise ModelError(
+                "static embeddings are a table and need no graph, so they are not exported; use "
+                "their folder, which sentence-transformers opens too"
+            )
         self.backbone = encoder.backbone
         self.head = encoder.head
         self.pooling = encoder.pooling

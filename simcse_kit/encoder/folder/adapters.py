@@ -1,9 +1,10 @@
-"""LoRA adapters: folders with changes to another model's weights, merged on loading."""
+"""Adapters of peft: folders with changes to another model's weights, merged on loading."""
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,27 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from simcse_kit.encoder.folder.recipe import ADAPTER_FILE, read_recipe
-from simcse_kit.encoder.folder.resolve import resolve_model
+from simcse_kit.encoder.folder.resolve import HubOptions, resolve_model
 from simcse_kit.encoder.folder.safe_io import check_finite, read_object
 from simcse_kit.errors import MissingExtraError, ModelError, SimcseError
+from simcse_kit.utils.files import sha256_of
 
-__all__ = ["Adapter", "find_adapter", "merge_adapter", "tokenizer_folder", "transformer_folder"]
+__all__ = [
+    "BASE_FILE",
+    "Adapter",
+    "find_adapter",
+    "merge_adapter",
+    "tokenizer_folder",
+    "transformer_folder",
+    "weights_digest",
+]
+
+# Written by this package: the checksum of the weights that the adapter was trained on.
+BASE_FILE = "adapter_base.json"
 
 _WEIGHTS = "adapter_model.safetensors"
+# Kinds whose changes can be added to the weights of the model.
+_KINDS = ("LORA", "ADALORA", "BOFT", "IA3", "LOHA", "LOKR", "OFT", "VERA")
 # Prefix of the names of all weights in the file.
 _PREFIX = "base_model.model."
 # Parts of a model that no pooling of token states uses.
@@ -28,7 +43,7 @@ _UNUSED = ("pooler.", "classifier.", "score.", "lm_head.", "cls.")
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter on disk.
+    """An adapter on disk.
 
     Attributes:
         folder: Folder of the adapter.
@@ -39,8 +54,15 @@ class Adapter:
     base: Path
 
 
-def find_adapter(folder: Path, *, trust_remote_code: bool = False) -> Adapter | None:
+def find_adapter(
+    folder: Path, *, trust_remote_code: bool = False, hub: HubOptions | None = None
+) -> Adapter | None:
     """Find the adapter in a folder, and find or download its base model.
+
+    Args:
+        folder: Folder.
+        trust_remote_code: Whether the base model's Python files are downloaded as well.
+        hub: Options of the download; the adapter chooses the revision.
 
     Returns:
         The adapter; None if the folder does not hold one.
@@ -55,10 +77,10 @@ def find_adapter(folder: Path, *, trust_remote_code: bool = False) -> Adapter | 
         return None
     config = read_object(path)
     kind, name = config.get("peft_type"), config.get("base_model_name_or_path")
-    if kind != "LORA":
+    if kind not in _KINDS:
         raise ModelError(
-            f"{path}: peft_type is {kind!r:.60}; supported: 'LORA'. Merge the adapter into its "
-            "model with the program that made it, and open that"
+            f"{path}: peft_type is {kind!r:.60}; supported: {', '.join(_KINDS)}. Merge the adapter "
+            "into its model with the program that made it, and open that"
         )
     if not isinstance(name, str) or not name:
         raise ModelError(
@@ -76,7 +98,8 @@ def find_adapter(folder: Path, *, trust_remote_code: bool = False) -> Adapter | 
     if revision is not None and not isinstance(revision, str):
         raise ModelError(f"{path}: revision is {revision!r:.60}, not text")
     try:
-        base = resolve_model(name, trust_remote_code=trust_remote_code, revision=revision)
+        own = replace(hub or HubOptions(), revision=revision)
+        base = resolve_model(name, trust_remote_code=trust_remote_code, hub=own)
     except SimcseError as error:
         raise ModelError(
             f"{folder} is an adapter of {name!r:.200}, which cannot be opened: {error}; or write "
@@ -106,6 +129,7 @@ def merge_adapter(adapter: Adapter, backbone: Any, *, pooler: bool) -> Any:
     """
     import peft
 
+    _check_base(adapter)
     weights = _weights(adapter, backbone, pooler=pooler)
     try:
         with warnings.catch_warnings():
@@ -143,6 +167,25 @@ def transformer_folder(folder: Path) -> Path:
     transformer = read_recipe(folder).transformer
     adapter = find_adapter(transformer)
     return transformer if adapter is None else read_recipe(adapter.base).transformer
+
+
+def weights_digest(folder: Path) -> str:
+    """Compute a SHA-256 over the weights of a model's transformer."""
+    digest = hashlib.sha256()
+    for path in sorted(read_recipe(folder).transformer.glob("model*.safetensors")):
+        digest.update(bytes.fromhex(sha256_of(path)))
+    return digest.hexdigest()
+
+
+def _check_base(adapter: Adapter) -> None:
+    """Refuse other weights of the same shapes, which would silently give other vectors."""
+    path = adapter.folder / BASE_FILE
+    if path.exists() and read_object(path).get("weights") != weights_digest(adapter.base):
+        raise ModelError(
+            f"{adapter.folder} is an adapter of another model: the weights in {adapter.base} are "
+            "not those that it was trained on; write the folder of the right model into "
+            f"base_model_name_or_path of {ADAPTER_FILE}"
+        )
 
 
 def _weights(adapter: Adapter, backbone: Any, *, pooler: bool) -> dict[str, Tensor]:

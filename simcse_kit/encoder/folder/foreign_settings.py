@@ -119,6 +119,7 @@ SETTINGS: dict[str, _Rules] = {
     ),
     "Normalize": _rules(module_input_name=_SENTENCE_VECTOR, module_output_name=_SENTENCE_VECTOR),
     "Dropout": _rules(harmless="dropout"),
+    "StaticEmbedding": _rules(),
 }
 """Treatment of each key, by file name, or by the module that the file belongs to."""
 

@@ -20,9 +20,10 @@ from simcse_kit.encoder.folder.recipe import (
     checkpoint_head,
     read_recipe,
 )
-from simcse_kit.encoder.folder.resolve import resolve_model
+from simcse_kit.encoder.folder.resolve import HubOptions, is_local, resolve_model
 from simcse_kit.encoder.folder.safe_io import read_object
-from simcse_kit.encoder.pooling import HEAD_POOLINGS, check_pooling
+from simcse_kit.encoder.folder.static_files import open_static
+from simcse_kit.encoder.pooling import HEAD_POOLINGS, check_pooling, pooled_width
 from simcse_kit.encoder.threads import on_own_thread
 from simcse_kit.encoder.tokenization import Tokenization, check_length, check_template
 from simcse_kit.errors import ConfigError, ModelError
@@ -42,6 +43,7 @@ class _Options:
     max_length: int | None
     template: str | None
     trust_remote_code: bool
+    hub: HubOptions
 
 
 def load_parts(
@@ -51,6 +53,7 @@ def load_parts(
     max_length: int | None,
     template: str | None,
     trust_remote_code: bool,
+    hub: HubOptions,
 ) -> dict[str, Any]:
     """Load the parts of an encoder; see :meth:`~simcse_kit.encoder.encoder.SentenceEncoder.load`.
 
@@ -70,15 +73,20 @@ def load_parts(
         pooling = TEMPLATE_POOLING
     if pooling is not None:
         check_pooling(pooling)
-    folder = resolve_model(path_or_name, trust_remote_code=trust_remote_code)
-    options = _Options(pooling, max_length, template, trust_remote_code)
+    folder = resolve_model(path_or_name, trust_remote_code=trust_remote_code, hub=hub)
+    if hub.revision is not None and is_local(path_or_name):
+        raise ConfigError(
+            f"revision={hub.revision!r} applies to models of the Hugging Face Hub, and "
+            f"{path_or_name} is on this machine; leave it out"
+        )
+    options = _Options(pooling, max_length, template, trust_remote_code, hub)
     return on_own_thread(lambda: _parts_of(folder, options))
 
 
 def _parts_of(folder: Path, options: _Options) -> dict[str, Any]:
     trusted = options.trust_remote_code
     recipe = read_recipe(folder)
-    adapter = find_adapter(recipe.transformer, trust_remote_code=trusted)
+    adapter = find_adapter(recipe.transformer, trust_remote_code=trusted, hub=options.hub)
     weights, home = recipe.transformer, folder
     if adapter is not None:
         base = read_recipe(adapter.base)
@@ -95,6 +103,8 @@ def _parts_of(folder: Path, options: _Options) -> dict[str, Any]:
         recipe.template = options.template
     if exported:
         return _exported_parts(folder, recipe, options)
+    if recipe.static:
+        return _static_parts(folder, recipe, options)
     chosen, stages = _choose_pooling(home, recipe, options.pooling)
     backbone = hf.load_backbone(weights, trust_remote_code=trusted)
     if adapter is not None:
@@ -104,7 +114,7 @@ def _parts_of(folder: Path, options: _Options) -> dict[str, Any]:
         vocabulary=backbone.get_input_embeddings().num_embeddings,
         trust_remote_code=trusted,
     )
-    head = _head(folder, recipe, stages, backbone.config.hidden_size)
+    head = _head(folder, recipe, stages, pooled_width(chosen, backbone.config.hidden_size))
     if chosen != TEMPLATE_POOLING:
         recipe.template = ""
     positions = hf.position_limit(backbone)
@@ -114,6 +124,28 @@ def _parts_of(folder: Path, options: _Options) -> dict[str, Any]:
         "pooling": chosen,
         "head": nn.Sequential(*head) if head else None,
         # sentence-transformers truncates last and does not normalize again.
+        "normalize": recipe.normalize and not (head and isinstance(head[-1], Truncation)),
+        "source": folder,
+    }
+
+
+def _static_parts(folder: Path, recipe: Recipe, options: _Options) -> dict[str, Any]:
+    """Load the parts from a folder of static embeddings."""
+    if options.pooling not in (None, "mean"):
+        raise ConfigError(
+            f"{folder} has static embeddings, which are averaged; pooling {options.pooling!r} "
+            "needs a transformer, so leave it out"
+        )
+    length = recipe.max_length if options.max_length is None else options.max_length
+    backbone, tokenization = open_static(
+        recipe.transformer, max_length=length, prompt=recipe.prompt
+    )
+    head = _head(folder, recipe, recipe.stages, backbone.config.hidden_size)
+    return {
+        "backbone": backbone,
+        "tokenization": tokenization,
+        "pooling": "mean",
+        "head": nn.Sequential(*head) if head else None,
         "normalize": recipe.normalize and not (head and isinstance(head[-1], Truncation)),
         "source": folder,
     }

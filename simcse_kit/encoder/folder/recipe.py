@@ -24,17 +24,18 @@ from simcse_kit.encoder.folder.safe_io import (
     read_tensor,
 )
 from simcse_kit.encoder.inputs import whole_number
-from simcse_kit.encoder.pooling import LAYER_POOLINGS
+from simcse_kit.encoder.pooling import LAYER_POOLINGS, layer_weights
 from simcse_kit.errors import ModelError
 
 __all__ = [
     "ADAPTER_FILE",
     "ENGINE_FILE",
+    "MODEL2VEC",
     "ST_POOLINGS",
+    "ST_SWITCHES",
     "TEMPLATE_POOLING",
     "Recipe",
     "checkpoint_head",
-    "layer_weights",
     "read_recipe",
 ]
 
@@ -42,22 +43,33 @@ logger = logging.getLogger(__name__)
 
 # A folder with this file holds an exported graph in place of weights.
 ENGINE_FILE = "engine.json"
+# The model type in the configuration of a model2vec folder.
+MODEL2VEC = "model2vec"
 # A folder with this file holds changes to another model's weights.
 ADAPTER_FILE = "adapter_config.json"
-# This package's pooling for each token pooling of sentence-transformers.
-ST_POOLINGS = {"cls": "cls_before_pooler", "mean": "mean", "max": "max", "lasttoken": "last_token"}
+# This package's pooling for each token pooling of sentence-transformers, in the order in which its
+# old settings, one for each pooling, concatenate the vectors.
+ST_POOLINGS = {
+    "cls": "cls_before_pooler",
+    "max": "max",
+    "mean": "mean",
+    "mean_sqrt_len_tokens": "mean_sqrt_len",
+    "weightedmean": "weighted_mean",
+    "lasttoken": "last_token",
+}
 # Only in this package: sentence-transformers cannot append text to a sentence, and refuses it.
 TEMPLATE_POOLING = "mask"
-_LEGACY_MODES = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_lasttoken": "lasttoken",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
+# The old settings, in the order in which they are written.
+ST_SWITCHES = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
 }
 # Modules in their allowed order.
-_ORDER = tuple(kind for kind in MODULES if kind != "Dropout")
+_ORDER = tuple(kind for kind in MODULES if kind not in ("Dropout", "StaticEmbedding"))
 # The MLP head in checkpoints of princeton-nlp/SimCSE: under `mlp` after training, moved into the
 # pooler by their conversion script:
 # https://github.com/princeton-nlp/SimCSE/blob/3ebee8f93d6eddb4b689ec22ebccecc9d8f832af/simcse_to_huggingface.py
@@ -74,8 +86,10 @@ class Recipe:
     """The settings of a model folder besides the transformer.
 
     Attributes:
-        transformer: Folder of the transformer.
-        pooling: One of :data:`~simcse_kit.encoder.pooling.POOLINGS`; None if the folder has none.
+        transformer: Folder of the transformer, or of the static embeddings.
+        static: Whether the folder has static embeddings in place of a transformer.
+        pooling: Pooling, see :func:`~simcse_kit.encoder.pooling.check_pooling`; None if the folder
+            has none.
         stages: Dense stages after pooling.
         normalize: Whether vectors are scaled to unit length.
         max_length: Maximum number of tokens per sentence; None if the folder has none.
@@ -86,6 +100,7 @@ class Recipe:
     """
 
     transformer: Path
+    static: bool = False
     pooling: str | None = None
     stages: list[Dense] = field(default_factory=list)
     normalize: bool = False
@@ -94,22 +109,6 @@ class Recipe:
     prompt: str = ""
     template: str = ""
     truncate_dim: int | None = None
-
-
-def layer_weights(pooling: str, layers: int) -> list[float]:
-    """Express a layer pooling as weights of the hidden states 0 (embeddings) to ``layers``.
-
-    Such weights are the parameter of ``WeightedLayerPooling`` of sentence-transformers:
-    https://github.com/UKPLab/sentence-transformers/blob/b778b0d2a3e9195d95fb5a2117263c398f785fd8/sentence_transformers/models/WeightedLayerPooling.py
-
-    Examples:
-        >>> layer_weights("first_last_mean", 3)
-        [0.0, 1.0, 0.0, 1.0]
-    """
-    weights = [0.0] * (layers + 1)
-    for index in LAYER_POOLINGS[pooling]:
-        weights[index] += 1.0
-    return weights
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -123,7 +122,10 @@ def read_recipe(folder: Path) -> Recipe:
     path = folder / "modules.json"
     if not path.exists():
         if not (folder / ADAPTER_FILE).exists():  # the base model has the configuration
-            read_object(folder / "config.json")
+            config = read_object(folder / "config.json")
+            if config.get("model_type") == MODEL2VEC:
+                recipe.static, recipe.pooling = True, "mean"
+                recipe.normalize = bool(config.get("normalize"))
         return recipe
     modules = read_json(path)
     if not isinstance(modules, list) or not all(isinstance(entry, dict) for entry in modules):
@@ -137,14 +139,23 @@ def read_recipe(folder: Path) -> Recipe:
         if package.partition(".")[0] != "sentence_transformers" or kind not in MODULES:
             raise ModelError(
                 f"{path}: module {entry.get('type')!r} is not supported; supported: "
-                f"{', '.join(_ORDER)} of sentence_transformers"
+                f"{', '.join(MODULES)} of sentence_transformers"
             )
         check_settings(path, entry, "modules.json")
         if kind == "Dropout":  # inactive outside of training
             continue
+        if kind == "StaticEmbedding":
+            if before >= 0:
+                raise ModelError(f"{path}: {kind} must come first")
+            recipe.transformer, recipe.static, recipe.pooling = part, True, "mean"
+            _read_transformer(part, recipe)  # the length, if this package has written the folder
+            before = _ORDER.index("Pooling")
+            continue
         place = _ORDER.index(kind)
         if before < 0 < place:
-            raise ModelError(f"{path}: {kind} cannot come first; a Transformer must")
+            raise ModelError(
+                f"{path}: {kind} cannot come first; a Transformer or StaticEmbedding must"
+            )
         if place < before or (place == before and kind != "Dense"):
             raise ModelError(f"{path}: {kind} cannot follow {_ORDER[before]} here")
         before = place
@@ -217,18 +228,18 @@ def _read_pooling(part: Path, layers: list[float] | None) -> tuple[str, bool]:
     include_prompt = config.get("include_prompt") is not False
     mode = config.get("pooling_mode")
     if mode is None:
-        chosen = [name for key, name in _LEGACY_MODES.items() if config.get(key)]
-        mode = chosen[0] if len(chosen) == 1 else chosen
+        mode = [name for name in ST_POOLINGS if config.get(ST_SWITCHES[name])]
     if isinstance(mode, list) and len(mode) == 1:
         mode = mode[0]
     if mode == TEMPLATE_POOLING and layers is None:
         return TEMPLATE_POOLING, include_prompt
-    if not isinstance(mode, str) or mode not in ST_POOLINGS:
+    modes = mode if isinstance(mode, list) else [mode]
+    if not modes or not all(isinstance(part, str) and part in ST_POOLINGS for part in modes):
         raise ModelError(
             f"{path}: pooling {mode!r} is not supported; supported: {', '.join(ST_POOLINGS)}"
         )
     if layers is None:
-        return ST_POOLINGS[mode], include_prompt
+        return "+".join(ST_POOLINGS[part] for part in modes), include_prompt
     total = sum(layers) or 1.0
     for name in LAYER_POOLINGS:
         wanted = layer_weights(name, len(layers) - 1) if len(layers) > 1 else []

@@ -17,9 +17,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from simcse_kit.encoder.dense import Dense, Truncation
-from simcse_kit.encoder.folder.recipe import ST_POOLINGS, TEMPLATE_POOLING, layer_weights
+from simcse_kit.encoder.folder.recipe import (
+    ST_POOLINGS,
+    ST_SWITCHES,
+    TEMPLATE_POOLING,
+)
+from simcse_kit.encoder.folder.static_files import write_static
+from simcse_kit.encoder.lora import has_lora, write_adapter
 from simcse_kit.encoder.model import EncoderModel
-from simcse_kit.encoder.pooling import HEAD_POOLINGS, LAYER_POOLINGS
+from simcse_kit.encoder.pooling import HEAD_POOLINGS, LAYER_POOLINGS, layer_weights
+from simcse_kit.encoder.static import StaticTokenization
 from simcse_kit.encoder.tokenization import SENTENCE
 from simcse_kit.errors import ModelError
 from simcse_kit.utils.files import sync_folder
@@ -35,18 +42,26 @@ _MODEL_FILES = (
     *("tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model"),
     *("engine.json", "model.onnx", "model.xml", "model.bin"),
+    *("adapter_model*.safetensors", "adapter_base.json"),
 )
+# Each makes a folder a model: they are removed first and written last.
+_MARKS = ("modules.json", "config.json", "adapter_config.json")
 
 
 def save_encoder(encoder: EncoderModel, folder: Path, card: str | None) -> None:
-    """Write an encoder to ``folder``, with ``card`` as its README.md.
+    """Write an encoder to ``folder``, with ``card`` as its README.md; of a LoRA run, the adapter.
 
     Raises:
         ConfigError: Another process is writing to the folder.
         ModelError: The folder cannot be written.
     """
     with staged_folder(folder) as staging:
-        _write_weights(encoder, staging)
+        if isinstance(encoder.tokenization, StaticTokenization):
+            write_static(encoder.backbone, encoder.tokenization, staging, encoder.normalize)
+        elif has_lora(encoder):
+            write_adapter(encoder, staging)
+        else:
+            _write_weights(encoder, staging)
         write_settings(encoder, staging, default_card(encoder) if card is None else card)
 
 
@@ -96,41 +111,33 @@ def _write_errors(folder: Path, *kinds: type[Exception]) -> Iterator[None]:
 
 
 def _replace_files(folder: Path, staging: Path) -> None:
-    """Move the staged files into an existing folder and remove the files of the old model.
-
-    The files that make a folder a model are removed first and written last.
-    """
-    last = ("modules.json", "config.json")
-    for name in reversed(last):
+    """Move the staged files into an existing folder and remove the files of the old model."""
+    for name in reversed(_MARKS):
         (folder / name).unlink(missing_ok=True)
     for pattern in _MODEL_FILES:
         for path in folder.glob(pattern):
             path.unlink()
     for item in sorted(staging.iterdir()):
-        if item.name not in last:
+        if item.name not in _MARKS:
             target = folder / item.name
             if target.is_dir():
                 shutil.rmtree(target)
             item.replace(target)
-    for name in last:
-        (staging / name).replace(folder / name)
+    for name in _MARKS:
+        if (staging / name).exists():
+            (staging / name).replace(folder / name)
 
 
 # ---------------------------------------------------------------- files of an encoder
 
 
 def write_settings(encoder: EncoderModel, staging: Path, card: str) -> None:
-    """Write everything of a model folder except the weights of the transformer."""
-    config: dict[str, Any] = encoder.backbone.config.to_dict()
-    config["architectures"] = [type(encoder.backbone).__name__]
-    # Without this, sentence-transformers' layer pooling silently uses the last layer only.
-    config["output_hidden_states"] = encoder.pooling in LAYER_POOLINGS
-    _write_json(staging / "config.json", config)
-    if encoder.tokenizer.is_fast:  # otherwise the truncation of the last call would be saved
-        encoder.tokenizer.backend_tokenizer.no_truncation()
-    encoder.tokenizer.save_pretrained(staging)
-    modules: list[tuple[str, str]] = [("", "Transformer")]
-    _write_pooling(encoder, staging, modules)
+    """Write everything of a model folder except the weights of the transformer or the table."""
+    static = isinstance(encoder.tokenization, StaticTokenization)
+    modules: list[tuple[str, str]] = [("", "StaticEmbedding" if static else "Transformer")]
+    if not static:
+        _write_transformer_settings(encoder, staging)
+        _write_pooling(encoder, staging, modules)
     end: Truncation | None = None
     for stage in encoder.head or []:
         if isinstance(stage, Truncation):
@@ -139,10 +146,13 @@ def write_settings(encoder: EncoderModel, staging: Path, card: str) -> None:
             _write_dense(cast(Dense, stage), _add(staging, modules, "Dense"))
     if encoder.normalize or (end is not None and end.unit):
         _add(staging, modules, "Normalize")
-    _write_json(
-        staging / "sentence_bert_config.json",
-        {"max_seq_length": encoder.max_length, "do_lower_case": encoder.lowercase},
-    )
+    settings: dict[str, Any] = {
+        "max_seq_length": encoder.max_length,
+        "do_lower_case": encoder.lowercase,
+    }
+    if has_lora(encoder) and encoder.pooling in LAYER_POOLINGS:  # as in config.json above
+        settings["config_args"] = {"output_hidden_states": True}
+    _write_json(staging / "sentence_bert_config.json", settings)
     texts: dict[str, Any] = {"prompts": {}, "default_prompt_name": None}
     if encoder.prompt:
         texts = {"prompts": {"default": encoder.prompt}, "default_prompt_name": "default"}
@@ -161,6 +171,18 @@ def write_settings(encoder: EncoderModel, staging: Path, card: str) -> None:
     (staging / "README.md").write_text(card, encoding="utf-8")
 
 
+def _write_transformer_settings(encoder: EncoderModel, staging: Path) -> None:
+    config: dict[str, Any] = encoder.backbone.config.to_dict()
+    config["architectures"] = [type(encoder.backbone).__name__]
+    # Without this, sentence-transformers' layer pooling silently uses the last layer only.
+    config["output_hidden_states"] = encoder.pooling in LAYER_POOLINGS
+    if not has_lora(encoder):  # that of the base model applies
+        _write_json(staging / "config.json", config)
+    if encoder.tokenizer.is_fast:  # otherwise the truncation of the last call would be saved
+        encoder.tokenizer.backend_tokenizer.no_truncation()
+    encoder.tokenizer.save_pretrained(staging)
+
+
 def _write_pooling(encoder: EncoderModel, staging: Path, modules: list[tuple[str, str]]) -> None:
     width = {"word_embedding_dimension": int(encoder.backbone.config.hidden_size)}
     if encoder.pooling in LAYER_POOLINGS:
@@ -172,26 +194,23 @@ def _write_pooling(encoder: EncoderModel, staging: Path, modules: list[tuple[str
             layer_weights(encoder.pooling, layers), dtype=torch.float32, device="cpu"
         )
         save_file({"layer_weights": weights}, part / "model.safetensors")
-    mode = _st_mode(encoder.pooling)
-    names = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
-    flags: dict[str, Any] = {
-        f"pooling_mode_{names.get(name, name)}": name == mode
-        for name in (*names, "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
-    }
-    if mode == TEMPLATE_POOLING:
-        flags = {"pooling_mode": mode}
+    modes = _st_modes(encoder.pooling)
+    flags: dict[str, Any] = {switch: mode in modes for mode, switch in ST_SWITCHES.items()}
+    if encoder.pooling == TEMPLATE_POOLING:
+        flags = {"pooling_mode": TEMPLATE_POOLING}
+    elif modes != [mode for mode in ST_POOLINGS if mode in modes]:
+        flags = {"pooling_mode": modes}  # the old settings would change the order
     _write_json(_add(staging, modules, "Pooling") / "config.json", width | flags)
 
 
-def _st_mode(pooling: str) -> str:
-    """Return the pooling mode of sentence-transformers."""
+def _st_modes(pooling: str) -> list[str]:
+    """Return the pooling modes of sentence-transformers."""
     if pooling in HEAD_POOLINGS:
-        return "cls"
-    if pooling == TEMPLATE_POOLING:
-        return pooling
+        return ["cls"]
     if pooling in LAYER_POOLINGS:
-        return "mean"
-    return next(theirs for theirs, ours in ST_POOLINGS.items() if ours == pooling)
+        return ["mean"]
+    modes = {ours: theirs for theirs, ours in ST_POOLINGS.items()}
+    return [modes[part] for part in pooling.split("+") if part in modes]
 
 
 def _write_weights(encoder: EncoderModel, staging: Path) -> None:

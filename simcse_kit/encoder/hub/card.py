@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from simcse_kit.encoder.folder.resolve import hub_name
+from simcse_kit.encoder.folder.resolve import cached_hub_name
 from simcse_kit.encoder.folder.save import RUN_FILES, default_card
 from simcse_kit.encoder.hub.run_metadata import run_metadata
 from simcse_kit.encoder.model import EncoderModel
@@ -51,7 +51,7 @@ def hub_card(
     if own is not None:
         metadata = {key: own[0].get(key) for key in _INHERITED if own[0].get(key)}
         tags += _tags(own[0])
-    if encoder.source is not None and (origin := hub_name(encoder.source)) is not None:
+    if encoder.source is not None and (origin := cached_hub_name(encoder.source)) is not None:
         metadata["base_model"] = origin
     if encoder.source is not None:
         measured = run_metadata(encoder.source)

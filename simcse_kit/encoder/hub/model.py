@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.encoder.folder.resolve import hub_name
+from simcse_kit.encoder.folder.resolve import cached_hub_name
 from simcse_kit.encoder.inputs import path_text
 from simcse_kit.encoder.model import EncoderModel
 
@@ -28,7 +28,7 @@ class HubModel(EncoderModel):
         }
         parts = [f"{name}={value!r}" for name, value in facts.items()]
         if self.source is not None:
-            parts.insert(0, repr(hub_name(self.source) or self.source.name))
+            parts.insert(0, repr(cached_hub_name(self.source) or self.source.name))
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def push_to_hub(

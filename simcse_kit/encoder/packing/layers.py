@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from simcse_kit.encoder.packing.compiled import Tail, compiled_tail
 from simcse_kit.encoder.packing.linear import Linear, LinearMaker
+from simcse_kit.encoder.packing.low_rank import is_supported
 
 __all__ = ["Block", "blocks_of"]
 
@@ -125,8 +126,8 @@ def blocks_of(
         parts = [read(layer) for layer in backbone.get_submodule(where)]
     except AttributeError:
         return None
-    # Replaced or wrapped layers run in the model's own code.
-    if any(type(linear) is not nn.Linear for part in parts for linear in part.linears):
+    # Other replaced or wrapped layers run in the model's own code.
+    if not all(is_supported(linear) for part in parts for linear in part.linears):
         return None
     last = len(parts) - 1
     return [_block(part, make, first_only and n == last, compiled) for n, part in enumerate(parts)]
@@ -151,6 +152,6 @@ def _block(parts: _Parts, make: LinearMaker, first_only: bool, compiled: bool) -
         attention_dropout=parts.dropouts[1],
         output_dropout=parts.dropouts[2],
         tail=compiled_tail((out, up, down), (norm, last_norm), parts.dropouts[1:])
-        if compiled and exact_gelu
+        if compiled and exact_gelu and all(type(map_) is nn.Linear for map_ in (out, up, down))
         else None,
     )

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from simcse_kit.encoder.packing.low_rank import base_of, low_rank_change, whole_weight
+
 __all__ = ["Linear", "LinearMaker", "joined", "live", "prepared"]
 
 Linear: TypeAlias = Callable[[Tensor], Tensor]
@@ -18,17 +20,23 @@ LinearMaker: TypeAlias = Callable[..., Linear]
 def live(*layers: nn.Linear, gelu: bool = False) -> Linear:
     """Join several layers with the same input into one product that uses their current weights.
 
+    LoRA adapters of the layers are computed beside it, so that frozen weights need no gradient.
+
     Args:
         layers: Layers, whose outputs are concatenated in this order.
         gelu: Whether the exact GELU is applied.
     """
+    bases = tuple(base_of(layer) for layer in layers)
 
     def apply(states: Tensor) -> Tensor:
-        weight, bias = joined(layers)
+        weight, bias = joined(bases)
         if _onednn_serves(states) and _onednn_serves(weight):
             result: Tensor = _OneDnnLinear.apply(states, weight, bias)  # type: ignore[no-untyped-call]
         else:
             result = F.linear(states, weight, bias)
+        change = low_rank_change(layers, states)
+        if change is not None:
+            result = result + change
         return F.gelu(result) if gelu else result
 
     return apply
@@ -56,10 +64,10 @@ def prepared(*layers: nn.Linear, gelu: bool = False, dtype: torch.dtype | None =
 
 
 def joined(layers: tuple[nn.Linear, ...]) -> tuple[Tensor, Tensor | None]:
-    """Concatenate the weights and biases of several layers with the same input."""
+    """Concatenate the weights, adapters included, and biases of layers with the same input."""
     if len(layers) == 1:
-        return layers[0].weight, layers[0].bias
-    weight = torch.cat([layer.weight for layer in layers])
+        return whole_weight(layers[0]), layers[0].bias
+    weight = torch.cat([whole_weight(layer) for layer in layers])
     biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
     return weight, torch.cat(biases) if biases else None
 

@@ -30,6 +30,7 @@ from simcse_kit.encoder.packing.layout import (
 )
 from simcse_kit.encoder.packing.linear import live
 from simcse_kit.encoder.packing.run import packed_states
+from simcse_kit.encoder.static import StaticBackbone
 from simcse_kit.errors import ModelError
 
 __all__ = ["find_batching"]
@@ -56,6 +57,8 @@ def find_batching(backbone: Any, pad_id: int) -> Batching:
     Raises:
         ModelError: The model does not give one state per token, or different states each time.
     """
+    if isinstance(backbone, StaticBackbone):
+        return Batching(packed=True)
     own_class = type(backbone).__module__.startswith("transformers.models.")
     if own_class and blocks_of(backbone, live) is not None:
         return Batching(packed=True)

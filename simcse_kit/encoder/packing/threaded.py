@@ -110,7 +110,9 @@ class _Shared(torch.autograd.Function):
     def forward(
         ctx: Any, run: Run, shares: Shares, states: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, ...]:
-        parts = [part.requires_grad_() for part in shares.deal(states.detach())]
+        # Frozen embeddings need no gradient, nor do the frozen layers above them.
+        wanted = ctx.needs_input_grad[2]
+        parts = [part.requires_grad_(wanted) for part in shares.deal(states.detach())]
 
         def forwards(worker: int) -> Sequence[Tensor]:
             with torch.enable_grad():
@@ -130,19 +132,26 @@ class _Shared(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        asked = [number for number, grad in enumerate(grads) if grad is not None]
-        dealt = [ctx.shares.deal(grad) for grad in grads if grad is not None]
         graphs, ctx.graphs = ctx.graphs, None
+        # States below the lowest trained layer depend on no trained weight.
+        trained = [state.requires_grad for state in graphs[0][1]]
+        asked = {
+            number: ctx.shares.deal(grad)
+            for number, grad in enumerate(grads)
+            if grad is not None and trained[number]
+        }
+        wanted = bool(ctx.needs_input_grad[2])
 
         def backwards(worker: int) -> tuple[Tensor | None, ...]:
             part, results = graphs[worker]
             # Not `backward`: the order of additions to a shared gradient would be random.
-            return torch.autograd.grad(
+            found = torch.autograd.grad(
                 [results[number] for number in asked],
-                [part, *ctx.parameters],
-                [layer[worker] for layer in dealt],
+                [part, *ctx.parameters] if wanted else ctx.parameters,
+                [layer[worker] for layer in asked.values()],
                 allow_unused=True,
             )
+            return found if wanted else (None, *found)
 
         found = in_parallel(backwards, range(len(graphs)))
         sums = [_total(column) for column in zip(*(row[1:] for row in found), strict=True)]

@@ -171,4 +171,4 @@ def _state(encoder: EncoderModel) -> tuple[Any, ...]:
     linears = [part for part in encoder.backbone.modules() if isinstance(part, nn.Linear)]
     parts = [part.detach() for linear in linears for part in linear.parameters()]
     sums = [part.flatten()[::_STRIDE].sum(dtype=torch.float64) for part in parts]
-    return (*(part.data_ptr() for part in parts), *torch.stack(sums).tolist())
+    return (*(part.data_ptr() for part in parts), *(torch.stack(sums).tolist() if sums else ()))

@@ -27,8 +27,11 @@ _INSIDE = ".new-run"
 _OF_A_RUN = (
     "run.toml metrics.jsonl result.json training.html README.md checkpoints key "
     "config.json config_sentence_transformers.json sentence_bert_config.json modules.json "
-    "simcse.json model.safetensors special_tokens_map.json"
+    "simcse.json model.safetensors special_tokens_map.json "
+    "adapter_config.json adapter_model.safetensors adapter_base.json merged"
 ).split()
+# Without these an incomplete encoder cannot be opened by mistake.
+_LAST = ("config.json", "adapter_config.json")
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 
@@ -149,16 +152,14 @@ def _is_of_a_run(path: Path) -> bool:
 
 
 def _move_up(place: Path, folder: Path) -> None:
-    """Move a new run out of its folder inside ``folder``, with ``config.json`` as the last file.
-
-    Without that file an incomplete encoder cannot be opened by mistake.
-    """
+    """Move a new run out of its folder inside ``folder``; the files of ``_LAST`` come last."""
     names = sorted(path.name for path in place.iterdir())
-    (folder / "config.json").unlink(missing_ok=True)
+    for name in _LAST:
+        (folder / name).unlink(missing_ok=True)
     for path in folder.iterdir():
         if path.name not in names and path.name != _INSIDE and _is_of_a_run(path):
             _remove(path)
-    for name in sorted(names, key=lambda name: name == "config.json"):
+    for name in sorted(names, key=lambda name: name in _LAST):
         _remove(folder / name)
         (place / name).rename(folder / name)
 
