@@ -46,9 +46,9 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     seen: list[list[int]] = []
     compute: Callable[..., Any] = forward_pass.vectors_of_batch
 
-    def watched(model: Any, rows: list[list[int]], blocks: Any) -> torch.Tensor:
+    def watched(model: Any, rows: list[list[int]], *rest: Any) -> torch.Tensor:
         seen.append([len(row) for row in rows])
-        result: torch.Tensor = compute(model, rows, blocks)
+        result: torch.Tensor = compute(model, rows, *rest)
         return result
 
     monkeypatch.setattr(queued, "vectors_of_batch", watched)
@@ -64,12 +64,12 @@ class Card:
         self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
         compute: Callable[..., Any] = forward_pass.vectors_of_batch
 
-        def limited(model: Any, rows: list[list[int]], blocks: Any) -> Any:
+        def limited(model: Any, rows: list[list[int]], *rest: Any) -> Any:
             tokens = sum(map(len, rows))
             if tokens > self.room:
                 self.failed.append(tokens)
                 raise self.error
-            return compute(model, rows, blocks)
+            return compute(model, rows, *rest)
 
         monkeypatch.setattr(queued, "vectors_of_batch", limited)
 
@@ -316,7 +316,7 @@ def test_queueing_a_batch_reads_nothing_from_the_device(
     encoder = SentenceEncoder.load(family("bert"), pooling="mean")
     encoder.to(META)
 
-    def compute(model: SentenceEncoder, rows: list[list[int]], _: Any) -> torch.Tensor:
+    def compute(model: SentenceEncoder, rows: list[list[int]], *_: Any) -> torch.Tensor:
         return torch.empty(len(rows), model.embedding_dim, device=META)
 
     monkeypatch.setattr(queued, "vectors_of_batch", compute)

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.encoder.pooling import LAYER_POOLINGS, pool
+from simcse_kit.errors import ModelError
 
 __all__ = ["SentenceGraph", "example_batch", "stock_attention"]
 
@@ -20,10 +21,18 @@ class SentenceGraph(nn.Module):
 
     Args:
         encoder: the encoder, whose parts are shared, not copied.
+
+    Raises:
+        ModelError: the encoder leaves prompts out of its vectors.
     """
 
     def __init__(self, encoder: EncoderModel):
         super().__init__()
+        if not encoder.include_prompt:
+            raise ModelError(
+                "this encoder leaves prompts out of its vectors (include_prompt = false), which an "
+                "exported graph cannot do; encode without an export"
+            )
         self.backbone = encoder.backbone
         self.head = encoder.head
         self.pooling = encoder.pooling

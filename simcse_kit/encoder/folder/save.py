@@ -143,9 +143,12 @@ def write_settings(encoder: EncoderModel, staging: Path, card: str) -> None:
         staging / "sentence_bert_config.json",
         {"max_seq_length": encoder.max_length, "do_lower_case": encoder.lowercase},
     )
-    texts: dict[str, Any] = {"prompts": {}, "default_prompt_name": None}
+    texts: dict[str, Any] = {"prompts": encoder.prompts, "default_prompt_name": None}
     if encoder.prompt:
-        texts = {"prompts": {"default": encoder.prompt}, "default_prompt_name": "default"}
+        names = (name for name, text in encoder.prompts.items() if text == encoder.prompt)
+        name = next(names, "default")
+        prompts = encoder.prompts | {name: encoder.prompt}
+        texts = {"prompts": prompts, "default_prompt_name": name}
     if end is not None:
         texts["truncate_dim"] = end.out_features
     if encoder.template is not None:
@@ -180,6 +183,8 @@ def _write_pooling(encoder: EncoderModel, staging: Path, modules: list[tuple[str
     }
     if mode == TEMPLATE_POOLING:
         flags = {"pooling_mode": mode}
+    if not encoder.include_prompt:
+        flags["include_prompt"] = False
     _write_json(_add(staging, modules, "Pooling") / "config.json", width | flags)
 
 
