@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakSet
 
 from simcse_kit.encoder.model import EncoderModel
 from simcse_kit.errors import ConfigError
 from simcse_kit.registry import closest
+from simcse_kit.utils.prompt_choice import Role
 
-__all__ = ["Role", "check_prompt", "chosen_prompt", "role_prompt"]
+__all__ = ["check_prompt", "chosen_prompt", "role_prompt"]
 
 logger = logging.getLogger(__name__)
-
-Role = Literal["query", "document"]
-"""What sentences are in retrieval, which is also the name of their prompt."""
 
 # Names that some encoders have in place of "document".
 _OTHER_NAMES = ("passage", "corpus")

@@ -13,7 +13,7 @@ from torch import Tensor
 from simcse_kit.encoder.encode_options import EncodeKeywords, EncodeOptions
 from simcse_kit.encoder.inputs import checked_texts, texts_one_by_one
 from simcse_kit.encoder.model import EncoderModel
-from simcse_kit.encoder.prompts import Role, role_prompt
+from simcse_kit.encoder.prompts import role_prompt
 from simcse_kit.encoder.similarity import Side, cosines, given_vectors
 from simcse_kit.encoder.stream import CHUNK, stream_vectors, vectors_of_texts
 from simcse_kit.errors import ConfigError
@@ -22,6 +22,7 @@ from simcse_kit.metrics.vector_precision import (
     check_output_precision,
     quantize_vectors,
 )
+from simcse_kit.utils.prompt_choice import Role
 
 __all__ = ["TextEncoder"]
 
