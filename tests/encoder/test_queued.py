@@ -97,6 +97,23 @@ def test_vectors_are_those_of_the_cpu(
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("to", ["numpy", "torch"])
+def test_a_prompt_is_left_out_and_vectors_are_truncated_as_on_the_cpu(
+    family: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, to: Any
+) -> None:
+    bert = SentenceEncoder.load(family("bert"), pooling="mean")
+    bert.include_prompt = False
+    options: dict[str, Any] = {"prompt": "the dog ran ", "truncate_dim": 9}
+    expected = bert.encode(MANY, **options)
+    assert not np.allclose(expected, bert.encode(MANY, truncate_dim=9), atol=1e-2)
+    monkeypatch.setattr(accelerator, "is_accelerator", lambda _: True)
+    monkeypatch.setattr("simcse_kit.encoder.packing.layout.uses_index", lambda _: True)
+    found = np.asarray(bert.encode(MANY, to=to, **options))
+    assert found.shape == (len(MANY), 9)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("to", ["numpy", "torch"])
 @pytest.mark.parametrize("name", ["bert", "albert"])
 def test_many_sentences_are_tokenized_in_chunks_and_keep_their_order(
     family: Callable[[str], Path],
