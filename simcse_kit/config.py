@@ -117,6 +117,11 @@ class DataSection(ConfigSection):
         description="text files contain documents, each followed by a blank line: a row is a "
         "sentence and this many next ones; 0: no documents",
     )
+    prompts: str | dict[str, str] | None = Field(
+        None,
+        description="text in front of every text, or by column: "
+        '{query = "query: ", pos = "passage: "}; it is saved with the encoder',
+    )
     on_bad_row: Literal["error", "skip"] = Field("error", description="stop, or skip and count")
     augment: str | list[str] | None = Field(
         None,

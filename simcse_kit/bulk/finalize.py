@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from simcse_kit.bulk.formats import FORMATS
 from simcse_kit.bulk.job_lock import finalizing, others_at_work
 from simcse_kit.bulk.output import OutputSpec
-from simcse_kit.bulk.shard_log import JOB, MANIFEST, Shard, ShardLog
+from simcse_kit.bulk.shard_log import JOB, MANIFEST, RANGES, Shard, ShardLog
 from simcse_kit.errors import ConfigError
+from simcse_kit.metrics.vector_precision import vector_dtype
 from simcse_kit.utils.files import move, remove_leftovers, replacement, sha256_of, write_atomic
 
-__all__ = ["CONTINUE", "finalize", "remove_files"]
+__all__ = ["CONTINUE", "finalize", "remove_files", "row_type"]
 
 CONTINUE = "free disk space, then the same command continues the job"
 """Remedy for a full disk."""
@@ -63,18 +66,25 @@ def finalize(log: ShardLog, output: OutputSpec, count: int, rows: int) -> str | 
         job = json.loads((folder / JOB).read_text(encoding="utf-8"))
         if not output.one_file:
             return _write_manifest(folder, job, shards, rows)
-        digest = _join(output, [folder / shard.file for shard in shards], rows, job["dim"])
+        digest = _join(output, [folder / shard.file for shard in shards], rows, row_type(job))
+        if (folder / RANGES).exists():
+            move(folder / RANGES, output.ranges_file, remedy=CONTINUE)
         remove_files(folder)
         return digest
 
 
-def _join(output: OutputSpec, parts: Sequence[Path], rows: int, dim: int) -> str:
+def row_type(job: Mapping[str, Any]) -> np.dtype[Any]:
+    """Return the type of one vector of a job, whose settings are in its ``job.json``."""
+    return vector_dtype(job.get("output_precision", "float32"), job["dim"])
+
+
+def _join(output: OutputSpec, parts: Sequence[Path], rows: int, row: np.dtype[Any]) -> str:
     format = FORMATS[output.format]
     # Written among the shards, so that a killed process leaves nothing next to the output.
     whole = output.folder / f"whole{format.suffix}"
     with replacement(whole, remedy=CONTINUE) as path:
-        format.join(parts, path, rows, dim)
-        if format.count(path) != rows or not format.holds(path, parts, rows, dim):
+        format.join(parts, path, rows, row)
+        if format.count(path) != rows or not format.holds(path, parts, rows, row):
             raise ConfigError(
                 f"{output.path}: the disk returns other data than was written; check the disk; "
                 f"the shards are kept in {output.folder}"
@@ -86,7 +96,7 @@ def _join(output: OutputSpec, parts: Sequence[Path], rows: int, dim: int) -> str
 
 def _write_manifest(folder: Path, job: dict[str, Any], shards: Sequence[Shard], rows: int) -> str:
     listed = [asdict(shard) for shard in shards]
-    document = {"rows": rows, "dtype": "float32", **job, "shards": listed}
+    document = {"rows": rows, "dtype": row_type(job).base.name, **job, "shards": listed}
     write_atomic(folder / MANIFEST, json.dumps(document, indent=1) + "\n")
     return sha256_of(folder / MANIFEST)
 
@@ -94,7 +104,7 @@ def _write_manifest(folder: Path, job: dict[str, Any], shards: Sequence[Shard], 
 def remove_files(folder: Path) -> None:
     """Remove the files of a job, and the folder if it is then empty."""
     remove_leftovers(folder)
-    for pattern in ("part-*", "whole.*", "journal-*.jsonl", MANIFEST, JOB):
+    for pattern in ("part-*", "whole.*", "journal-*.jsonl", MANIFEST, RANGES, JOB):
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
     if not any(folder.iterdir()):

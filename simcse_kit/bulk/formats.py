@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.lib.format import write_array_header_1_0
@@ -20,10 +20,13 @@ from numpy.typing import NDArray
 
 __all__ = ["FORMATS", "VectorFormat"]
 
-Write = Callable[[Sequence[str], NDArray[np.float32]], object]
-"""Function that appends rows: their sentences, and ``(rows, dim)`` float32."""
+Row: TypeAlias = np.dtype[Any]
+"""Type of one vector: that of its numbers and its shape ``(width,)``."""
 
-Writer = Callable[[Path, int, int], AbstractContextManager[Write]]
+Write = Callable[[Sequence[str], NDArray[Any]], object]
+"""Function that appends rows: their sentences, and their vectors ``(rows, width)``."""
+
+Writer = Callable[[Path, int, Row], AbstractContextManager[Write]]
 
 _PIECE = 1 << 22
 _KEY = "embeddings"
@@ -35,54 +38,54 @@ class VectorFormat:
 
     Attributes:
         suffix: Suffix of the files.
-        bytes_per_number: Approximate size of a coordinate.
+        size: Approximate size of a file, as a multiple of the size of its vectors in memory.
         has_text: Whether the files contain the sentences.
-        writer: ``writer(path, rows, dim)`` opens a file of ``rows`` rows and returns the function
+        writer: ``writer(path, rows, row)`` opens a file of ``rows`` rows and returns the function
             that appends rows, as a context manager.
-        join: ``join(parts, path, rows, dim)`` writes the rows of all parts, in order.
-        holds: ``holds(path, parts, rows, dim)`` reads a file and compares it with what ``join``
+        join: ``join(parts, path, rows, row)`` writes the rows of all parts, in order.
+        holds: ``holds(path, parts, rows, row)`` reads a file and compares it with what ``join``
             wrote.
         count: Function that reads the number of rows of a file.
     """
 
     suffix: str
-    bytes_per_number: float
+    size: float
     has_text: bool
     writer: Writer
-    join: Callable[[Sequence[Path], Path, int, int], None]
-    holds: Callable[[Path, Sequence[Path], int, int], bool]
+    join: Callable[[Sequence[Path], Path, int, Row], None]
+    holds: Callable[[Path, Sequence[Path], int, Row], bool]
     count: Callable[[Path], int]
 
 
 def _of_bytes(
     suffix: str,
     count: Callable[[Path], int],
-    header: Callable[[int, int], bytes],
+    header: Callable[[int, Row], bytes],
     text_writer: Writer | None = None,
 ) -> VectorFormat:
-    """Make a format of a header and the rows one after the other, as raw float32 or as text."""
+    """Make a format of a header and the rows one after the other, as raw numbers or as text."""
 
     @contextmanager
-    def binary_writer(path: Path, rows: int, dim: int) -> Iterator[Write]:
+    def binary_writer(path: Path, rows: int, row: Row) -> Iterator[Write]:
         with path.open("wb") as file:
-            file.write(header(rows, dim))
-            yield lambda _, vectors: file.write(vectors.astype("<f4", copy=False).tobytes())
+            file.write(header(rows, row))
+            yield lambda _, vectors: file.write(vectors.astype(row.base, copy=False).tobytes())
 
-    def pieces(parts: Sequence[Path], rows: int, dim: int) -> Iterator[bytes]:
-        yield header(rows, dim)
+    def pieces(parts: Sequence[Path], rows: int, row: Row) -> Iterator[bytes]:
+        yield header(rows, row)
         for part in parts:
-            yield from _pieces_of(part, len(header(count(part), dim)))
+            yield from _pieces_of(part, len(header(count(part), row)))
 
-    def join(parts: Sequence[Path], path: Path, rows: int, dim: int) -> None:
+    def join(parts: Sequence[Path], path: Path, rows: int, row: Row) -> None:
         with path.open("wb") as file:
-            file.writelines(pieces(parts, rows, dim))
+            file.writelines(pieces(parts, rows, row))
 
-    def holds(path: Path, parts: Sequence[Path], rows: int, dim: int) -> bool:
+    def holds(path: Path, parts: Sequence[Path], rows: int, row: Row) -> bool:
         with path.open("rb") as file:
-            same = all(file.read(len(piece)) == piece for piece in pieces(parts, rows, dim))
+            same = all(file.read(len(piece)) == piece for piece in pieces(parts, rows, row))
             return same and not file.read(1)
 
-    size = 4 if text_writer is None else 12
+    size = 1 if text_writer is None else 3
     writer = text_writer or binary_writer
     return VectorFormat(suffix, size, text_writer is not None, writer, join, holds, count)
 
@@ -96,9 +99,9 @@ def _pieces_of(path: Path, start: int = 0) -> Iterator[bytes]:
 # ---- .npy
 
 
-def _npy_header(rows: int, dim: int) -> bytes:
+def _npy_header(rows: int, row: Row) -> bytes:
     buffer = io.BytesIO()
-    shape = {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)}
+    shape = {"descr": row.base.str, "fortran_order": False, "shape": (rows, *row.shape)}
     write_array_header_1_0(buffer, shape)
     return buffer.getvalue()
 
@@ -110,8 +113,10 @@ def _npy_rows(path: Path) -> int:
 # ---- .safetensors
 
 
-def _safetensors_header(rows: int, dim: int) -> bytes:
-    entry = {"dtype": "F32", "shape": [rows, dim], "data_offsets": [0, 4 * rows * dim]}
+def _safetensors_header(rows: int, row: Row) -> bytes:
+    kind = f"{row.base.kind.upper()}{8 * row.base.itemsize}"
+    shape, end = [rows, *row.shape], rows * row.itemsize
+    entry = {"dtype": kind, "shape": shape, "data_offsets": [0, end]}
     text = json.dumps({_KEY: entry}, separators=(",", ":")).encode()
     # The format requires the numbers to begin at a multiple of 8 bytes, and allows spaces for that.
     text += b" " * (-len(text) % 8)
@@ -128,18 +133,20 @@ def _safetensors_rows(path: Path) -> int:
 # ---- .jsonl: one object per line
 
 
-def _json_numbers(vectors: NDArray[np.float32]) -> list[str]:
-    """Format rows as JSON lists of the shortest decimals that read back to the same float32."""
+def _json_numbers(vectors: NDArray[Any]) -> list[str]:
+    """Format rows as JSON lists of the shortest decimals that read back to the same numbers."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if vectors.dtype == np.float16:  # which pyarrow does not write as text
+        vectors = vectors.astype(np.float32)
     flat = pc.cast(pa.array(vectors.reshape(-1)), pa.string())
     rows = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]).cast(pa.list_(pa.string()))
     return [f"[{text}]" for text in pc.binary_join(rows, ", ").to_pylist()]
 
 
 @contextmanager
-def _jsonl_writer(path: Path, rows: int, dim: int) -> Iterator[Write]:  # noqa: ARG001
+def _jsonl_writer(path: Path, rows: int, row: Row) -> Iterator[Write]:  # noqa: ARG001
     def write(texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
         for text, numbers in zip(texts, _json_numbers(vectors), strict=True):
             quoted = json.dumps(text, ensure_ascii=False)
@@ -156,23 +163,24 @@ def _jsonl_rows(path: Path) -> int:
 # ---- .parquet: columns text and embedding
 
 
-def _schema(dim: int) -> Any:
+def _schema(row: Row) -> Any:
     import pyarrow as pa
 
-    return pa.schema([("text", pa.string()), ("embedding", pa.list_(pa.float32(), dim))])
+    numbers = pa.list_(pa.from_numpy_dtype(row.base), *row.shape)
+    return pa.schema([("text", pa.string()), ("embedding", numbers)])
 
 
 @contextmanager
-def _parquet_writer(path: Path, rows: int, dim: int) -> Iterator[Write]:  # noqa: ARG001
+def _parquet_writer(path: Path, rows: int, row: Row) -> Iterator[Write]:  # noqa: ARG001
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     def write(texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
-        numbers = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), dim)
+        numbers = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), *row.shape)
         columns = [pa.array(texts, pa.string()), numbers]
-        file.write_table(pa.table(columns, schema=_schema(dim)))
+        file.write_table(pa.table(columns, schema=_schema(row)))
 
-    with pq.ParquetWriter(path, _schema(dim)) as file:
+    with pq.ParquetWriter(path, _schema(row)) as file:
         yield write
 
 
@@ -185,15 +193,15 @@ def _row_groups(paths: Sequence[Path]) -> Iterator[Any]:
                 yield source.read_row_group(group)
 
 
-def _parquet_join(parts: Sequence[Path], path: Path, rows: int, dim: int) -> None:  # noqa: ARG001
+def _parquet_join(parts: Sequence[Path], path: Path, rows: int, row: Row) -> None:  # noqa: ARG001
     import pyarrow.parquet as pq
 
-    with pq.ParquetWriter(path, _schema(dim)) as file:
+    with pq.ParquetWriter(path, _schema(row)) as file:
         for group in _row_groups(parts):
             file.write_table(group)
 
 
-def _parquet_holds(path: Path, parts: Sequence[Path], rows: int, dim: int) -> bool:  # noqa: ARG001
+def _parquet_holds(path: Path, parts: Sequence[Path], rows: int, row: Row) -> bool:  # noqa: ARG001
     both = zip_longest(_row_groups([path]), _row_groups(parts))
     return all(ours is not None and ours.equals(theirs) for ours, theirs in both)
 
@@ -208,7 +216,7 @@ FORMATS: dict[str, VectorFormat] = {
     "npy": _of_bytes(".npy", _npy_rows, _npy_header),
     "safetensors": _of_bytes(".safetensors", _safetensors_rows, _safetensors_header),
     "parquet": VectorFormat(
-        ".parquet", 4, True, _parquet_writer, _parquet_join, _parquet_holds, _parquet_rows
+        ".parquet", 1, True, _parquet_writer, _parquet_join, _parquet_holds, _parquet_rows
     ),
     "jsonl": _of_bytes(".jsonl", _jsonl_rows, lambda *_: b"", _jsonl_writer),
 }

@@ -7,22 +7,25 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simcse_kit.bulk.finalize import CONTINUE, finalize, remove_files
 from simcse_kit.bulk.formats import FORMATS
 from simcse_kit.bulk.job_lock import REMEDY, job_locked, others_at_work
 from simcse_kit.bulk.output import OutputSpec
+from simcse_kit.bulk.ranges import ranges_of_job
+from simcse_kit.bulk.settings import job_settings
 from simcse_kit.bulk.shard_log import JOB, Shard, ShardLog, text_checksum
 from simcse_kit.encoder.batch_plan import grouped
-from simcse_kit.encoder.encode_options import EncodeOptions
+from simcse_kit.encoder.encode_options import EncodeOptions, check_dimensions
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.folder.fingerprint import fingerprint
+from simcse_kit.encoder.prompts import chosen_prompt
 from simcse_kit.encoder.stream import CHUNK, stream_vectors
 from simcse_kit.encoder.token_counts import TokenCounts
 from simcse_kit.errors import ConfigError, ModelError, SimcseError
+from simcse_kit.metrics.vector_precision import needs_ranges, quantize_vectors, vector_dtype
 from simcse_kit.utils.distributed import ALONE, Processes
 from simcse_kit.utils.files import free_bytes, replacement, sha256_of
 
@@ -32,7 +35,8 @@ logger = logging.getLogger(__name__)
 
 # Sentences may be a million characters long; a shard also ends after this number of characters.
 _SHARD_CHARACTERS = 64_000_000
-_VERSION = 1
+# Number of sentences from which the ranges of int8 vectors are found.
+_CALIBRATION = 4096
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class BulkResult:
     Attributes:
         output: The file or folder.
         rows: Number of rows of the whole output, or of the finished shards if it is incomplete.
-        dim: Number of dimensions of a vector.
+        dim: Number of dimensions of a vector, before eight of them share a byte.
         computed: Number of rows computed by this call; the others existed before.
         complete: Whether the whole output exists and is verified.
         sha256: SHA-256 of the file, or of the manifest of a folder; empty if incomplete.
@@ -133,8 +137,11 @@ class BulkJob:
             )
         self._encoder = encoder
         self._output = output
-        normalize = encoder.normalize if options.normalize is None else options.normalize
-        self._options = replace(options, normalize=bool(normalize))
+        check_dimensions(options.truncate_dim, encoder.embedding_dim)
+        prompt = chosen_prompt(encoder, options.prompt, options.prompt_name)
+        self._options = replace(options, prompt=prompt, prompt_name=None)
+        self._dim = options.dimensions(encoder)
+        self._ranges: NDArray[np.float32] | None = None
         self._chunk = chunk
         self._overwrite = overwrite
         self._processes = processes
@@ -192,7 +199,7 @@ class BulkJob:
         return BulkResult(
             output=str(self._output.path),
             rows=self._rows if digest else finished,
-            dim=self._encoder.embedding_dim,
+            dim=self._dim,
             computed=self._computed,
             complete=digest is not None,
             sha256=digest or "",
@@ -208,24 +215,13 @@ class BulkJob:
                     "wait for them or end them"
                 )
             remove_files(folder)
-        assert self._encoder.source is not None
-        job: dict[str, Any] = {
-            "version": _VERSION,
-            "model": fingerprint(self._encoder.source),
-            "pooling": self._encoder.pooling,
-            "dim": self._encoder.embedding_dim,
-            "format": self._output.format,
-            "shard_rows": self._output.shard_rows,
-            "chunk": self._chunk,
-            "batch_size": self._options.batch_size,
-            "max_length": self._options.max_length,
-            "normalize": self._options.normalize,
-            "precision": self._options.precision,
-        }
-        self._log.begin(job, remedy=REMEDY)
+        settings = job_settings(
+            self._encoder, self._output, self._options, chunk=self._chunk, dim=self._dim
+        )
+        self._log.begin(settings, remedy=REMEDY)
 
     def _check_disk_space(self, total: int, left: int, text_bytes: int) -> None:
-        row = self._encoder.embedding_dim * self._format.bytes_per_number
+        row = vector_dtype(self._output.precision, self._dim).itemsize * self._format.size
         if self._format.has_text and total:
             row += text_bytes / total
         needed = row * (left + (total if self._output.one_file else 0))
@@ -239,6 +235,7 @@ class BulkJob:
 
     def _compute(self, sentences: Iterable[str], left: int | None) -> None:
         """Compute and write the missing shards of this part."""
+        sentences = self._calibrated(iter(sentences))
         stream = stream_vectors(
             self._encoder,
             ((shard, shard.texts) for shard in self._missing(sentences)),
@@ -268,19 +265,41 @@ class BulkJob:
             elif number == 0 and self._options.precision == "int8":
                 # The ranges of int8 come from the first sentences that an encoder sees. They must
                 # be the first of the text in every process, or shards would differ.
-                self._encoder.encode(texts[: self._chunk], precision="int8")
+                self._encode_first(texts)
+
+    def _calibrated(self, sentences: Iterator[str]) -> Iterator[str]:
+        """Find the ranges of int8 vectors from the first sentences, and return all sentences."""
+        if not needs_ranges(self._output.precision):
+            return sentences
+        first = next(grouped(sentences, _CALIBRATION, _SHARD_CHARACTERS), [])
+
+        def sample() -> NDArray[np.float32]:
+            options = replace(self._options, progress=False)
+            parts = stream_vectors(self._encoder, [(None, first)], options)
+            return np.concatenate([np.empty((0, self._dim), np.float32), *(v for _, v in parts)])
+
+        if self._options.precision == "int8":
+            self._encode_first(first[: self._output.shard_rows])
+        self._ranges = ranges_of_job(self._output, self._dim, sample)
+        return chain(first, sentences)
+
+    def _encode_first(self, texts: list[str]) -> None:
+        """Encode the first sentences of the text, from which the int8 layers take their ranges."""
+        first = texts[: self._chunk]
+        self._encoder.encode(first, precision="int8", prompt=self._options.prompt)
 
     def _write(self, shard: _TextShard, vectors: Iterator[np.ndarray]) -> None:
         """Write and log a shard, whose vectors are the next ones of ``vectors``."""
         name = f"part-{shard.number:06d}{self._format.suffix}"
-        rows = len(shard.texts)
+        rows, precision = len(shard.texts), self._output.precision
         with replacement(self._output.folder / name, remedy=CONTINUE) as path:
-            with self._format.writer(path, rows, self._encoder.embedding_dim) as write:
+            with self._format.writer(path, rows, vector_dtype(precision, self._dim)) as write:
                 row = 0
                 while row < rows:
                     part = next(vectors)
                     self._check_finite(part, shard.first_row + row)
-                    write(shard.texts[row : row + len(part)], part)
+                    texts = shard.texts[row : row + len(part)]
+                    write(texts, quantize_vectors(part, precision, self._ranges))
                     row += len(part)
             size, digest = path.stat().st_size, sha256_of(path)
         self._log.add(Shard(shard.number, name, rows, size, text_checksum(shard.texts), digest))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simcse_kit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from simcse_kit.metrics.vector_precision import OutputPrecision
 
 __all__ = ["FORMAT_NAMES", "SHARD_ROWS", "OutputSpec"]
 
@@ -26,6 +30,8 @@ class OutputSpec:
         one_file: Whether ``path`` is a file.
         shard_rows: Maximum number of rows per shard.
         part: Number of this part of the job, from 1, and number of parts; parts share a folder.
+        precision: Number format of the vectors.
+        ranges: File with the ranges of int8 and uint8 vectors; None to compute them.
     """
 
     path: Path
@@ -33,6 +39,8 @@ class OutputSpec:
     one_file: bool
     shard_rows: int = SHARD_ROWS
     part: tuple[int, int] = (1, 1)
+    precision: OutputPrecision = "float32"
+    ranges: Path | None = None
 
     @classmethod
     def of(
@@ -74,6 +82,31 @@ class OutputSpec:
             what = "it is a folder; give a file name" if one_file else "it is a file"
             raise ConfigError(f"--output {output} cannot be written: {what}")
         return cls(path, name if one_file else format or "npy", one_file, shard_rows, part)
+
+    def in_precision(self, name: str, ranges: str | None = None) -> OutputSpec:
+        """Return the same destination for vectors in another number format.
+
+        Args:
+            name: An :data:`~simcse_kit.metrics.vector_precision.OutputPrecision`.
+            ranges: File with the ranges of int8 and uint8 vectors.
+
+        Raises:
+            ConfigError: The name is unknown, or ranges are given for another format.
+        """
+        from simcse_kit.metrics.vector_precision import check_output_precision, needs_ranges
+
+        precision = check_output_precision(name)
+        if ranges is not None and not needs_ranges(precision):
+            raise ConfigError(
+                f"--ranges {ranges} are for the output precisions int8 and uint8, not {precision}; "
+                "leave them out, or give --output-precision int8"
+            )
+        return replace(self, precision=precision, ranges=None if ranges is None else Path(ranges))
+
+    @property
+    def ranges_file(self) -> Path:
+        """File next to a single output file, with the ranges of its int8 vectors."""
+        return self.path.with_suffix(".ranges.npy")
 
     @property
     def folder(self) -> Path:

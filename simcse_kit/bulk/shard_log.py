@@ -1,6 +1,7 @@
 """The log of finished shards, by which an interrupted job continues.
 
-The folder of a job holds ``job.json`` (what is computed), the shards, one journal for each process
+The folder of a job holds ``job.json`` (what is computed), ``ranges.npy`` (of int8 vectors), the
+shards, one journal for each process
 that works on the job (one, or one per part of ``--shards i/n``), and finally ``manifest.json``.
 """
 
@@ -19,9 +20,9 @@ from pydantic import TypeAdapter, ValidationError
 from simcse_kit.errors import ConfigError
 from simcse_kit.utils.files import sha256_of, write_atomic
 
-__all__ = ["JOB", "MANIFEST", "Shard", "ShardLog", "text_checksum"]
+__all__ = ["JOB", "MANIFEST", "RANGES", "Shard", "ShardLog", "text_checksum"]
 
-JOB, MANIFEST = "job.json", "manifest.json"
+JOB, MANIFEST, RANGES = "job.json", "manifest.json", "ranges.npy"
 _JOURNALS = "journal-*.jsonl"
 
 

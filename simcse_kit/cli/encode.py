@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from simcse_kit.cli.options import DeviceName
+from simcse_kit.cli.options import DeviceName, Prompt, PromptName
 from simcse_kit.errors import ConfigError
 from simcse_kit.utils.output_paths import check_distinct, check_file_place, check_folder_place
 from simcse_kit.utils.process import collection_paused, keep_few_kernels
@@ -60,6 +60,25 @@ def encode_command(
     shards: Annotated[
         str | None, typer.Option(metavar="i/n", help="Compute part i of n, into one folder.")
     ] = None,
+    prompt: Prompt = None,
+    prompt_name: PromptName = None,
+    dimensions: Annotated[
+        int | None, typer.Option(help="Keep this many first dimensions (Matryoshka encoders).")
+    ] = None,
+    output_precision: Annotated[
+        str,
+        typer.Option(
+            metavar="float32|float16|int8|uint8|binary|ubinary",
+            help="Number format of the vectors, whatever --precision computes in.",
+        ),
+    ] = "float32",
+    ranges: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Ranges of int8 and uint8 vectors, from another job. [default: of the first text]",
+        ),
+    ] = None,
     normalize: Annotated[
         bool, typer.Option("--normalize", help="Scale vectors to unit length.")
     ] = False,
@@ -75,7 +94,7 @@ def encode_command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Write one float32 vector per line of INPUT, in the order of the lines.
+    """Write one vector per line of INPUT, in the order of the lines.
 
     After an interruption the same command continues the job: finished shards are not computed
     again, and the output is verified at the end. Under torchrun several processes share the work.
@@ -84,6 +103,7 @@ def encode_command(
 
     rows = SHARD_ROWS if shard_rows is None else shard_rows
     spec = OutputSpec.of(output, format=format, shard_rows=rows, part=_part(shards))
+    spec = spec.in_precision(output_precision, ranges)
     from simcse_kit.bulk.text_source import TextSource
 
     (check_file_place if spec.one_file else check_folder_place)(spec.path, "--output")
@@ -114,6 +134,9 @@ def encode_command(
         options = EncodeOptions(
             batch_size=batch_size,
             max_length=max_length,
+            truncate_dim=dimensions,
+            prompt=prompt,
+            prompt_name=prompt_name,
             normalize=normalize or None,
             precision=cast("Any", precision),  # checked by EncodeOptions
             progress=processes.first,
@@ -134,7 +157,8 @@ def encode_command(
     elif done.complete:
         existing = done.rows - done.computed if processes.size == 1 else 0
         before = f", {existing:,} of them from before" if existing else ""
-        typer.echo(f"{done.rows:,} vectors of {done.dim} dimensions{before}: {output}")
+        kind = "" if output_precision == "float32" else f" in {output_precision}"
+        typer.echo(f"{done.rows:,} vectors of {done.dim} dimensions{kind}{before}: {output}")
         typer.echo(f"verified, SHA-256 {done.sha256}")
     else:
         typer.echo(

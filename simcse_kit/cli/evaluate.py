@@ -53,6 +53,14 @@ def eval_command(
     fit: Annotated[
         str | None, typer.Option(metavar="FILE", help="Text to fit the maps of --post on.")
     ] = None,
+    prompt: results.Prompts = None,
+    prompt_name: results.PromptNames = None,
+    dimensions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST", help="Score the first dimensions only: 64, or several: 32,64,128."
+        ),
+    ] = None,
     device: DeviceName = "auto",
     json_file: results.JsonFile = None,
     report: results.ReportFolder = None,
@@ -63,6 +71,13 @@ def eval_command(
     places = results.Places.checked(json_file, report, audit_training)
     if (post is None) != (fit is None):
         raise ConfigError("--post and --fit go together: maps, and the text to fit them on")
+    if post is not None and (prompt or prompt_name or dimensions is not None):
+        raise ConfigError(
+            "--post does not go with --prompt, --prompt-name or --dimensions; leave one of them out"
+        )
+    sizes = [] if dimensions is None else _sizes(dimensions)
+    if len(sizes) > 1 and before is not None:
+        raise ConfigError("several --dimensions are compared with each other; leave out --before")
     from simcse_kit.evaluation.model_reports import evaluate_models
     from simcse_kit.evaluation.postprocess import read_trials
     from simcse_kit.evaluation.results import SCHEMA, side_by_side
@@ -74,6 +89,9 @@ def eval_command(
         tasks,
         data=data,
         trials=trials,
+        dimensions=sizes,
+        prompt=prompt,
+        prompt_name=prompt_name,
         geometry_on=geometry_on,
         scale=scale,
         resamples=resamples,
@@ -83,7 +101,10 @@ def eval_command(
         progress=True,
     )
     main = found.reports[len(models) - 1]
-    if trials is None:
+    if len(sizes) > 1:
+        document = {"schema": SCHEMA, "reports": [each.to_json() for each in found.reports]}
+        places.write(document, side_by_side(found.reports), found)
+    elif trials is None:
         shown = "\n\n".join(each.table() for each in found.reports)
         places.write(main.to_json(), shown, found)
     else:
@@ -91,3 +112,10 @@ def eval_command(
         shown = f"{main.table()}\n\n{fitted}\n{side_by_side(found.reports)}"
         document = {"schema": SCHEMA, "reports": [each.to_json() for each in found.reports]}
         places.write(document, shown, found)
+
+
+def _sizes(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise ConfigError(f"--dimensions {text}: give numbers of dimensions, such as 32,64,128")
+    return list(dict.fromkeys(map(int, parts)))

@@ -53,6 +53,18 @@ def mine_command(
         str, typer.Option(metavar="exact|faiss", help="faiss is approximate and an extra.")
     ] = "exact",
     seed: Annotated[int, typer.Option(help="Seed of random picks.")] = 0,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Text in front of every text; twice: for the anchors of pairs, for candidates. "
+            "[default: the model's prompts for queries and documents]",
+        ),
+    ] = None,
+    prompt_name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Name of one of the model's prompts, instead; or twice."),
+    ] = None,
     columns: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Text columns: names, or positions if no header."),
@@ -76,6 +88,7 @@ def mine_command(
         from simcse_kit.data.read_options import ReadOptions
         from simcse_kit.encoder.device import known_device
         from simcse_kit.metrics.search import require_faiss
+        from simcse_kit.utils.prompt_choice import PromptChoice
 
     mining = Mining(
         negatives=negatives,
@@ -90,6 +103,7 @@ def mine_command(
         positive_rank=positive_rank,
         search=cast("Any", search),
         seed=seed,
+        prompts=PromptChoice.of(prompt, prompt_name),
     )
     known_device(device)
     # Problems with files are reported before a model is loaded.

@@ -19,6 +19,8 @@ __all__ = [
     "Method",
     "Model",
     "Preset",
+    "Prompt",
+    "PromptName",
     "Settings",
     "load_run",
 ]
@@ -53,6 +55,12 @@ AllowCall = Annotated[
 ]
 DeviceName = Annotated[
     str, typer.Option("--device", metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute.")
+]
+Prompt = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Text in front of every sentence.")
+]
+PromptName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Name of one of the model's prompts, instead.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 

@@ -16,7 +16,16 @@ from simcse_kit.utils.output_paths import check_result_places
 if TYPE_CHECKING:
     from simcse_kit.evaluation.model_reports import ModelReports
 
-__all__ = ["AllowUnknown", "AuditTraining", "Data", "JsonFile", "Places", "ReportFolder"]
+__all__ = [
+    "AllowUnknown",
+    "AuditTraining",
+    "Data",
+    "JsonFile",
+    "Places",
+    "PromptNames",
+    "Prompts",
+    "ReportFolder",
+]
 
 Data = Annotated[
     str | None,
@@ -34,6 +43,23 @@ AuditTraining = Annotated[
         "--audit-training",
         help="For --report: search the training files that the model's run.toml names for the "
         "test's sentences. It can name any file; use it for models that you trust.",
+    ),
+]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt",
+        metavar="TEXT",
+        help="Text in front of every sentence; twice: for queries (and other tasks), for documents "
+        "of retrieval. [default: the model's own]",
+    ),
+]
+PromptNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt-name",
+        metavar="NAME",
+        help="Name of one of the model's prompts, instead; or twice.",
     ),
 ]
 AllowUnknown = Annotated[

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from simcse_kit.data.augment.views import AugmentedViews
 from simcse_kit.data.readers import Example
 
-__all__ = ["BatchCounts", "Collated", "Collator", "CountingCollator"]
+__all__ = ["BatchCounts", "Collated", "Collator", "CountingCollator", "ViewPrompt"]
 
 Collated: TypeAlias = dict[str, Any]
 """The tensors of a batch by name, and ``lengths`` and ``host``, numpy arrays that stay on the host.
@@ -53,6 +53,26 @@ class BatchCounts:
 
 
 @dataclass(frozen=True)
+class ViewPrompt:
+    """The prompt of a view.
+
+    Attributes:
+        text: text in front of every text of the view.
+        before: number of tokens of a row before the text itself.
+        around: number of tokens of a row without the text itself.
+    """
+
+    text: str
+    before: int
+    around: int
+
+
+def _identity(row: Sequence[int], prompt: ViewPrompt | None) -> int:
+    """Compute a number that is equal for rows of equal tokens, apart from their prompts."""
+    return hash(tuple(row if prompt is None else row[prompt.before :]))
+
+
+@dataclass(frozen=True)
 class Collator:
     """Collator that tokenizes all views of a batch in one call and pads them together.
 
@@ -67,6 +87,7 @@ class Collator:
             unchanged.
         targets: function from the row numbers of n examples to (n, t) float32, the vectors that
             teachers give them; None without teachers.
+        prompts: prompt of each view, if they differ; else ``tokenize`` adds the prompt.
     """
 
     tokenize: Callable[[Sequence[str]], tuple[list[list[int]], int]]
@@ -77,6 +98,7 @@ class Collator:
     bare: Sequence[int] = ()
     label_scale: Sequence[float] | None = None
     targets: Callable[[Sequence[int]], NDArray[np.float32]] | None = None
+    prompts: tuple[ViewPrompt, ...] = ()
 
     def __call__(self, examples: Sequence[Example]) -> Collated:
         """Collate B examples in V views.
@@ -105,12 +127,16 @@ class Collator:
         sources = texts
         if self.augment is not None:
             texts = self.augment(sources, examples, present)
+        prompts: dict[str, ViewPrompt] = {}
+        if self.prompts:
+            texts = self._with_prompts(texts, present, prompts)
+            sources = self._with_prompts(sources, present, prompts)
         distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         rows, cut = self.tokenize(list(distinct))
         counts = BatchCounts(
             sentences=len({text for text, there in zip(texts, present, strict=True) if there}),
             cut=cut,
-            tokens=max(0, sum(map(len, rows)) - len(self.bare) * len(rows)),
+            tokens=max(0, sum(map(len, rows)) - self._around(list(distinct), prompts)),
             unknown=self._unknown(rows),
         )
         longest = max(len(row) for row in rows)
@@ -120,11 +146,14 @@ class Collator:
         # Ids by tokens and not by text: sentences that become equal by truncation are equal. The
         # hash of a tuple of integers is the same in every Python process. An augmented text keeps
         # the id of its source, so that copies of a sentence do not become negatives.
-        known = {text: hash(tuple(rows[row])) for text, row in distinct.items()}
+        known = {text: _identity(rows[row], prompts.get(text)) for text, row in distinct.items()}
         others = [text for text in dict.fromkeys(sources) if text not in known]
         if others:
             tokens, _ = self.tokenize(others)
-            known |= {text: hash(tuple(row)) for text, row in zip(others, tokens, strict=True)}
+            known |= {
+                text: _identity(row, prompts.get(text))
+                for text, row in zip(others, tokens, strict=True)
+            }
         hashes = torch.tensor([known[text] for text in sources])
         index = torch.tensor([distinct[text] for text in texts])
         labels = [example.label for example in examples if example.label is not None]
@@ -147,6 +176,22 @@ class Collator:
             name: part.numpy() for name, part in batch.items() if isinstance(part, torch.Tensor)
         }
         return batch, counts
+
+    def _with_prompts(
+        self, texts: Sequence[str], present: Sequence[bool], prompts: dict[str, ViewPrompt]
+    ) -> list[str]:
+        """Put the prompts in front of the texts, and add the prompt of each result."""
+        prompted = []
+        for number, (text, there) in enumerate(zip(texts, present, strict=True)):
+            prompt = self.prompts[number % len(self.prompts)]
+            prompted.append(prompt.text + text if there else text)
+            if there:
+                prompts.setdefault(prompted[-1], prompt)
+        return prompted
+
+    def _around(self, texts: Sequence[str], prompts: dict[str, ViewPrompt]) -> int:
+        """Count the tokens that are no part of the texts."""
+        return sum(prompts[text].around if text in prompts else len(self.bare) for text in texts)
 
     def _unknown(self, rows: Sequence[Sequence[int]]) -> int:
         if self.unknown_id is None:

@@ -61,13 +61,16 @@ class _Evaluating:
 _evaluating: WeakKeyDictionary[nn.Module, _Evaluating] = WeakKeyDictionary()
 
 
-def vectors_of_batch(model: EncoderModel, rows: TokenRows, blocks: list[Block] | None) -> Tensor:
+def vectors_of_batch(
+    model: EncoderModel, rows: TokenRows, blocks: list[Block] | None, unpooled: int = 0
+) -> Tensor:
     """Compute the vectors of one batch.
 
     Args:
         model: Encoder in evaluation mode.
         rows: Token ids of each sentence, at least one.
         blocks: Layers prepared for inference; None for the model's own.
+        unpooled: Number of tokens at the start of each row that are not pooled.
 
     Returns:
         ``(n, embedding_dim)`` float32 on the device of the model.
@@ -75,7 +78,8 @@ def vectors_of_batch(model: EncoderModel, rows: TokenRows, blocks: list[Block] |
     if model.engine is None and model.packs:
         tokens, layout = pack_rows(rows, model.device, multiple=1 if blocks is None else MULTIPLE)
         try:
-            return model.forward_packed(tokens, layout, blocks).float()[: len(rows)]
+            vectors = model.forward_packed(tokens, layout, blocks, unpooled)
+            return vectors.float()[: len(rows)]
         except UnpackableError as error:
             model.stop_packing(error)
     ids, mask = pad_batch(rows, model.tokenizer.pad_token_id)
@@ -83,4 +87,4 @@ def vectors_of_batch(model: EncoderModel, rows: TokenRows, blocks: list[Block] |
         return torch.from_numpy(model.engine.run(ids.numpy(), mask.numpy()))
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     mask = remember_lengths(send(mask, model.device), lengths)
-    return model.forward(send(ids, model.device), mask).float()
+    return model.forward(send(ids, model.device), mask, unpooled=unpooled).float()

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize as unit_length
 
 from simcse_kit.encoder import accelerator
 from simcse_kit.encoder.batch_plan import length_sorted_batches
@@ -63,8 +62,10 @@ class TokenizedTexts:
     ) -> TokenizedTexts:
         """Tokenize every distinct sentence once; ``seen`` is that of :func:`count_rows`."""
         distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-        rows, cut = model.tokenize(list(distinct), max_length=options.max_length)
-        counts = count_rows(model, list(distinct), rows, cut, seen)
+        rows, cut = model.tokenize(
+            list(distinct), max_length=options.max_length, prompt=options.prompt
+        )
+        counts = count_rows(model, list(distinct), rows, cut, seen, options.prompt)
         return cls(rows, counts, [distinct[text] for text in texts])
 
     def vectors(
@@ -74,7 +75,7 @@ class TokenizedTexts:
         on_done: Callable[[int], object] | None = None,
         queue: QueuedEncoding | None = None,
     ) -> Tensor:
-        """Compute the vectors of all sentences, normalised if the options say so.
+        """Compute the vectors of all sentences, truncated and normalised as the options say.
 
         Args:
             model: The model that tokenized the sentences.
@@ -84,16 +85,14 @@ class TokenizedTexts:
                 the result is then not waited for.
 
         Returns:
-            ``(n, embedding_dim)`` float32 on the device of the model, in the order of the
-            sentences.
+            ``(n, d)`` float32 on the device of the model, in the order of the sentences.
         """
         if queue is None:
             distinct = vectors_of_rows(model, self.rows, options, on_done)
         else:
             distinct = queue.vectors(self.rows)
         index = torch.tensor(self.index, dtype=torch.int64, device="cpu")
-        vectors = distinct[send(index, distinct.device)]
-        return unit_length(vectors, dim=1) if options.normalize else vectors
+        return options.finished(distinct[send(index, distinct.device)])
 
 
 @torch.inference_mode()
@@ -115,7 +114,7 @@ def vectors_of_rows(
         ``(n, embedding_dim)`` float32 on the device of the model, in the order of ``rows``.
     """
     options = options or EncodeOptions()
-    device = model.device
+    device, unpooled = model.device, model.unpooled(options.prompt)
     if accelerator.is_accelerator(device):
         queue = QueuedEncoding(model, options, on_done)
         vectors = queue.vectors(rows)
@@ -139,7 +138,9 @@ def vectors_of_rows(
         # Prepared here, and not in one of the threads that share the batches.
         blocks = _blocks(model, rows, options, many=tokens >= PREPARE_FROM)
         for batch, part in shared_out(
-            lambda batch: vectors_of_batch(model, [rows[number] for number in batch], blocks),
+            lambda batch: vectors_of_batch(
+                model, [rows[number] for number in batch], blocks, unpooled
+            ),
             batches,
             workers,
         ):

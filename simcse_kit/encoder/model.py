@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 
 from simcse_kit.encoder import backbone as hf
 from simcse_kit.encoder.batch_plan import run_unpacked
+from simcse_kit.encoder.batched_module import BatchedModule
 from simcse_kit.encoder.dense import Dense, check_stage
 from simcse_kit.encoder.export.base import Engine
 from simcse_kit.encoder.folder.adapters import transformer_folder
-from simcse_kit.encoder.forked_processes import PREPARING
 from simcse_kit.encoder.input_hook import Alter, altered
 from simcse_kit.encoder.inputs import checked_texts
 from simcse_kit.encoder.packing.layers import Block
@@ -25,7 +24,6 @@ from simcse_kit.encoder.packing.layout import (
     Batching,
     Layout,
     UnpackableError,
-    Unpacked,
     pack,
 )
 from simcse_kit.encoder.packing.run import packed_states
@@ -43,10 +41,8 @@ from simcse_kit.errors import ConfigError, ModelError
 
 __all__ = ["EncoderModel"]
 
-logger = logging.getLogger(__name__)
 
-
-class EncoderModel(nn.Module):
+class EncoderModel(BatchedModule):
     """Token ids to sentence vectors.
 
     Args:
@@ -62,7 +58,9 @@ class EncoderModel(nn.Module):
     Attributes:
         tokenizer: Hugging Face tokenizer.
         max_length: Maximum number of tokens per sentence, special tokens included.
-        prompt: Text put in front of every sentence.
+        prompt: Text put in front of every sentence, unless a call gives another one.
+        prompts: Further prompts by their names, such as ``query`` and ``document``.
+        include_prompt: Whether the tokens of a prompt are pooled.
         lowercase: Whether sentences are lower-cased.
         template: Template around every sentence, for pooling ``mask``; else None.
         known_batching: How batches run, after the first use of :attr:`batching`.
@@ -75,6 +73,8 @@ class EncoderModel(nn.Module):
     tokenizer = TokenizationField[Any]()
     max_length = TokenizationField[int]()
     prompt = TokenizationField[str]()
+    prompts = TokenizationField[dict[str, str]]()
+    include_prompt = TokenizationField[bool]()
     lowercase = TokenizationField[bool]()
     template = TokenizationField[Template | None]()
     compiled = False  # whether what follows attention is compiled, for training on GPUs
@@ -108,6 +108,7 @@ class EncoderModel(nn.Module):
                 f"{'' if template is None else template.text!r}; pooling 'mask' needs a template, "
                 "and no other pooling takes one"
             )
+        self.unpooled()  # refuses a prompt that cannot be left out
 
     # ---------------------------------------------------------------- properties and changes
 
@@ -125,55 +126,10 @@ class EncoderModel(nn.Module):
         """Device of the weights."""
         return torch.device("cpu") if self.engine is not None else next(self.parameters()).device
 
-    @property
-    def batching(self) -> Batching:
-        """How batches run: packed, padded, or in rows of equal length; tried at first use."""
-        if self.known_batching is not None:
-            return self.known_batching
-        from simcse_kit.encoder.packing.probe import find_batching
-
-        # The probe changes the attention of the model temporarily, and threads may share the model.
-        with PREPARING:
-            if self.known_batching is None:
-                self.known_batching = find_batching(self.backbone, self.tokenizer.pad_token_id)
-            return self.known_batching
-
-    @property
-    def packs(self) -> bool:
-        """Whether batches run without padding, which some architectures do not allow."""
-        # Only transformers' own code recomputes activations, and only in training.
-        if self.backbone.training and any(
-            getattr(part, "gradient_checkpointing", False) for part in self.backbone.modules()
-        ):
-            return False
-        return self.batching.packed
-
-    def stop_packing(self, reason: UnpackableError) -> None:
-        """Run all further batches unpacked."""
-        kind = self.backbone.config.model_type
-        logger.info("%s %s: batches are padded, which is slower", kind, reason)
-        self.known_batching = replace(self.batching, packed=False)
-
     def require_weights(self) -> None:
         """Raise a ModelError if the encoder is exported and so has no weights to train."""
         if self.engine is not None:
             self.backbone.refuse()
-
-    def require_padding(self, what: str, remedy: str = "use another model") -> None:
-        """Refuse a model that cannot run padded batches.
-
-        Args:
-            what: Feature that needs padded batches, as the subject of a sentence.
-            remedy: Advice for the error message.
-
-        Raises:
-            ModelError: The token states depend on the padding.
-        """
-        if self.batching.unpacked is not Unpacked.PADDED:
-            raise ModelError(
-                f"{what} runs padded batches, and the states of a "
-                f"{self.backbone.config.model_type} depend on the padding; {remedy}"
-            )
 
     def dropouts(self) -> dict[str, float]:
         """Return every dropout probability of the transformer by its name."""
@@ -241,17 +197,47 @@ class EncoderModel(nn.Module):
     # ---------------------------------------------------------------- computation
 
     def tokenize(
-        self, sentences: Sequence[str], *, max_length: int | None = None
+        self,
+        sentences: Sequence[str],
+        *,
+        max_length: int | None = None,
+        prompt: str | None = None,
     ) -> tuple[list[list[int]], int]:
         """Check and tokenize sentences, see :meth:`Tokenization.rows`.
 
         Raises:
             DataError: An entry is not a string.
         """
-        return self.tokenization.rows(checked_texts(sentences), max_length)
+        return self.tokenization.rows(checked_texts(sentences), max_length, prompt)
+
+    def unpooled(self, prompt: str | None = None) -> int:
+        """Return the number of tokens at the start of each row that are not pooled.
+
+        Args:
+            prompt: Text in front of the sentences; None for the default one.
+
+        Raises:
+            ModelError: The encoder leaves the prompt out and cannot do so.
+        """
+        prompt = self.prompt if prompt is None else prompt
+        if self.include_prompt or not prompt:
+            return 0
+        fixed_token = {*self.pooling.split("+")} & (FIRST_TOKEN_POOLINGS | {"mask"})
+        if self.engine is not None or fixed_token:
+            what = self.backbone.summary if self.engine is not None else f"pooling {self.pooling!r}"
+            raise ModelError(
+                f"this encoder leaves the prompt {prompt!r:.60} out of its vectors "
+                f"(include_prompt = false), which {what} does not support; encode without a prompt"
+            )
+        return self.tokenization.prompt_length(prompt)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, *, alter: Alter | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        alter: Alter | None = None,
+        unpooled: int | None = None,
     ) -> Tensor:
         """Compute sentence vectors ``(n, embedding_dim)``, not normalised.
 
@@ -260,20 +246,27 @@ class EncoderModel(nn.Module):
             attention_mask: ``(n, L)``, 1 for tokens, 0 for padding.
             alter: Function that changes the input of the first layer, see
                 :data:`simcse_kit.encoder.input_hook.Alter`.
+            unpooled: Number from :meth:`unpooled`; None for that of the default prompt.
         """
+        unpooled = self.unpooled() if unpooled is None else unpooled
         if self.packs:
             tokens, layout = pack(input_ids, attention_mask, multiple=MULTIPLE)
             try:
                 with altered(self.backbone, alter, attention_mask, layout):
-                    return self.forward_packed(tokens, layout)[: len(input_ids)]
+                    vectors = self.forward_packed(tokens, layout, unpooled=unpooled)
+                    return vectors[: len(input_ids)]
             except UnpackableError as error:
                 self.stop_packing(error)
-        unpacked = self.batching.unpacked
-        pooled = run_unpacked(self._pool_padded, input_ids, attention_mask, alter, unpacked)
+        run = partial(self._pool_padded, unpooled=unpooled)
+        pooled = run_unpacked(run, input_ids, attention_mask, alter, self.batching.unpacked)
         return self._after_pooling(pooled)
 
     def forward_packed(
-        self, tokens: Tensor, layout: Layout, blocks: Sequence[Block] | None = None
+        self,
+        tokens: Tensor,
+        layout: Layout,
+        blocks: Sequence[Block] | None = None,
+        unpooled: int | None = None,
     ) -> Tensor:
         """Compute sentence vectors of a batch without padding.
 
@@ -281,6 +274,7 @@ class EncoderModel(nn.Module):
             tokens: ``(T,)`` token ids of all rows, concatenated.
             layout: Positions of the rows in ``tokens``.
             blocks: Layers prepared for inference, instead of the model's own.
+            unpooled: As for :meth:`forward`.
 
         Returns:
             ``(R, embedding_dim)``, in the order of the batch.
@@ -294,11 +288,14 @@ class EncoderModel(nn.Module):
             blocks=blocks,
             compiled=self.compiled,
         )
-        pooled = pool_packed(self.pooling, self._before_pooling(states), layout, self._mask_place)
+        unpooled = self.unpooled() if unpooled is None else unpooled
+        pooled = pool_packed(
+            self.pooling, self._before_pooling(states), layout, self._mask_place, unpooled
+        )
         return self._after_pooling(pooled)
 
     def _pool_padded(
-        self, input_ids: Tensor, attention_mask: Tensor, alter: Alter | None
+        self, input_ids: Tensor, attention_mask: Tensor, alter: Alter | None, *, unpooled: int
     ) -> Tensor:
         layers = self.pooling in LAYER_POOLINGS
         with altered(self.backbone, alter, attention_mask):
@@ -306,7 +303,8 @@ class EncoderModel(nn.Module):
                 input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=layers
             )
         states = output.hidden_states if layers else (output.last_hidden_state,)
-        return pool(self.pooling, self._before_pooling(states), attention_mask, self._mask_place)
+        states = self._before_pooling(states)
+        return pool(self.pooling, states, attention_mask, self._mask_place, unpooled)
 
     def _before_pooling(self, states: Sequence[Tensor]) -> Sequence[Tensor]:
         """Convert token states to the type in which they are pooled."""

@@ -111,7 +111,11 @@ def pooled_width(name: str, width: int) -> int:
 
 
 def pool(
-    name: str, hidden_states: Sequence[Tensor], attention_mask: Tensor, place: int | None = None
+    name: str,
+    hidden_states: Sequence[Tensor],
+    attention_mask: Tensor,
+    place: int | None = None,
+    unpooled: int = 0,
 ) -> Tensor:
     """Pool token states. The head of ``cls`` and ``pooler`` is applied by the encoder.
 
@@ -121,13 +125,17 @@ def pool(
             them, the embedding layer first; the others need the last one.
         attention_mask: ``(n, L)``, 1 for tokens and 0 for padding on the right.
         place: Position of the mask token in each row, from the end if negative; for ``mask``.
+        unpooled: Number of tokens of a prompt at the start of each row that are left out. The last
+            token of a row is never left out.
 
     Returns:
         ``(n, d)``; for concatenated poolings ``(n, number of poolings * d)``.
     """
     if "+" in name:
         parts = name.split("+")
-        return torch.cat([pool(part, hidden_states, attention_mask) for part in parts], dim=1)
+        return torch.cat(
+            [pool(part, hidden_states, attention_mask, place, unpooled) for part in parts], dim=1
+        )
     last = hidden_states[-1]
     if name in FIRST_TOKEN_POOLINGS:
         return last[:, 0]
@@ -138,18 +146,25 @@ def pool(
         # Filler rows of a packed batch may be shorter than a template.
         places = (attention_mask.sum(dim=1) + from_end).clamp_min(0)
         return last[torch.arange(last.shape[0], device=last.device), places]
+    if unpooled:
+        attention_mask = _without_prompt(attention_mask, unpooled)
     if name == "max":
         return last.masked_fill(attention_mask[..., None] == 0, float("-inf")).amax(dim=1)
     last = _combined(name, hidden_states)
     mask = attention_mask[..., None].to(last.dtype)
     if name == "weighted_mean":
-        mask = mask * mask.cumsum(dim=1)
+        positions = torch.arange(1, mask.shape[1] + 1, device=mask.device, dtype=mask.dtype)
+        mask = mask * positions[:, None]
     count = mask.sum(dim=1)
     return (last * mask).sum(dim=1) / (count.sqrt() if name == "mean_sqrt_len" else count)
 
 
 def pool_packed(
-    name: str, states: Sequence[Tensor], layout: Layout, place: int | None = None
+    name: str,
+    states: Sequence[Tensor],
+    layout: Layout,
+    place: int | None = None,
+    unpooled: int = 0,
 ) -> Tensor:
     """Pool the states of a packed batch.
 
@@ -159,6 +174,7 @@ def pool_packed(
             :data:`FIRST_TOKEN_POOLINGS` the last one is ``(R, d)``, the first tokens only.
         layout: Positions of the rows.
         place: As for :func:`pool`.
+        unpooled: As for :func:`pool`.
 
     Returns:
         As :func:`pool`, in the order of the batch.
@@ -168,12 +184,20 @@ def pool_packed(
     if layout.index is not None:
         padded = layout.index.pad(_combined(name, states))
         simple = "mean" if name in LAYER_POOLINGS else name
-        return layout.to_batch_order(pool(simple, [padded], layout.index.mask.long(), place))
+        mask = layout.index.mask.long()
+        return layout.to_batch_order(pool(simple, [padded], mask, place, unpooled))
     pooled = []
     for group in zip(*(layout.by_group(state) for state in states), strict=True):
         every = torch.ones(group[0].shape[:2], dtype=torch.int64, device=group[0].device)
-        pooled.append(pool(name, group, every, place))
+        pooled.append(pool(name, group, every, place, unpooled))
     return layout.to_batch_order(torch.cat(pooled))
+
+
+def _without_prompt(attention_mask: Tensor, tokens: int) -> Tensor:
+    """Clear the first tokens of each row in a mask, except the last token of the row."""
+    last = attention_mask.sum(dim=1, keepdim=True) - 1
+    places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    return attention_mask * (places >= last.clamp_max(tokens))
 
 
 def _combined(name: str, hidden_states: Sequence[Tensor]) -> Tensor:

@@ -73,6 +73,7 @@ class QueuedEncoding:
         self._options = options
         self._on_done = on_done
         self._budget = options.token_budget
+        self._unpooled = model.unpooled(options.prompt)
         self._queued: deque[tuple[torch.cuda.Event, int]] = deque()
         if options.precision != "fp32":
             what = f"the copy of the weights in {options.precision}"
@@ -155,7 +156,7 @@ class QueuedEncoding:
         model, device = self._model, self._model.device
         longest = len(rows[0])
         try:
-            return vectors_of_batch(model, rows, blocks)
+            return vectors_of_batch(model, rows, blocks, self._unpooled)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

@@ -70,7 +70,7 @@ def stream_vectors(
             within a chunk.
 
     Yields:
-        The group and the vectors ``(rows, embedding_dim)`` of its next sentences.
+        The group and the vectors ``(rows, d)`` of its next sentences.
 
     Raises:
         ConfigError: An option is not allowed; raised before anything is read.
@@ -101,7 +101,7 @@ def vectors_of_texts(
             need not hold all of them.
 
     Returns:
-        ``(n, embedding_dim)`` float32 on the host or on the device of the model, in the order of
+        ``(n, d)`` float32 on the host or on the device of the model, in the order of
         ``texts``.
     """
     if accelerator.is_accelerator(model.device) and len(texts) > _FIRST_CHUNK:
@@ -119,7 +119,8 @@ def _in_chunks(
     """Compute the vectors of sentences on an accelerator, and tokenize at the same time."""
     places = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     device = torch.device("cpu") if to_host else model.device
-    vectors = torch.empty((len(places), model.embedding_dim), dtype=torch.float32, device=device)
+    shape = (len(places), options.dimensions(model))
+    vectors = torch.empty(shape, dtype=torch.float32, device=device)
     bar = progress_bar(len(places), shown=options.progress, **ENCODE_BAR)
     copied = partial(copy_to_host, options=options)
     deliver = copied if to_host else (lambda part: lambda: part)

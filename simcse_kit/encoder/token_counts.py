@@ -157,8 +157,9 @@ def count_rows(
     rows: Sequence[Sequence[int]],
     cut: int,
     seen: dict[int, str] | None = None,
+    prompt: str | None = None,
 ) -> TokenCounts:
-    """Count what was lost of distinct texts, given the result of ``model.tokenize(texts)``.
+    """Count what was lost of distinct texts, given the result of ``model.tokenize``.
 
     Args:
         model: Encoder.
@@ -167,14 +168,15 @@ def count_rows(
         cut: Number of truncated texts.
         seen: Texts of earlier calls by the hashes of their token ids, to which these are added;
             None to compare these texts among themselves only.
+        prompt: Text in front of the texts; None for the default one of the model.
     """
     if not rows:
         return TokenCounts()
     # The tokens around every sentence: special tokens, prompt, template.
-    (bare,), _ = model.tokenize([""])
+    (bare,), _ = model.tokenize([""], prompt=prompt)
     has_special = (
         model.template is not None
-        or bool(model.prompt)
+        or bool(model.prompt if prompt is None else prompt)
         or model.tokenizer.num_special_tokens_to_add() > 0
     )
     special = len(bare) if has_special else 0

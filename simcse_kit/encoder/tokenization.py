@@ -38,8 +38,12 @@ class Tokenization:
         max_length: Maximum number of tokens per sentence, special tokens included. By default
             the smaller of the limits of tokenizer and model.
         lowercase: Whether sentences are lower-cased.
-        prompt: Text put in front of every sentence.
+        prompt: Text put in front of every sentence, unless a call gives another one.
         template: Text around every sentence, see :class:`Template`; empty for none.
+
+    Attributes:
+        prompts: Further prompts by their names.
+        include_prompt: Whether the tokens of a prompt are pooled.
 
     Raises:
         ConfigError: The length or the template is not allowed.
@@ -60,6 +64,8 @@ class Tokenization:
         self.positions = positions
         self.lowercase = lowercase
         self.prompt = prompt
+        self.prompts: dict[str, str] = {}
+        self.include_prompt = True
         self.template = Template.of(template, tokenizer) if template else None
         if max_length is None:
             # Tokenizers without a limit of their own report an astronomic number.
@@ -74,13 +80,14 @@ class Tokenization:
         return cast(int, self.tokenizer.pad_token_id)
 
     def rows(
-        self, texts: Sequence[str], max_length: int | None = None
+        self, texts: Sequence[str], max_length: int | None = None, prompt: str | None = None
     ) -> tuple[list[list[int]], int]:
         """Tokenize sentences, special tokens included.
 
         Args:
             texts: Sentences.
             max_length: Maximum number of tokens per sentence, instead of :attr:`max_length`.
+            prompt: Text put in front of every sentence, instead of :attr:`prompt`.
 
         Returns:
             The token ids of each sentence, and the number of truncated sentences.
@@ -89,13 +96,23 @@ class Tokenization:
             ConfigError: The length is not allowed, or too small for the template.
         """
         length = self.max_length if max_length is None else check_length(max_length, self.positions)
-        texts = [self.prompt + text for text in texts]
+        prompt = self.prompt if prompt is None else prompt
+        texts = [prompt + text for text in texts]
         if self.lowercase:
             texts = [text.lower() for text in texts]
         if self.template is not None:
             return self.template.rows(self.tokenizer, texts, length)
         rows, cut = _token_ids(self.tokenizer, texts, length)
         return [row or [self.empty_id] for row in rows], cut
+
+    def prompt_length(self, prompt: str) -> int:
+        """Count the tokens of a prompt: those before a sentence, the first special ones included.
+
+        A special token at the end is not counted.
+        """
+        text = prompt.lower() if self.lowercase else prompt
+        ((*ids, last),), _ = _token_ids(self.tokenizer, [text], self.max_length)
+        return len(ids) + (last not in self.tokenizer.all_special_ids)
 
 
 class TokenizationField(Generic[Value]):

@@ -14,6 +14,7 @@ from simcse_kit.encoder.inputs import checked_texts
 from simcse_kit.errors import ConfigError, ModelError
 from simcse_kit.metrics.search import gpu_of
 from simcse_kit.utils.arrays import on_host
+from simcse_kit.utils.prompt_choice import DEFAULT_PROMPTS, PromptChoice, Role, encode_as
 
 __all__ = ["Embeddings", "Encoder", "embed", "unit_rows"]
 
@@ -33,6 +34,9 @@ class Embeddings:
         sentences: the sentences.
         vectors: their vectors.
         gpu: GPU on which vectors can be compared; None for the CPU.
+
+    Attributes:
+        roles: the vectors of queries and of documents, if they have prompts of their own.
     """
 
     def __init__(
@@ -41,6 +45,24 @@ class Embeddings:
         self.gpu = gpu
         self._row = {sentence: row for row, sentence in enumerate(sentences)}
         self._vectors = vectors
+        self.roles: dict[Role, Embeddings] = {}
+
+    @property
+    def dim(self) -> int:
+        """Number of dimensions."""
+        dim: int = self._vectors.shape[1]
+        return dim
+
+    def truncated(self, dim: int) -> Embeddings:
+        """Return the first ``dim`` dimensions of all vectors."""
+        part = Embeddings((), np.ascontiguousarray(self._vectors[:, :dim]), self.gpu)
+        part._row = self._row
+        part.roles = {role: found.truncated(dim) for role, found in self.roles.items()}
+        return part
+
+    def of(self, role: Role) -> Embeddings:
+        """Return the vectors of queries or documents; these ones if they have no own prompts."""
+        return self.roles.get(role, self)
 
     def __call__(self, sentences: Sequence[str]) -> np.ndarray:
         """Return the (n, d) float32 vectors of n sentences that have been encoded."""
@@ -53,16 +75,25 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
     return np.asarray((vectors / lengths).astype(vectors.dtype))
 
 
-def embed(encoder: Encoder, sentences: Iterable[str], *, progress: bool = False) -> Embeddings:
+def embed(
+    encoder: Encoder,
+    sentences: Iterable[str],
+    *,
+    role: Role | None = None,
+    prompts: PromptChoice = DEFAULT_PROMPTS,
+    progress: bool = False,
+) -> Embeddings:
     """Encode distinct sentences in one call.
 
     Args:
         encoder: the encoder; its ``encode`` is called once, with a list.
         sentences: sentences in any order; repeated ones are encoded once.
+        role: whether the sentences are queries or documents; None for neither.
+        prompts: prompts in place of the encoder's own ones.
         progress: passed to ``encode`` if it has an argument ``progress``.
 
     Raises:
-        ConfigError: ``encoder`` has no method ``encode``.
+        ConfigError: ``encoder`` has no method ``encode``, or no prompt of a given name.
         DataError: an entry is not a string.
         ModelError: ``encode`` did not return (n, d) finite, non-zero vectors.
     """
@@ -73,10 +104,9 @@ def embed(encoder: Encoder, sentences: Iterable[str], *, progress: bool = False)
         )
     distinct = list(dict.fromkeys(checked_texts(sentences)))
     takes_progress = "progress" in inspect.signature(encoder.encode).parameters
-    if progress and (takes_progress or isinstance(encoder, SentenceEncoder)):
-        output: Any = encoder.encode(distinct, progress=True)  # type: ignore[call-arg]
-    else:
-        output = encoder.encode(distinct)
+    shown = progress and (takes_progress or isinstance(encoder, SentenceEncoder))
+    options = {"progress": True} if shown else {}
+    output = encode_as(encoder, distinct, role, prompts, **options)
     return Embeddings(distinct, _checked(output, distinct), gpu_of(encoder))
 
 

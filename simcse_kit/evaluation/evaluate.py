@@ -5,41 +5,34 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-import numpy as np
-
 from simcse_kit.encoder.device import Device, known_device
+from simcse_kit.encoder.encode_options import check_dimensions, check_size
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.inputs import path_text
-from simcse_kit.encoder.token_counts import collected
-from simcse_kit.encoder.unknown_text import check_known
 from simcse_kit.errors import ConfigError
-from simcse_kit.evaluation.embed import Encoder, embed
-from simcse_kit.evaluation.geometry import geometry, positives
+from simcse_kit.evaluation.embed import Encoder
+from simcse_kit.evaluation.geometry import positives
 from simcse_kit.evaluation.models import open_encoder
 from simcse_kit.evaluation.pair_set import PairSet, concatenate, read_scale
-from simcse_kit.evaluation.report.details import exhibit
-from simcse_kit.evaluation.results import STANDARD_TASKS, Report, TaskResult
+from simcse_kit.evaluation.results import Report
+from simcse_kit.evaluation.scoring import EvaluateOptions, Material, Vectors
 from simcse_kit.evaluation.statistics.bootstrap import LEVEL, RESAMPLES, check_settings
 from simcse_kit.evaluation.statistics.comparison import (
     Comparison,
     compare_reports,
-    score_intervals,
 )
 from simcse_kit.evaluation.tasks.base import LoadedTask
 from simcse_kit.evaluation.tasks.load import TasksOrPairs, load_tasks, resolve_tasks
-from simcse_kit.evaluation.tasks.sts import score_sts
-from simcse_kit.utils.environment import environment
 
 __all__ = [
     "DEFAULT_GEOMETRY",
     "CompareOptions",
-    "EvaluateOptions",
     "compare",
     "evaluate",
+    "evaluate_dimensions",
     "graded_pairs",
 ]
 
@@ -52,34 +45,6 @@ _SOURCES = {
     "STSB-train": "STS-B train",
     "STSB-full": "STS-B train + dev + test",
 }
-
-
-class EvaluateOptions(TypedDict, total=False):
-    """Keyword arguments of :func:`evaluate`.
-
-    Attributes:
-        geometry_on: data for alignment and uniformity: a name or file such as ``"STSB"`` (its test
-            split), ``"STSB-dev"`` or ``"STSB-full"`` (the whole set, as in the papers), or None to
-            skip them. With ``"STSB"``, the default, and no STSB among the tasks, it is the first
-            task that has positive pairs.
-        resamples: number of bootstrap resamples for confidence intervals, such as 10,000; 0, the
-            default, for no intervals.
-        exhibits: also collect the sentences that a report page shows.
-        scale: lowest and highest score that a graded pair could have, such as (0, 5), for pairs of
-            files and in memory; inferred by default. A pair above 80 % of the highest score counts
-            as positive for alignment.
-        allow_unknown: evaluate even if the tokenizer does not know most of the text.
-        progress: show progress bars, also in ``encode`` if it accepts ``progress``.
-        device: device of a model that is given by its name, as for :meth:`SentenceEncoder.load`.
-    """
-
-    geometry_on: str | None
-    resamples: int
-    exhibits: bool
-    scale: Sequence[float] | str | None
-    allow_unknown: bool
-    progress: bool
-    device: Device
 
 
 def evaluate(
@@ -105,7 +70,7 @@ def evaluate(
             :func:`~simcse_kit.evaluation.tasks.load.resolve_tasks`.
         data: folder in the SentEval layout; without it STS is downloaded from the Hub.
         name: name of the model in the report; by default the class of the encoder.
-        **options: see :class:`EvaluateOptions`.
+        **options: see :class:`~simcse_kit.evaluation.scoring.EvaluateOptions`.
 
     Raises:
         ConfigError: a task is unknown, there is no task, or the device does not exist.
@@ -131,51 +96,67 @@ def evaluate(
     resamples = options.get("resamples", 0)
     if not isinstance(resamples, int) or resamples:
         check_settings(resamples, LEVEL)
-    progress, device = options.get("progress", False), options.get("device")
+    device = options.get("device")
     if isinstance(encoder, str):
         known_device(device)  # an absent one is refused before any data is read
     start = time.perf_counter()
-    scale = read_scale(options.get("scale"))
-    every = resolve_tasks(tasks, data, scale)
-    sts = graded_pairs(every)
-    others = {key: task for key, task in every.items() if not isinstance(task, list)}
-    shape = _geometry_pairs(options.get("geometry_on", DEFAULT_GEOMETRY), sts, data)
+    material = _material(tasks, data, options)
     if isinstance(encoder, str):
         name = name or encoder
         encoder = open_encoder(encoder, device=device)
-    needed = [part for sets in sts.values() for part in sets]
-    needed += [] if shape is None else [shape[0]]
-    sentences = [text for part in needed for text in part.sentences()]
-    sentences += [text for task in others.values() for text in task.sentences()]
+    vectors = Vectors.of(encoder, name or type(encoder).__name__, material, options)
+    return vectors.report(options, start, None)
+
+
+def evaluate_dimensions(
+    encoder: str | Encoder,
+    dimensions: Sequence[int],
+    tasks: TasksOrPairs = "sts",
+    *,
+    data: str | Path | None = None,
+    name: str | None = None,
+    **options: Unpack[EvaluateOptions],
+) -> list[Report]:
+    """Score the first dimensions of an encoder's vectors, which are computed once.
+
+    This shows what truncation costs, above all of encoders that were trained for it (Matryoshka,
+    arXiv 2205.13147).
+
+    Args:
+        encoder: as for :func:`evaluate`.
+        dimensions: numbers of dimensions.
+        tasks: as for :func:`evaluate`.
+        data: as for :func:`evaluate`.
+        name: as for :func:`evaluate`.
+        **options: see :class:`~simcse_kit.evaluation.scoring.EvaluateOptions`.
+
+    Returns:
+        One report for each number of dimensions, in their order.
+
+    Raises:
+        ConfigError: there is no number, or one is not between 1 and the encoder's dimensions.
+        SimcseError: as for :func:`evaluate`.
+
+    Examples:
+        >>> pairs = [("A cat.", "The cat.", 5), ("A cat.", "A dog.", 2), ("A cat.", "Prices.", 0)]
+        >>> [report.dimensions for report in evaluate_dimensions("mini", [8, 256], pairs)]
+        [8, 256]
+    """
+    start = time.perf_counter()
+    for size in dimensions or [0]:
+        check_size("dimensions", size)
+    resamples = options.get("resamples", 0)
+    if resamples:
+        check_settings(resamples, LEVEL)
+    material = _material(tasks, data, options)
+    if isinstance(encoder, str):
+        name = name or encoder
+        encoder = open_encoder(encoder, device=options.get("device"))
     if isinstance(encoder, SentenceEncoder):
-        allowed = options.get("allow_unknown", False)
-        check_known(encoder, sentences, what="the text of the tasks", allow=allowed)
-    with collected() as tokens:
-        vectors = embed(encoder, sentences, progress=progress)
-    results = {key: score_sts(key, sets, vectors) for key, sets in sts.items()}
-    scores = {
-        key: replace(task.score(vectors, progress=progress), name=key)
-        for key, task in others.items()
-    }
-    found = None if shape is None else geometry(vectors, *shape, progress=progress)
-    shown = options.get("exhibits", False)
-    pooling = getattr(encoder, "pooling", None)
-    report = Report(
-        model=name or type(encoder).__name__,
-        pooling=pooling if isinstance(pooling, str) else "unknown",
-        tasks=results,
-        average=_average(results),
-        geometry=found,
-        versions=environment(),
-        seconds=time.perf_counter() - start,
-        beyond_sts=scores,
-        exhibit=exhibit(encoder, vectors, sts, results, *(shape or (None, ""))) if shown else None,
-        tokens=tokens if tokens.sentences else None,
-    )
-    if not resamples or not results:
-        return report
-    intervals = score_intervals(report, resamples=resamples, progress=progress)
-    return replace(report, intervals=intervals)
+        check_dimensions(max(dimensions), encoder.embedding_dim)
+    vectors = Vectors.of(encoder, name or type(encoder).__name__, material, options)
+    check_dimensions(max(dimensions), vectors.embeddings.dim)
+    return [vectors.report(options, start, size) for size in dimensions]
 
 
 class CompareOptions(TypedDict, total=False):
@@ -255,6 +236,14 @@ def graded_pairs(tasks: Mapping[str, LoadedTask]) -> dict[str, list[PairSet]]:
     return {name: task for name, task in tasks.items() if isinstance(task, list)}
 
 
+def _material(tasks: TasksOrPairs, data: str | Path | None, options: EvaluateOptions) -> Material:
+    every = resolve_tasks(tasks, data, read_scale(options.get("scale")))
+    sts = graded_pairs(every)
+    others = {key: task for key, task in every.items() if not isinstance(task, list)}
+    shape = _geometry_pairs(options.get("geometry_on", DEFAULT_GEOMETRY), sts, data)
+    return Material(sts, others, shape)
+
+
 def _geometry_pairs(
     wanted: str | None, loaded: dict[str, list[PairSet]], data: str | Path | None
 ) -> tuple[PairSet, str] | None:
@@ -271,9 +260,3 @@ def _geometry_pairs(
         loaded = load_tasks([wanted], data)
         wanted = next(iter(loaded))
     return concatenate(loaded[wanted], wanted), _SOURCES.get(wanted, wanted)
-
-
-def _average(results: dict[str, TaskResult]) -> float | None:
-    if any(task not in results for task in STANDARD_TASKS):
-        return None
-    return float(np.mean([results[task].spearman for task in STANDARD_TASKS]))

@@ -12,14 +12,15 @@ from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.evaluate import (
     DEFAULT_GEOMETRY,
     CompareOptions,
-    EvaluateOptions,
     evaluate,
+    evaluate_dimensions,
     graded_pairs,
 )
 from simcse_kit.evaluation.models import check_model, open_encoder
 from simcse_kit.evaluation.pair_set import PairSet, read_scale
 from simcse_kit.evaluation.postprocess import Trials, try_maps
 from simcse_kit.evaluation.results import Report
+from simcse_kit.evaluation.scoring import EvaluateOptions
 from simcse_kit.evaluation.statistics.bootstrap import LEVEL, RESAMPLES, check_settings
 from simcse_kit.evaluation.statistics.comparison import Comparison, compare_reports
 from simcse_kit.evaluation.statistics.seeds import Systems, check_seeds, compare_systems
@@ -80,6 +81,7 @@ def evaluate_models(
     *,
     data: str | Path | None = None,
     trials: Trials | None = None,
+    dimensions: Sequence[int] = (),
     **options: Unpack[EvaluateOptions],
 ) -> ModelReports:
     """Score models on the same tasks.
@@ -93,7 +95,9 @@ def evaluate_models(
         tasks: names and paths, as for :func:`~simcse_kit.evaluation.tasks.load.load_all_tasks`.
         data: folder in the SentEval layout; without it STS is downloaded from the Hub.
         trials: maps to try with the last model; each one adds a report.
-        **options: see :class:`~simcse_kit.evaluation.evaluate.EvaluateOptions`.
+        dimensions: numbers of first dimensions to score, each with a report in place of the one of
+            the model; empty for the whole vectors.
+        **options: see :class:`~simcse_kit.evaluation.scoring.EvaluateOptions`.
 
     Raises:
         SimcseError: as for :func:`~simcse_kit.evaluation.evaluate.evaluate`.
@@ -110,6 +114,13 @@ def evaluate_models(
     encoders = [
         (open_encoder(name, pooling=pooling, device=device), name) for name, pooling in models
     ]
+    if dimensions:
+        found = [
+            evaluate_dimensions(encoder, dimensions, loaded, data=data, name=name, **options)
+            for encoder, name in encoders
+        ]
+        folders = [folder for folder in folders for _ in dimensions]
+        return ModelReports([one for each in found for one in each], graded_pairs(loaded), folders)
     reports = [
         evaluate(encoder, loaded, data=data, name=name, **options) for encoder, name in encoders
     ]

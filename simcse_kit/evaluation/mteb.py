@@ -16,8 +16,12 @@ from torch.nn.functional import normalize
 
 from simcse_kit.errors import MissingExtraError, ModelError
 from simcse_kit.evaluation.embed import Encoder, embed
+from simcse_kit.utils.prompt_choice import Role
 
 __all__ = ["MtebEncoder"]
+
+
+_ROLES: dict[str, Role] = {"query": "query", "document": "document", "passage": "document"}
 
 
 class MtebEncoder:
@@ -54,11 +58,14 @@ class MtebEncoder:
         """Name and revision in mteb's ``ModelMeta``."""
         return self._meta
 
-    def encode(self, inputs: Iterable[dict[str, Any]], **_: Any) -> NDArray[np.float32]:
+    def encode(
+        self, inputs: Iterable[dict[str, Any]], *, prompt_type: Any = None, **_: Any
+    ) -> NDArray[np.float32]:
         """Compute the (n, d) float32 vectors of the n texts of all batches.
 
         Args:
             inputs: batches of mteb's loader, with a list of strings at "text".
+            prompt_type: mteb's ``PromptType``: whether the texts are queries or documents.
 
         Raises:
             ModelError: a batch has no text (an image or audio task), or the encoder did not return
@@ -69,7 +76,9 @@ class MtebEncoder:
             if "text" not in batch:
                 raise ModelError(f"mteb gave {sorted(batch)}; this encoder only reads text")
             texts += batch["text"]
-        return embed(self._encoder, texts)(texts)
+        kind = getattr(prompt_type, "value", None)
+        role = _ROLES.get(kind) if isinstance(kind, str) else None
+        return embed(self._encoder, texts, role=role)(texts)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """Compute the (n, m) cosines of n vectors with m others."""

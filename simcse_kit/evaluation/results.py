@@ -83,7 +83,8 @@ class Report:
     unless all seven were evaluated. ``seconds`` is the wall time of the evaluation. ``beyond_sts``
     has the tasks other than STS by name. ``intervals`` and ``exhibit`` (sentences and data for the
     report page) are None if they were not requested; ``tokens`` is what tokenizing loses of the
-    distinct sentences, None if it is not known.
+    distinct sentences, None if it is not known. ``dimensions`` is the number of first dimensions
+    that were scored, None for all.
     """
 
     model: str
@@ -97,6 +98,7 @@ class Report:
     beyond_sts: dict[str, TaskScore] = field(default_factory=dict)
     exhibit: Exhibit | None = None
     tokens: TokenCounts | None = None
+    dimensions: int | None = None
 
     @property
     def transfer_average(self) -> float | None:
@@ -142,6 +144,8 @@ class Report:
                 "seconds": self.seconds,
             }
         )
+        if self.dimensions is not None:
+            document["dimensions"] = self.dimensions
         return document
 
     def table(self) -> str:

@@ -48,20 +48,61 @@ class SentenceTransformersModel:
         self._guarded("open", lambda: _check_parts(name, self._model))
         self.encode([_PROBE])
 
-    def encode(self, sentences: list[str], *, progress: bool = False) -> np.ndarray:
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Prompts by their names."""
+        return dict(getattr(self._model, "prompts", None) or {})
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """Name of the prompt that is used by default."""
+        return getattr(self._model, "default_prompt_name", None)
+
+    def encode(
+        self,
+        sentences: list[str],
+        *,
+        progress: bool = False,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+    ) -> np.ndarray:
         """Compute the (n, d) float32 vectors of n sentences.
 
         Args:
             sentences: the sentences.
             progress: show a progress bar on a terminal or in a notebook.
+            prompt: text in front of every sentence.
+            prompt_name: name of one of :attr:`prompts`, instead.
 
         Raises:
             ModelError: the parts of the model do not fit together.
         """
+        return self._vectors("encode", sentences, progress, prompt, prompt_name)
+
+    def encode_query(self, sentences: list[str], *, progress: bool = False) -> np.ndarray:
+        """Compute the vectors of queries as :meth:`encode`, with their prompt."""
+        return self._vectors("encode_query", sentences, progress)
+
+    def encode_document(self, sentences: list[str], *, progress: bool = False) -> np.ndarray:
+        """Compute the vectors of documents as :meth:`encode`, with their prompt."""
+        return self._vectors("encode_document", sentences, progress)
+
+    def _vectors(
+        self,
+        method: str,
+        sentences: list[str],
+        progress: bool,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+    ) -> np.ndarray:
         shown = progress and bar_kind() is not None
+        encode = getattr(self._model, method)
 
         def vectors() -> np.ndarray:
-            return np.asarray(self._model.encode(sentences, show_progress_bar=shown), np.float32)
+            found = encode(
+                sentences, prompt=prompt, prompt_name=prompt_name, show_progress_bar=shown
+            )
+            return np.asarray(found, np.float32)
 
         return self._guarded("run", vectors)
 

@@ -11,7 +11,7 @@ from functools import partial
 import transformers
 from transformers import TrainerCallback
 
-from simcse_kit.data.collate import BatchCounts, Collator, CountingCollator
+from simcse_kit.data.collate import BatchCounts, Collator, CountingCollator, ViewPrompt
 from simcse_kit.encoder.folder.fingerprint import fingerprint
 from simcse_kit.errors import ConfigError
 from simcse_kit.methods.common.base import Method
@@ -129,7 +129,7 @@ def build(
         cache=cache,
         processes=processes,
     )
-    trainer.draw_by(plan.order)
+    trainer.order = plan.order
     if _collates_ahead(plan):
         trainer.collate_ahead()
     watch = _score_watch(plan)
@@ -175,7 +175,8 @@ def _method(plan: RunPlan, processes: Processes) -> tuple[Method, Start, Targets
     encoder.require_weights()
     assert encoder.source is not None
     files = fingerprint(encoder.source)
-    recipe = (encoder.pooling, encoder.template, encoder.head)
+    recipe = (encoder.pooling, encoder.template, encoder.head, encoder.prompt)
+    plan.prompts.give_to(encoder)
     targets = targets_of(plan, encoder, processes)
     if plan.augment is not None and plan.augment.needs_model:
         plan.augment.use(Proposals.of(encoder, plan.arguments.device))
@@ -187,7 +188,7 @@ def _method(plan: RunPlan, processes: Processes) -> tuple[Method, Start, Targets
             f"training.freeze = {config.training.freeze} leaves nothing of the encoder to train; "
             "leave the highest layer out of it"
         )
-    altered = recipe != (encoder.pooling, encoder.template, encoder.head)
+    altered = recipe != (encoder.pooling, encoder.template, encoder.head, encoder.prompt)
     altered |= config.model.pooling is not None  # perhaps not the model's own
     recompute = wants_recompute(config)
     if recompute is not None:
@@ -198,10 +199,17 @@ def _method(plan: RunPlan, processes: Processes) -> tuple[Method, Start, Targets
 
 
 def _collator(plan: RunPlan, method: Method, max_length: int, targets: Targets | None) -> Collator:
-    encoder = method.encoder
+    encoder, prompts = method.encoder, plan.prompts
+    # A prompt of all columns is the encoder's own.
+    own = "" if prompts.differ else None
 
     def tokenize(texts: Sequence[str]) -> tuple[list[list[int]], int]:
-        return encoder.tokenize(texts, max_length=max_length)
+        return encoder.tokenize(texts, max_length=max_length, prompt=own)
+
+    def prompt_of(view: int) -> ViewPrompt:
+        text = prompts.texts[view]
+        before = encoder.tokenization.prompt_length(text)
+        return ViewPrompt(text, before, len(encoder.tokenize([""], prompt=text)[0][0]))
 
     return Collator(
         tokenize,
@@ -212,6 +220,7 @@ def _collator(plan: RunPlan, method: Method, max_length: int, targets: Targets |
         bare=tokenize([""])[0][0],
         label_scale=plan.label_scale,
         targets=targets,
+        prompts=tuple(map(prompt_of, plan.views)) if prompts.differ else (),
     )
 
 

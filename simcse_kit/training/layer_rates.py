@@ -53,7 +53,7 @@ def scale_rates(
 
     In a transformer of L layers, layer l (from 0) gets the rate times ``decay ** (L - 1 - l)``, and
     the embeddings the rate times ``decay ** L``: discriminative fine-tuning in "How to Fine-Tune
-    BERT for Text Classification?" (arXiv 1905.05583, section 5.4.3). ELECTRA does the same with one
+    BERT for Text Classification?" (arXiv 1905.05583). ELECTRA does the same with one
     more factor, since its top is the layer of the task:
     https://github.com/google-research/electra/blob/ac8d487dcfd98b690a828fc27d6841f270409b29/model/optimization.py
 

@@ -18,6 +18,7 @@ from simcse_kit.methods.common.config import MethodConfig
 from simcse_kit.methods.common.contrast import Contrast, DataSpec
 from simcse_kit.training.batching.order import EpochOrder
 from simcse_kit.training.batching.subset import RowSubset, rows_digest
+from simcse_kit.training.column_prompts import ColumnPrompts, column_prompts
 from simcse_kit.training.selection import BOTH, LOSS
 
 __all__ = ["RunPlan", "StartOptions"]
@@ -97,6 +98,11 @@ class RunPlan:
     def data(self) -> DataSpec:
         """The form of the training data."""
         return DataSpec(self.corpus.kind, self.corpus.negatives)
+
+    @property
+    def prompts(self) -> ColumnPrompts:
+        """The prompts of the texts of a row."""
+        return column_prompts(self.config.data, self.data)
 
     @property
     def label_scale(self) -> list[float] | None:

@@ -28,6 +28,7 @@ from simcse_kit.methods.common.teachers import TeacherConfig
 from simcse_kit.training.arguments import check_reporting, training_arguments
 from simcse_kit.training.batching.chunking import check_chunking
 from simcse_kit.training.batching.subset import RowSubset, drawn_one_by_one, rows_digest, split_rows
+from simcse_kit.training.column_prompts import column_prompts
 from simcse_kit.training.data_defaults import read_options, with_method, with_scale
 from simcse_kit.training.devices import resolve_precision, run_device
 from simcse_kit.training.plan import RunPlan, StartOptions
@@ -101,6 +102,7 @@ def prepare(config: RunConfig, start: StartOptions, processes: int = 1) -> RunPl
         config.data.train, read_options(config.data), count_files=draws_by_file(config.data)
     )
     data = DataSpec(corpus.kind, corpus.negatives)
+    column_prompts(config.data, data)  # refuses unknown columns
     _check_corpus(corpus, data, method, options, config.training.batch_size)
     config = with_scale(config, corpus, options)
     by_dev = dev is not None and config.evaluation.select in (None, "dev")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from simcse_kit.data.collate import Collator
 from simcse_kit.errors import ConfigError
 from simcse_kit.training.batching.gradient_cache import GradientCache
@@ -51,7 +53,8 @@ def trace_probe(plan: RunPlan, max_length: int) -> Probe | None:
     seed = plan.config.training.seed
     if plan.dev is not None:
         return Probe.of_pairs(plan.dev.pairs, seed, max_length)
-    return Probe.of_rows(plan.held_out, plan.corpus.kind, seed, max_length)
+    probe = Probe.of_rows(plan.held_out, plan.corpus.kind, seed, max_length)
+    return _with_prompts(probe, plan)
 
 
 def _held_out_probe(plan: RunPlan, max_length: int) -> Probe:
@@ -66,4 +69,11 @@ def _held_out_probe(plan: RunPlan, max_length: int) -> Probe:
             f"all {count} held-out rows have the same text, so uniformity is not defined; "
             "choose with evaluation.select = 'loss'"
         )
-    return probe
+    return _with_prompts(probe, plan) or probe
+
+
+def _with_prompts(probe: Probe | None, plan: RunPlan) -> Probe | None:
+    """Give the probe the prompts of anchors and positives, if they differ."""
+    if probe is None or not plan.prompts.differ:
+        return probe
+    return replace(probe, prompts=plan.prompts.texts[:2])

@@ -182,7 +182,7 @@ class TeacherCache:
     def _write(self, shard: TextShard, vectors: Iterator[NDArray[np.float32]]) -> None:
         name, rows = f"part-{shard.number:06d}.npy", len(shard.texts)
         with replacement(self.folder / name, remedy=f"free disk space, or {_REMEDY}") as path:
-            with FORMATS["npy"].writer(path, rows, self.dim) as write:
+            with FORMATS["npy"].writer(path, rows, np.dtype(("<f4", (self.dim,)))) as write:
                 row = 0
                 while row < rows:
                     part = next(vectors)

@@ -77,7 +77,7 @@ class ContrastiveTrainer(transformers.Trainer):
         self.remove_callback(transformers.trainer_callback.PrinterCallback)
         self.remove_callback(transformers.trainer_callback.ProgressCallback)
         self._prefetch: Prefetch | None = None
-        self._order: EpochOrder = ShuffledOrder(len(rows), args.seed)
+        self.order: EpochOrder = ShuffledOrder(len(rows), args.seed)
         self._method = method
         self.measurements = measurements
         self._cache = cache
@@ -87,12 +87,8 @@ class ContrastiveTrainer(transformers.Trainer):
         self._inputs: Collated = {}
         self._staging: Path | None = None
 
-    def draw_by(self, order: EpochOrder) -> None:
-        """Draw the rows in another order than that of :class:`ShuffledOrder`."""
-        self._order = order
-
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:  # noqa: ARG002
-        return self._order
+        return self.order
 
     def collate_ahead(self) -> None:
         """Let a thread collate batches while the device works on earlier ones."""

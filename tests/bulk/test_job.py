@@ -93,7 +93,7 @@ def test_numbers_of_jsonl_read_back_to_the_same_float32(tmp_path: Path) -> None:
     wild = np.frombuffer(np.random.default_rng(0).bytes(4 * 40_000), np.float32)
     wild = wild[np.isfinite(wild)][:39_000].reshape(-1, 30)
     path = tmp_path / "v.jsonl"
-    with FORMATS["jsonl"].writer(path, len(wild), 30) as write:
+    with FORMATS["jsonl"].writer(path, len(wild), np.dtype(("<f4", (30,)))) as write:
         write(["x"] * len(wild), wild)
     assert read(path)[1].tobytes() == wild.tobytes()
 

@@ -79,6 +79,10 @@ CASES: dict[str, tuple[Callable[[], list[Any]], dict[str, Any]]] = {
         lambda: [pooled(include_prompt=False)],
         {"prompts": {"query": "a dog "}, "default_prompt_name": "query"},
     ),
+    "prompt left out of the first token": (
+        lambda: [pooled("cls", include_prompt=False)],
+        {"prompts": {"query": "a dog "}, "default_prompt_name": "query"},
+    ),
     "no prompt to leave out": (lambda: [pooled(include_prompt=False)], {}),
     "normalize": (lambda: [pooled(), modules.Normalize()], {}),
     "dropout": (lambda: [pooled(), modules.Dropout(0.3)], {}),
@@ -123,7 +127,7 @@ CASES: dict[str, tuple[Callable[[], list[Any]], dict[str, Any]]] = {
     "compared by dot product": (lambda: [pooled()], {"similarity_fn_name": "dot"}),
 }
 REFUSED = {
-    "prompt left out": "include_prompt = false",
+    "prompt left out of the first token": "include_prompt = false",
     "layer norm": "LayerNorm' is not supported",
     "dense with a residual": "use_residual True is not supported",
     "dense of SiLU": "SiLU' is not supported",

@@ -302,7 +302,6 @@ def test_legacy_keys(legacy: Path) -> None:
     [
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": False}, "pooling \\[\\] is not"),
         ("1_Pooling/config.json", {"pooling_mode": ["mean", "median"]}, r"'median'\] is not"),
-        ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt"),
         ("2_N/config.json", {"module_input_name": "token_embeddings"}, "module_input_name"),
         ("0_Transformer/sentence_roberta_config.json", {"max_seq_length": 40}, "at most 39"),
         ("0_Transformer/sentence_roberta_config.json", {"max_seq_length": "x"}, "max_length is 'x"),

@@ -46,9 +46,9 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     seen: list[list[int]] = []
     compute: Callable[..., Any] = forward_pass.vectors_of_batch
 
-    def watched(model: Any, rows: list[list[int]], blocks: Any) -> torch.Tensor:
+    def watched(model: Any, rows: list[list[int]], *rest: Any) -> torch.Tensor:
         seen.append([len(row) for row in rows])
-        result: torch.Tensor = compute(model, rows, blocks)
+        result: torch.Tensor = compute(model, rows, *rest)
         return result
 
     monkeypatch.setattr(queued, "vectors_of_batch", watched)
@@ -64,12 +64,12 @@ class Card:
         self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
         compute: Callable[..., Any] = forward_pass.vectors_of_batch
 
-        def limited(model: Any, rows: list[list[int]], blocks: Any) -> Any:
+        def limited(model: Any, rows: list[list[int]], *rest: Any) -> Any:
             tokens = sum(map(len, rows))
             if tokens > self.room:
                 self.failed.append(tokens)
                 raise self.error
-            return compute(model, rows, blocks)
+            return compute(model, rows, *rest)
 
         monkeypatch.setattr(queued, "vectors_of_batch", limited)
 
@@ -93,6 +93,23 @@ def test_vectors_are_those_of_the_cpu(
     np.testing.assert_allclose(bert.encode(SENTENCES, **options), expected, atol=1e-5)
     np.testing.assert_allclose(bert.encode(SENTENCES[0], **options), expected[0], atol=1e-5)
     assert bert.encode([]).shape == (0, 32)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("to", ["numpy", "torch"])
+def test_a_prompt_is_left_out_and_vectors_are_truncated_as_on_the_cpu(
+    family: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, to: Any
+) -> None:
+    bert = SentenceEncoder.load(family("bert"), pooling="mean")
+    bert.include_prompt = False
+    options: dict[str, Any] = {"prompt": "the dog ran ", "truncate_dim": 9}
+    expected = bert.encode(MANY, **options)
+    assert not np.allclose(expected, bert.encode(MANY, truncate_dim=9), atol=1e-2)
+    monkeypatch.setattr(accelerator, "is_accelerator", lambda _: True)
+    monkeypatch.setattr("simcse_kit.encoder.packing.layout.uses_index", lambda _: True)
+    found = np.asarray(bert.encode(MANY, to=to, **options))
+    assert found.shape == (len(MANY), 9)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -316,7 +333,7 @@ def test_queueing_a_batch_reads_nothing_from_the_device(
     encoder = SentenceEncoder.load(family("bert"), pooling="mean")
     encoder.to(META)
 
-    def compute(model: SentenceEncoder, rows: list[list[int]], _: Any) -> torch.Tensor:
+    def compute(model: SentenceEncoder, rows: list[list[int]], *_: Any) -> torch.Tensor:
         return torch.empty(len(rows), model.embedding_dim, device=META)
 
     monkeypatch.setattr(queued, "vectors_of_batch", compute)

@@ -7,35 +7,26 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simcse_kit.data.bad_rows import ReadReport
 from simcse_kit.data.prepare.negative_selection import Mining, Ranking, choose
 from simcse_kit.data.prepare.normalize import normal_key
 from simcse_kit.data.prepare.output import Summary, check_output, writing
+from simcse_kit.data.prepare.text_vectors import UnitEncoder, vectors_of
 from simcse_kit.data.read_options import DEFAULTS, ReadOptions
 from simcse_kit.data.readers import read_texts
 from simcse_kit.data.records import reading_progress
-from simcse_kit.errors import DataError, ModelError
+from simcse_kit.errors import DataError
 from simcse_kit.metrics.search import gpu_of, require_faiss
-from simcse_kit.utils.arrays import on_host
 
 __all__ = ["Anchors", "Pool", "UnitEncoder", "mine", "read_anchors"]
 
 # Extra neighbours of the first search: a single text and the texts whose positive it is have no
 # rank. If there are more than these, the search is repeated.
 _PARTNERS = 8
-
-
-class UnitEncoder(Protocol):
-    """Encoder of n texts into n unit vectors, such as a SentenceEncoder."""
-
-    def encode(self, sentences: list[str], /, *, normalize: bool, progress: bool) -> Any:
-        """Encode sentences into an (n, d) array."""
-        ...
 
 
 @dataclass
@@ -168,7 +159,9 @@ def mine(
     if len(pool.texts) < 2:
         raise DataError("all texts are the same; negatives need at least two different texts")
     anchors = {text: number for number, text in enumerate(dict.fromkeys(rows.texts))}
-    vectors = _vectors(encoder, [*anchors, *pool.texts], progress)
+    vectors = vectors_of(
+        encoder, list(anchors), pool.texts, mining.prompts, rows.positives is not None, progress
+    )
     summary = Summary(str(target), read=len(rows.texts))
     ranking = Ranking(
         vectors[: len(anchors)],
@@ -223,17 +216,6 @@ def _counts(figures: dict[str, Any]) -> str:
     """List the counts, largest first."""
     counted = sorted((-n, what) for what, n in figures.items() if isinstance(n, int))
     return ", ".join(f"{-n} {what}" for n, what in counted)
-
-
-def _vectors(encoder: UnitEncoder, texts: list[str], progress: bool) -> NDArray[np.float32]:
-    output = encoder.encode(texts, normalize=True, progress=progress)
-    vectors = np.asarray(on_host(output), dtype=np.float32)
-    if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
-        raise ModelError(
-            f"the encoder gave vectors of shape {vectors.shape} for {len(texts)} texts, or some "
-            "that are not finite"
-        )
-    return vectors
 
 
 def _distinct(rows: Anchors, partners: Sequence[int], summary: Summary) -> list[_Pair]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.metrics.search import Found, approximate_top_k, top_k
+from simcse_kit.utils.prompt_choice import DEFAULT_PROMPTS, PromptChoice
 
 __all__ = ["Mining", "Ranking", "choose", "parse_ranks"]
 
@@ -42,6 +43,8 @@ class Mining:
         positive_rank: Last rank of the positive of a single text.
         search: ``exact``, or ``faiss``, which is approximate.
         seed: Seed of random picks.
+        prompts: Prompts in place of those of the encoder. Of pairs, the anchors are queries and the
+            candidates documents; single texts are neither.
 
     Raises:
         ConfigError: A value is not allowed.
@@ -59,6 +62,7 @@ class Mining:
     positive_rank: int = 5
     search: Literal["exact", "faiss"] = "exact"
     seed: int = 0
+    prompts: PromptChoice = DEFAULT_PROMPTS
 
     def __post_init__(self) -> None:
         first, last = self.ranks

@@ -24,7 +24,7 @@ class SentenceGraph(nn.Module):
         encoder: the encoder, whose parts are shared, not copied.
 
     Raises:
-        ModelError: the encoder has static embeddings.
+        ModelError: the encoder has static embeddings, or leaves prompts out of its vectors.
     """
 
     def __init__(self, encoder: EncoderModel):
@@ -33,6 +33,11 @@ class SentenceGraph(nn.Module):
             raise ModelError(
                 "static embeddings are a table and need no graph, so they are not exported; use "
                 "their folder, which sentence-transformers opens too"
+            )
+        if not encoder.include_prompt:
+            raise ModelError(
+                "this encoder leaves prompts out of its vectors (include_prompt = false), which an "
+                "exported graph cannot do; encode without an export"
             )
         self.backbone = encoder.backbone
         self.head = encoder.head

@@ -199,7 +199,7 @@ def _tokenization(
             max_length = check_length(recipe.max_length, positions)
         except ConfigError as error:
             raise ModelError(f"{folder}: {error}; or give max_length when loading") from None
-    return Tokenization(
+    tokenization = Tokenization(
         tokenizer,
         positions=positions,
         max_length=max_length,
@@ -207,6 +207,9 @@ def _tokenization(
         prompt=recipe.prompt,
         template=recipe.template,
     )
+    tokenization.prompts = recipe.prompts
+    tokenization.include_prompt = recipe.include_prompt
+    return tokenization
 
 
 def _choose_pooling(folder: Path, recipe: Recipe, wanted: str | None) -> tuple[str, list[Dense]]:

@@ -94,7 +94,9 @@ class Recipe:
         normalize: Whether vectors are scaled to unit length.
         max_length: Maximum number of tokens per sentence; None if the folder has none.
         lowercase: Whether sentences are lower-cased before tokenization.
-        prompt: Text put in front of every sentence.
+        prompt: Text put in front of every sentence, unless a call gives another one.
+        prompts: Further prompts by their names.
+        include_prompt: Whether the tokens of a prompt are pooled.
         template: Template around every sentence, for pooling ``mask``.
         truncate_dim: Number of dimensions that are kept of the vectors; None for all.
     """
@@ -107,6 +109,8 @@ class Recipe:
     max_length: int | None = None
     lowercase: bool = False
     prompt: str = ""
+    prompts: dict[str, str] = field(default_factory=dict)
+    include_prompt: bool = True
     template: str = ""
     truncate_dim: int | None = None
 
@@ -131,7 +135,6 @@ def read_recipe(folder: Path) -> Recipe:
     if not isinstance(modules, list) or not all(isinstance(entry, dict) for entry in modules):
         raise ModelError(f"{path} is not a list of modules")
     layers: list[float] | None = None
-    include_prompt = True
     before = -1
     for entry in modules:
         package, _, kind = str(entry.get("type", "")).rpartition(".")
@@ -165,7 +168,7 @@ def read_recipe(folder: Path) -> Recipe:
         elif kind == "WeightedLayerPooling":
             layers = _read_layers(part)
         elif kind == "Pooling":
-            recipe.pooling, include_prompt = _read_pooling(part, layers)
+            recipe.pooling, recipe.include_prompt = _read_pooling(part, layers)
         elif kind == "Dense":
             recipe.stages.append(_read_dense(part))
         else:
@@ -177,11 +180,6 @@ def read_recipe(folder: Path) -> Recipe:
     if recipe.pooling == "cls_before_pooler" and recipe.stages and recipe.stages[0].is_mlp_head:
         recipe.pooling = "cls"
     _read_model_settings(folder, recipe)
-    if recipe.prompt and not include_prompt:
-        raise ModelError(
-            f"{folder}: its Pooling leaves the prompt out (include_prompt = false), which is not "
-            "supported"
-        )
     return recipe
 
 
@@ -285,16 +283,25 @@ def _read_settings(path: Path, kind: str) -> dict[str, Any]:
     return config
 
 
+def _prompts(path: Path, prompts: Any) -> dict[str, str]:
+    if not isinstance(prompts, dict):
+        raise ModelError(f"{path}: prompts are {prompts!r:.60}; give texts by their names")
+    for name, text in prompts.items():
+        if not isinstance(text, str | None):
+            raise ModelError(f"{path}: the prompt {name!r} is {text!r:.60}; give a text, or null")
+    return {name: text or "" for name, text in prompts.items()}
+
+
 def _read_model_settings(folder: Path, recipe: Recipe) -> None:
     path = folder / "config_sentence_transformers.json"
     if path.exists():
         config = _read_settings(path, path.name)
         name = config.get("default_prompt_name")
-        prompts = config.get("prompts") or {}
-        if name and (not isinstance(prompts, dict) or not isinstance(prompts.get(name), str)):
+        recipe.prompts = _prompts(path, config.get("prompts") or {})
+        if name and (not isinstance(name, str) or name not in recipe.prompts):
             raise ModelError(f"{path}: default_prompt_name {name!r} is not among its prompts")
         if name:
-            recipe.prompt = prompts[name]
+            recipe.prompt = recipe.prompts[name]
         if recipe.pooling == TEMPLATE_POOLING:
             recipe.template = str(config.get("template") or "")
         recipe.truncate_dim = config.get("truncate_dim")

@@ -153,9 +153,12 @@ def write_settings(encoder: EncoderModel, staging: Path, card: str) -> None:
     if has_lora(encoder) and encoder.pooling in LAYER_POOLINGS:  # as in config.json above
         settings["config_args"] = {"output_hidden_states": True}
     _write_json(staging / "sentence_bert_config.json", settings)
-    texts: dict[str, Any] = {"prompts": {}, "default_prompt_name": None}
+    texts: dict[str, Any] = {"prompts": encoder.prompts, "default_prompt_name": None}
     if encoder.prompt:
-        texts = {"prompts": {"default": encoder.prompt}, "default_prompt_name": "default"}
+        names = (name for name, text in encoder.prompts.items() if text == encoder.prompt)
+        name = next(names, "default")
+        prompts = encoder.prompts | {name: encoder.prompt}
+        texts = {"prompts": prompts, "default_prompt_name": name}
     if end is not None:
         texts["truncate_dim"] = end.out_features
     if encoder.template is not None:
@@ -200,6 +203,8 @@ def _write_pooling(encoder: EncoderModel, staging: Path, modules: list[tuple[str
         flags = {"pooling_mode": TEMPLATE_POOLING}
     elif modes != [mode for mode in ST_POOLINGS if mode in modes]:
         flags = {"pooling_mode": modes}  # the old settings would change the order
+    if not encoder.include_prompt:
+        flags["include_prompt"] = False
     _write_json(_add(staging, modules, "Pooling") / "config.json", width | flags)
 
 

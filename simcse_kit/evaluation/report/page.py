@@ -22,7 +22,8 @@ from markupsafe import Markup
 
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.contamination.check import LeakReport
-from simcse_kit.evaluation.report import curves, panels, score_tables
+from simcse_kit.evaluation.report import curves, panels, score_tables, svg
+from simcse_kit.evaluation.report.dimensions import dimension_panel
 from simcse_kit.evaluation.report.numbers import counted
 from simcse_kit.evaluation.report.sections import History, report_sections, to_markdown
 from simcse_kit.evaluation.results import SCHEMA, Report
@@ -44,6 +45,9 @@ def write_report(
     leaks: Sequence[LeakReport | None] = (),
 ) -> Path:
     """Write ``report.html``, ``report.md`` and ``report.json`` into a folder.
+
+    For several numbers of dimensions of one encoder also ``dimensions.svg``, a picture of the
+    scores.
 
     The JSON file is ``{"schema": 1, "reports": [Report.to_json(), ...]}``, with ``"comparison"``
     if there is one. The Markdown file has the texts and tables of the page. The same input gives
@@ -87,7 +91,11 @@ def write_report(
         document["comparison"] = comparison.to_json()
     text = json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     marked = to_markdown(f"{title} ({names})", sections)
-    _write(folder, {"report.json": text, "report.md": marked, "report.html": page})
+    documents = {"report.json": text, "report.md": marked, "report.html": page}
+    sweep = dimension_panel(reports)
+    if sweep is not None:
+        documents["dimensions.svg"] = svg.standalone(sweep.figure, _asset("style.css"))
+    _write(folder, documents)
     return folder / "report.html"
 
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from simcse_kit.evaluation.report import figures
 from simcse_kit.evaluation.report.curves import Panel, hypersphere_path
+from simcse_kit.evaluation.report.dimensions import is_sweep
 from simcse_kit.evaluation.report.numbers import counted, fixed, is_number
 from simcse_kit.evaluation.report.score_tables import roles, task_names
 from simcse_kit.evaluation.results import Report
@@ -74,7 +75,7 @@ def plane_panel(reports: Sequence[Report], history: Sequence[Mapping[str, float]
     """Draw the alignment-uniformity plane; None if no model and no step has both values."""
     path = hypersphere_path(history)
     names: tuple[str, ...] = roles(reports)
-    if len(reports) < 3:
+    if len(reports) < 3 and not is_sweep(reports):
         names = ("this model",) if len(reports) == 1 else ("before", "after")
     points = [
         figures.Point(name, shape.alignment, shape.uniformity, index if len(reports) > 1 else 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from simcse_kit.evaluation.report.dimensions import is_sweep
 from simcse_kit.evaluation.report.numbers import (
     compared,
     counted,
@@ -61,7 +62,12 @@ class Headline:
 
 
 def roles(reports: Sequence[Report]) -> tuple[str, ...]:
-    """Name the models by their role: Score | Before, After | Model A, Model B, ..."""
+    """Name the models by their role: Score | Before, After | Model A, Model B, ...
+
+    Reports of several numbers of dimensions are named by these.
+    """
+    if is_sweep(reports):
+        return tuple(f"{report.dimensions} dimensions" for report in reports)
     if len(reports) == 1:
         return ("Score",)
     if len(reports) == 2:

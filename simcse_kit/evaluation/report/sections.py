@@ -10,6 +10,7 @@ from markupsafe import Markup
 from simcse_kit.evaluation.contamination.check import LeakReport
 from simcse_kit.evaluation.report import model_tables, panels, score_tables, sentences
 from simcse_kit.evaluation.report.curves import Panel, training_curves
+from simcse_kit.evaluation.report.dimensions import dimension_panel, dimension_table
 from simcse_kit.evaluation.results import Report
 from simcse_kit.evaluation.statistics.comparison import Comparison
 from simcse_kit.utils.printable import one_line
@@ -73,8 +74,17 @@ def report_sections(
     """List the sections of a report, without empty ones; see :func:`.page.write_report`."""
     neighbours = _entries(sentences.neighbour_tables(reports), "Nearest neighbours")
     maps = sentences.drawings(reports)
+    sweep = dimension_panel(reports)
     found = [
         Section("Scores", _score_blocks(reports, comparison), _SCORES),
+        Section(
+            "Dimensions",
+            (
+                SectionBlock(panels=() if sweep is None else (sweep,)),
+                SectionBlock(entries=_entry(dimension_table(reports), "Scores by dimensions")),
+            ),
+            _DIMENSIONS,
+        ),
         Section(
             "Other tasks",
             (SectionBlock(entries=_entries(score_tables.task_tables(reports))),),
@@ -218,6 +228,9 @@ def _shape_section(reports: Sequence[Report], history: History) -> Section:
     )
 
 
+_DIMENSIONS = (
+    "What is left of the scores if only the first dimensions of the vectors are kept, times 100."
+)
 _SCORES = (
     "Semantic textual similarity: does the model find those pairs similar that people find similar?"
 )

@@ -19,7 +19,18 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["BINS", "GRID", "INK", "MUTED", "PAPER", "SERIES", "SMALL", "axes", "render"]
+__all__ = [
+    "BINS",
+    "GRID",
+    "INK",
+    "MUTED",
+    "PAPER",
+    "SERIES",
+    "SMALL",
+    "axes",
+    "render",
+    "standalone",
+]
 
 INK = "#010101"
 MUTED = "#010102"
@@ -103,6 +114,17 @@ def render(
             metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
     return _inline(buffer.getvalue(), key=key, label=label)
+
+
+def standalone(figure: Markup, style: str) -> str:
+    """Return a figure of :func:`render` as an SVG file.
+
+    Args:
+        figure: The figure.
+        style: Style sheet of the page, which begins with the colours.
+    """
+    colours = style[: style.index("* {")]
+    return str(figure).replace(">", f"><style>{colours}</style>", 1) + "\n"
 
 
 def _inline(document: str, *, key: str, label: str) -> Markup:

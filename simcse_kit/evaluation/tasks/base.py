@@ -14,7 +14,12 @@ __all__ = ["LoadedTask", "Task", "require_sklearn"]
 
 
 class Task(Protocol):
-    """A task whose data has been loaded and verified."""
+    """A task whose data has been loaded and verified.
+
+    A task may also have a method ``roles()`` that returns its queries and documents by the names
+    ``"query"`` and ``"document"``: encoders with prompts for them then encode them apart, and
+    ``vectors.of("query")`` has the vectors of the queries.
+    """
 
     @property
     def name(self) -> str:

@@ -22,6 +22,7 @@ from simcse_kit.evaluation.embed import Embeddings, unit_rows
 from simcse_kit.evaluation.results import TaskScore
 from simcse_kit.evaluation.tasks.files import OPTIONS, read_lines
 from simcse_kit.metrics.search import top_k
+from simcse_kit.utils.prompt_choice import Role
 
 __all__ = ["RetrievalTask", "load_retrieval", "ranking_metrics", "search"]
 
@@ -49,14 +50,19 @@ class RetrievalTask:
         """List all documents, then all queries."""
         return [*self.documents.values(), *self.queries.values()]
 
+    def roles(self) -> dict[Role, list[str]]:
+        """List the queries and the documents, for encoders that have prompts for them."""
+        queries, documents = self.queries.values(), self.documents.values()
+        return {"query": list(queries), "document": list(documents)}
+
     def score(self, vectors: Embeddings, *, progress: bool = False) -> TaskScore:
         """Compute means over queries of nDCG@10, MRR@10, Recall@1, @10, @100 and MAP@100, x100."""
         keys = list(self.documents)
         row = {key: number for number, key in enumerate(keys)}
         asked = list(self.queries)
         found = search(
-            vectors(list(self.queries.values())),
-            vectors(list(self.documents.values())),
+            vectors.of("query")(list(self.queries.values())),
+            vectors.of("document")(list(self.documents.values())),
             DEPTH,
             skip=[row.get(query, -1) for query in asked],
             progress=progress,

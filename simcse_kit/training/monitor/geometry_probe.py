@@ -45,6 +45,8 @@ class Probe:
             masks.
         seed: seed of these masks.
         max_length: maximum number of tokens of a sentence.
+        prompts: texts in front of the sentences and anchors, and of the positives; None for the
+            default prompt of the encoder.
     """
 
     sentences: list[str]
@@ -52,6 +54,7 @@ class Probe:
     positives: list[str] | None
     seed: int
     max_length: int
+    prompts: tuple[str | None, ...] = (None, None)
 
     @classmethod
     def of_pairs(cls, pairs: PairSet, seed: int, max_length: int) -> Probe | None:
@@ -115,7 +118,8 @@ class Probe:
         if self.positives is None:
             left, right = self._twice(encoder)
         else:
-            left, right = (self._encode(encoder, side) for side in (self.anchors, self.positives))
+            left = self._encode(encoder, self.anchors)
+            right = self._encode(encoder, self.positives, prompt=self.prompts[1])
         parts = [cloud, left, right]
         if not all(bool(part.isfinite().all() and part.any(dim=1).all()) for part in parts):
             return {}
@@ -132,16 +136,26 @@ class Probe:
         return {PREFIX + name: value for name, value in found.items()}
 
     def _encode(
-        self, encoder: SentenceEncoder, texts: list[str], normalize: bool | None = None
+        self,
+        encoder: SentenceEncoder,
+        texts: list[str],
+        normalize: bool | None = None,
+        prompt: str | None = None,
     ) -> Tensor:
         if not texts:
             return torch.zeros(0, encoder.embedding_dim)
-        vectors = encoder.encode(texts, to="torch", max_length=self.max_length, normalize=normalize)
+        vectors = encoder.encode(
+            texts,
+            to="torch",
+            max_length=self.max_length,
+            normalize=normalize,
+            prompt=self.prompts[0] if prompt is None else prompt,
+        )
         return vectors.float().cpu()
 
     @torch.no_grad()
     def _twice(self, encoder: SentenceEncoder) -> tuple[Tensor, Tensor]:
-        rows, _ = encoder.tokenize(self.anchors, max_length=self.max_length)
+        rows, _ = encoder.tokenize(self.anchors, max_length=self.max_length, prompt=self.prompts[0])
         ids = pad_sequence(
             [torch.tensor(row) for row in rows],
             batch_first=True,

@@ -7,7 +7,7 @@ import logging
 import random
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from simcse_kit.data.readers import read_texts
 from simcse_kit.errors import ConfigError, DataError, MissingExtraError, ModelError
 from simcse_kit.metrics import search
 from simcse_kit.metrics.search import approximate_top_k, gpu_of, top_k
+from simcse_kit.utils.prompt_choice import PromptChoice
 
 
 def unit(rows: int, dim: int, seed: int) -> np.ndarray:
@@ -345,3 +346,38 @@ def test_negatives_of_triplets_are_dropped(tmp_path: Path) -> None:
     assert read_anchors(tmp_path / "x.csv") == Anchors(["a"], ["b"])
     (tmp_path / "x.txt").write_text("a\nb\n")
     assert read_anchors(tmp_path / "x.txt") == Anchors(["a", "b"], None)
+
+
+def test_anchors_are_queries_and_candidates_documents(tmp_path: Path) -> None:
+    class Asymmetric(Angles):
+        prompts: ClassVar[dict[str, str]] = {"query": "q: ", "document": "d: "}
+        calls: ClassVar[list[tuple[str, list[str], str | None]]] = []
+
+        def encode(
+            self, sentences: list[str], /, *, normalize: bool, progress: bool, prompt: str = ""
+        ) -> Any:
+            self.calls.append(("encode", sentences, prompt))
+            return super().encode(sentences, normalize=normalize, progress=progress)
+
+        def encode_query(self, sentences: list[str], **_: bool) -> Any:
+            return self.encode(sentences, normalize=True, progress=False, prompt="q: ")
+
+        def encode_document(self, sentences: list[str], **_: bool) -> Any:
+            return self.encode(sentences, normalize=True, progress=False, prompt="d: ")
+
+    encoder = Asymmetric({"a": 0, "p": 30, "b": 60, "q": 75})
+    pairs, single = Anchors(["a", "b"], ["p", "q"]), Anchors(["a", "p", "b", "q"], None)
+    for prompts, expected in (
+        (PromptChoice(), ["q: ", "d: "]),
+        (PromptChoice.of(["x: ", "y: "], None), ["x: ", "y: "]),
+        (PromptChoice.of("x: ", None), ["x: "]),
+    ):
+        encoder.calls.clear()
+        mine(encoder, pairs, tmp_path / "t.csv", Mining(prompts=prompts), overwrite=True)
+        assert [call[2] for call in encoder.calls] == expected
+        assert encoder.calls[0][1][:2] == ["a", "b"]
+        assert encoder.calls[-1][1][-2:] == ["p", "q"]
+    encoder.calls.clear()
+    mining = Mining(positive_score=0.5, factor=1.0)
+    mine(encoder, single, tmp_path / "t.csv", mining, overwrite=True)
+    assert [call[2] for call in encoder.calls] == [""]
