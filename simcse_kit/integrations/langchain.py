@@ -34,10 +34,11 @@ class SimcseEmbeddings(Embeddings):  # type: ignore[misc]
         self.options = options
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Compute the vectors of n texts, as n lists of numbers."""
-        vectors: list[list[float]] = self.encoder.encode(texts, **self.options).tolist()
+        """Compute the vectors of n texts with the prompt ``document``, as n lists of numbers."""
+        vectors: list[list[float]] = self.encoder.encode_document(texts, **self.options).tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
-        """Compute the vector of one text."""
-        return self.embed_documents([text])[0]
+        """Compute the vector of one text with the prompt ``query``."""
+        vector: list[float] = self.encoder.encode_query(text, **self.options).tolist()
+        return vector

@@ -38,14 +38,15 @@ class SimcseEmbedding(BaseEmbedding):  # type: ignore[misc]
         return "SimcseEmbedding"
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors: list[list[float]] = self._encoder.encode(texts).tolist()
+        vectors: list[list[float]] = self._encoder.encode_document(texts).tolist()
         return vectors
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._get_text_embeddings([query])[0]
+        vector: list[float] = self._encoder.encode_query(query).tolist()
+        return vector
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return self._get_query_embedding(query)

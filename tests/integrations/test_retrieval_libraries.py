@@ -91,6 +91,8 @@ def test_langchain_gets_the_vectors_of_the_encoder(
     assert np.allclose(embeddings.embed_documents(TEXTS), expected)
     assert embeddings.embed_documents([]) == []
     assert np.allclose(embeddings.embed_query(TEXTS[0]), expected[0])
+    encoder.prompts = {"query": "the "}
+    assert np.allclose(embeddings.embed_query("birds"), encoder.encode("the birds", normalize=True))
     assert len(module.SimcseEmbeddings(str(tiny_encoder_dir)).embed_query("a cat")) == 32
 
 
@@ -107,6 +109,8 @@ def test_llama_index_gets_the_vectors_of_the_encoder(
     assert np.allclose(embedding.get_text_embedding(TEXTS[1]), expected[1])
     assert np.allclose(embedding.get_query_embedding(TEXTS[2]), expected[2])
     assert np.allclose(asyncio.run(embedding.aget_query_embedding(TEXTS[2])), expected[2])
+    encoder.prompts = {"query": "the "}
+    assert np.allclose(embedding.get_query_embedding("birds"), encoder.encode("the birds"))
     opened = module.SimcseEmbedding(str(tiny_encoder_dir))
     assert opened.model_name == str(tiny_encoder_dir)
     assert opened.class_name() == "SimcseEmbedding"
