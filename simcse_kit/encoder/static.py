@@ -102,12 +102,12 @@ class StaticTokenization(Tokenization):
         return self._empty_id
 
     def rows(
-        self, texts: Sequence[str], max_length: int | None = None
+        self, texts: Sequence[str], max_length: int | None = None, prompt: str | None = None
     ) -> tuple[list[list[int]], int]:
         """Tokenize sentences; see :meth:`Tokenization.rows`."""
         length = self.max_length if max_length is None else check_length(max_length, None)
         # The limit of the base class counts unknown tokens, which are left out before the cut.
-        whole, _ = super().rows(texts, 10**6)
+        whole, _ = super().rows(texts, 10**6, prompt)
         if self.drop_unknown:
             unknown = self.tokenizer.unk_token_id
             whole = [[token for token in row if token != unknown] for row in whole]

@@ -71,6 +71,12 @@ def model2vec(tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_prompt_is_put_in_front(saved: Any) -> None:
+    encoder = SentenceEncoder.load(saved()[0])
+    expected = encoder.encode("A dog runs.")
+    np.testing.assert_array_equal(encoder.encode("runs.", prompt="A dog "), expected)
+
+
 def by_hand(folder: Path, text: str) -> np.ndarray:
     """The vector of model2vec: the mean over known tokens, at most 512, with length 1."""
     weights = load_file(folder / "model.safetensors")
