@@ -8,7 +8,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from simcse_kit.registry import is_outside
-from simcse_kit.utils.settings import lowest_and_highest, merge, nested
+from simcse_kit.utils.settings import lowest_and_highest, merge, nested, without_none
 from simcse_kit.utils.sizes import parse_bytes
 
 __all__ = [
@@ -269,16 +269,10 @@ class RunConfig(ConfigSection):
 
     def to_toml(self) -> str:
         """Write the configuration as TOML, which reads back to an equal one."""
-        tables = _without_none(self.model_dump())
+        tables = without_none(self.model_dump())
         if "name" not in self.method.model_fields_set:
             del tables["method"]["name"]  # the data may still choose another
         return tomli_w.dumps(tables)
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    return value
 
 
 SHORT_NAMES = {

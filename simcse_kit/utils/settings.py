@@ -14,7 +14,15 @@ from pydantic_core import PydanticUndefined
 from simcse_kit.errors import ConfigError
 from simcse_kit.registry import closest
 
-__all__ = ["merge", "nested", "parse_setting", "read_toml", "validated"]
+__all__ = [
+    "lowest_and_highest",
+    "merge",
+    "nested",
+    "parse_setting",
+    "read_toml",
+    "validated",
+    "without_none",
+]
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
@@ -144,3 +152,15 @@ def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
             return []
         model = field.annotation
     return list(model.model_fields)
+
+
+def without_none(value: Any) -> Any:
+    """Leave out the keys of nested dictionaries whose value is None, which TOML cannot write.
+
+    Examples:
+        >>> without_none({"a": None, "b": {"c": None, "d": 1}})
+        {'b': {'d': 1}}
+    """
+    if isinstance(value, dict):
+        return {key: without_none(item) for key, item in value.items() if item is not None}
+    return value

@@ -342,7 +342,7 @@ def test_a_model_that_is_missing_is_met_before_another_is_scored(
     simcse: Simcse, pairs: Path, tiny_encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "simcse_kit.evaluation.evaluate.embed", lambda *_, **__: pytest.fail("worked for nothing")
+        "simcse_kit.evaluation.scoring.embed", lambda *_, **__: pytest.fail("worked for nothing")
     )
     last = ["--tasks", pairs]
     calls = [
@@ -364,7 +364,7 @@ def test_resamples_too_few_for_holm_name_the_number_that_works(
     models = [tiny_encoder_dir] * 2
     done = simcse("compare", *models, *options, "100")
     assert done.code == 2
-    number = done.err.partition("give ")[2].partition(" or more")[0]
+    number = done.err.rpartition("give ")[2].partition(" or more")[0]
     assert number == "160"
     assert simcse("compare", *models, *options, number).code == 0
     assert simcse("compare", *models, *options, str(int(number) - 1)).code == 2

@@ -91,7 +91,9 @@ def test_both_sides_of_a_row_run_and_agree(
         if isinstance(expected, str):
             assert found == expected
         else:
-            np.testing.assert_allclose(found, expected, atol=1e-5)
+            # A number at the border of two steps of int8 may fall into either.
+            steps = getattr(expected, "dtype", None) == np.int8
+            np.testing.assert_allclose(found, expected, atol=1 if steps else 1e-5)
     assert list(hub.visibility.values()) == ["private"] * 2 * ("push" in ours)
 
 

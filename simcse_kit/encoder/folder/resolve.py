@@ -145,7 +145,7 @@ def cached_hub_name(folder: Path) -> str | None:
     """Return the name on the Hub of a folder in the Hub's cache; None for other folders.
 
     Examples:
-        >>> hub_name(Path("hub/models--owner--name/snapshots/0123abc"))
+        >>> cached_hub_name(Path("hub/models--owner--name/snapshots/0123abc"))
         'owner/name'
     """
     parts = folder.parts[-3:]
