@@ -14,6 +14,7 @@ NAME = "my-team/my-encoder"
 pytestmark = pytest.mark.filterwarnings(DEPRECATED)
 
 
+@pytest.mark.long
 def test_push_uploads_once_and_then_only_with_exist_ok(
     simcse: Simcse, tiny_encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,10 +21,9 @@ from tests.fake_hub import DEPRECATED, TOKEN, FakeHub, reachable_hub
 PAGE = "docs/coming-from-sentence-transformers.md"
 ROWS = re.findall(r"^\| `(.*)` \| `(.*)` \|$", (REPOSITORY / PAGE).read_text("utf-8"), re.M)
 SETUP = _shortened(blocks_of(PAGE)[0].code).replace('"max_steps": 20', '"max_steps": 1')
-# Rows that train take seconds.
-SLOW = ("train(", "simcse data")
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.filterwarnings(DEPRECATED),
     # What sentence-transformers deprecates is still what its users know.
     pytest.mark.filterwarnings(
@@ -63,10 +62,7 @@ def comparable(value: Any) -> bool:
 
 @pytest.mark.parametrize(
     ("theirs", "ours"),
-    [
-        pytest.param(*row, id=row[1], marks=[pytest.mark.long] * row[1].startswith(SLOW))
-        for row in ROWS
-    ],
+    [pytest.param(*row, id=row[1]) for row in ROWS],
 )
 def test_both_sides_of_a_row_run_and_agree(
     theirs: str,

@@ -69,6 +69,7 @@ def test_the_rate_falls_from_layer_to_layer(make_config: MakeConfig, trained: Tr
     assert optimizers.found[0].param_groups[0]["lr"] == 1e-3
 
 
+@pytest.mark.long
 def test_a_decay_of_one_trains_the_same_weights(make_config: MakeConfig) -> None:
     plain = train(make_config(name="plain"))
     same = train(make_config({"training": {"layer_decay": 1.0}}, name="same"))

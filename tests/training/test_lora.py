@@ -53,6 +53,7 @@ def test_only_the_adapter_and_the_head_are_trained(
     assert np.abs(start.encode(TEXTS) - encoder.encode(TEXTS)).max() > 1e-2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pooling", ["mean", "cls_before_pooler", "first_last_mean"])
 def test_adapter_folders_open_in_sentence_transformers(
     pooling: str, make_config: MakeConfig
@@ -64,6 +65,7 @@ def test_adapter_folders_open_in_sentence_transformers(
     np.testing.assert_allclose(theirs, result.encoder.encode(TEXTS), atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 @pytest.mark.parametrize("targets", [None, "all-linear"])
 def test_packed_vectors_equal_those_of_single_rows(
@@ -101,6 +103,7 @@ def test_gradients_equal_those_of_the_code_of_transformers(
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 def test_gradient_caching_trains_the_same_adapter(make_config: MakeConfig) -> None:
     still = {"method": {"dropout": 0.0}, "data": {"augment": "delete(0.2)"}}
     plain = train(make_config(lora(), still, name="plain"))
@@ -110,6 +113,7 @@ def test_gradient_caching_trains_the_same_adapter(make_config: MakeConfig) -> No
         torch.testing.assert_close(other, weights[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_a_resumed_run_equals_an_uninterrupted_one(
     dropout: float, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
@@ -134,6 +138,7 @@ def test_the_merged_encoder_has_the_same_vectors_without_peft(make_config: MakeC
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "method"),
     [
@@ -152,6 +157,7 @@ def test_methods_with_further_networks_train_adapters(
     assert np.isfinite(result.encoder.encode(TEXTS)).all()
 
 
+@pytest.mark.long
 def test_frozen_layers_keep_their_adapter_unchanged(make_config: MakeConfig) -> None:
     result = train(make_config(lora(), {"training": {"freeze": ["layers.0"]}}))
     weights = load_file(result.output / "adapter_model.safetensors")
@@ -160,6 +166,7 @@ def test_frozen_layers_keep_their_adapter_unchanged(make_config: MakeConfig) -> 
     assert not [name for name in changed if ".layer.0." in name]
 
 
+@pytest.mark.long
 def test_layers_can_be_recomputed(make_config: MakeConfig) -> None:
     options = {"trainer": {"gradient_checkpointing": True}}
     result = train(make_config(lora(), options))
@@ -167,6 +174,7 @@ def test_layers_can_be_recomputed(make_config: MakeConfig) -> None:
     assert all(weight.any() for name, weight in weights.items())
 
 
+@pytest.mark.long
 def test_a_folder_is_replaced_by_an_adapter_and_back(
     make_config: MakeConfig, tiny_encoder_dir: Path
 ) -> None:

@@ -38,6 +38,7 @@ def with_prompts_in_the_file(path: Path, prompts: tuple[str, ...]) -> Path:
     return changed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("prompts", "texts", "saved", "default"),
     [

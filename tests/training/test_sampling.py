@@ -253,6 +253,7 @@ def sampled(make: MakeConfig, tmp_path: Path, name: str, *more: dict[str, Any]) 
     return make(base, *more, name=name, kind="pairs")
 
 
+@pytest.mark.long
 def test_a_resumed_run_with_sampling_equals_an_uninterrupted_one(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
