@@ -20,7 +20,7 @@ def mine_command(
     output: Annotated[
         str, typer.Option(metavar="FILE", help="File to write: .csv, .tsv, .jsonl, or with .gz.")
     ],
-    model: Annotated[str, typer.Option(help="Bundled name, folder, or Hub name.")] = "mini",
+    model: Annotated[str, typer.Option(help="Bundled name, folder, or Hub name.")] = "small",
     pool: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="Further candidates, one per line; repeatable."),

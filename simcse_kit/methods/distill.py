@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from simcse_kit.errors import ConfigError
+from simcse_kit.losses.contrastive_batch import ContrastiveBatch
 from simcse_kit.losses.distillation import relational_kl, target_distance, target_mse
+from simcse_kit.losses.info_nce import info_nce
 from simcse_kit.methods.common.base import Method, MethodOutput, Paper
 from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.config import inert
@@ -31,6 +33,11 @@ class DistillConfig(TeacherConfig):
     mse_weight: float = Field(
         default=0.0, ge=0, description="weight of the squared error to the target (0 disables)"
     )
+    contrast_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of SimCSE's loss, which takes every sentence twice (0 disables)",
+    )
     temperature: float = Field(
         default=0.05, gt=0, description="divides the similarities within the batch"
     )
@@ -39,17 +46,24 @@ class DistillConfig(TeacherConfig):
     def _has_a_loss(self) -> DistillConfig:
         if not (self.cosine_weight or self.kl_weight or self.mse_weight):
             raise ConfigError(
-                "method.cosine_weight, kl_weight and mse_weight are all 0; set one of them above 0"
+                "method.cosine_weight, kl_weight and mse_weight are all 0; set one of them above "
+                "0, or use method simcse, which has no teacher"
             )
         return self
 
     def fewest_rows(self, data: DataSpec) -> int:
         """Return 2 if the loss compares the rows of a batch."""
-        return 2 if self.kl_weight else 1
+        return 2 if self._compares_rows else 1
 
     def unused(self, data: DataSpec) -> list[str]:
         """Return a sentence if a temperature was set and nothing is divided by it."""
-        return [] if self.kl_weight else inert(self, "temperature", because="kl_weight is 0")
+        if self._compares_rows:
+            return []
+        return inert(self, "temperature", because="kl_weight and contrast_weight are 0")
+
+    @property
+    def _compares_rows(self) -> bool:
+        return bool(self.kl_weight or self.contrast_weight)
 
 
 class Distill(Method):
@@ -60,6 +74,9 @@ class Distill(Method):
       other rows of the batch from that of the teachers (RankCSE, arXiv 2305.16726). A larger batch
       has more comparisons; gradient accumulation adds none.
     - ``mse_weight``: the squared error (arXiv 2004.09813), for comparison.
+    - ``contrast_weight``: InfoNCE of two views of a sentence that differ by dropout, as in SimCSE.
+      RankCSE adds the divergence to this loss. With the start of the student as its teacher, the
+      other losses keep the student near its start while it learns from new text.
 
     The target of a sentence is the vector of the teacher, of length 1. Several teachers are put
     side by side, so that the cosine of two targets is the weighted mean of the teachers' cosines.
@@ -83,13 +100,14 @@ class Distill(Method):
     options: DistillConfig
 
     def layout(self, batch: Batch) -> Batch:
-        """Take every view once; each has the target of its row."""
-        return batch
+        """Take a view once, or twice for the contrast; each has the target of its row."""
+        return super().layout(batch) if self.options.contrast_weight else batch
 
     def loss(self, embeddings: Tensor, batch: Batch) -> MethodOutput:
         """Compute the loss of (B, V, d) embeddings and (B, d) targets.
 
-        Logs its parts: ``target_distance``, ``relational_kl`` and ``target_mse``.
+        Logs its parts: ``target_distance``, ``relational_kl``, ``target_mse`` and
+        ``contrastive_loss``.
 
         Raises:
             ConfigError: the batch has no targets, or they have another width.
@@ -114,5 +132,14 @@ class Distill(Method):
             parts["relational_kl"] = options.kl_weight, divergence
         if options.mse_weight:
             parts["target_mse"] = options.mse_weight, target_mse(vectors, targets)
+        if options.contrast_weight:
+            pairs = ContrastiveBatch(
+                embeddings[:, 0],
+                embeddings[:, 1],
+                temperature=options.temperature,
+                anchor_ids=batch.text_ids[:, 0],
+                positive_ids=batch.text_ids[:, 1],
+            )
+            parts["contrastive_loss"] = options.contrast_weight, info_nce(pairs).loss
         loss = torch.stack([weight * part for weight, part in parts.values()]).sum()
         return MethodOutput(loss, {name: part.detach() for name, (_, part) in parts.items()})

@@ -16,6 +16,7 @@ from simcse_kit.methods.common.batch import Batch
 from simcse_kit.methods.common.checks import check_batch
 from simcse_kit.methods.common.contrast import DataSpec
 from simcse_kit.methods.distill import Distill
+from simcse_kit.methods.simcse import SimCSE
 
 TEXTS = DataSpec("texts")
 VECTORS = torch.randn(4, 2, 32, generator=torch.Generator().manual_seed(0))
@@ -62,6 +63,24 @@ def test_every_view_has_the_target_of_its_row(encoder: SentenceEncoder) -> None:
     torch.testing.assert_close(output.loss, expected)
 
 
+def test_the_contrast_is_that_of_simcse_and_takes_every_sentence_twice(
+    encoder: SentenceEncoder,
+) -> None:
+    method = make(encoder, contrast_weight=0.5, kl_weight=0, temperature=0.1)
+    both = method.layout(batch(1))
+    assert both.shape == (4, 2)
+    output = method.loss(VECTORS, both)
+    simcse = SimCSE(encoder, build_config("simcse", {"temperature": 0.1, "head": "none"}))
+    contrast = simcse.loss(VECTORS, both).loss
+    distance = sum(target_distance(VECTORS[:, view], TARGETS) for view in range(2)) / 2
+    torch.testing.assert_close(output.loss, distance + contrast / 2)
+    torch.testing.assert_close(output.logs["contrastive_loss"], contrast)
+
+
+def test_without_contrast_a_sentence_is_taken_once(encoder: SentenceEncoder) -> None:
+    assert make(encoder).layout(batch(1)).shape == (4, 1)
+
+
 def test_targets_stay_when_views_are_taken() -> None:
     taken = batch(2).take_views([1, 0, 1])
     assert taken.shape == (4, 3)
@@ -105,5 +124,8 @@ def test_options_that_contradict_each_other_are_refused(
 def test_a_temperature_without_use_is_reported() -> None:
     options = {"temperature": 0.1, "kl_weight": 0}
     (sentence,) = build_config("distill", options).unused(TEXTS)
-    assert sentence == "method.temperature = 0.1 has no effect, because kl_weight is 0"
+    assert sentence == (
+        "method.temperature = 0.1 has no effect, because kl_weight and contrast_weight are 0"
+    )
     assert build_config("distill", {"temperature": 0.1}).unused(TEXTS) == []
+    assert build_config("distill", options | {"contrast_weight": 1}).unused(TEXTS) == []
