@@ -27,8 +27,8 @@ def check_weights(data: DataSection) -> None:
     """
     if data.weights is not None and len(data.weights) != len(data.train):
         raise ConfigError(
-            f"data.weights has {len(data.weights)} numbers, but data.train has {len(data.train)} "
-            "entries; give one weight for each file or folder, in the same order"
+            f"the length of data.weights is {len(data.weights)}, that of data.train "
+            f"{len(data.train)}; give one weight for each file or folder, in the same order"
         )
 
 

