@@ -346,7 +346,7 @@ def test_weights_that_do_not_match_the_files_are_refused(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
     config = sampled(make_config, tmp_path, "out", {"data": {"weights": [1.0]}})
-    with pytest.raises(ConfigError, match=r"data\.weights has 1 numbers, but data\.train has 2"):
+    with pytest.raises(ConfigError, match=r"length of data\.weights is 1, that of data\.train 2"):
         check(config)
     for wrong in ([1.0, 0.0], [1.0, -2.0]):
         with pytest.raises(ConfigError, match="must be numbers greater than 0"):
