@@ -74,7 +74,7 @@ class TokenCounts:
         return {name: value for name, value in asdict(self).items() if name != "examples"}
 
     def say(self, tokenizer: Any, length: int | None) -> None:
-        """Log what was lost; each line about unknown or equal tokens once per tokenizer.
+        """Log what was lost; equal lines only once per tokenizer.
 
         Inside :func:`collected` the counts are also added to those of the block.
 
@@ -85,21 +85,20 @@ class TokenCounts:
         outer = _COLLECTED.get()
         if outer is not None:
             outer.add(self)
-        if self.cut:
-            logger.warning(
-                "%d of %d distinct sentences are longer than %d tokens and were cut",
-                self.cut,
-                self.sentences,
-                length,
-            )
-        for level, message in self._losses():
+        for level, message in self._losses(length):
             logged = _LOGGED.setdefault(tokenizer, deque(maxlen=_REMEMBERED))
             if message not in logged:
                 logged.append(message)
                 logger.log(level, "%s", message)
 
-    def _losses(self) -> list[tuple[int, str]]:
+    def _losses(self, length: int | None) -> list[tuple[int, str]]:
         found = []
+        if self.cut:
+            what = (
+                f"{self.cut} of {self.sentences} distinct sentences are longer than {length} "
+                "tokens and were cut"
+            )
+            found.append((logging.WARNING, what))
         if self.unknown:
             what = (
                 f"{self.unknown} of {self.tokens} tokens are unknown to the vocabulary of the "
