@@ -30,6 +30,7 @@ def store() -> Iterator[Any]:
     system.store.clear()
 
 
+@pytest.mark.long
 def test_train_reads_stores_with_weights_and_without_duplicates(
     store: Any, tmp_path: Path, tiny_encoder_dir: Path, simcse: Simcse
 ) -> None:

@@ -35,6 +35,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return SentenceEncoder.load(folder, pooling="mean").backbone.state_dict()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [{}, {"chunk_tokens": 32}])
 def test_frozen_weights_do_not_change_and_take_no_state(
     options: dict[str, Any], make_config: MakeConfig, tiny_encoder_dir: Path, trained: Trained

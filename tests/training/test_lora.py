@@ -80,6 +80,7 @@ def test_packed_vectors_equal_those_of_single_rows(
     np.testing.assert_allclose(encoder.encode(TEXTS), torch.stack(alone).numpy(), atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("threads", [1, 2])
 def test_gradients_equal_those_of_the_code_of_transformers(
     threads: int, make_config: MakeConfig, trained: Trained
@@ -128,6 +129,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         assert same_weights(cut.output / file, whole.output / file)
 
 
+@pytest.mark.long
 def test_the_merged_encoder_has_the_same_vectors_without_peft(make_config: MakeConfig) -> None:
     result = train(make_config(lora(), {"training": {"merge_adapter": True}}))
     merged = result.output / "merged"
