@@ -52,12 +52,13 @@ def dimension_panel(reports: Sequence[Report]) -> Panel | None:
         return None
 
     def draw(figure: Figure) -> None:
-        pane = svg.axes(figure, left=52, right=14, bottom=40, top=16)
+        pane = svg.axes(figure, left=66, right=14, bottom=40, top=16)
         pane.set_xscale("log", base=2)
         pane.set_xticks(sizes, [str(size) for size in sizes])
         pane.set_xticks([], minor=True)
         pane.grid(axis="x", visible=False)
         pane.set_xlabel("dimensions")
+        pane.set_ylabel("mean score x100" if scores.shape[1] > 1 else "score x100")
         if scores.shape[1] > 1:
             pane.plot(sizes, scores, color=svg.MUTED, linewidth=0.9, alpha=0.6)
         xs, ys = zip(*known, strict=True)
