@@ -190,7 +190,7 @@ class Collator:
         return prompted
 
     def _around(self, texts: Sequence[str], prompts: dict[str, ViewPrompt]) -> int:
-        """Count the tokens that are no part of the texts."""
+        """Count the tokens that do not belong to the texts."""
         return sum(prompts[text].around if text in prompts else len(self.bare) for text in texts)
 
     def _unknown(self, rows: Sequence[Sequence[int]]) -> int:

@@ -121,7 +121,7 @@ def _data_set(name: str) -> Path:
             raise ConfigError(f"{name!r} is neither a folder nor a data set; write {_FORM}")
         repository = "/".join([owner, *rest[:1]])
         config = rest[1] if len(rest) == 2 else None
-    table = open_split(repository, split, config=config, remedy="check the name, or give a file")
+    table = open_split(repository, split, config=config, remedy="give another name or a file")
     if columns is not None:
         table = _chosen(table, [column.strip() for column in columns.split(",")], name)
     stem = re.sub(r"\W+", "-", f"{Path(repository).name}-{split}").strip("-")

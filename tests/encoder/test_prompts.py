@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -45,15 +46,15 @@ CALLS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("default", [None, "query"])
 @pytest.mark.parametrize("include", [True, False])
-@pytest.mark.parametrize("pooling", ["mean", "max", "lasttoken"])
+@pytest.mark.parametrize(
+    "pooling", ["mean", "max", "lasttoken", "weightedmean", ["mean_sqrt_len_tokens", "max"]]
+)
 def test_vectors_equal_those_of_sentence_transformers(
-    folder: Path, pooling: str, include: bool, default: str | None
+    folder: Path, pooling: str | list[str], include: bool, default: str | None
 ) -> None:
     edit_json(folder / "config_sentence_transformers.json", default_prompt_name=default)
-    (folder / POOLING).write_text(
-        f'{{"pooling_mode": "{pooling}", "embedding_dimension": 32, "include_prompt": '
-        f"{str(include).lower()}}}"
-    )
+    settings = {"pooling_mode": pooling, "embedding_dimension": 32, "include_prompt": include}
+    (folder / POOLING).write_text(json.dumps(settings))
     ours, other = SentenceEncoder.load(folder), theirs(folder)
     texts = [*SENTENCES, "", "a " * 60]
     for name, options in CALLS.items():

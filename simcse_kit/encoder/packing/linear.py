@@ -20,7 +20,8 @@ LinearMaker: TypeAlias = Callable[..., Linear]
 def live(*layers: nn.Linear, gelu: bool = False) -> Linear:
     """Join several layers with the same input into one product that uses their current weights.
 
-    LoRA adapters of the layers are computed beside it, so that frozen weights need no gradient.
+    The changes by LoRA adapters are computed apart and added, so that frozen weights need no
+    gradient.
 
     Args:
         layers: Layers, whose outputs are concatenated in this order.
