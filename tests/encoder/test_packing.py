@@ -241,6 +241,27 @@ def test_attention_dropout_drops_and_rescales() -> None:
     assert out.std() == pytest.approx(math.sqrt(0.1 * 0.9 / length) / 0.9, rel=0.1)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("window", [Window(), Window(ahead=0)])
+def test_attention_of_bf16_is_trained_in_fp32(dropout: float, window: Window) -> None:
+    layout = layout_of([3, 5, 5], torch.device("cpu"))
+    wide = [torch.randn(13, 2, 4).bfloat16().float().requires_grad_() for _ in range(3)]
+    narrow = [part.detach().bfloat16().requires_grad_() for part in wide]
+    given = {"scale": 0.3, "dropout": dropout, "window": window}
+    torch.manual_seed(1)
+    expected = block_attention(*wide, layout, **given)
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = block_attention(*narrow, layout, **given)
+    assert torch.equal(found, expected.bfloat16())
+    weight = torch.randn_like(found)
+    for part, gradient in zip(
+        narrow, torch.autograd.grad(expected, wide, weight.float()), strict=True
+    ):
+        (computed,) = torch.autograd.grad(found, part, weight, retain_graph=True)
+        assert torch.equal(computed, gradient.bfloat16())
+
+
 @given(
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
     causal=st.booleans(),
