@@ -9,8 +9,9 @@ machine does not shorten a run: 120 minutes are one hour on two cores. It covers
 vectors of the teachers, a pilot that measures the time of a step, and the training, whose number of
 steps follows. Both arms keep the last state, so that no labels choose anything. With --steps, the
 time is not limited, and with --dev-only, a setting can be chosen without reading a test. With
---cache, the arm st takes the vectors of the teacher from the run of ours before it, and is charged
-for the time in which sentence-transformers would compute them, measured on 3,000 sentences.
+--cache, the vectors of the teachers are kept for further runs. Each arm is then charged for the
+time in which its toolkit would compute them, measured on 3,000 sentences; the arm st takes the
+vectors from a run of ours before it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().with_name("results.csv")
-LENGTH, WARMUP, PILOT = 64, 0.05, 30
+LENGTH, WARMUP, PILOT, SAMPLE = 32, 0.05, 30, 3000
 
 
 def folder_of(name: str) -> str:
@@ -51,8 +52,23 @@ def planned_steps(
     return int(left / step_seconds)
 
 
+def teacher_seconds(texts: list[str], encode: Callable[[list[str]], Any]) -> float:
+    """Return the CPU seconds of the vectors of all texts, measured on a sample."""
+    sample = texts[:: max(1, len(texts) // SAMPLE)][:SAMPLE]
+    start = time.process_time()
+    encode(sample)
+    seconds = (time.process_time() - start) * len(texts) / len(sample)
+    print(f"{seconds:.0f} CPU seconds for the vectors of the teacher", flush=True)
+    return seconds
+
+
+def sentences_of(path: str) -> list[str]:
+    """Read the sentences of a file with one per line."""
+    return [line for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
+
+
 def ours(options: argparse.Namespace, output: Path) -> tuple[str, int]:
-    from simcse_kit import train
+    from simcse_kit import SentenceEncoder, train
 
     # An own cache, so that the vectors of the teachers are computed within the time.
     with tempfile.TemporaryDirectory() as cache:
@@ -68,6 +84,7 @@ def ours(options: argparse.Namespace, output: Path) -> tuple[str, int]:
                 batch_size=options.batch or 256,
                 learning_rate=options.lr or 1e-3,
                 max_length=LENGTH,
+                precision=options.precision,
                 seed=options.seed,
                 output=output,
                 overwrite=True,
@@ -79,8 +96,15 @@ def ours(options: argparse.Namespace, output: Path) -> tuple[str, int]:
                 },
             )
 
-        run(1)  # computes the vectors of the teachers
-        result = run(planned_steps(options, run))
+        began = time.process_time()
+        run(1)  # computes the vectors of the teachers, or finds them
+        charged = 0.0
+        if options.cache and not options.steps:
+            charged = began - time.process_time()
+            for name in options.teacher:
+                teacher = SentenceEncoder.load(folder_of(name))
+                charged += teacher_seconds(sentences_of(options.text), teacher.encode)
+        result = run(planned_steps(options, run, charged))
         return str(result.output), result.steps
 
 
@@ -119,18 +143,18 @@ def sentence_transformers(options: argparse.Namespace, output: Path) -> tuple[st
 
     if len(options.teacher) != 1:
         raise SystemExit("the arm st takes one --teacher")
-    texts = [line for line in Path(options.text).read_text(encoding="utf-8").split("\n") if line]
+    texts = sentences_of(options.text)
     teacher = SentenceTransformer(folder_of(options.teacher[0]), device="cpu")
     charged = 0.0
+
+    def encode(sentences: list[str]) -> Any:
+        return teacher.encode(sentences, batch_size=128, show_progress_bar=False)
+
     if options.cache:
-        sample = texts[:: max(1, len(texts) // 3000)][:3000]
-        start = time.process_time()
-        teacher.encode(sample, batch_size=128, show_progress_bar=False)
-        charged = (time.process_time() - start) * len(texts) / len(sample)
-        print(f"{charged:.0f} CPU seconds for the vectors of the teacher", flush=True)
+        charged = teacher_seconds(texts, encode)
         texts, vectors = cached_vectors(options)
     else:
-        vectors = teacher.encode(texts, batch_size=128, show_progress_bar=False)
+        vectors = encode(texts)
     transformer = models.Transformer(folder_of(options.student))
     width = transformer.get_embedding_dimension()
     if width < vectors.shape[1]:
@@ -148,6 +172,8 @@ def sentence_transformers(options: argparse.Namespace, output: Path) -> tuple[st
         args = SentenceTransformerTrainingArguments(
             output_dir=str(output / "checkpoints"),
             max_steps=steps,
+            bf16=options.precision == "bf16",
+            use_cpu=True,
             per_device_train_batch_size=options.batch or 64,
             learning_rate=options.lr or 1e-4,
             lr_scheduler_type="linear",
@@ -198,6 +224,9 @@ def main() -> None:
     parser.add_argument("--dev-only", action="store_true", help="print STS-B dev, and stop")
     parser.add_argument("--batch", type=int, help="default: 256, and 64 for the arm st")
     parser.add_argument("--lr", type=float, help="default: 1e-3, and 1e-4 for the arm st")
+    parser.add_argument(
+        "--precision", default="fp32", choices=("fp32", "bf16"), help="of the steps"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--text", help="file with one sentence per line")
     parser.add_argument("--sts", help="folder with the STS tasks in the SentEval layout")
@@ -235,8 +264,9 @@ def main() -> None:
         "seed": options.seed,
         "batch": options.batch,
         "lr": options.lr,
+        "precision": options.precision,
         "steps": steps,
-        "cpu_seconds": round(used),  # of arm st with --cache: without the vectors of the teacher
+        "cpu_seconds": round(used),  # with --cache: without the vectors of the teacher
         "seconds": round(seconds),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "stsb_dev": round(dev, 2),
