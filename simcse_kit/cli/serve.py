@@ -89,10 +89,11 @@ def serve_command(
                 # int8 runs on CPUs only.
                 device="cpu" if precision == "int8" and device == "auto" else device,
             )
-            found = None
+            found = prompt = None
             if index is not None:
                 found = import_module("simcse_kit.search").SearchIndex.load(index, encoder)
-            app = create_app(EncoderEngine(encoder, precision), settings, found)
+                prompt = found.manifest.encoder.query_prompt
+            app = create_app(EncoderEngine(encoder, precision), settings, found, prompt)
         logging.getLogger("uvicorn").handlers[:] = logging.getLogger("simcse_kit").handlers
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         run(

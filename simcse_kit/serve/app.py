@@ -18,7 +18,6 @@ from starlette.responses import Response
 
 from simcse_kit import __version__
 from simcse_kit.encoder.similarity import cosines
-from simcse_kit.errors import SimcseError
 from simcse_kit.serve.engine import EncoderEngine
 from simcse_kit.serve.errors import RequestError, error_answer, json_answer
 from simcse_kit.serve.gate import Gate
@@ -36,7 +35,10 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 def create_app(
-    engine: EncoderEngine, settings: ServeSettings, index: Index | None = None
+    engine: EncoderEngine,
+    settings: ServeSettings,
+    index: Index | None = None,
+    query_prompt: str | None = None,
 ) -> FastAPI:
     """Create the application of a server.
 
@@ -44,8 +46,9 @@ def create_app(
         engine: Encoder.
         settings: Limits and access rules.
         index: Index for ``/v1/search``, built by the same encoder.
+        query_prompt: Text in front of queries; None for the encoder's own prompt for queries.
     """
-    service = Service(engine, settings, index)
+    service = Service(engine, settings, index, query_prompt)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -102,7 +105,7 @@ def _add_post(
         handle,
         methods=["POST"],
         name=path,
-        summary=(kind.__doc__ or "").split(": ")[-1].removeprefix("Body of "),
+        summary=(kind.__doc__ or "").removesuffix("."),
         response_class=Response,
         openapi_extra={"requestBody": {"required": True, "content": content}},
     )
@@ -141,19 +144,11 @@ def _add_api(app: FastAPI, service: Service) -> None:
         return json_answer({"similarity": matrix, "model": name, "usage": usage})
 
     async def search(request: Request, body: SearchRequest, deadline: float) -> Response:
-        index = service.index
-        if index is None:
-            raise RequestError(
-                404, "this server has no index; start it with --index DIR", code="no_index"
-            )
-        options = service.options(for_search=True)
-        vectors, usage = await service.vectors(request, body.query, options, deadline)
-        try:
-            found = await to_thread.run_sync(
-                index.search_vectors, vectors, body.top_k, body.threshold
-            )
-        except SimcseError as error:
-            raise RequestError(400, str(error)) from None
+        service.needed_index()
+        vectors, usage = await service.vectors(
+            request, body.query, service.query_options(), deadline
+        )
+        found = await to_thread.run_sync(service.search, vectors, body.top_k, body.threshold)
         data = [
             {
                 "object": "search_result",

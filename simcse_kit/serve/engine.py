@@ -73,21 +73,25 @@ class EncoderEngine:
         warm_up = self.options()
         self.vectors([Piece(self.tokenize(["A first sentence."], warm_up), warm_up)])
 
-    def _options(self, dimensions: int | None = None, *, for_search: bool = False) -> EncodeOptions:
+    def _options(self, dimensions: int | None = None) -> EncodeOptions:
         """Make the options of a request.
 
         Args:
             dimensions: Number of first dimensions that are kept; None for all.
-            for_search: Whether the texts are queries, whose vectors have unit length.
 
         Raises:
             ConfigError: The vectors have fewer dimensions.
         """
-        options = replace(self._base, truncate_dim=dimensions)
-        if for_search:
-            prompt = role_prompt(self.encoder, "query")
-            options = replace(options, prompt=prompt, normalize=True)
-        return options.for_model(self.encoder)
+        return replace(self._base, truncate_dim=dimensions).for_model(self.encoder)
+
+    def query_options(self, prompt: str | None = None) -> EncodeOptions:
+        """Make the options of search queries, whose vectors have unit length.
+
+        Args:
+            prompt: Text in front of the queries; None for the encoder's own prompt for queries.
+        """
+        prompt = role_prompt(self.encoder, "query") if prompt is None else prompt
+        return replace(self._base, prompt=prompt, normalize=True).for_model(self.encoder)
 
     def tokenize(self, texts: Sequence[str], options: EncodeOptions) -> TokenRows:
         """Convert texts to token ids, as ``encode`` does."""

@@ -95,7 +95,7 @@ class _Request(BaseModel):
 
 
 class EmbeddingsRequest(_Request):
-    """Body of ``POST /v1/embeddings``."""
+    """Compute the vectors of texts."""
 
     input: Input
     model: str
@@ -104,14 +104,14 @@ class EmbeddingsRequest(_Request):
 
 
 class SimilarityRequest(_Request):
-    """Body of ``POST /v1/similarity``: all pairs within ``texts``, or with ``others``."""
+    """Compute the cosines of all pairs of ``texts``, or of ``texts`` with ``others``."""
 
     texts: Texts
     others: Texts | None = None
 
 
 class SearchRequest(_Request):
-    """Body of ``POST /v1/search``."""
+    """Find the nearest texts of the index."""
 
     query: Annotated[Texts, AfterValidator(_not_blank)]
     top_k: Annotated[int, Field(ge=1, le=_MOST_HITS)] = 5

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 
 from simcse_kit.encoder.encode_options import EncodeOptions
-from simcse_kit.errors import SimcseError
+from simcse_kit.errors import ConfigError, SimcseError
 from simcse_kit.serve.batcher import (
     Batcher,
     Job,
@@ -28,6 +30,10 @@ from simcse_kit.serve.settings import ServeSettings
 
 __all__ = ["Index", "Service"]
 
+logger = logging.getLogger(__name__)
+
+# Seconds between two looks for changes of the index.
+_REFRESH_EVERY = 1.0
 # Seconds after which a waiting request is also watched for its client going away.
 _GRACE = 0.05
 
@@ -36,6 +42,10 @@ class Index(Protocol):
     """A search index: :class:`simcse_kit.search.SearchIndex`."""
 
     def __len__(self) -> int: ...
+
+    def refresh(self) -> bool:
+        """Open the newest state of the index."""
+        ...
 
     def search_vectors(
         self, vectors: NDArray[np.float32], top_k: int = 5, threshold: float | None = None
@@ -51,12 +61,21 @@ class Service:
         engine: Encoder.
         settings: Limits.
         index: Index for searches, built by the same encoder.
+        query_prompt: Text in front of queries; None for the encoder's own prompt for queries.
     """
 
-    def __init__(self, engine: EncoderEngine, settings: ServeSettings, index: Index | None):
+    def __init__(
+        self,
+        engine: EncoderEngine,
+        settings: ServeSettings,
+        index: Index | None = None,
+        query_prompt: str | None = None,
+    ):
         self.engine = engine
         self.settings = settings
         self.index = index
+        self._query_prompt = query_prompt
+        self._refreshed = -math.inf
         self.bodies = BodyReader(settings)
         self.metrics = ServerMetrics(lambda: self.batcher.waiting)
         self.batcher = Batcher(
@@ -121,12 +140,49 @@ class Service:
                     param="input",
                 )
 
-    def options(self, dimensions: int | None = None, *, for_search: bool = False) -> EncodeOptions:
-        """Make the options of a request."""
+    def options(self, dimensions: int | None = None) -> EncodeOptions:
+        """Make the options of a request for vectors."""
         try:
-            return self.engine.options(dimensions, for_search=for_search)
+            return self.engine.options(dimensions)
         except SimcseError as error:
             raise RequestError(400, str(error), param="dimensions") from None
+
+    def query_options(self) -> EncodeOptions:
+        """Make the options of search queries."""
+        return self.engine.query_options(self._query_prompt)
+
+    def search(
+        self, vectors: NDArray[np.float32], top_k: int, threshold: float | None
+    ) -> list[list[Any]]:
+        """Search the index, in a thread of its own, and notice changes of the index.
+
+        Raises:
+            RequestError: There is no index, it cannot be read, or a value is not allowed.
+        """
+        index = self.needed_index()
+        now = time.monotonic()
+        try:
+            if now - self._refreshed > _REFRESH_EVERY:
+                self._refreshed = now
+                index.refresh()
+            return index.search_vectors(vectors, top_k, threshold)
+        except ConfigError as error:
+            raise RequestError(400, str(error)) from None
+        except SimcseError as error:  # its message names the folder of the index
+            logger.error("the index cannot be searched: %s", error)
+            raise RequestError(503, "the index cannot be read; the server's log says why") from None
+
+    def needed_index(self) -> Index:
+        """Return the index.
+
+        Raises:
+            RequestError: The server has none.
+        """
+        if self.index is None:
+            raise RequestError(
+                404, "this server has no index; start it with --index DIR", code="no_index"
+            )
+        return self.index
 
     async def vectors(
         self,
