@@ -9,13 +9,14 @@ from itertools import chain
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from simcse_kit.encoder import accelerator
 from simcse_kit.encoder.encode_options import EncodeOptions
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.forward_pass import TokenRows
-from simcse_kit.encoder.inference import vectors_of_rows
+from simcse_kit.encoder.inference import evaluation_mode, layers_of, vectors_of_rows
 from simcse_kit.encoder.prompts import role_prompt
 from simcse_kit.encoder.quantization.layer_cache import Precision
 
@@ -69,9 +70,14 @@ class EncoderEngine:
         size = getattr(encoder.backbone.config, "vocab_size", None) if not encoder.engine else None
         self.vocabulary = int(size or len(encoder.tokenizer))
         self.options = lru_cache(maxsize=1024)(self._options)
-        # Prepares weights in a lower precision, and refuses what cannot be computed.
+        # Prepares the weights, and refuses what cannot be computed.
         warm_up = self.options()
-        self.vectors([Piece(self.tokenize(["A first sentence."], warm_up), warm_up)])
+        rows = self.tokenize(["A first sentence."], warm_up)
+        self._blocks = None
+        if not fast:
+            with torch.inference_mode(), evaluation_mode(encoder):
+                self._blocks = layers_of(encoder, rows, warm_up, many=True)
+        self.vectors([Piece(rows, warm_up)])
 
     def _options(self, dimensions: int | None = None) -> EncodeOptions:
         """Make the options of a request.
@@ -117,7 +123,8 @@ class EncoderEngine:
             by_prompt.setdefault(piece.options.prompt, []).append(number)
         for numbers in by_prompt.values():
             rows = list(chain.from_iterable(pieces[number].rows for number in numbers))
-            raw = vectors_of_rows(self.encoder, rows, pieces[numbers[0]].options)
+            options = pieces[numbers[0]].options
+            raw = vectors_of_rows(self.encoder, rows, options, blocks=self._blocks)
             finished: dict[EncodeOptions, NDArray[np.float32]] = {}
             start = 0
             for number in numbers:

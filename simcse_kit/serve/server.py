@@ -39,13 +39,14 @@ def bind(host: str, port: int, *, public: bool) -> socket.socket:
     Raises:
         ConfigError: The address is unknown, in use or not allowed.
     """
+    if not 0 <= port < 65_536:  # getaddrinfo would take the remainder
+        raise ConfigError(f"--port {port} is not a port; give 0 to 65535")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or "it is not a host and a port"
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a host"
         raise ConfigError(
-            f"--host {host} --port {port}: {reason}; give an address of this machine and a port "
-            "from 0 to 65535"
+            f"--host {host}: {reason}; give a name or address of this machine"
         ) from None
     family, _, _, _, address = found[0]
     if not public and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:

@@ -178,9 +178,11 @@ def test_a_port_in_use_and_unknown_hosts_are_refused() -> None:
         first.listen()
         with pytest.raises(ConfigError, match="in use; give another port"):
             bind("127.0.0.1", port, public=False)
-    for host, number in (("no.such.host.invalid", 1), ("127.0.0.1", 99_999)):
-        with pytest.raises(ConfigError, match=f"--host {host} --port {number}"):
-            bind(host, number, public=False)
+    with pytest.raises(ConfigError, match="--host no.such.host.invalid: "):
+        bind("no.such.host.invalid", 1, public=False)
+    for number in (-1, 99_999):
+        with pytest.raises(ConfigError, match=f"--port {number} is not a port"):
+            bind("127.0.0.1", number, public=False)
 
 
 def test_other_machines_are_served_only_with_a_key_or_on_request() -> None:
