@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from simcse_kit.encoder import accelerator
 from simcse_kit.encoder.encode_options import EncodeOptions
 from simcse_kit.encoder.encoder import SentenceEncoder
+from simcse_kit.encoder.forked_processes import torch_threads
 from simcse_kit.encoder.forward_pass import TokenRows
 from simcse_kit.encoder.inference import evaluation_mode, layers_of, vectors_of_rows
 from simcse_kit.encoder.prompts import role_prompt
@@ -24,6 +25,8 @@ __all__ = ["EncoderEngine", "Engine", "Piece"]
 
 # Tokens per batch. Larger ones would not be faster, and small requests would wait longer.
 _CPU_TOKENS, _ACCELERATOR_TOKENS = 2048, 16_384
+# Tokens per thread below which a batch is not divided.
+_LEAST_TOKENS = 64
 
 
 class Piece(NamedTuple):
@@ -104,6 +107,19 @@ class EncoderEngine:
         rows, _ = self.encoder.tokenize(texts, max_length=options.max_length, prompt=options.prompt)
         return rows
 
+    def _shared(self, options: EncodeOptions, rows: TokenRows) -> EncodeOptions:
+        """Divide a batch among the threads of a CPU.
+
+        Several threads with a part each are faster than several threads in every operator, above
+        all while other threads, such as those of the server, need the same cores.
+        """
+        tokens, threads = sum(map(len, rows)), torch_threads()
+        if accelerator.is_accelerator(self.encoder.device) or threads == 1:
+            return options
+        # Parts are filled by rows times the longest row, so equal parts need some room.
+        part = max(_LEAST_TOKENS, int(1.1 * tokens / threads) + 1)
+        return replace(options, token_budget=part)
+
     def vectors(self, pieces: Sequence[Piece]) -> list[NDArray[np.float32]]:
         """Compute the vectors of each piece; texts with the same prompt share forward passes.
 
@@ -123,7 +139,7 @@ class EncoderEngine:
             by_prompt.setdefault(piece.options.prompt, []).append(number)
         for numbers in by_prompt.values():
             rows = list(chain.from_iterable(pieces[number].rows for number in numbers))
-            options = pieces[numbers[0]].options
+            options = self._shared(pieces[numbers[0]].options, rows)
             raw = vectors_of_rows(self.encoder, rows, options, blocks=self._blocks)
             finished: dict[EncodeOptions, NDArray[np.float32]] = {}
             start = 0

@@ -48,7 +48,7 @@ def _checked_input(value: Any) -> list[Any]:
         elif not all(map(_is_token, item)):
             wrong = next(token for token in item if not _is_token(token))
             raise ValueError(f"item {number} holds {_kind(wrong)}, not only token ids")
-    return value
+    return list(value)
 
 
 def _kind(value: Any) -> str:

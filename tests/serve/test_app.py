@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import copy
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -249,6 +252,28 @@ def test_a_key_is_required_where_texts_are(engine: EncoderEngine) -> None:
         origin = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
         allowed = client.options("/v1/embeddings", headers=origin).headers
         assert allowed["Access-Control-Allow-Origin"] == "https://example.org"
+
+
+def test_a_full_queue_and_a_late_answer_are_reported(engine: EncoderEngine) -> None:
+    slow, opened = copy.copy(engine), threading.Event()
+
+    def vectors(pieces: Any) -> Any:
+        assert opened.wait(10)
+        return engine.vectors(pieces)
+
+    slow.vectors = vectors  # type: ignore[method-assign]
+    settings = ServeSettings("tiny", max_queue=1, timeout=0.3)
+    with TestClient(create_app(slow, settings)) as client, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(embeddings, client, input="a")
+        while client.get("/health").json()["waiting"] == 0:
+            pass
+        refused = embeddings(client, input="b")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+        assert first.result().status_code == 504
+        health = client.get("/health/ready")
+        assert (health.status_code, health.json()["status"]) == (503, "stuck")
+        opened.set()
+        assert embeddings(client, input="c").status_code == 200
 
 
 def test_pages_of_other_origins_are_not_allowed_by_default(client: TestClient) -> None:

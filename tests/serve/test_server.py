@@ -148,6 +148,20 @@ def test_hostile_clients_get_an_answer_and_the_server_lives_on(server: Server) -
 
 
 @pytest.mark.long
+def test_a_client_that_leaves_is_noticed(server: Server) -> None:
+    body = json.dumps({"model": "tiny", "input": ["some words " * 20] * 1500}).encode()
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(head("/v1/embeddings", len(body)) + body)
+        while not httpx2.get(f"{server.url}/health").json()["waiting"]:
+            time.sleep(0.005)
+    headers = {"Authorization": f"Bearer {KEY}"}
+    line = 'simcse_requests_total{path="/v1/embeddings",status="499"} 1.0'
+    while line not in httpx2.get(f"{server.url}/metrics", headers=headers).text:
+        time.sleep(0.05)
+    assert httpx2.get(f"{server.url}/health").json()["waiting"] == 0
+
+
+@pytest.mark.long
 def test_sigterm_answers_what_was_accepted_and_exits_with_0(server: Server, log: Path) -> None:
     body = json.dumps({"model": "tiny", "input": ["some words " * 20] * 1500})
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
@@ -178,7 +192,7 @@ def test_a_port_in_use_and_unknown_hosts_are_refused() -> None:
         first.listen()
         with pytest.raises(ConfigError, match="in use; give another port"):
             bind("127.0.0.1", port, public=False)
-    with pytest.raises(ConfigError, match="--host no.such.host.invalid: "):
+    with pytest.raises(ConfigError, match=r"--host no\.such\.host\.invalid: "):
         bind("no.such.host.invalid", 1, public=False)
     for number in (-1, 99_999):
         with pytest.raises(ConfigError, match=f"--port {number} is not a port"):

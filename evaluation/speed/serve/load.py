@@ -6,6 +6,7 @@ answers are kept as bytes and parsed after the measurement, so that the client t
 
 from __future__ import annotations
 
+import argparse
 import json
 import selectors
 import socket
@@ -13,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Load", "request"]
+__all__ = ["Load", "drive", "request"]
 
 
 @dataclass
@@ -108,3 +109,23 @@ def drive(port: int, requests: Sequence[bytes], *, clients: int, seconds: float)
     for client in everyone:
         client.connection.close()
     return load
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("port", type=int)
+    parser.add_argument("--model", default="small", help="name of the model in the requests")
+    parser.add_argument("--text", default="A man is playing a guitar.")
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    given = parser.parse_args()
+    requests = [request(given.model, given.text)]
+    load = drive(given.port, requests, clients=given.clients, seconds=given.seconds)
+    ordered = sorted(load.seconds)
+    p50, p99 = (1e3 * ordered[int(share * (len(ordered) - 1))] for share in (0.5, 0.99))
+    rate = len(ordered) / load.elapsed
+    print(f"{rate:.1f} requests/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms, {load.failures} failures")
+
+
+if __name__ == "__main__":
+    main()
