@@ -4,7 +4,7 @@
 
 Clients send requests of several kinds in closed loops and compare every vector with ``encode``.
 They repeat a request after a lost connection and after 429, 500, 503 and 504. A request is lost if
-no attempt of a minute succeeds. The server gets SIGKILL at random times and is started again at
+no attempt of five minutes succeeds. The server gets SIGKILL at random times and is started again at
 once, and SIGTERM at the end. Its memory is read from /proc. Writes OUTPUT.json.
 """
 
@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-PATIENCE = 60.0
+# Seconds: on a busy machine the server needs a minute to start.
+PATIENCE = 300.0
 # Allocators settle in the first minute of a process.
 SETTLED = 60.0
 REPEATED = (429, 500, 503, 504)
