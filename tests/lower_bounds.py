@@ -25,7 +25,7 @@ def lower_bounds() -> list[str]:
     lines = {*project["dependencies"]}.union(
         *(packages for name, packages in extras.items() if name not in tools)
     )
-    found = [re.fullmatch(r"([\w-]+)>=([\d.]+)", line) for line in sorted(lines)]
+    found = [re.fullmatch(r"([\w-]+)>=([\d.]+)(?:; .*)?", line) for line in sorted(lines)]
     named = [match.groups() for match in found if match is not None]
     assert len(named) == len(found), "a dependency without a lower bound"
     return [f"{name}=={version}.*" for name, version in named if name != "torch"]

@@ -26,6 +26,7 @@ from simcse_kit.cli import (
     mine,
     postprocess,
     push,
+    serve,
     similarity,
     train,
     verify_resume,
@@ -48,6 +49,7 @@ app.command("train", cls=train.TrainCommand)(train.train_command)
 app.command("verify-resume")(verify_resume.verify_resume_command)
 app.command("encode")(encode.encode_command)
 app.command("similarity")(similarity.similarity_command)
+app.command("serve")(serve.serve_command)
 app.command("eval")(evaluate.eval_command)
 app.command("info")(info.info_command)
 app.command("export")(export.export_command)

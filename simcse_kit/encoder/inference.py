@@ -25,7 +25,7 @@ from simcse_kit.encoder.threads import shared_out
 from simcse_kit.encoder.token_counts import TokenCounts, count_rows
 from simcse_kit.utils.host_copies import send
 
-__all__ = ["ENCODE_BAR", "TokenizedTexts", "evaluation_mode", "vectors_of_rows"]
+__all__ = ["ENCODE_BAR", "TokenizedTexts", "evaluation_mode", "layers_of", "vectors_of_rows"]
 
 # Tokens per forward pass. On CPUs larger passes leave the cache and gain nothing.
 CPU_TOKEN_BUDGET = 2048
@@ -101,6 +101,7 @@ def vectors_of_rows(
     rows: TokenRows,
     options: EncodeOptions | None = None,
     on_done: Callable[[int], object] | None = None,
+    blocks: list[Block] | None = None,
 ) -> Tensor:
     """Compute the vectors of tokenized sentences, without dropout and not normalised.
 
@@ -109,6 +110,8 @@ def vectors_of_rows(
         rows: Token ids of each sentence, as :meth:`EncoderModel.tokenize` returns them.
         options: Sizes and precision of the forward passes.
         on_done: Callback, called with the number of rows after each forward pass.
+        blocks: Result of :func:`layers_of` for the same model and precision, for programs that
+            call this function many times and do not change the weights.
 
     Returns:
         ``(n, embedding_dim)`` float32 on the device of the model, in the order of ``rows``.
@@ -136,7 +139,8 @@ def vectors_of_rows(
     vectors = torch.empty(shape, dtype=torch.float32, device=device)
     with evaluation_mode(model), usual_state(device):
         # Prepared here, and not in one of the threads that share the batches.
-        blocks = _blocks(model, rows, options, many=tokens >= PREPARE_FROM)
+        if blocks is None:
+            blocks = layers_of(model, rows, options, many=tokens >= PREPARE_FROM)
         for batch, part in shared_out(
             lambda batch: vectors_of_batch(
                 model, [rows[number] for number in batch], blocks, unpooled
@@ -150,10 +154,17 @@ def vectors_of_rows(
     return vectors
 
 
-def _blocks(
+def layers_of(
     model: EncoderModel, rows: TokenRows, options: EncodeOptions, *, many: bool
 ) -> list[Block] | None:
-    """Prepare the layers for inference; None if the model's own layers are used."""
+    """Prepare the layers of a model on a CPU for inference; None if its own layers are used.
+
+    Args:
+        model: Encoder in evaluation mode.
+        rows: Token ids of sentences, which set the ranges of int8.
+        options: Precision.
+        many: Whether enough sentences follow for preparing the weights in float32 to pay off.
+    """
     first_only = model.pooling in FIRST_TOKEN_POOLINGS
     blocks = None
     if options.precision != "fp32" and rows:
