@@ -18,8 +18,8 @@ from simcse_kit.encoder.prompts import chosen_prompt, role_prompt
 from simcse_kit.errors import ConfigError
 from simcse_kit.search.documents import Identified
 from simcse_kit.search.manifest import EncoderRecord, Manifest, Segment
+from simcse_kit.search.segments import VECTORS, new_segment
 from simcse_kit.search.settings import PRECISIONS, IndexSettings
-from simcse_kit.search.store import VECTORS, new_segment
 from simcse_kit.search.texts import TEXTS, Texts
 from simcse_kit.utils.prompt_choice import Role
 

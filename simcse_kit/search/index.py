@@ -21,6 +21,7 @@ from simcse_kit.search.documents import Document, identified
 from simcse_kit.search.encoding import check_encoder, encode_segment, encoder_record
 from simcse_kit.search.hits import Hit, hits_of
 from simcse_kit.search.manifest import EngineRecord, Manifest, read_manifest
+from simcse_kit.search.merge import remove_rows
 from simcse_kit.search.queries import check_queries, check_search, check_vectors
 from simcse_kit.search.settings import ENGINES, IndexSettings
 from simcse_kit.search.state import State, open_state
@@ -184,7 +185,7 @@ class SearchIndex:
                 )
             rows = np.array(sorted({*state.deleted, *places.values()}), dtype=np.int64)
             manifest = replace(before, generation=before.generation + 1)
-            store.publish(self.folder, before, store.remove_rows(self.folder, manifest, rows))
+            store.publish(self.folder, before, remove_rows(self.folder, manifest, rows))
         self.refresh()
         return len(wanted)
 

@@ -7,43 +7,24 @@ leaves the old state or the new one, and readers of the old state keep their fil
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from simcse_kit.bulk.formats import FORMATS
 from simcse_kit.errors import ConfigError
-from simcse_kit.metrics.vector_precision import quantize_vectors, vector_dtype
-from simcse_kit.search.documents import Identified
-from simcse_kit.search.manifest import MANIFEST, FileRecord, Manifest, Segment, read_manifest
-from simcse_kit.search.settings import ENGINES, PRECISIONS
-from simcse_kit.search.texts import TEXTS, Texts, write_texts
+from simcse_kit.search.manifest import MANIFEST, FileRecord, Manifest, read_manifest
+from simcse_kit.search.merge import merged
+from simcse_kit.search.segments import REMEDY, write_codes
+from simcse_kit.search.settings import ENGINES
+from simcse_kit.search.texts import TEXTS
 from simcse_kit.search.vectors import CODES, RANGES, Vectors
 from simcse_kit.utils.files import remove_leftovers, replacement, sync_folder
 from simcse_kit.utils.locks import output_locked
 
-__all__ = [
-    "VECTORS",
-    "check_place",
-    "copy_state",
-    "new_segment",
-    "publish",
-    "remove_rows",
-    "writing",
-]
+__all__ = ["check_place", "copy_state", "publish", "writing"]
 
-VECTORS = "vectors"
-"""Folder of the vectors in a segment."""
-
-REMEDY = "free disk space, then run the same command again"
 _OURS = ("segment-", "engine-", "deleted-")
 
 
@@ -96,37 +77,6 @@ def check_place(folder: Path, *, overwrite: bool) -> Manifest | None:
     return None
 
 
-def new_segment(folder: Path, documents: Iterable[Identified], key: object) -> tuple[Path, int]:
-    """Write the texts of a new segment.
-
-    The name of the segment depends on its texts, so that the same change after an interruption
-    finds the vectors that exist already.
-
-    Args:
-        folder: Folder of the index.
-        documents: The documents.
-        key: Everything else that the vectors depend on, as JSON values.
-
-    Returns:
-        Folder of the segment and number of rows.
-    """
-    remove_leftovers(folder)
-    # Hidden, and removed by the next writer if this process is killed.
-    work = folder / ".new"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    try:
-        rows = write_texts(work / TEXTS, documents, remedy=REMEDY)
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
-        digest.update(FileRecord.of(work / TEXTS).sha256.encode())
-        place = folder / f"segment-{digest.hexdigest()[:16]}"
-        place.mkdir(exist_ok=True)
-        (work / TEXTS).replace(place / TEXTS)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return place, rows
-
-
 def publish(folder: Path, before: Manifest | None, after: Manifest) -> Manifest:
     """Merge small segments, build the engine, and make a state the current one.
 
@@ -141,9 +91,9 @@ def publish(folder: Path, before: Manifest | None, after: Manifest) -> Manifest:
     Raises:
         ConfigError: A file cannot be written.
     """
-    after = _merged(folder, after)
+    after = merged(folder, after)
     if after.precision == "int8":
-        _write_codes(folder, after)
+        write_codes(folder, after)
     after = _with_engine(folder, after)
     known = before.files if before else {}
     after = replace(after, files=_records(folder, after, known))
@@ -184,106 +134,6 @@ def _remove_unused(folder: Path, kept: set[str]) -> None:
                     path.unlink()
 
 
-# ---- int8
-
-
-def _write_codes(folder: Path, manifest: Manifest) -> None:
-    """Write the int8 vectors of segments that lack them."""
-    for segment in manifest.segments:
-        place = folder / segment.name
-        if (place / RANGES).exists():  # written last
-            continue
-        only = replace(manifest, segments=(segment,), deleted=None, precision="fp32")
-        vectors = Vectors(folder, only)
-        # Ranges of all vectors of the segment, so that no number is outside.
-        ends = [(block.min(axis=0), block.max(axis=0)) for _, block, _ in vectors.blocks()]
-        ranges = np.stack([np.min([e[0] for e in ends], 0), np.max([e[1] for e in ends], 0)])
-        with replacement(place / CODES, remedy=REMEDY) as path:
-            row = vector_dtype("int8", manifest.dim)
-            with FORMATS["npy"].writer(path, segment.rows, row) as write:
-                for _, block, _ in vectors.blocks():
-                    write((), quantize_vectors(block, "int8", ranges))
-        _save(place / RANGES, ranges)
-
-
-def _save(target: Path, array: NDArray[Any]) -> None:
-    with replacement(target, remedy=REMEDY) as path, path.open("wb") as file:
-        np.save(file, array)
-
-
-# ---- deletion and merging
-
-
-def remove_rows(folder: Path, manifest: Manifest, rows: NDArray[np.int64]) -> Manifest:
-    """Write the numbers of deleted rows.
-
-    Args:
-        folder: Folder of the index.
-        manifest: The new state, with the generation that it will have.
-        rows: Numbers of all deleted rows in ascending order.
-
-    Returns:
-        The new state with the deleted rows.
-    """
-    name = f"deleted-{manifest.generation:06d}.npy" if len(rows) else None
-    if name is not None:
-        _save(folder / name, rows)
-    return replace(manifest, deleted=name, count=manifest.rows - len(rows))
-
-
-def _merged(folder: Path, manifest: Manifest) -> Manifest:
-    """Merge the last segments while each has at most as many rows as those after it.
-
-    Sizes then at least double from the last segment to the first, so there are few segments and
-    each row is copied few times. If more than half of all rows are deleted, all are merged.
-    """
-    alive = Vectors(folder, replace(manifest, precision="fp32")).alive
-    sizes = [segment.rows for segment in manifest.segments]
-    first, total = len(sizes), 0
-    while first and (first == len(sizes) or sizes[first - 1] <= total):
-        first -= 1
-        total += sizes[first]
-    if manifest.count * 2 < manifest.rows:
-        first = 0
-    elif len(sizes) - first < 2:
-        return manifest
-    start = sum(sizes[:first])
-    gone = np.empty(0, np.int64) if alive is None else np.flatnonzero(~alive)
-    segments = manifest.segments[:first]
-    if start < manifest.rows and np.count_nonzero(gone >= start) < manifest.rows - start:
-        segments = (*segments, _merge(folder, manifest, first, alive))
-    return remove_rows(folder, replace(manifest, segments=segments), gone[gone < start])
-
-
-def _merge(
-    folder: Path, manifest: Manifest, first: int, alive: NDArray[np.bool_] | None
-) -> Segment:
-    """Copy the rows of the segments from number ``first`` on that are not deleted."""
-    merged = replace(manifest, segments=manifest.segments[first:], deleted=None, precision="fp32")
-    start = manifest.rows - merged.rows
-    counted = np.ones(merged.rows, np.bool_) if alive is None else alive[start:]
-    texts = Texts(folder / segment.name / TEXTS for segment in merged.segments)
-    chosen = (d for d, kept in zip(texts.documents(), counted, strict=True) if kept)
-    place, rows = new_segment(folder, chosen, ["merged", manifest.generation])
-    shutil.rmtree(place / VECTORS, ignore_errors=True)
-    (place / VECTORS).mkdir()
-    precision = PRECISIONS[manifest.precision]
-    names = []
-    for number, (at, block, _) in enumerate(Vectors(folder, merged).blocks()):
-        part = block[counted[at : at + len(block)]]
-        if not len(part):
-            continue
-        path = place / VECTORS / f"part-{number:06d}.npy"
-        row = vector_dtype(precision, manifest.dim)  # type: ignore[arg-type]
-        with (
-            replacement(path, remedy=REMEDY) as temporary,
-            FORMATS["npy"].writer(temporary, len(part), row) as write,
-        ):
-            write((), part)
-        names.append(path.relative_to(folder).as_posix())
-    return Segment(place.name, rows, tuple(names))
-
-
 def copy_state(folder: Path, target: Path, manifest: Manifest) -> None:
     """Copy the files of a state to an empty folder.
 
@@ -296,9 +146,6 @@ def copy_state(folder: Path, target: Path, manifest: Manifest) -> None:
         with replacement(path, remedy=REMEDY) as temporary:
             shutil.copyfile(folder / name, temporary)
     manifest.write(target)
-
-
-# ---- the engine
 
 
 def _with_engine(folder: Path, manifest: Manifest) -> Manifest:
