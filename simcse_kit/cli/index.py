@@ -96,6 +96,7 @@ def index_build_command(
     After an interruption the same command continues. Columns other than text and id are kept as
     metadata.
     """
+    from simcse_kit.search.documents import check_documents, read_documents
     from simcse_kit.search.settings import IndexSettings
     from simcse_kit.search.store import check_place
     from simcse_kit.utils.prompt_choice import PromptChoice
@@ -109,10 +110,9 @@ def index_build_command(
         overwrite=overwrite,
         progress=True,
     )
+    check_documents(files, text=text, id=id)
     check_place(Path(output), overwrite=overwrite)
-    _check_files(files)
     encoder = load_encoder(model, device, trust_remote_code=trust_remote_code)
-    from simcse_kit.search.documents import read_documents
     from simcse_kit.search.index import SearchIndex
 
     index = SearchIndex.build(encoder, read_documents(files, text=text, id=id), output, settings)
@@ -129,10 +129,10 @@ def index_add_command(
     as_json: AsJson = False,
 ) -> None:
     """Add the texts in FILES to an index. After an interruption the same command continues."""
-    _check_files(files)
-    index = open_index(folder, model, device)
-    from simcse_kit.search.documents import read_documents
+    from simcse_kit.search.documents import check_documents, read_documents
 
+    check_documents(files, text=text, id=id)
+    index = open_index(folder, model, device)
     added = index.add(read_documents(files, text=text, id=id), progress=True)
     _show(index, added, as_json)
 
@@ -199,13 +199,6 @@ def _model_name(model: str) -> str:
     """Return a name that also loads the model from another folder."""
     path = Path(model).expanduser()
     return str(path.resolve()) if path.is_dir() else model
-
-
-def _check_files(files: list[str]) -> None:
-    from simcse_kit.data.files import check_file, format_of
-
-    for file in files:
-        format_of(check_file(file))
 
 
 def _shown(value: object) -> str:

@@ -9,13 +9,13 @@ from datetime import date, time
 from pathlib import Path
 from typing import Any
 
-from simcse_kit.data.lines import shown
+from simcse_kit.data.lines import OnBytes, shown
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.records import Records, reading_progress
 from simcse_kit.errors import DataError
 from simcse_kit.utils.json import plain
 
-__all__ = ["Document", "Identified", "identified", "read_documents"]
+__all__ = ["Document", "Identified", "check_documents", "identified", "read_documents"]
 
 _TEXT_COLUMNS = ("text", "sentence", "sent0", "document")
 
@@ -82,22 +82,45 @@ def read_documents(
         ...     [(document.id, document.text) for document in read_documents([path], id="key")]
         [('d1', 'A dog runs.')]
     """
-    options = ReadOptions(columns=None if text is None else (text,))
     with reading_progress(files) as on_bytes:
         for file in files:
-            records = Records(file, options, on_bytes=on_bytes)
-            if records.format == "txt" and (text, id) != (None, None):
-                raise DataError(
-                    "a .txt file has no columns; leave out --text and --id, or rename the file to "
-                    ".tsv or .csv",
-                    file=file,
-                )
-            column = records.column(text, _TEXT_COLUMNS, what="text", flag="--text")
-            named = None if id is None else records.column(id, (), what="ids", flag="--id")
+            records, column, named = _opened(file, text, id, on_bytes)
             for line, record, texts in records.with_texts((column,)):
                 rest = {key: record[key] for key in record if key not in (column, named)}
                 name = None if named is None else _id_of(record.get(named), named, file, line)
                 yield Document(texts[0], name, rest, shown(file), line)
+
+
+def check_documents(files: Sequence[str | Path], *, text: str | None, id: str | None) -> None:
+    """Check that files exist and have the columns, without reading them to the end.
+
+    Args:
+        files: As for :func:`read_documents`.
+        text: As for :func:`read_documents`.
+        id: As for :func:`read_documents`.
+
+    Raises:
+        DataError: A file cannot be read, or a column is missing.
+    """
+    for file in files:
+        _opened(file, text, id)
+
+
+def _opened(
+    file: str | Path, text: str | None, id: str | None, on_bytes: OnBytes | None = None
+) -> tuple[Records, str, str | None]:
+    """Open a file, and find its columns of texts and ids."""
+    options = ReadOptions(columns=None if text is None else (text,))
+    records = Records(file, options, on_bytes=on_bytes)
+    if records.format == "txt" and (text, id) != (None, None):
+        raise DataError(
+            "a .txt file has no columns; leave out --text and --id, or rename the file to .tsv or "
+            ".csv",
+            file=file,
+        )
+    column = records.column(text, _TEXT_COLUMNS, what="text", flag="--text")
+    named = None if id is None else records.column(id, (), what="ids", flag="--id")
+    return records, column, named
 
 
 def _id_of(value: Any, column: str, file: str | Path, line: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
@@ -97,9 +96,10 @@ class Vectors:
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the stored vectors of some rows, ``(n, d)`` float32."""
         found = np.empty((len(rows), self.dim), dtype=np.float32)
-        for place, row in enumerate(rows.tolist()):
-            part = bisect_right(self._starts, row) - 1
-            found[place] = self._parts[part][row - self._starts[part]]
+        parts = np.searchsorted(self._starts, rows, side="right") - 1
+        for part in np.unique(parts):
+            chosen = parts == part
+            found[chosen] = self._parts[part][rows[chosen] - self._starts[part]]
         return found
 
     def _counted(self, first: int, rows: int) -> NDArray[np.bool_] | None:
