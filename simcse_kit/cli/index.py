@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from simcse_kit.cli.options import AsJson, DeviceName, ModelOfIndex, load_encoder, open_index
+from simcse_kit.cli.options import (
+    AsJson,
+    DeviceName,
+    ModelOfIndex,
+    PromptNames,
+    load_encoder,
+    open_index,
+)
 from simcse_kit.utils.process import collection_paused
 
 if TYPE_CHECKING:
@@ -77,10 +84,7 @@ def index_build_command(
             "[default: the model's prompts for queries and documents]",
         ),
     ] = None,
-    prompt_name: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Name of one of the model's prompts, instead; or twice."),
-    ] = None,
+    prompt_name: PromptNames = None,
     device: DeviceName = "auto",
     overwrite: Annotated[
         bool,

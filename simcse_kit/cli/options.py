@@ -24,6 +24,7 @@ __all__ = [
     "Preset",
     "Prompt",
     "PromptName",
+    "PromptNames",
     "Settings",
     "load_encoder",
     "load_run",
@@ -70,6 +71,14 @@ PromptName = Annotated[
 ModelOfIndex = Annotated[
     str | None,
     typer.Option("--model", help="The encoder, if it has moved. [default: as it was built]"),
+]
+PromptNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt-name",
+        metavar="NAME",
+        help="Name of one of the model's prompts, instead; or twice.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 

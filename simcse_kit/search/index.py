@@ -123,9 +123,12 @@ class SearchIndex:
                 chosen = identified(documents, taken=set(), next_id=1)
                 after = encode_segment(place, manifest, encoder, chosen, progress=settings.progress)
                 store.publish(place, before, after)
-        finally:
-            with suppress(OSError):  # usually the folder is not empty
+        except BaseException:
+            if made is not None:
+                shutil.rmtree(made, ignore_errors=True)
+            with suppress(OSError):  # not if it holds what the next call continues
                 place.rmdir()
+            raise
         index = cls(place, encoder)
         if made is not None:
             finalize(index, shutil.rmtree, made, ignore_errors=True)
