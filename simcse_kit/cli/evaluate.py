@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from simcse_kit.cli import results
-from simcse_kit.cli.options import DeviceName
+from simcse_kit.cli.options import DeviceName, PromptNames
 from simcse_kit.errors import ConfigError
 from simcse_kit.utils.printable import one_line
 
@@ -54,7 +54,7 @@ def eval_command(
         str | None, typer.Option(metavar="FILE", help="Text to fit the maps of --post on.")
     ] = None,
     prompt: results.Prompts = None,
-    prompt_name: results.PromptNames = None,
+    prompt_name: PromptNames = None,
     dimensions: Annotated[
         str | None,
         typer.Option(

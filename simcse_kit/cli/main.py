@@ -22,10 +22,12 @@ from simcse_kit.cli import (
     encode,
     evaluate,
     export,
+    index,
     info,
     mine,
     postprocess,
     push,
+    search,
     serve,
     similarity,
     train,
@@ -69,6 +71,18 @@ data_app.command("dedupe")(data.dedupe_command)
 data_app.command("split")(data.split_command)
 data_app.command("check-leak")(check_leak.check_leak_command)
 app.add_typer(data_app, name="data")
+index_app = typer.Typer(
+    cls=index.IndexGroup,
+    help="Make a searchable index of texts, and change it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+index_app.command("build")(index.index_build_command)
+index_app.command("add")(index.index_add_command)
+index_app.command("remove")(index.index_remove_command)
+index_app.command("info")(index.index_info_command)
+app.add_typer(index_app, name="index")
+app.command("search")(search.search_command)
 app.command("methods")(catalogue.methods_command)
 app.command("presets")(catalogue.presets_command)
 

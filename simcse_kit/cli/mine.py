@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from simcse_kit.cli.options import DeviceName
+from simcse_kit.cli.options import DeviceName, PromptNames
 from simcse_kit.utils.process import collection_paused
 
 __all__ = ["mine_command"]
@@ -61,10 +61,7 @@ def mine_command(
             "[default: the model's prompts for queries and documents]",
         ),
     ] = None,
-    prompt_name: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Name of one of the model's prompts, instead; or twice."),
-    ] = None,
+    prompt_name: PromptNames = None,
     columns: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Text columns: names, or positions if no header."),

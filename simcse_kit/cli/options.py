@@ -8,6 +8,8 @@ import typer
 
 if TYPE_CHECKING:
     from simcse_kit.config import RunConfig
+    from simcse_kit.encoder.encoder import SentenceEncoder
+    from simcse_kit.search import SearchIndex
 
 __all__ = [
     "AllowCall",
@@ -18,11 +20,15 @@ __all__ = [
     "LearningRate",
     "Method",
     "Model",
+    "ModelOfIndex",
     "Preset",
     "Prompt",
     "PromptName",
+    "PromptNames",
     "Settings",
+    "load_encoder",
     "load_run",
+    "open_index",
 ]
 
 Model = Annotated[
@@ -62,6 +68,18 @@ Prompt = Annotated[
 PromptName = Annotated[
     str | None, typer.Option(metavar="NAME", help="Name of one of the model's prompts, instead.")
 ]
+ModelOfIndex = Annotated[
+    str | None,
+    typer.Option("--model", help="The encoder, if it has moved. [default: as it was built]"),
+]
+PromptNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt-name",
+        metavar="NAME",
+        help="Name of one of the model's prompts, instead; or twice.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -93,3 +111,39 @@ def load_run(
     else:
         from simcse_kit.config_files import load_config as load
     return load(preset=preset, file=file, overrides=tables, allow_call=allow_call or ())
+
+
+def load_encoder(model: str, device: str, *, trust_remote_code: bool = False) -> SentenceEncoder:
+    """Load the encoder of a command, with the settings that suit a program.
+
+    Args:
+        model: bundled name, folder, or Hub name.
+        device: where to compute.
+        trust_remote_code: whether Python code of the model may run.
+    """
+    from simcse_kit.utils.process import collection_paused, keep_few_kernels
+
+    keep_few_kernels()
+    with collection_paused(keep=True):
+        from simcse_kit.encoder.encoder import SentenceEncoder
+
+        return SentenceEncoder.load(model, device=device, trust_remote_code=trust_remote_code)
+
+
+def open_index(folder: str, model: str | None, device: str) -> SearchIndex:
+    """Open an index with its encoder.
+
+    Args:
+        folder: folder of the index.
+        model: name or folder of the encoder; None for the one that the index names.
+        device: where the encoder computes.
+    """
+    from pathlib import Path
+
+    from simcse_kit.search.manifest import read_manifest
+
+    name = model or read_manifest(Path(folder)).encoder.model
+    encoder = load_encoder(name, device)
+    from simcse_kit.search.index import SearchIndex
+
+    return SearchIndex.load(folder, encoder)

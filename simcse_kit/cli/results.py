@@ -22,7 +22,6 @@ __all__ = [
     "Data",
     "JsonFile",
     "Places",
-    "PromptNames",
     "Prompts",
     "ReportFolder",
 ]
@@ -52,14 +51,6 @@ Prompts = Annotated[
         metavar="TEXT",
         help="Text in front of every sentence; twice: for queries (and other tasks), for documents "
         "of retrieval. [default: the model's own]",
-    ),
-]
-PromptNames = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--prompt-name",
-        metavar="NAME",
-        help="Name of one of the model's prompts, instead; or twice.",
     ),
 ]
 AllowUnknown = Annotated[

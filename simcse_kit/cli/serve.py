@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -91,7 +90,9 @@ def serve_command(
             )
             found = prompt = None
             if index is not None:
-                found = import_module("simcse_kit.search").SearchIndex.load(index, encoder)
+                from simcse_kit.search import SearchIndex
+
+                found = SearchIndex.load(index, encoder)
                 prompt = found.manifest.encoder.query_prompt
             app = create_app(EncoderEngine(encoder, precision), settings, found, prompt)
         logging.getLogger("uvicorn").handlers[:] = logging.getLogger("simcse_kit").handlers
