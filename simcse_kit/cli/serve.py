@@ -29,6 +29,9 @@ def serve_command(
     precision: Annotated[
         str, typer.Option(metavar="fp32|bf16|fp16|int8", help="Number format of the linear maps.")
     ] = "fp32",
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Scale vectors to unit length, as OpenAI does.")
+    ] = False,
     device: DeviceName = "auto",
     api_key_file: Annotated[
         str | None,
@@ -94,7 +97,8 @@ def serve_command(
 
                 found = SearchIndex.load(index, encoder)
                 prompt = found.manifest.encoder.query_prompt
-            app = create_app(EncoderEngine(encoder, precision), settings, found, prompt)
+            engine = EncoderEngine(encoder, precision, normalize or None)
+            app = create_app(engine, settings, found, prompt)
         logging.getLogger("uvicorn").handlers[:] = logging.getLogger("simcse_kit").handlers
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         run(

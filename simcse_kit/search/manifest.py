@@ -226,8 +226,8 @@ def read_manifest(folder: Path) -> Manifest:
         checksum, version = values.pop("sha256"), values["version"]
         if version != _VERSION:
             raise DataError(
-                f"the index has the format version {version!r}, and this version of simcse reads "
-                f"{_VERSION}; build the index again, or use the version that wrote it",
+                f"the index has the format version {version!r}, and this version of simcse_kit "
+                f"reads {_VERSION}; build the index again, or use the version that wrote it",
                 file=path,
             )
         if checksum != _checksum(values):

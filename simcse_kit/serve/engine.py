@@ -56,6 +56,8 @@ class EncoderEngine:
     Args:
         encoder: Encoder.
         precision: Number format of the computation.
+        normalize: Whether vectors are scaled to unit length, as those of OpenAI are; None for the
+            encoder's own setting.
 
     Attributes:
         batch_tokens: Number of tokens per batch that suits the device.
@@ -65,9 +67,11 @@ class EncoderEngine:
         ConfigError: The encoder, its device or torch does not support the precision.
     """
 
-    def __init__(self, encoder: SentenceEncoder, precision: str = "fp32"):
+    def __init__(
+        self, encoder: SentenceEncoder, precision: str = "fp32", normalize: bool | None = None
+    ):
         self.encoder = encoder
-        self._base = EncodeOptions(precision=cast(Precision, precision))
+        self._base = EncodeOptions(precision=cast(Precision, precision), normalize=normalize)
         fast = accelerator.is_accelerator(encoder.device)
         self.batch_tokens = _ACCELERATOR_TOKENS if fast else _CPU_TOKENS
         size = getattr(encoder.backbone.config, "vocab_size", None) if not encoder.engine else None

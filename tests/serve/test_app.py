@@ -96,6 +96,17 @@ def test_embeddings_equal_those_of_encode(client: TestClient, engine: EncoderEng
     np.testing.assert_allclose(short, few, atol=1e-5)
 
 
+@pytest.mark.parametrize("dimensions", [None, 3])
+def test_vectors_have_unit_length_if_wanted(engine: EncoderEngine, dimensions: int | None) -> None:
+    made = EncoderEngine(engine.encoder, normalize=True)
+    with TestClient(create_app(made, ServeSettings("tiny"))) as client:
+        body = {"input": TEXTS} | ({"dimensions": dimensions} if dimensions else {})
+        found = [row["embedding"] for row in embeddings(client, **body).json()["data"]]
+    expected = engine.encoder.encode(TEXTS, normalize=True, truncate_dim=dimensions)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+
+
 def test_token_ids_give_the_vectors_of_their_texts(
     client: TestClient, engine: EncoderEngine
 ) -> None:
