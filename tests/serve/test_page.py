@@ -260,6 +260,19 @@ def test_problems_are_shown_as_text(chromium: Any, engine: EncoderEngine) -> Non
         assert submitted(pairs).startswith("Cosine: ")
         assert tab.locator(".heat tbody th span").first.text_content() == "a\ufffd"
 
+        held: list[Any] = []
+        tab.route("**/v1/similarity", lambda route: held.append(route))
+        tab.get_by_role("button", name="Compare").click()
+        pairs.get_by_text("Working …").wait_for()
+        assert pairs.locator("progress").is_visible()
+        assert tab.locator("#heat[aria-busy=true]").count() == 1
+        tab.get_by_role("button", name="Compare").click()  # ends the first request
+        tab.wait_for_timeout(100)
+        held[-1].continue_()
+        pairs.get_by_text("Cosine: ").wait_for()
+        assert not tab.locator("#heat[aria-busy]").count()
+        assert not pairs.locator("progress").is_visible()
+        tab.unroute("**/v1/similarity")
         tab.route("**/v1/similarity", lambda route: route.abort())
         tab.get_by_role("button", name="Compare").click()
         assert "The server does not answer" in problem(pairs)
