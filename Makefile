@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN = $(VENV)/bin
 
-.PHONY: help demo test long slow gpu gpu-check oldest audit lint docs bench peers clean
+.PHONY: help demo test long slow browser gpu gpu-check oldest audit lint docs bench peers clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -39,6 +39,10 @@ long: $(VENV)/.dev  ## run the tests that take several seconds each
 
 slow: $(VENV)/.dev  ## run the tests that take minutes
 	$(BIN)/pytest -m slow
+
+browser: $(VENV)/.dev  ## run the tests in Chromium, which must be installed
+	$(BIN)/pip install --quiet -e ".[browser]"
+	$(BIN)/pytest -m browser -rs tests/evaluation tests/serve
 
 gpu: $(VENV)/.dev  ## run the tests that need a GPU
 	$(BIN)/pytest -m gpu tests/gpu

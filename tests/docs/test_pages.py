@@ -20,6 +20,7 @@ from simcse_kit.data.augment import AUGMENTATIONS
 from simcse_kit.evaluation.tasks import TASK_KINDS
 from simcse_kit.methods import METHODS
 from tests.docs.blocks import PAGES, REASONS, REPOSITORY, RUN, SHOWN, Block, blocks_of
+from tests.docs.servers import PageServer
 
 LINES = 70
 # These come after the options of the page, and the last one wins.
@@ -130,6 +131,13 @@ def workshop(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     package.handlers[:], package.level, package.propagate = kept
 
 
+@pytest.fixture
+def server() -> Iterator[PageServer]:
+    server = PageServer()
+    yield server
+    server.stop()
+
+
 @pytest.mark.parametrize(
     "page",
     [
@@ -139,22 +147,31 @@ def workshop(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_commands_and_code_of_a_page_run(
-    page: str, workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: str,
+    workshop: Path,
+    server: PageServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    _run_page(page, workshop, monkeypatch, capsys, slow=False)
+    _run_page(page, workshop, server, monkeypatch, capsys, slow=False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", sorted({block.page for block in BLOCKS if block.mark == "slow"}))
 def test_slow_commands_of_a_page_run(
-    page: str, workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: str,
+    workshop: Path,
+    server: PageServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    _run_page(page, workshop, monkeypatch, capsys, slow=True)
+    _run_page(page, workshop, server, monkeypatch, capsys, slow=True)
 
 
 def _run_page(
     page: str,
     folder: Path,
+    server: PageServer,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     *,
@@ -176,12 +193,20 @@ def _run_page(
             continue
         elif block.language == "python":
             code = compile(
-                _shortened(block.code), f"{page}:{block.line}", "exec", dont_inherit=True
+                _shortened(server.located(block.code)),
+                f"{page}:{block.line}",
+                "exec",
+                dont_inherit=True,
             )
             exec(code, names)
         elif block.language == "sh":
             for words in block.commands():
-                _run_command(block, words, monkeypatch, capsys)
+                if words[:2] == ["simcse", "serve"]:
+                    server.start(words)
+                elif words[0] == "curl":
+                    server.curl(words)
+                else:
+                    _run_command(block, words, monkeypatch, capsys)
 
 
 def _run_command(
@@ -190,7 +215,7 @@ def _run_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert words[0] == "simcse", f"{block.page}:{block.line}: only simcse commands are run"
+    assert words[0] == "simcse", f"{block.page}:{block.line}: only simcse and curl are run"
     argv = [*words, *SHORT.get(words[1], [])]
     monkeypatch.setattr(sys, "argv", argv)
     capsys.readouterr()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -197,22 +195,7 @@ def test_leaks_of_the_recorded_training_text(tmp_path: Path) -> None:
     assert recorded_leaks("mini", {"t": [pairs]}) is None
 
 
-@pytest.fixture
-def chromium() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium on this machine")
-    quiet = ("background-networking", "component-update", "sync", "quic", "gpu")
-    with sync_api.sync_playwright() as player:
-        opened = player.chromium.launch(
-            executable_path=browser,
-            args=["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)],
-        )
-        yield opened
-        opened.close()
-
-
+@pytest.mark.browser
 @pytest.mark.long
 @pytest.mark.parametrize(("width", "touch"), [(1100, False), (390, True)])
 def test_the_map_in_a_browser(page: Path, chromium: Any, width: int, touch: bool) -> None:
