@@ -19,11 +19,12 @@ from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.search import store
 from simcse_kit.search.documents import Document, identified
 from simcse_kit.search.encoding import check_encoder, encode_segment, encoder_record
-from simcse_kit.search.hits import Hit, hits_of
-from simcse_kit.search.manifest import EngineRecord, Manifest, read_manifest
+from simcse_kit.search.find import find
+from simcse_kit.search.hits import Hit
+from simcse_kit.search.manifest import Manifest, read_manifest
 from simcse_kit.search.merge import remove_rows
-from simcse_kit.search.queries import check_queries, check_search, check_vectors
-from simcse_kit.search.settings import ENGINES, IndexSettings
+from simcse_kit.search.queries import check_queries, check_search
+from simcse_kit.search.settings import IndexSettings
 from simcse_kit.search.state import State, open_state
 
 __all__ = ["SearchIndex"]
@@ -118,7 +119,7 @@ class SearchIndex:
                     encoder=encoder_record(encoder, settings),
                     dim=encoder.embedding_dim,
                     precision=settings.precision,
-                    engine=EngineRecord(ENGINES.canonical(settings.engine)),
+                    engine=settings.engine_record(),
                 )
                 chosen = identified(documents, taken=set(), next_id=1)
                 after = encode_segment(place, manifest, encoder, chosen, progress=settings.progress)
@@ -222,23 +223,33 @@ class SearchIndex:
         return True
 
     def search(
-        self, queries: Sequence[str], top_k: int = 5, threshold: float | None = None
+        self,
+        queries: Sequence[str],
+        top_k: int = 5,
+        threshold: float | None = None,
+        *,
+        hybrid: bool = False,
+        filter: str | None = None,
     ) -> list[list[Hit]]:
         """Find the documents that are most similar to each query.
 
         Args:
-            queries: Queries, none of them blank. Those with more tokens than the encoder takes are
-                truncated, and a log line says so.
+            queries: Queries, none blank. Too long ones are truncated, and a log line says so.
             top_k: Largest number of documents per query.
             threshold: Lowest cosine of a document, -1 to 1; None for no limit.
+            hybrid: Whether the ranking by cosine is joined with one by BM25.
+            filter: Condition on the metadata in the language of Milvus, such as ``year > 2000``,
+                for the engine ``milvus``; None for all documents.
 
         Returns:
-            For each query its documents, the most similar one first; of equal ones the one that
-            was added first. Fewer than ``top_k`` if the index or the threshold has no more.
+            For each query its documents, the best one first; of equal ones the one that was added
+            first. Fewer than ``top_k`` if the index or the threshold has no more.
 
         Raises:
             DataError: A query is not a text, is blank, or is longer than 100,000 characters.
-            ConfigError: ``top_k`` or the threshold is not allowed, or the index has no encoder.
+            ConfigError: ``top_k``, the threshold or the filter is not allowed, or the index has no
+                encoder.
+            MissingExtraError: The package for hybrid search or the engine is missing.
         """
         check_search(top_k, threshold)
         texts = check_queries(queries)
@@ -246,12 +257,18 @@ class SearchIndex:
         if not texts:
             return []
         prompt = self._state.manifest.encoder.query_prompt
-        return self.search_vectors(
-            encoder.encode(texts, normalize=True, prompt=prompt), top_k, threshold
-        )
+        vectors = encoder.encode(texts, normalize=True, prompt=prompt)
+        given = texts if hybrid else None
+        return self.search_vectors(vectors, top_k, threshold, texts=given, filter=filter)
 
     def search_vectors(
-        self, vectors: NDArray[np.float32], top_k: int = 5, threshold: float | None = None
+        self,
+        vectors: NDArray[np.float32],
+        top_k: int = 5,
+        threshold: float | None = None,
+        *,
+        texts: Sequence[str] | None = None,
+        filter: str | None = None,
     ) -> list[list[Hit]]:
         """Find the documents that are most similar to each vector.
 
@@ -260,23 +277,17 @@ class SearchIndex:
                 ``normalize=True``.
             top_k: As for :meth:`search`.
             threshold: As for :meth:`search`.
+            texts: Texts of the queries, for hybrid search; None to rank by the cosines alone.
+            filter: As for :meth:`search`.
 
         Returns:
             As :meth:`search`.
 
         Raises:
             DataError: The vectors have another shape, or hold NaN or infinity.
-            ConfigError: ``top_k`` or the threshold is not allowed.
+            SimcseError: As for :meth:`search`.
         """
-        check_search(top_k, threshold)
-        state = self._state
-        asked = check_vectors(vectors, state.manifest.dim)
-        most = min(top_k, len(state))
-        if not most:
-            return [[] for _ in asked]
-        scores, rows = state.engine.search(asked, most)
-        lowest = -np.inf if threshold is None else threshold
-        return [list(hits_of(state, *pair, lowest)) for pair in zip(scores, rows, strict=True)]
+        return find(self._state, vectors, top_k, threshold, texts=texts, filter=filter)
 
     def verify(self) -> None:
         """Read all files and compare their checksums.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from simcse_kit.errors import DataError
 from simcse_kit.search.engine import Engine
+from simcse_kit.search.hybrid import Lexical
 from simcse_kit.search.manifest import Manifest, read_manifest
 from simcse_kit.search.settings import ENGINES
 from simcse_kit.search.texts import TEXTS, Texts
@@ -55,6 +57,11 @@ class State:
     def __len__(self) -> int:
         """Number of rows that are not deleted."""
         return self.manifest.count
+
+    @cached_property
+    def lexical(self) -> Lexical:
+        """BM25 over the texts, built at the first hybrid search."""
+        return Lexical(self.texts, self.vectors.alive)
 
     def verify(self, folder: Path) -> None:
         """Read all files and compare their checksums.
