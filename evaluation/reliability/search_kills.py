@@ -23,6 +23,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -91,13 +92,14 @@ class Rounds:
         reader = SearchIndex.load(self.folder, self.encoder) if self.exists else None
         queries = self.draw.sample(sorted(self.documents.values()), min(3, len(self.documents)))
         found = reader.search(queries) if reader else []
-        while True:
-            killed = self.counts["kills"] < kills
+        # The third time, the change may finish; its time and operations are then known better.
+        for attempt in count(1):
+            killed = self.counts["kills"] < kills and attempt <= 2
             # A change of a new kind is first made undisturbed.
             most, operations = lasts.get(kind, (60.0, 0))
             wait, last = None, None
             if killed and operations and self.counts["kills"] % 2:
-                last = self.draw.randint(1, operations)
+                last = self.draw.randint(1, round(1.2 * operations))
             elif killed and operations:
                 wait = self.draw.uniform(0, 1.2) * most
             done = self._run(function, wait, last)
@@ -171,19 +173,19 @@ class Rounds:
         at = time.monotonic()
         child = os.fork()
         if child == 0:
-            count = 0
+            made = 0
 
             def hook(event: str, _: Any) -> None:
-                nonlocal count
+                nonlocal made
                 if event in OPERATIONS:
-                    count += 1
-                    if count == last:
+                    made += 1
+                    if made == last:
                         os.kill(os.getpid(), signal.SIGKILL)
 
             sys.addaudithook(hook)
             try:
                 function()
-                os.write(writing, str(count).encode())
+                os.write(writing, str(made).encode())
             except BaseException:  # the test fails below
                 traceback.print_exc()
             os._exit(0)
@@ -196,9 +198,9 @@ class Rounds:
             os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
         with os.fdopen(reading, "rb") as pipe:
-            count = pipe.read()
-        assert count or os.WIFSIGNALED(status), "the change has failed"
-        return (time.monotonic() - at, int(count)) if count else None
+            counted = pipe.read()
+        assert counted or os.WIFSIGNALED(status), "the change has failed"
+        return (time.monotonic() - at, int(counted)) if counted else None
 
 
 def main() -> None:

@@ -15,6 +15,9 @@ Block = tuple[int, NDArray[Any], NDArray[np.bool_] | None]
 
 # Largest number of queries that are compared with a block at a time, which bounds the scores.
 _QUERIES = 256
+# Up to this number of queries, products row by row are faster than a product of matrices: for one
+# query, they are nearly as fast as the vectors can be read.
+_FEW = 4
 
 
 def top_k_in_blocks(
@@ -54,11 +57,23 @@ def top_k_in_blocks(
             part = slice(start, start + _QUERIES)
             shape = (len(queries[part]), len(vectors))
             products = buffer[: shape[0] * shape[1]].reshape(shape)
-            np.matmul(queries[part], vectors.T, out=products)
+            _multiply(queries[part], vectors, products)
             if counted is not None:
                 products[:, ~counted] = -np.inf
             _merge(scores[part], rows[part], products, first)
     return scores, rows
+
+
+def _multiply(
+    queries: NDArray[np.float32], vectors: NDArray[np.float32], products: NDArray[np.float32]
+) -> None:
+    """Compute all inner products of queries and vectors."""
+    vecdot = getattr(np, "vecdot", None)  # since NumPy 2
+    if vecdot is None or len(queries) > _FEW:
+        np.matmul(queries, vectors.T, out=products)
+        return
+    for query, line in zip(queries, products, strict=True):
+        vecdot(vectors, query, out=line)
 
 
 def _merge(

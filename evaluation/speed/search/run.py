@@ -4,7 +4,8 @@
 
 Random unit vectors are written as the files of an index; nothing is encoded. The variants run in
 turn, round by round, in one process. Peak memory is that of processes which only open the index and
-search, above that of a process which has imported the package.
+search, above that of a process which has imported the package. Use one thread: times are those of
+the processor.
 """
 
 from __future__ import annotations
@@ -113,14 +114,17 @@ def references(folder: Path, queries: np.ndarray) -> dict[str, Callable[[], Any]
 
 
 def seconds(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Time functions in turn; a first round does not count."""
+    """Measure the processor time of functions in turn; a first round does not count.
+
+    On a shared machine, the wall-clock time is mostly that of waiting for a processor.
+    """
     found: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(rounds + 1):
         for name, function in functions.items():
-            at = time.perf_counter()
+            at = time.process_time()
             function()
             if number:
-                found[name].append(time.perf_counter() - at)
+                found[name].append(round(time.process_time() - at, 4))
     return found
 
 
