@@ -142,6 +142,9 @@ def index_add_command(
     files: Files,
     id: IdColumn = None,
     text: TextColumn = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace documents that have the same id.")
+    ] = False,
     model: ModelOfIndex = None,
     device: DeviceName = "auto",
     as_json: AsJson = False,
@@ -151,7 +154,8 @@ def index_add_command(
 
     check_documents(files, text=text, id=id)
     index = open_index(folder, model, device)
-    added = index.add(read_documents(files, text=text, id=id), progress=True)
+    documents = read_documents(files, text=text, id=id)
+    added = index.add(documents, overwrite=overwrite, progress=True)
     _show(index, added, as_json)
 
 

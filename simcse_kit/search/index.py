@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.errors import ConfigError
 from simcse_kit.search import store
 from simcse_kit.search.documents import Document, identified
-from simcse_kit.search.encoding import check_encoder, encode_segment, encoder_record
+from simcse_kit.search.encoding import check_encoder, encode_segment, new_manifest
 from simcse_kit.search.find import find
 from simcse_kit.search.hits import Hit
 from simcse_kit.search.manifest import Manifest, read_manifest
-from simcse_kit.search.merge import remove_rows
+from simcse_kit.search.merge import remove_more, remove_replaced
 from simcse_kit.search.queries import check_queries, check_search
 from simcse_kit.search.settings import IndexSettings
 from simcse_kit.search.state import State, open_state
@@ -74,7 +74,7 @@ class SearchIndex:
     ) -> SearchIndex:
         """Open an index.
 
-        Sizes, both ends of every file and the manifest are verified; :meth:`verify` reads all.
+        The manifest and both ends of every file are verified; :meth:`verify` reads all.
 
         Args:
             folder: Folder of the index.
@@ -114,13 +114,7 @@ class SearchIndex:
         try:
             with store.writing(place):
                 before = store.check_place(place, overwrite=settings.overwrite)
-                manifest = Manifest(
-                    generation=before.generation + 1 if before else 1,
-                    encoder=encoder_record(encoder, settings),
-                    dim=encoder.embedding_dim,
-                    precision=settings.precision,
-                    engine=settings.engine_record(),
-                )
+                manifest = new_manifest(encoder, settings, before)
                 chosen = identified(documents, taken=set(), next_id=1)
                 after = encode_segment(place, manifest, encoder, chosen, progress=settings.progress)
                 store.publish(place, before, after)
@@ -135,11 +129,18 @@ class SearchIndex:
             finalize(index, shutil.rmtree, made, ignore_errors=True)
         return index
 
-    def add(self, documents: Iterable[str | Document], *, progress: bool = False) -> int:
+    def add(
+        self,
+        documents: Iterable[str | Document],
+        *,
+        overwrite: bool = False,
+        progress: bool = False,
+    ) -> int:
         """Encode further documents and add them.
 
         Args:
             documents: Texts, or documents with ids and metadata.
+            overwrite: Whether documents of the index with the same ids are replaced.
             progress: Whether a progress bar is shown on a terminal.
 
         Returns:
@@ -154,13 +155,16 @@ class SearchIndex:
         with store.writing(self.folder):
             state = self._current()
             before = state.manifest
-            taken = set(state.ids())
+            taken = set() if overwrite else set(state.ids())
             chosen = identified(documents, taken=taken, next_id=before.next_id)
             manifest = replace(before, generation=before.generation + 1)
             after = encode_segment(self.folder, manifest, encoder, chosen, progress=progress)
+            added = after.count - before.count
+            if overwrite and added:
+                after = remove_replaced(self.folder, state, after)
             store.publish(self.folder, before, after)
         self.refresh()
-        return after.count - before.count
+        return added
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove documents.
@@ -179,17 +183,10 @@ class SearchIndex:
         with store.writing(self.folder):
             state = self._current()
             before = state.manifest
-            places = state.rows_of(wanted)
-            missing = [name for name in wanted if name not in places]
-            if missing:
-                raise DataError(
-                    f"the index has no document {missing[0]!r}, and nothing was removed; leave "
-                    "this id out",
-                    file=self.folder,
-                )
-            rows = np.array(sorted({*state.deleted, *places.values()}), dtype=np.int64)
+            rows = state.known_rows(wanted, self.folder)
             manifest = replace(before, generation=before.generation + 1)
-            store.publish(self.folder, before, remove_rows(self.folder, manifest, rows))
+            after = remove_more(self.folder, state, manifest, rows)
+            store.publish(self.folder, before, after)
         self.refresh()
         return len(wanted)
 

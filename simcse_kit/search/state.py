@@ -94,6 +94,26 @@ class State:
             if name in wanted and (alive is None or alive[row])
         }
 
+    def known_rows(self, ids: Collection[str], folder: Path) -> list[int]:
+        """Find rows that are not deleted by their ids.
+
+        Args:
+            ids: The ids.
+            folder: Folder of the index, for messages.
+
+        Raises:
+            DataError: An id is unknown.
+        """
+        places = self.rows_of(ids)
+        for name in ids:
+            if name not in places:
+                raise DataError(
+                    f"the index has no document {name!r}, and nothing was removed; leave this id "
+                    "out",
+                    file=folder,
+                )
+        return list(places.values())
+
 
 def open_state(folder: Path) -> State:
     """Open the current state of an index.

@@ -78,6 +78,7 @@ def change(index: SearchIndex) -> None:
     index.remove(["61", "10"])
     index.add(["a red car"])
     index.add(["a green car", "a red bus"])
+    index.add([Document("a red cat", "12"), Document("a red dog", "64")], overwrite=True)
 
 
 # ------------------------------------------------------------------ faiss
@@ -105,7 +106,7 @@ def test_faiss_is_continued_by_additions_and_built_again_after_many_removals(
     change(index)
     rows = np.load(next((folder / index.manifest.engine.folder).glob("rows.npy")))
     assert index.manifest.engine.settings["built_for"] == 60
-    assert len(rows) == 65
+    assert len(rows) == 67
     index.remove([str(number) for number in range(11, 50)])
     assert index.manifest.engine.settings["built_for"] == len(index) == 22
     index.remove([str(number) for number in range(50, 61)])
@@ -178,6 +179,19 @@ def test_plans_follow_the_size() -> None:
     assert plan_for(4_000_000, 256).kind == "hnsw"
     assert plan_for(4_000_001, 384) == FaissPlan("ivfpq", cells=16_000, code_bytes=96)
     assert plan_for(5_000_000, 3).code_bytes == 1
+
+
+def test_documents_with_known_ids_are_replaced_only_if_asked(
+    folder: Path, encoder: SentenceEncoder
+) -> None:
+    index = SearchIndex.load(folder, encoder)
+    new = [Document("a red cat", "12"), "a red dog"]
+    with pytest.raises(DataError, match="with --overwrite"):
+        index.add(new)
+    assert index.add(new, overwrite=True) == 2
+    texts = {hit.id: hit.text for hit in index.search(["a cat"], 99)[0]}
+    assert (texts["12"], texts["61"], len(texts)) == ("a red cat", "a red dog", 61)
+    assert index.add([], overwrite=True) == 0
 
 
 # ------------------------------------------------------------------ hybrid
