@@ -61,6 +61,9 @@ def eval_command(
             metavar="LIST", help="Score the first dimensions only: 64, or several: 32,64,128."
         ),
     ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="exact|faiss", help="Search engine of retrieval tasks.")
+    ] = "exact",
     device: DeviceName = "auto",
     json_file: results.JsonFile = None,
     report: results.ReportFolder = None,
@@ -90,6 +93,7 @@ def eval_command(
         data=data,
         trials=trials,
         dimensions=sizes,
+        engine=engine,
         prompt=prompt,
         prompt_name=prompt_name,
         geometry_on=geometry_on,

@@ -66,7 +66,20 @@ def index_build_command(
     model: Annotated[str, typer.Argument(help="Bundled name, folder, or Hub name.")],
     files: Files,
     output: Annotated[str, typer.Option(metavar="DIR", help="Folder of the index.")],
-    engine: Annotated[str, typer.Option(metavar="exact", help="Search engine.")] = "exact",
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="exact|faiss|milvus",
+            help="Search engine: exact, approximate with faiss, or Milvus.",
+        ),
+    ] = "exact",
+    uri: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Milvus server, such as http://localhost:19530. [default: a file in the index]",
+        ),
+    ] = None,
     id: IdColumn = None,
     text: TextColumn = None,
     precision: Annotated[
@@ -109,6 +122,7 @@ def index_build_command(
     settings = IndexSettings(
         precision=precision,
         engine=engine,
+        uri=uri,
         prompts=PromptChoice.of(prompt, prompt_name),
         model=_model_name(model),
         overwrite=overwrite,
@@ -128,6 +142,9 @@ def index_add_command(
     files: Files,
     id: IdColumn = None,
     text: TextColumn = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace documents that have the same id.")
+    ] = False,
     model: ModelOfIndex = None,
     device: DeviceName = "auto",
     as_json: AsJson = False,
@@ -137,7 +154,8 @@ def index_add_command(
 
     check_documents(files, text=text, id=id)
     index = open_index(folder, model, device)
-    added = index.add(read_documents(files, text=text, id=id), progress=True)
+    documents = read_documents(files, text=text, id=id)
+    added = index.add(documents, overwrite=overwrite, progress=True)
     _show(index, added, as_json)
 
 

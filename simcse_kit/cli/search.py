@@ -36,6 +36,16 @@ def search_command(
     threshold: Annotated[
         float | None, typer.Option(help="Lowest cosine of a result, -1 to 1.")
     ] = None,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="Join the ranking by cosine with one by BM25.")
+    ] = False,
+    filter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Condition on the metadata, such as 'year > 2000'; for --engine milvus.",
+        ),
+    ] = None,
     model: ModelOfIndex = None,
     device: DeviceName = "auto",
     as_json: Annotated[
@@ -49,6 +59,10 @@ def search_command(
     given = check_queries(queries or [])
     if not given and queries_file is None:
         raise DataError("there is no query; give one as an argument, or a file with --queries")
+    if hybrid:
+        from simcse_kit.search.hybrid import require_hybrid
+
+        require_hybrid()
     from simcse_kit.data.lines import read_lines
     from simcse_kit.utils.progress import progress_bar
 
@@ -56,7 +70,8 @@ def search_command(
     index = open_index(folder, model, device)
     with progress_bar(len(given) + len(more), desc="searching", delay=2) as bar:
         for part in _parts([*given, *more]):
-            for query, hits in zip(part, index.search(part, top_k, threshold), strict=True):
+            found = index.search(part, top_k, threshold, hybrid=hybrid, filter=filter)
+            for query, hits in zip(part, found, strict=True):
                 typer.echo(_json(query, hits) if as_json else _text(query, hits))
             bar.update(len(part))
 
@@ -68,7 +83,13 @@ def _parts(queries: Sequence[str]) -> Iterator[list[str]]:
 
 def _json(query: str, hits: Sequence[Hit]) -> str:
     found = [
-        {"id": hit.id, "text": hit.text, "cosine": hit.cosine, "metadata": dict(hit.metadata)}
+        {
+            "id": hit.id,
+            "text": hit.text,
+            "cosine": hit.cosine,
+            "metadata": dict(hit.metadata),
+            **({} if hit.score is None else {"score": hit.score}),
+        }
         for hit in hits
     ]
     return json.dumps({"query": query, "hits": found})

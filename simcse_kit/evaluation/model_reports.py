@@ -25,6 +25,7 @@ from simcse_kit.evaluation.statistics.bootstrap import LEVEL, RESAMPLES, check_s
 from simcse_kit.evaluation.statistics.comparison import Comparison, compare_reports
 from simcse_kit.evaluation.statistics.seeds import Systems, check_seeds, compare_systems
 from simcse_kit.evaluation.tasks.load import Names, load_all_tasks, load_tasks
+from simcse_kit.evaluation.tasks.retrieval import with_engine
 
 __all__ = ["ModelReports", "compare_models", "evaluate_models"]
 
@@ -82,6 +83,7 @@ def evaluate_models(
     data: str | Path | None = None,
     trials: Trials | None = None,
     dimensions: Sequence[int] = (),
+    engine: str = "exact",
     **options: Unpack[EvaluateOptions],
 ) -> ModelReports:
     """Score models on the same tasks.
@@ -97,6 +99,7 @@ def evaluate_models(
         trials: maps to try with the last model; each one adds a report.
         dimensions: numbers of first dimensions to score, each with a report in place of the one of
             the model; empty for the whole vectors.
+        engine: search engine of retrieval tasks, "exact" or "faiss".
         **options: see :class:`~simcse_kit.evaluation.scoring.EvaluateOptions`.
 
     Raises:
@@ -107,6 +110,7 @@ def evaluate_models(
     if options.get("resamples"):
         check_settings(options["resamples"], LEVEL)
     loaded = load_all_tasks(tasks, data, read_scale(options.get("scale")))
+    loaded = with_engine(loaded, engine)
     geometry_on = options.get("geometry_on", DEFAULT_GEOMETRY)
     if geometry_on not in (None, DEFAULT_GEOMETRY):
         load_tasks([geometry_on], data)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Block", "top_k_in_blocks"]
+__all__ = ["Block", "rescore", "top_k_in_blocks"]
 
 Block = tuple[int, NDArray[Any], NDArray[np.bool_] | None]
 """Number of the first row, vectors ``(n, d)``, and which rows count (None for all of them)."""
@@ -94,3 +94,32 @@ def _merge(
         numbers = np.concatenate([rows[query], places + first])
         order = np.argsort(-values, kind="stable")[:k]
         best[query], rows[query] = values[order], numbers[order]
+
+
+def rescore(
+    queries: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    take: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    k: int,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Compare queries with their candidates, and keep the best of them.
+
+    The order of the additions does not depend on the place of a vector, so that equal vectors have
+    equal scores. Of equal scores the first row comes first.
+
+    Args:
+        queries: ``(q, d)``.
+        rows: ``(q, c)`` row numbers of candidates; -1 for none.
+        take: Function that returns the vectors of some rows, ``(n, d)``.
+        k: Number of candidates that are kept, 1 to c.
+
+    Returns:
+        Scores and row numbers, ``(q, k)`` each; minus infinity and -1 where there is none.
+    """
+    scores = np.full(rows.shape, -np.inf, dtype=np.float32)
+    for place, query in enumerate(queries):
+        known = rows[place] >= 0
+        products = take(rows[place][known]) * query
+        scores[place, known] = products.sum(axis=1, dtype=np.float64)
+    order = np.lexsort((rows, -scores), axis=1)[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)

@@ -173,8 +173,8 @@ def identified(
             name, next_id = str(next_id), next_id + 1
         elif name in taken:
             raise DataError(
-                f"{where}the id {name!r} is in the index already; remove the old document first "
-                "with: simcse index remove DIR ID",
+                f"{where}the id {name!r} is in the index already; replace the old document with "
+                "--overwrite, or give the new one another id",
                 file=file,
                 line=line,
             )

@@ -23,7 +23,7 @@ from simcse_kit.search.settings import PRECISIONS, IndexSettings
 from simcse_kit.search.texts import TEXTS, Texts
 from simcse_kit.utils.prompt_choice import Role
 
-__all__ = ["check_encoder", "encode_segment", "encoder_record"]
+__all__ = ["check_encoder", "encode_segment", "encoder_record", "new_manifest"]
 
 
 def encoder_record(encoder: SentenceEncoder, settings: IndexSettings) -> EncoderRecord:
@@ -52,6 +52,25 @@ def encoder_record(encoder: SentenceEncoder, settings: IndexSettings) -> Encoder
         max_length=encoder.max_length,
         query_prompt=prompt("query"),
         document_prompt=prompt("document"),
+    )
+
+
+def new_manifest(
+    encoder: SentenceEncoder, settings: IndexSettings, before: Manifest | None
+) -> Manifest:
+    """Describe a new index without documents.
+
+    Args:
+        encoder: The encoder.
+        settings: Precision, engine and prompts.
+        before: State of the index that will be replaced; None if there is none.
+    """
+    return Manifest(
+        generation=before.generation + 1 if before else 1,
+        encoder=encoder_record(encoder, settings),
+        dim=encoder.embedding_dim,
+        precision=settings.precision,
+        engine=settings.engine_record(),
     )
 
 

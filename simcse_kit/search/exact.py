@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simcse_kit.metrics.blocked_search import top_k_in_blocks
+from simcse_kit.metrics.blocked_search import rescore, top_k_in_blocks
 from simcse_kit.search.engine import Engine
 
 __all__ = ["ExactEngine"]
@@ -32,10 +32,5 @@ class ExactEngine(Engine):
         coarse = self.vectors.has_codes
         blocks = self.vectors.code_blocks() if coarse else self.vectors.blocks()
         wanted = max(top_k + _MORE, _CANDIDATES * top_k if coarse else 0)
-        scores, rows = top_k_in_blocks(queries, blocks, min(wanted, self.vectors.count))
-        for place, query in enumerate(queries):
-            products = self.vectors.take(rows[place]) * query
-            scores[place] = products.sum(axis=1, dtype=np.float64)
-        # Of equal scores the first row comes first.
-        order = np.lexsort((rows, -scores), axis=1)[:, :top_k]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+        _, rows = top_k_in_blocks(queries, blocks, min(wanted, self.vectors.count))
+        return rescore(queries, rows, self.vectors.take, top_k)

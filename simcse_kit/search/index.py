@@ -15,15 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.errors import ConfigError
 from simcse_kit.search import store
 from simcse_kit.search.documents import Document, identified
-from simcse_kit.search.encoding import check_encoder, encode_segment, encoder_record
-from simcse_kit.search.hits import Hit, hits_of
-from simcse_kit.search.manifest import EngineRecord, Manifest, read_manifest
-from simcse_kit.search.merge import remove_rows
-from simcse_kit.search.queries import check_queries, check_search, check_vectors
-from simcse_kit.search.settings import ENGINES, IndexSettings
+from simcse_kit.search.encoding import check_encoder, encode_segment, new_manifest
+from simcse_kit.search.find import find
+from simcse_kit.search.hits import Hit
+from simcse_kit.search.manifest import Manifest, read_manifest
+from simcse_kit.search.merge import remove_more, remove_replaced
+from simcse_kit.search.queries import check_queries, check_search
+from simcse_kit.search.settings import IndexSettings
 from simcse_kit.search.state import State, open_state
 
 __all__ = ["SearchIndex"]
@@ -73,7 +74,7 @@ class SearchIndex:
     ) -> SearchIndex:
         """Open an index.
 
-        Sizes, both ends of every file and the manifest are verified; :meth:`verify` reads all.
+        The manifest and both ends of every file are verified; :meth:`verify` reads all.
 
         Args:
             folder: Folder of the index.
@@ -113,13 +114,7 @@ class SearchIndex:
         try:
             with store.writing(place):
                 before = store.check_place(place, overwrite=settings.overwrite)
-                manifest = Manifest(
-                    generation=before.generation + 1 if before else 1,
-                    encoder=encoder_record(encoder, settings),
-                    dim=encoder.embedding_dim,
-                    precision=settings.precision,
-                    engine=EngineRecord(ENGINES.canonical(settings.engine)),
-                )
+                manifest = new_manifest(encoder, settings, before)
                 chosen = identified(documents, taken=set(), next_id=1)
                 after = encode_segment(place, manifest, encoder, chosen, progress=settings.progress)
                 store.publish(place, before, after)
@@ -134,11 +129,18 @@ class SearchIndex:
             finalize(index, shutil.rmtree, made, ignore_errors=True)
         return index
 
-    def add(self, documents: Iterable[str | Document], *, progress: bool = False) -> int:
+    def add(
+        self,
+        documents: Iterable[str | Document],
+        *,
+        overwrite: bool = False,
+        progress: bool = False,
+    ) -> int:
         """Encode further documents and add them.
 
         Args:
             documents: Texts, or documents with ids and metadata.
+            overwrite: Whether documents of the index with the same ids are replaced.
             progress: Whether a progress bar is shown on a terminal.
 
         Returns:
@@ -153,13 +155,16 @@ class SearchIndex:
         with store.writing(self.folder):
             state = self._current()
             before = state.manifest
-            taken = set(state.ids())
+            taken = set() if overwrite else set(state.ids())
             chosen = identified(documents, taken=taken, next_id=before.next_id)
             manifest = replace(before, generation=before.generation + 1)
             after = encode_segment(self.folder, manifest, encoder, chosen, progress=progress)
+            added = after.count - before.count
+            if overwrite and added:
+                after = remove_replaced(self.folder, state, after)
             store.publish(self.folder, before, after)
         self.refresh()
-        return after.count - before.count
+        return added
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove documents.
@@ -178,17 +183,10 @@ class SearchIndex:
         with store.writing(self.folder):
             state = self._current()
             before = state.manifest
-            places = state.rows_of(wanted)
-            missing = [name for name in wanted if name not in places]
-            if missing:
-                raise DataError(
-                    f"the index has no document {missing[0]!r}, and nothing was removed; leave "
-                    "this id out",
-                    file=self.folder,
-                )
-            rows = np.array(sorted({*state.deleted, *places.values()}), dtype=np.int64)
+            rows = state.known_rows(wanted, self.folder)
             manifest = replace(before, generation=before.generation + 1)
-            store.publish(self.folder, before, remove_rows(self.folder, manifest, rows))
+            after = remove_more(self.folder, state, manifest, rows)
+            store.publish(self.folder, before, after)
         self.refresh()
         return len(wanted)
 
@@ -222,23 +220,33 @@ class SearchIndex:
         return True
 
     def search(
-        self, queries: Sequence[str], top_k: int = 5, threshold: float | None = None
+        self,
+        queries: Sequence[str],
+        top_k: int = 5,
+        threshold: float | None = None,
+        *,
+        hybrid: bool = False,
+        filter: str | None = None,
     ) -> list[list[Hit]]:
         """Find the documents that are most similar to each query.
 
         Args:
-            queries: Queries, none of them blank. Those with more tokens than the encoder takes are
-                truncated, and a log line says so.
+            queries: Queries, none blank. Too long ones are truncated, and a log line says so.
             top_k: Largest number of documents per query.
             threshold: Lowest cosine of a document, -1 to 1; None for no limit.
+            hybrid: Whether the ranking by cosine is joined with one by BM25.
+            filter: Condition on the metadata in the language of Milvus, such as ``year > 2000``,
+                for the engine ``milvus``; None for all documents.
 
         Returns:
-            For each query its documents, the most similar one first; of equal ones the one that
-            was added first. Fewer than ``top_k`` if the index or the threshold has no more.
+            For each query its documents, the best one first; of equal ones the one that was added
+            first. Fewer than ``top_k`` if the index or the threshold has no more.
 
         Raises:
             DataError: A query is not a text, is blank, or is longer than 100,000 characters.
-            ConfigError: ``top_k`` or the threshold is not allowed, or the index has no encoder.
+            ConfigError: ``top_k``, the threshold or the filter is not allowed, or the index has no
+                encoder.
+            MissingExtraError: The package for hybrid search or the engine is missing.
         """
         check_search(top_k, threshold)
         texts = check_queries(queries)
@@ -246,12 +254,18 @@ class SearchIndex:
         if not texts:
             return []
         prompt = self._state.manifest.encoder.query_prompt
-        return self.search_vectors(
-            encoder.encode(texts, normalize=True, prompt=prompt), top_k, threshold
-        )
+        vectors = encoder.encode(texts, normalize=True, prompt=prompt)
+        given = texts if hybrid else None
+        return self.search_vectors(vectors, top_k, threshold, texts=given, filter=filter)
 
     def search_vectors(
-        self, vectors: NDArray[np.float32], top_k: int = 5, threshold: float | None = None
+        self,
+        vectors: NDArray[np.float32],
+        top_k: int = 5,
+        threshold: float | None = None,
+        *,
+        texts: Sequence[str] | None = None,
+        filter: str | None = None,
     ) -> list[list[Hit]]:
         """Find the documents that are most similar to each vector.
 
@@ -260,23 +274,17 @@ class SearchIndex:
                 ``normalize=True``.
             top_k: As for :meth:`search`.
             threshold: As for :meth:`search`.
+            texts: Texts of the queries, for hybrid search; None to rank by the cosines alone.
+            filter: As for :meth:`search`.
 
         Returns:
             As :meth:`search`.
 
         Raises:
             DataError: The vectors have another shape, or hold NaN or infinity.
-            ConfigError: ``top_k`` or the threshold is not allowed.
+            SimcseError: As for :meth:`search`.
         """
-        check_search(top_k, threshold)
-        state = self._state
-        asked = check_vectors(vectors, state.manifest.dim)
-        most = min(top_k, len(state))
-        if not most:
-            return [[] for _ in asked]
-        scores, rows = state.engine.search(asked, most)
-        lowest = -np.inf if threshold is None else threshold
-        return [list(hits_of(state, *pair, lowest)) for pair in zip(scores, rows, strict=True)]
+        return find(self._state, vectors, top_k, threshold, texts=texts, filter=filter)
 
     def verify(self) -> None:
         """Read all files and compare their checksums.

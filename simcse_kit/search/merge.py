@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from simcse_kit.metrics.vector_precision import vector_dtype
 from simcse_kit.search.manifest import Manifest, Segment
 from simcse_kit.search.segments import REMEDY, VECTORS, new_segment, save_array
 from simcse_kit.search.settings import PRECISIONS
+from simcse_kit.search.state import State
 from simcse_kit.search.texts import TEXTS, Texts
 from simcse_kit.search.vectors import Vectors
 from simcse_kit.utils.files import replacement
 
-__all__ = ["merged", "remove_rows"]
+__all__ = ["merged", "remove_more", "remove_replaced", "remove_rows"]
 
 
 def remove_rows(folder: Path, manifest: Manifest, rows: NDArray[np.int64]) -> Manifest:
@@ -36,6 +38,37 @@ def remove_rows(folder: Path, manifest: Manifest, rows: NDArray[np.int64]) -> Ma
     if name is not None:
         save_array(folder / name, rows)
     return replace(manifest, deleted=name, count=manifest.rows - len(rows))
+
+
+def remove_more(folder: Path, state: State, manifest: Manifest, rows: Iterable[int]) -> Manifest:
+    """Delete rows of a state in addition to those that it has deleted already.
+
+    Args:
+        folder: Folder of the index.
+        state: The state before the change.
+        manifest: The new state, with the generation that it will have.
+        rows: Numbers of the rows.
+
+    Returns:
+        The new state with the deleted rows.
+    """
+    numbers = np.array(sorted({*state.deleted, *rows}), dtype=np.int64)
+    return remove_rows(folder, manifest, numbers)
+
+
+def remove_replaced(folder: Path, state: State, manifest: Manifest) -> Manifest:
+    """Delete the rows whose ids the last segment of a new state has, too.
+
+    Args:
+        folder: Folder of the index.
+        state: The state before the change.
+        manifest: The new state.
+
+    Returns:
+        The new state with the deleted rows.
+    """
+    ids = Texts([folder / manifest.segments[-1].name / TEXTS]).ids()
+    return remove_more(folder, state, manifest, state.rows_of(ids).values())
 
 
 def merged(folder: Path, manifest: Manifest) -> Manifest:

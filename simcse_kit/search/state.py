@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from simcse_kit.errors import DataError
 from simcse_kit.search.engine import Engine
+from simcse_kit.search.hybrid import Lexical
 from simcse_kit.search.manifest import Manifest, read_manifest
 from simcse_kit.search.settings import ENGINES
 from simcse_kit.search.texts import TEXTS, Texts
@@ -56,6 +58,11 @@ class State:
         """Number of rows that are not deleted."""
         return self.manifest.count
 
+    @cached_property
+    def lexical(self) -> Lexical:
+        """BM25 over the texts, built at the first hybrid search."""
+        return Lexical(self.texts, self.vectors.alive)
+
     def verify(self, folder: Path) -> None:
         """Read all files and compare their checksums.
 
@@ -86,6 +93,26 @@ class State:
             for row, name in enumerate(self.texts.ids())
             if name in wanted and (alive is None or alive[row])
         }
+
+    def known_rows(self, ids: Collection[str], folder: Path) -> list[int]:
+        """Find rows that are not deleted by their ids.
+
+        Args:
+            ids: The ids.
+            folder: Folder of the index, for messages.
+
+        Raises:
+            DataError: An id is unknown.
+        """
+        places = self.rows_of(ids)
+        for name in ids:
+            if name not in places:
+                raise DataError(
+                    f"the index has no document {name!r}, and nothing was removed; leave this id "
+                    "out",
+                    file=folder,
+                )
+        return list(places.values())
 
 
 def open_state(folder: Path) -> State:

@@ -13,13 +13,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from simcse_kit.errors import ConfigError
-from simcse_kit.search.manifest import MANIFEST, FileRecord, Manifest, read_manifest
+import numpy as np
+from numpy.typing import NDArray
+
+from simcse_kit.errors import ConfigError, SimcseError
+from simcse_kit.search.engine import Content, Previous
+from simcse_kit.search.manifest import MANIFEST, EngineRecord, FileRecord, Manifest, read_manifest
 from simcse_kit.search.merge import merged
 from simcse_kit.search.segments import REMEDY, write_codes
-from simcse_kit.search.settings import ENGINES
-from simcse_kit.search.texts import TEXTS
-from simcse_kit.search.vectors import CODES, RANGES, Vectors
+from simcse_kit.search.settings import DATABASE, ENGINES
+from simcse_kit.search.texts import TEXTS, Texts
+from simcse_kit.search.vectors import CODES, RANGES, Vectors, open_array
 from simcse_kit.utils.files import remove_leftovers, replacement, sync_folder
 from simcse_kit.utils.locks import output_locked
 
@@ -69,7 +73,8 @@ def check_place(folder: Path, *, overwrite: bool) -> Manifest | None:
         with suppress(Exception):
             return read_manifest(folder)
         return None
-    others = [p.name for p in folder.iterdir() if p.name[0] != "." and not p.name.startswith(_OURS)]
+    ours = (*_OURS, DATABASE)
+    others = [p.name for p in folder.iterdir() if p.name[0] != "." and not p.name.startswith(ours)]
     if others:
         raise ConfigError(
             f"--output {folder} holds other files ({min(others)}); give another folder"
@@ -91,13 +96,21 @@ def publish(folder: Path, before: Manifest | None, after: Manifest) -> Manifest:
     Raises:
         ConfigError: A file cannot be written.
     """
+    deleted = _deleted_rows(folder, after)
+    continued = before if before is not None and before.engine == after.engine else None
     after = merged(folder, after)
+    # A merge drops the deleted rows of its segments, which are the last ones.
+    dropped = deleted[len(_deleted_rows(folder, after)) :]
     if after.precision == "int8":
         write_codes(folder, after)
-    after = _with_engine(folder, after)
+    after = _with_engine(folder, after, _previous(folder, continued, dropped))
     known = before.files if before else {}
     after = replace(after, files=_records(folder, after, known))
     after.write(folder)
+    if before is not None and continued is None:
+        # The state is complete; what could not be removed only takes space.
+        with suppress(SimcseError):
+            ENGINES.resolve(before.engine.name).discard(folder, before.engine.settings)
     _remove_unused(folder, {*after.files, *known})
     return after
 
@@ -137,24 +150,59 @@ def _remove_unused(folder: Path, kept: set[str]) -> None:
 def copy_state(folder: Path, target: Path, manifest: Manifest) -> None:
     """Copy the files of a state to an empty folder.
 
+    Data that the engine keeps elsewhere are written once more for the copy.
+
     Raises:
         ConfigError: A file cannot be written.
     """
+    outside = ENGINES.resolve(manifest.engine.name).outside
     for name in manifest.files:
+        if outside and name.startswith(f"{manifest.engine.folder}/"):
+            continue
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacement(path, remedy=REMEDY) as temporary:
             shutil.copyfile(folder / name, temporary)
-    manifest.write(target)
+    if outside:
+        chosen = {"uri": manifest.engine.settings["uri"]}
+        engine = EngineRecord(manifest.engine.name, chosen)
+        publish(target, None, replace(manifest, engine=engine, files={}))
+    else:
+        manifest.write(target)
 
 
-def _with_engine(folder: Path, manifest: Manifest) -> Manifest:
+def _deleted_rows(folder: Path, manifest: Manifest) -> NDArray[np.int64]:
+    """Return the numbers of the deleted rows in ascending order."""
+    if manifest.deleted is None:
+        return np.empty(0, dtype=np.int64)
+    return np.array(open_array(folder / manifest.deleted))
+
+
+def _previous(folder: Path, before: Manifest | None, dropped: NDArray[np.int64]) -> Previous | None:
+    """Describe the engine that a change continues.
+
+    Args:
+        folder: Folder of the index.
+        before: The state before the change; None if the engine is a new one.
+        dropped: Old numbers of the rows that a merge has dropped, in ascending order.
+    """
+    if before is None or before.engine.folder is None:
+        return None
+    rows = np.arange(before.rows, dtype=np.int64)
+    rows -= np.searchsorted(dropped, rows)
+    rows[dropped[dropped < before.rows]] = -1
+    return Previous(folder / before.engine.folder, before.engine.settings, rows)
+
+
+def _with_engine(folder: Path, manifest: Manifest, previous: Previous | None) -> Manifest:
     """Build the engine for a state."""
     place = folder / f"engine-{manifest.generation:06d}"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     kind = ENGINES.resolve(manifest.engine.name)
-    settings = kind.build(Vectors(folder, manifest), place)
+    texts = Texts(folder / segment.name / TEXTS for segment in manifest.segments)
+    content = Content(Vectors(folder, manifest), texts, manifest.engine.settings, previous)
+    settings = kind.build(content, place)
     name: str | None = place.name
     if not any(place.iterdir()):
         place.rmdir()

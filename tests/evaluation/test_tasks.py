@@ -21,7 +21,7 @@ from simcse_kit.evaluation.evaluate import evaluate
 from simcse_kit.evaluation.tasks import transfer_files
 from simcse_kit.evaluation.tasks.load import load_all_tasks
 from simcse_kit.evaluation.tasks.paraphrase import average_precision, best_thresholds
-from simcse_kit.evaluation.tasks.retrieval import ranking_metrics, search
+from simcse_kit.evaluation.tasks.retrieval import ranking_metrics, search, with_engine
 from simcse_kit.evaluation.tasks.transfer import best_c, load_transfer
 from simcse_kit.evaluation.tasks.transfer_files import SPECS
 from tests.evaluation.synthetic import BagOfWords
@@ -253,10 +253,10 @@ def test_search_is_exact_and_passes_over_the_query_itself() -> None:
     queries = rng.normal(size=(600, 4)).astype(np.float32)
     unit = [side / np.linalg.norm(side, axis=1)[:, None] for side in (queries, documents)]
     expected = np.argsort(-(unit[0] @ unit[1].T), axis=1)
-    assert search(queries, documents, 7, skip=[-1] * 600) == expected[:, :7].tolist()
+    assert search(queries, documents, 7, skip=[-1] * 600)[0] == expected[:, :7].tolist()
     best = [int(line[0]) for line in expected]
-    assert search(queries, documents, 6, skip=best) == expected[:, 1:7].tolist()
-    assert search(queries, documents, 100, skip=best) == expected[:, 1:].tolist()
+    assert search(queries, documents, 6, skip=best)[0] == expected[:, 1:7].tolist()
+    assert search(queries, documents, 100, skip=best)[0] == expected[:, 1:].tolist()
 
 
 def beir(folder: Path) -> Path:
@@ -277,6 +277,22 @@ def test_a_beir_folder(tmp_path: Path, encoder: BagOfWords) -> None:
     (tmp_path / "tiny/qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td9\t1\n")
     with pytest.raises(DataError, match=r"test.tsv:2: document 'd9'"):
         evaluate(encoder, f"retrieval:{tmp_path / 'tiny'}")
+
+
+def test_approximate_search_has_its_own_score_and_recall(
+    tmp_path: Path, encoder: BagOfWords
+) -> None:
+    pytest.importorskip("faiss")
+    tasks = load_all_tasks(f"retrieval:{beir(tmp_path / 'tiny')}")
+    exact = evaluate(encoder, tasks).beyond_sts["tiny"]
+    found = evaluate(encoder, with_engine(tasks, "faiss")).beyond_sts["tiny"]
+    assert found.metrics == exact.metrics
+    assert found.protocol.startswith("faiss (recall@10 1.000) by cosine")
+    assert exact.protocol.startswith("exact search by cosine")
+    with pytest.raises(ConfigError, match="exact and faiss"):
+        with_engine(tasks, "milvus")
+    with pytest.raises(ConfigError, match="there is none"):
+        with_engine({}, "faiss")
 
 
 def test_clustering(tmp_path: Path, encoder: BagOfWords) -> None:

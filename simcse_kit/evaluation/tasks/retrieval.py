@@ -1,4 +1,4 @@
-"""Retrieval tasks in the BEIR layout, with exact search.
+"""Retrieval tasks in the BEIR layout, with exact or approximate search.
 
 Documents are ranked by cosine, and in the order of the corpus if cosines are equal. Gains are
 linear, as in trec_eval. A document with the id of the query is not ranked, as in BEIR (Thakur et
@@ -8,8 +8,8 @@ al. 2021, arXiv 2104.08663).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +17,20 @@ import torch
 
 from simcse_kit.data.files import check_file
 from simcse_kit.data.records import Records
-from simcse_kit.errors import DataError
+from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.evaluation.embed import Embeddings, unit_rows
 from simcse_kit.evaluation.results import TaskScore
+from simcse_kit.evaluation.tasks.base import LoadedTask
 from simcse_kit.evaluation.tasks.files import OPTIONS, read_lines
-from simcse_kit.metrics.search import top_k
+from simcse_kit.metrics.faiss_index import faiss_top_k
+from simcse_kit.metrics.search import require_faiss, top_k
 from simcse_kit.utils.prompt_choice import Role
 
-__all__ = ["RetrievalTask", "load_retrieval", "ranking_metrics", "search"]
+__all__ = ["RetrievalTask", "load_retrieval", "ranking_metrics", "search", "with_engine"]
 
 DEPTH = 100
+ENGINES = ("exact", "faiss")
+"""Search engines of retrieval tasks."""
 _RECALL_AT = (1, 10, 100)
 
 
@@ -39,12 +43,14 @@ class RetrievalTask:
         documents: text by document id.
         queries: text by query id, for queries with a relevant document.
         grades: grade by query id and document id.
+        engine: "exact", or "faiss" for approximate search.
     """
 
     name: str
     documents: dict[str, str]
     queries: dict[str, str]
     grades: dict[str, dict[str, int]]
+    engine: str = "exact"
 
     def sentences(self) -> list[str]:
         """List all documents, then all queries."""
@@ -60,13 +66,14 @@ class RetrievalTask:
         keys = list(self.documents)
         row = {key: number for number, key in enumerate(keys)}
         asked = list(self.queries)
-        found = search(
+        found, recall = search(
             vectors.of("query")(list(self.queries.values())),
             vectors.of("document")(list(self.documents.values())),
             DEPTH,
             skip=[row.get(query, -1) for query in asked],
             progress=progress,
             gpu=vectors.gpu,
+            engine=self.engine,
         )
         each = [
             ranking_metrics([keys[hit] for hit in hits], self.grades[query])
@@ -74,7 +81,8 @@ class RetrievalTask:
         ]
         metrics = {name: 100 * float(np.mean([one[name] for one in each])) for name in each[0]}
         counts = {"queries": len(asked), "documents": len(keys)}
-        protocol = f"exact search by cosine, the first {DEPTH} ranked; mean over queries, x100"
+        how = "exact search" if recall is None else f"{self.engine} (recall@10 {recall:.3f})"
+        protocol = f"{how} by cosine, the first {DEPTH} ranked; mean over queries, x100"
         return TaskScore(self.name, "retrieval", "ndcg@10", metrics, counts, protocol)
 
 
@@ -86,7 +94,8 @@ def search(
     skip: Sequence[int],
     progress: bool = False,
     gpu: torch.device | None = None,
-) -> list[list[int]]:
+    engine: str = "exact",
+) -> tuple[list[list[int]], float | None]:
     """Find the documents nearest to each query by cosine.
 
     Args:
@@ -95,18 +104,59 @@ def search(
         k: number of documents for each query, if there are that many.
         skip: for each query, the row of a document to exclude, or -1.
         progress: show a progress bar.
-        gpu: GPU that compares the vectors; None for the CPU.
+        gpu: GPU that compares the vectors; None for the CPU. Approximate search uses the CPU.
+        engine: "exact" or "faiss".
 
     Returns:
-        For each query up to k rows of documents, nearest first.
+        For each query up to k rows of documents, nearest first; and recall@10 of approximate search
+        on a sample of the documents, None for exact search.
+
+    Raises:
+        MissingExtraError: faiss is wanted and not installed.
     """
     # One more than k, because one may be excluded.
     most = min(k + 1, len(documents))
-    _, rows = top_k(unit_rows(queries), unit_rows(documents), most, progress=progress, gpu=gpu)
-    return [
+    asked, against = unit_rows(queries), unit_rows(documents)
+    recall = None
+    if engine == "faiss":
+        (_, rows), recall = faiss_top_k(asked, against, most)
+    else:
+        _, rows = top_k(asked, against, most, progress=progress, gpu=gpu)
+    ranked = [
         [row for row in found if row != own][:k]
         for found, own in zip(rows.tolist(), skip, strict=True)
     ]
+    return ranked, recall
+
+
+def with_engine(tasks: Mapping[str, LoadedTask], engine: str) -> dict[str, LoadedTask]:
+    """Set the search engine of the retrieval tasks.
+
+    Args:
+        tasks: tasks by name.
+        engine: "exact" or "faiss".
+
+    Raises:
+        ConfigError: the engine is unknown, or no task is a retrieval task.
+        MissingExtraError: faiss is not installed.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(
+            f"--engine {engine}: evaluation has the engines {' and '.join(ENGINES)}; give one of "
+            "them"
+        )
+    if engine == "exact":
+        return dict(tasks)
+    require_faiss()
+    if not any(isinstance(task, RetrievalTask) for task in tasks.values()):
+        raise ConfigError(
+            f"--engine {engine} is for retrieval tasks, and there is none; add retrieval:DIR to "
+            "--tasks, or leave out --engine"
+        )
+    return {
+        name: replace(task, engine=engine) if isinstance(task, RetrievalTask) else task
+        for name, task in tasks.items()
+    }
 
 
 def ranking_metrics(ranked: list[str], grades: dict[str, int]) -> dict[str, float]:
