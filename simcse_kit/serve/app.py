@@ -148,20 +148,12 @@ def _add_api(app: FastAPI, service: Service) -> None:
         vectors, usage = await service.vectors(
             request, body.query, service.query_options(), deadline
         )
-        found = await to_thread.run_sync(service.search, vectors, body.top_k, body.threshold)
+        found = await to_thread.run_sync(service.search, vectors, body)
         data = [
             {
                 "object": "search_result",
                 "index": number,
-                "hits": [
-                    {
-                        "id": hit.id,
-                        "text": hit.text,
-                        "cosine": hit.cosine,
-                        "metadata": hit.metadata,
-                    }
-                    for hit in hits
-                ],
+                "hits": [_shown(hit) for hit in hits],
             }
             for number, hits in enumerate(found)
         ]
@@ -171,6 +163,11 @@ def _add_api(app: FastAPI, service: Service) -> None:
     _add_post(app, "/v1/embeddings", service, EmbeddingsRequest, embeddings)
     _add_post(app, "/v1/similarity", service, SimilarityRequest, similarity)
     _add_post(app, "/v1/search", service, SearchRequest, search)
+
+
+def _shown(hit: Any) -> dict[str, Any]:
+    shown = {"id": hit.id, "text": hit.text, "cosine": hit.cosine, "metadata": hit.metadata}
+    return shown if hit.score is None else shown | {"score": hit.score}
 
 
 def _add_status(app: FastAPI, service: Service) -> None:

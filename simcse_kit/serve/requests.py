@@ -116,3 +116,5 @@ class SearchRequest(_Request):
     query: Annotated[Texts, AfterValidator(_not_blank)]
     top_k: Annotated[int, Field(ge=1, le=_MOST_HITS)] = 5
     threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
+    hybrid: bool = False
+    filter: str | None = None

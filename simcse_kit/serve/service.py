@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 
 from simcse_kit.encoder.encode_options import EncodeOptions
-from simcse_kit.errors import ConfigError, SimcseError
+from simcse_kit.errors import ConfigError, MissingExtraError, SimcseError
 from simcse_kit.serve.batcher import (
     Batcher,
     Job,
@@ -26,6 +26,7 @@ from simcse_kit.serve.body import CLIENT_GONE, BodyReader
 from simcse_kit.serve.engine import EncoderEngine
 from simcse_kit.serve.errors import RequestError
 from simcse_kit.serve.metrics import ServerMetrics
+from simcse_kit.serve.requests import SearchRequest
 from simcse_kit.serve.settings import ServeSettings
 
 __all__ = ["Index", "Service"]
@@ -48,7 +49,13 @@ class Index(Protocol):
         ...
 
     def search_vectors(
-        self, vectors: NDArray[np.float32], top_k: int = 5, threshold: float | None = None
+        self,
+        vectors: NDArray[np.float32],
+        top_k: int = 5,
+        threshold: float | None = None,
+        *,
+        texts: Sequence[str] | None = None,
+        filter: str | None = None,
     ) -> list[list[Any]]:
         """Find the nearest texts of each vector ``(Q, d)`` of unit length."""
         ...
@@ -151,9 +158,7 @@ class Service:
         """Make the options of search queries."""
         return self.engine.query_options(self._query_prompt)
 
-    def search(
-        self, vectors: NDArray[np.float32], top_k: int, threshold: float | None
-    ) -> list[list[Any]]:
+    def search(self, vectors: NDArray[np.float32], asked: SearchRequest) -> list[list[Any]]:
         """Search the index, in a thread of its own, and notice changes of the index.
 
         Raises:
@@ -165,8 +170,14 @@ class Service:
             if now - self._refreshed > _REFRESH_EVERY:
                 self._refreshed = now
                 index.refresh()
-            return index.search_vectors(vectors, top_k, threshold)
-        except ConfigError as error:
+            return index.search_vectors(
+                vectors,
+                asked.top_k,
+                asked.threshold,
+                texts=asked.query if asked.hybrid else None,
+                filter=asked.filter,
+            )
+        except (ConfigError, MissingExtraError) as error:
             raise RequestError(400, str(error)) from None
         except SimcseError as error:  # its message names the folder of the index
             logger.error("the index cannot be searched: %s", error)

@@ -7,7 +7,6 @@ import copy
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,12 @@ from starlette.testclient import TestClient
 
 from simcse_kit import SentenceEncoder
 from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.search import Document, Hit, SearchIndex
 from simcse_kit.serve.app import create_app
 from simcse_kit.serve.engine import EncoderEngine
 from simcse_kit.serve.settings import ServeSettings
 
 TEXTS = ["A man plays guitar.", "Prices rose.", "It rains, and it rains.", "ü 漢字"]
-
-
-@dataclass(frozen=True)
-class Hit:
-    id: str
-    text: str
-    cosine: float
-    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 class FakeIndex:
@@ -50,7 +42,11 @@ class FakeIndex:
         return False
 
     def search_vectors(
-        self, vectors: NDArray[np.float32], top_k: int = 5, threshold: float | None = None
+        self,
+        vectors: NDArray[np.float32],
+        top_k: int = 5,
+        threshold: float | None = None,
+        **_: Any,
     ) -> list[list[Hit]]:
         self.asked.append((vectors, top_k, threshold))
         if top_k == 999:
@@ -220,6 +216,21 @@ def test_searches_give_vectors_of_unit_length_to_the_index(
         "index": 1,
         "hits": [{"id": "1", "text": "found", "cosine": 0.5, "metadata": {"page": 1}}],
     }
+
+
+def test_searches_equal_those_of_the_index(engine: EncoderEngine) -> None:
+    documents = [Document(text, metadata={"page": page}) for page, text in enumerate(TEXTS)]
+    index = SearchIndex.build(engine.encoder, documents)
+    with TestClient(create_app(engine, ServeSettings("tiny"), index, "")) as client:
+        for options in ({}, {"hybrid": True}, {"hybrid": True, "top_k": 2, "threshold": -1.0}):
+            answer = client.post("/v1/search", json={"query": "Prices rose.", **options}).json()
+            (expected,) = index.search(["Prices rose."], **options)
+            hits = answer["data"][0]["hits"]
+            assert [hit["id"] for hit in hits] == [hit.id for hit in expected]
+            assert [hit["metadata"] for hit in hits] == [hit.metadata for hit in expected]
+            assert [hit.get("score") for hit in hits] == [hit.score for hit in expected]
+        refused = client.post("/v1/search", json={"query": "a", "filter": "page > 1"})
+    assert (refused.status_code, "milvus" in refused.text) == (400, True), refused.text
 
 
 @pytest.mark.parametrize(
