@@ -24,7 +24,7 @@ from simcse_kit.search.segments import REMEDY, write_codes
 from simcse_kit.search.settings import DATABASE, ENGINES
 from simcse_kit.search.texts import TEXTS, Texts
 from simcse_kit.search.vectors import CODES, RANGES, Vectors, open_array
-from simcse_kit.utils.files import remove_leftovers, replacement, sync_folder
+from simcse_kit.utils.files import remove_leftovers, replacement, sync_folder, why_unusable
 from simcse_kit.utils.locks import output_locked
 
 __all__ = ["check_place", "copy_state", "publish", "writing"]
@@ -34,13 +34,14 @@ _OURS = ("segment-", "engine-", "deleted-")
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Lock an index against other writers inside the block.
+    """Create the folder of an index, and lock it against other writers inside the block.
 
     Raises:
         ConfigError: Another process changes the index, or the folder cannot be used.
     """
     busy = f"is changing the index {folder}; wait until it has finished"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with output_locked(folder, "index", busy=busy):
             yield
     except OSError as error:
@@ -49,21 +50,22 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def check_place(folder: Path, *, overwrite: bool) -> Manifest | None:
-    """Check that an index can be built in a folder, and create the folder.
+    """Check that an index can be built in a folder. Nothing is created.
 
     Returns:
         The manifest of an index that will be replaced; None if there is none or it is damaged.
 
     Raises:
-        ConfigError: The folder holds an index or other files, or cannot be created.
+        ConfigError: The folder holds an index or other files, or cannot be created or written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = "it is a file" if folder.exists() else error.strerror or error
-        raise ConfigError(
-            f"--output {folder} cannot be used: {reason}; give another folder"
-        ) from None
+        reason = why_unusable(folder)
+    except OSError as error:  # a name that is too long
+        reason = error.strerror or str(error)
+    if reason:
+        raise ConfigError(f"--output {folder} cannot be used: {reason}; give another folder")
+    if not folder.exists():
+        return None
     if (folder / MANIFEST).exists():
         if not overwrite:
             raise ConfigError(

@@ -23,6 +23,7 @@ __all__ = [
     "replacement",
     "sha256_of",
     "sync_folder",
+    "why_unusable",
     "write_atomic",
 ]
 
@@ -107,6 +108,18 @@ def sync_folder(folder: Path) -> None:
     """Flush every file below ``folder``, and their names, to the disk."""
     for path in (*folder.rglob("*"), folder):
         _sync(path)
+
+
+def why_unusable(folder: Path) -> str | None:
+    """Return why a folder cannot be created or written; None if it can. Nothing is created."""
+    place = folder
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        return f"{place} is a file"
+    if not os.access(place, os.W_OK | os.X_OK):
+        return f"no permission to write into {place}"
+    return None
 
 
 def free_bytes(place: Path) -> int:

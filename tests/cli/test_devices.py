@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ModelError
+from simcse_kit.search import SearchIndex
 from tests.cli.conftest import Simcse
 from tests.cli.test_commands import files_in, refused
 from tests.test_remedies import commands
@@ -24,9 +26,12 @@ COMMANDS = {
     "--seeds 1 --model {model} --batch-size 4",
     "data mine": "{mined} --output {out}/mined.csv --model {model}",
     "data check-leak": "{texts} --against {pairs} --matches {out}/matches.tsv --model {model}",
+    "index build": "{model} {texts} --output {out}/index",
+    "index add": "{index} {mined} --text sent0",
+    "search": "{index} one",
 }
-# `train` is tested with the settings of training.
-OTHERS = {"train"}
+# `train` is tested with the settings of training, and `serve` does not end.
+OTHERS = {"train", "serve"}
 
 
 def test_every_command_with_the_option_is_tested_here() -> None:
@@ -35,13 +40,18 @@ def test_every_command_with_the_option_is_tested_here() -> None:
 
 
 @pytest.fixture
-def words(tiny_encoder_dir: Path, texts: Path, pairs: Path, tmp_path: Path) -> dict[str, Path]:
+def words(
+    tiny_encoder_dir: Path, texts: Path, pairs: Path, tmp_path: Path, request: Any
+) -> dict[str, Path]:
     mined = tmp_path / "pairs.csv"
     rows = [line.split("\t")[1:] for line in pairs.read_text().splitlines()]
     mined.write_text("sent0,sent1\n" + "".join(f'"{one}","{two}"\n' for one, two in rows))
-    out = tmp_path / "out"
+    out, index = tmp_path / "out", tmp_path / "index"
     out.mkdir()
-    return {"model": tiny_encoder_dir, "texts": texts, "pairs": pairs, "mined": mined, "out": out}
+    if "index" in request.node.name or "search" in request.node.name:
+        SearchIndex.build(SentenceEncoder.load(tiny_encoder_dir), ["one", "two"], index)
+    found = {"model": tiny_encoder_dir, "texts": texts, "pairs": pairs, "mined": mined}
+    return {**found, "out": out, "index": index}
 
 
 def arguments(command: str, words: dict[str, Path]) -> list[str]:

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from simcse_kit import SentenceEncoder
 from simcse_kit.cli.main import app, main
 from simcse_kit.cli.streams import OutputError, guarded
+from simcse_kit.search import Document, SearchIndex
 from simcse_kit.utils.locks import output_locked
 from simcse_kit.utils.printable import one_line, visible
 from tests.cli.conftest import Done, Simcse
@@ -111,7 +113,10 @@ def hostile(tmp_path: Path, tiny_encoder_dir: Path) -> dict[str, Path]:
     for name, content in files.items():
         (home / f"{HOSTILE}-{name}").write_text(content, encoding="utf-8")
     found = {name.partition(".")[0]: home / f"{HOSTILE}-{name}" for name in files}
-    return {**found, "model": home / "model", "out": home / f"{HOSTILE}-out"}
+    index = home / f"{HOSTILE}-index"
+    encoder = SentenceEncoder.load(home / "model")
+    SearchIndex.build(encoder, [Document(line, metadata={"of": HOSTILE}) for line in lines], index)
+    return {**found, "model": home / "model", "out": home / f"{HOSTILE}-out", "index": index}
 
 
 COMMANDS = {
@@ -133,6 +138,13 @@ COMMANDS = {
     "mine": "data mine {pairs} --model {model} --output {out}.tsv",
     "dedupe": "data dedupe {text} --output {out}.txt",
     "split": "data split {text} --output {out} --dev-test 2,2",
+    "build": "index build {model} {text} --output {out}",
+    "build --json": "index build {model} {text} --output {out} --json",
+    "add": "index add {index} {text}",
+    "remove": "index remove {index} {said}",
+    "index info": "index info {index}",
+    "search": "search {index} {said}",
+    "search --json": "search {index} {said} --json",
     "nli": "data nli {nli} --output {out}.tsv",
     "qa": "data qa {qa} --output {out}.tsv",
     # Refusals and usage errors.
@@ -158,7 +170,7 @@ def test_nothing_hostile_reaches_the_terminal(
     assert harmless(done.out), ascii(done.out)
     # The usage line of an unknown option goes to standard error as well.
     assert harmless(done.err.replace("\r\n", "\n")), ascii(done.err)
-    if "no such" not in name and not name.startswith("a") and name != "mine":
+    if "no such" not in name and not name.startswith("a ") and name not in ("mine", "remove"):
         assert done.code == 0, done.err
     if "--json" in name:
         json.loads(done.out)
@@ -168,13 +180,14 @@ def test_nothing_hostile_reaches_the_terminal(
 
 
 def test_every_command_is_tried() -> None:
-    tried = {words.split(" ")[words.startswith("data ")] for words in COMMANDS.values()}
+    tried = {words.split(" ")[words.startswith(("data ", "index "))] for words in COMMANDS.values()}
     names = {command.name for command in app.registered_commands}
     for group in app.registered_groups:
         assert group.typer_instance is not None
         names |= {command.name for command in group.typer_instance.registered_commands}
     # Those that show nothing but what is packaged, or what the others show.
-    assert names - tried == {"methods", "presets", "export", "compare-methods", "verify-resume"}
+    others = {"methods", "presets", "export", "compare-methods", "verify-resume", "serve"}
+    assert names - tried == others
 
 
 # ---------------------------------------------------------------- what takes nothing

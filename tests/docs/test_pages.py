@@ -34,7 +34,7 @@ SHORT = {
 # Pages whose runs draw their curves; the others leave that out, which takes most of a short run.
 WITH_CURVES = {"docs/index.md"}
 # Pages with several training runs.
-LONG = set(PAGES) - {"README.md", "docs/encoding.md"}
+LONG = set(PAGES) - {"docs/encoding.md"}
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 

@@ -405,7 +405,7 @@ def test_other_folders_are_refused(encoder: SentenceEncoder, tmp_path: Path) -> 
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"other files \(notes.txt\)"):
         SearchIndex.build(encoder, TEXTS, tmp_path, IndexSettings(overwrite=True))
-    with pytest.raises(ConfigError, match="it is a file"):
+    with pytest.raises(ConfigError, match="is a file"):
         SearchIndex.build(encoder, TEXTS, tmp_path / "notes.txt")
     with pytest.raises(ConfigError, match="allowed: fp32, fp16, int8"):
         IndexSettings(precision="fp64")

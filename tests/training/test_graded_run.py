@@ -109,6 +109,7 @@ def test_the_scale_reaches_the_loss_of_the_regression_alone(
     assert first_loss("cosine_regression", (0, 5)) > 0.05
 
 
+@pytest.mark.long
 def test_a_killed_run_resumes_exactly(tiny_encoder_dir: Path, tmp_path: Path) -> None:
     table = {
         "model": {"name": str(tiny_encoder_dir)},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from simcse_kit.training.state.replacement import (
     new_run_in,
     place_of_new_run,
 )
-from simcse_kit.utils.files import free_bytes, remove_leftovers, write_atomic
+from simcse_kit.utils.files import free_bytes, remove_leftovers, why_unusable, write_atomic
 
 __all__ = [
     "CHECKPOINTS",
@@ -71,7 +70,8 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> Path:
         )
     try:
         finish_replacing(folder)
-        _check_place(folder)
+        if reason := why_unusable(folder):
+            raise _unusable(folder, reason)
         earlier = (folder / RUN_FILE).exists()
         if resume:
             place = new_run_in(folder) or folder
@@ -196,13 +196,3 @@ def keep_chunks(folder: Path, chunk_tokens: int | None, *, resume: bool) -> int 
 
 def _unusable(folder: Path, reason: str) -> ConfigError:
     return ConfigError(f"output folder {folder} cannot be used: {reason}; give --output another")
-
-
-def _check_place(folder: Path) -> None:
-    place = folder
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise _unusable(folder, f"{place} is a file")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise _unusable(folder, f"no permission to write into {place}")

@@ -1,11 +1,11 @@
 """Keep a server saturated, kill it at random, and check every answer.
 
-    cd evaluation/reliability/serve && python run.py --minutes 60 --kills 10 --output results
+    python evaluation/reliability/serve.py --minutes 60 --kills 10 --json serve.json
 
 Clients send requests of several kinds in closed loops and compare every vector with ``encode``.
 They repeat a request after a lost connection and after 429, 500, 503 and 504. A request is lost if
 no attempt of five minutes succeeds. The server gets SIGKILL at random times and is started again at
-once, and SIGTERM at the end. Its memory is read from /proc. Writes OUTPUT.json.
+once, and SIGTERM at the end. Its memory is read from /proc. Writes the file of --json.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[2]
 # Seconds: on a busy machine the server needs a minute to start.
 PATIENCE = 300.0
 # Allocators settle in the first minute of a process.
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("results"), help="without suffix")
+    parser.add_argument("--json", type=Path, required=True, help="file of the results")
     given = parser.parse_args()
     record, known = Record(), Known.of(given.model)
     server = Server(given.model, record)
@@ -213,7 +213,7 @@ def main() -> None:
         ],
         "growth_megabytes_per_minute": [growth(samples) for samples in record.memory],
     }
-    given.output.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
+    given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))
     if record.counts["lost"] or record.counts["wrong"] or unexpected or code:
         raise SystemExit(1)
