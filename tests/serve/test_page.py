@@ -17,11 +17,11 @@ from starlette.testclient import TestClient
 
 from simcse_kit import SentenceEncoder, serve
 from simcse_kit.errors import ConfigError
+from simcse_kit.search import Hit
 from simcse_kit.serve.app import create_app
 from simcse_kit.serve.engine import EncoderEngine
 from simcse_kit.serve.server import bind
 from simcse_kit.serve.settings import ServeSettings
-from tests.serve.test_app import Hit
 
 FOLDER = Path(serve.__file__).with_name("page")
 KEY = "k3y"
@@ -46,7 +46,11 @@ class HostileIndex:
         return False
 
     def search_vectors(
-        self, vectors: NDArray[np.float32], top_k: int = 5, threshold: float | None = None
+        self,
+        vectors: NDArray[np.float32],
+        top_k: int = 5,
+        threshold: float | None = None,
+        **_: Any,
     ) -> list[list[Hit]]:
         if top_k == 50:
             raise ConfigError("<b>not so many</b>")
