@@ -28,6 +28,7 @@ from typing import Any
 
 RESULTS = Path(__file__).resolve().with_name("results.csv")
 LENGTH, WARMUP, PILOT, SAMPLE = 32, 0.05, 30, 3000
+TESTED = 64  # tokens, the length at which `mini` encodes
 
 
 def folder_of(name: str) -> str:
@@ -192,6 +193,7 @@ def sentence_transformers(options: argparse.Namespace, output: Path) -> tuple[st
 
     steps = planned_steps(options, run, charged)
     model = run(steps)
+    model.max_seq_length = TESTED
     model.save(str(output / "model"))
     return str(output / "model"), steps
 
