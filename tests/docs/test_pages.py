@@ -33,8 +33,6 @@ SHORT = {
 }
 # Pages whose runs draw their curves; the others leave that out, which takes most of a short run.
 WITH_CURVES = {"docs/index.md"}
-# Pages with several training runs.
-LONG = set(PAGES) - {"docs/encoding.md"}
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
@@ -138,13 +136,10 @@ def server() -> Iterator[PageServer]:
     server.stop()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "page",
-    [
-        pytest.param(page, marks=pytest.mark.long) if page in LONG else page
-        for page in PAGES
-        if any(block.language in RUN for block in blocks_of(page))
-    ],
+    [page for page in PAGES if any(block.language in RUN for block in blocks_of(page))],
 )
 def test_commands_and_code_of_a_page_run(
     page: str,

@@ -78,6 +78,7 @@ def cache(folder: Path, of: RowText | None = None) -> TeacherCache:
 # ---------------------------------------------------------------- runs
 
 
+@pytest.mark.long
 def test_a_student_learns_the_vectors_of_its_teacher(
     distil: Any, dev_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

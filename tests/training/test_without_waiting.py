@@ -300,6 +300,7 @@ def test_an_error_of_the_thread_is_raised_in_its_place() -> None:
 
 
 # 7 batches are an epoch; with accumulation an epoch ends with an incomplete step.
+@pytest.mark.long
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_run_with_prefetching_equals_one_without(
     accumulation: int, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
