@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -68,36 +67,20 @@ def search_command(
 
     more = [] if queries_file is None else list(read_lines(queries_file))
     index = open_index(folder, model, device)
-    with progress_bar(len(given) + len(more), desc="searching", delay=2) as bar:
-        for part in _parts([*given, *more]):
+    asked = [*given, *more]
+    with progress_bar(len(asked), desc="searching", delay=2) as bar:
+        for start in range(0, len(asked), _QUERIES):
+            part = asked[start : start + _QUERIES]
             found = index.search(part, top_k, threshold, hybrid=hybrid, filter=filter)
             for query, hits in zip(part, found, strict=True):
-                typer.echo(_json(query, hits) if as_json else _text(query, hits))
+                line = {"query": query, "hits": [hit.to_dict() for hit in hits]}
+                typer.echo(json.dumps(line) if as_json else _text(query, hits))
             bar.update(len(part))
-
-
-def _parts(queries: Sequence[str]) -> Iterator[list[str]]:
-    for start in range(0, len(queries), _QUERIES):
-        yield list(queries[start : start + _QUERIES])
-
-
-def _json(query: str, hits: Sequence[Hit]) -> str:
-    found = [
-        {
-            "id": hit.id,
-            "text": hit.text,
-            "cosine": hit.cosine,
-            "metadata": dict(hit.metadata),
-            **({} if hit.score is None else {"score": hit.score}),
-        }
-        for hit in hits
-    ]
-    return json.dumps({"query": query, "hits": found})
 
 
 def _text(query: str, hits: Sequence[Hit]) -> str:
     width = max((len(hit.id) for hit in hits), default=0)
-    lines = (
+    lines = [
         f"  {hit.cosine:7.4f}  {hit.id:<{width}}  {' '.join(hit.text.split())}" for hit in hits
-    )
-    return "\n".join(chain([query], lines or ()))
+    ]
+    return "\n".join([query, *lines])

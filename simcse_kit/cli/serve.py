@@ -91,14 +91,13 @@ def serve_command(
                 # int8 runs on CPUs only.
                 device="cpu" if precision == "int8" and device == "auto" else device,
             )
-            found = prompt = None
+            found = None
             if index is not None:
                 from simcse_kit.search import SearchIndex
 
                 found = SearchIndex.load(index, encoder)
-                prompt = found.manifest.encoder.query_prompt
             engine = EncoderEngine(encoder, precision, normalize or None)
-            app = create_app(engine, settings, found, prompt)
+            app = create_app(engine, settings, found)
         logging.getLogger("uvicorn").handlers[:] = logging.getLogger("simcse_kit").handlers
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         run(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Block", "rescore", "top_k_in_blocks"]
+__all__ = ["Block", "exact_products", "rescore", "top_k_in_blocks"]
 
 Block = tuple[int, NDArray[Any], NDArray[np.bool_] | None]
 """Number of the first row, vectors ``(n, d)``, and which rows count (None for all of them)."""
@@ -104,8 +104,7 @@ def rescore(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Compare queries with their candidates, and keep the best of them.
 
-    The order of the additions does not depend on the place of a vector, so that equal vectors have
-    equal scores. Of equal scores the first row comes first.
+    Equal vectors have equal scores, and of equal scores the first row comes first.
 
     Args:
         queries: ``(q, d)``.
@@ -119,7 +118,23 @@ def rescore(
     scores = np.full(rows.shape, -np.inf, dtype=np.float32)
     for place, query in enumerate(queries):
         known = rows[place] >= 0
-        products = take(rows[place][known]) * query
-        scores[place, known] = products.sum(axis=1, dtype=np.float64)
+        scores[place, known] = exact_products(take(rows[place][known]), query)
     order = np.lexsort((rows, -scores), axis=1)[:, :k]
     return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def exact_products(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Compute inner products that do not depend on the place of a vector, added in float64.
+
+    A product of matrices adds in another order for some rows, so that equal vectors can have
+    different scores.
+
+    Args:
+        vectors: ``(n, d)``.
+        query: ``(d,)``.
+
+    Returns:
+        ``(n,)``.
+    """
+    products: NDArray[np.float64] = (vectors * query).sum(axis=1, dtype=np.float64)
+    return products.astype(np.float32)

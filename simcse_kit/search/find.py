@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simcse_kit.errors import DataError
+from simcse_kit.metrics.blocked_search import exact_products
 from simcse_kit.search.engine import Engine
 from simcse_kit.search.hits import Hit, hits_of
 from simcse_kit.search.hybrid import reciprocal_rank_fusion
@@ -75,8 +76,7 @@ def _hybrid(
         lexical = lexical[engine.matching(lexical)]
         fused = reciprocal_rank_fusion([near[near >= 0].tolist(), lexical.tolist()])
         rows = np.array([row for row, _ in fused], dtype=np.int64)
-        products = state.vectors.take(rows) * vector
-        cosines = products.sum(axis=1, dtype=np.float64).astype(np.float32)
+        cosines = exact_products(state.vectors.take(rows), vector)
         kept = np.flatnonzero(cosines >= lowest)[:top_k]
         scores = [fused[place][1] for place in kept]
         yield list(hits_of(state, cosines[kept], rows[kept], lowest, scores))

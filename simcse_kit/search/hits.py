@@ -32,6 +32,12 @@ class Hit:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     score: float | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values for JSON; ``score`` only if there is one."""
+        values = {"id": self.id, "text": self.text, "cosine": self.cosine}
+        values["metadata"] = dict(self.metadata)
+        return values if self.score is None else values | {"score": self.score}
+
 
 def hits_of(
     state: State,

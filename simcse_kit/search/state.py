@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -53,15 +53,20 @@ class State:
         place = folder / (manifest.engine.folder or "")
         kind: type[Engine] = ENGINES.resolve(manifest.engine.name)
         self.engine = kind(self.vectors, place, manifest.engine.settings)
+        self._lexical: Lexical | None = None
+        self._lexical_lock = Lock()
 
     def __len__(self) -> int:
         """Number of rows that are not deleted."""
         return self.manifest.count
 
-    @cached_property
+    @property
     def lexical(self) -> Lexical:
-        """BM25 over the texts, built at the first hybrid search."""
-        return Lexical(self.texts, self.vectors.alive)
+        """BM25 over the texts, built at the first hybrid search of this state."""
+        with self._lexical_lock:  # one build, however many threads ask for it
+            if self._lexical is None:
+                self._lexical = Lexical(self.texts, self.vectors.alive)
+            return self._lexical
 
     def verify(self, folder: Path) -> None:
         """Read all files and compare their checksums.

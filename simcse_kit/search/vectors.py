@@ -56,11 +56,9 @@ class Vectors:
                 codes, ranges = open_array(place / CODES), open_array(place / RANGES)
                 self._codes.append((codes, np.array(ranges)))
                 arrays = [*parts, codes]
-            counts = sum(map(len, parts)), len(arrays[-1]) if self.has_codes else segment.rows
-            if any(a.ndim != 2 or a.shape[1] != self.dim for a in arrays) or counts != (
-                segment.rows,
-                segment.rows,
-            ):
+            rows = {sum(map(len, parts)), *map(len, arrays[len(parts) :])}
+            shaped = all(a.ndim == 2 and a.shape[1] == self.dim for a in arrays)
+            if rows != {segment.rows} or not shaped:
                 raise DataError(
                     f"the segment does not hold {segment.rows:,} vectors of {self.dim} dimensions; "
                     "build the index again with --overwrite",

@@ -18,12 +18,13 @@ from starlette.responses import Response
 
 from simcse_kit import __version__
 from simcse_kit.encoder.similarity import cosines
+from simcse_kit.search import SearchIndex
 from simcse_kit.serve.engine import EncoderEngine
 from simcse_kit.serve.errors import RequestError, error_answer, json_answer
 from simcse_kit.serve.gate import Gate
 from simcse_kit.serve.page import add_page
 from simcse_kit.serve.requests import EmbeddingsRequest, SearchRequest, SimilarityRequest
-from simcse_kit.serve.service import Index, Service
+from simcse_kit.serve.service import Service
 from simcse_kit.serve.settings import ServeSettings
 
 __all__ = ["create_app"]
@@ -37,8 +38,7 @@ Body = TypeVar("Body", bound=BaseModel)
 def create_app(
     engine: EncoderEngine,
     settings: ServeSettings,
-    index: Index | None = None,
-    query_prompt: str | None = None,
+    index: SearchIndex | None = None,
 ) -> FastAPI:
     """Create the application of a server.
 
@@ -46,9 +46,8 @@ def create_app(
         engine: Encoder.
         settings: Limits and access rules.
         index: Index for ``/v1/search``, built by the same encoder.
-        query_prompt: Text in front of queries; None for the encoder's own prompt for queries.
     """
-    service = Service(engine, settings, index, query_prompt)
+    service = Service(engine, settings, index)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -144,16 +143,15 @@ def _add_api(app: FastAPI, service: Service) -> None:
         return json_answer({"similarity": matrix, "model": name, "usage": usage})
 
     async def search(request: Request, body: SearchRequest, deadline: float) -> Response:
-        service.needed_index()
-        vectors, usage = await service.vectors(
-            request, body.query, service.query_options(), deadline
-        )
+        index = await to_thread.run_sync(service.current_index)
+        options = service.engine.query_options(index.manifest.encoder.query_prompt)
+        vectors, usage = await service.vectors(request, body.query, options, deadline)
         found = await to_thread.run_sync(service.search, vectors, body)
         data = [
             {
                 "object": "search_result",
                 "index": number,
-                "hits": [_shown(hit) for hit in hits],
+                "hits": [hit.to_dict() for hit in hits],
             }
             for number, hits in enumerate(found)
         ]
@@ -163,11 +161,6 @@ def _add_api(app: FastAPI, service: Service) -> None:
     _add_post(app, "/v1/embeddings", service, EmbeddingsRequest, embeddings)
     _add_post(app, "/v1/similarity", service, SimilarityRequest, similarity)
     _add_post(app, "/v1/search", service, SearchRequest, search)
-
-
-def _shown(hit: Any) -> dict[str, Any]:
-    shown = {"id": hit.id, "text": hit.text, "cosine": hit.cosine, "metadata": hit.metadata}
-    return shown if hit.score is None else shown | {"score": hit.score}
 
 
 def _add_status(app: FastAPI, service: Service) -> None:

@@ -18,7 +18,6 @@ from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.forked_processes import torch_threads
 from simcse_kit.encoder.forward_pass import TokenRows
 from simcse_kit.encoder.inference import evaluation_mode, layers_of, vectors_of_rows
-from simcse_kit.encoder.prompts import role_prompt
 from simcse_kit.encoder.quantization.layer_cache import Precision
 
 __all__ = ["EncoderEngine", "Engine", "Piece"]
@@ -97,13 +96,12 @@ class EncoderEngine:
         """
         return replace(self._base, truncate_dim=dimensions).for_model(self.encoder)
 
-    def query_options(self, prompt: str | None = None) -> EncodeOptions:
+    def query_options(self, prompt: str) -> EncodeOptions:
         """Make the options of search queries, whose vectors have unit length.
 
         Args:
-            prompt: Text in front of the queries; None for the encoder's own prompt for queries.
+            prompt: Text in front of the queries.
         """
-        prompt = role_prompt(self.encoder, "query") if prompt is None else prompt
         return replace(self._base, prompt=prompt, normalize=True).for_model(self.encoder)
 
     def tokenize(self, texts: Sequence[str], options: EncodeOptions) -> TokenRows:

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 from simcse_kit.encoder.encode_options import EncodeOptions
 from simcse_kit.errors import ConfigError, MissingExtraError, SimcseError
+from simcse_kit.search import Hit, SearchIndex
 from simcse_kit.serve.batcher import (
     Batcher,
     Job,
@@ -29,7 +30,7 @@ from simcse_kit.serve.metrics import ServerMetrics
 from simcse_kit.serve.requests import SearchRequest
 from simcse_kit.serve.settings import ServeSettings
 
-__all__ = ["Index", "Service"]
+__all__ = ["Service"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,28 +40,6 @@ _REFRESH_EVERY = 1.0
 _GRACE = 0.05
 
 
-class Index(Protocol):
-    """A search index: :class:`simcse_kit.search.SearchIndex`."""
-
-    def __len__(self) -> int: ...
-
-    def refresh(self) -> bool:
-        """Open the newest state of the index."""
-        ...
-
-    def search_vectors(
-        self,
-        vectors: NDArray[np.float32],
-        top_k: int = 5,
-        threshold: float | None = None,
-        *,
-        texts: Sequence[str] | None = None,
-        filter: str | None = None,
-    ) -> list[list[Any]]:
-        """Find the nearest texts of each vector ``(Q, d)`` of unit length."""
-        ...
-
-
 class Service:
     """The parts of a running server, and the checks and answers that its routes share.
 
@@ -68,20 +47,17 @@ class Service:
         engine: Encoder.
         settings: Limits.
         index: Index for searches, built by the same encoder.
-        query_prompt: Text in front of queries; None for the encoder's own prompt for queries.
     """
 
     def __init__(
         self,
         engine: EncoderEngine,
         settings: ServeSettings,
-        index: Index | None = None,
-        query_prompt: str | None = None,
+        index: SearchIndex | None = None,
     ):
         self.engine = engine
         self.settings = settings
         self.index = index
-        self._query_prompt = query_prompt
         self._refreshed = -math.inf
         self.bodies = BodyReader(settings)
         self.metrics = ServerMetrics(lambda: self.batcher.waiting)
@@ -154,22 +130,30 @@ class Service:
         except SimcseError as error:
             raise RequestError(400, str(error), param="dimensions") from None
 
-    def query_options(self) -> EncodeOptions:
-        """Make the options of search queries."""
-        return self.engine.query_options(self._query_prompt)
+    def current_index(self) -> SearchIndex:
+        """Return the index, after a look for changes at most once a second.
 
-    def search(self, vectors: NDArray[np.float32], asked: SearchRequest) -> list[list[Any]]:
-        """Search the index, in a thread of its own, and notice changes of the index.
+        Raises:
+            RequestError: There is no index, or it cannot be read.
+        """
+        index = self.needed_index()
+        now = time.monotonic()
+        if now - self._refreshed > _REFRESH_EVERY:
+            try:
+                index.refresh()
+            except SimcseError as error:
+                raise _unreadable(error) from None
+            self._refreshed = now
+        return index
+
+    def search(self, vectors: NDArray[np.float32], asked: SearchRequest) -> list[list[Hit]]:
+        """Search the index, in a thread of its own.
 
         Raises:
             RequestError: There is no index, it cannot be read, or a value is not allowed.
         """
         index = self.needed_index()
-        now = time.monotonic()
         try:
-            if now - self._refreshed > _REFRESH_EVERY:
-                self._refreshed = now
-                index.refresh()
             return index.search_vectors(
                 vectors,
                 asked.top_k,
@@ -179,11 +163,10 @@ class Service:
             )
         except (ConfigError, MissingExtraError) as error:
             raise RequestError(400, str(error)) from None
-        except SimcseError as error:  # its message names the folder of the index
-            logger.error("the index cannot be searched: %s", error)
-            raise RequestError(503, "the index cannot be read; the server's log says why") from None
+        except SimcseError as error:
+            raise _unreadable(error) from None
 
-    def needed_index(self) -> Index:
+    def needed_index(self) -> SearchIndex:
         """Return the index.
 
         Raises:
@@ -269,3 +252,9 @@ class Service:
                 "try again later",
                 code="timeout",
             )
+
+
+def _unreadable(error: SimcseError) -> RequestError:
+    # The message of the error names the folder of the index, so it is not sent.
+    logger.error("the index cannot be searched: %s", error)
+    return RequestError(503, "the index cannot be read; the server's log says why")

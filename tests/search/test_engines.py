@@ -6,6 +6,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -237,6 +238,13 @@ def test_bm25_ranks_rows_with_a_word_of_the_query(built: Path) -> None:
     assert len(lexical.rank(word, 1)) == 1
     assert lexical.rank("?!", 5).tolist() == []
     assert Lexical(state.texts, np.zeros(60, np.bool_)).rank(word, 5).tolist() == []
+
+
+def test_threads_share_one_build_of_bm25(built: Path) -> None:
+    state = open_state(built)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: state.lexical, range(4)))
+    assert all(lexical is found[0] for lexical in found)
 
 
 def test_hybrid_search_by_vectors_needs_a_text_for_each(built: Path) -> None:

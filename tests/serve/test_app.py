@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,12 @@ from starlette.testclient import TestClient
 
 from simcse_kit import SentenceEncoder
 from simcse_kit.errors import ConfigError, DataError
-from simcse_kit.search import Document, Hit, SearchIndex
+from simcse_kit.search import Document, Hit, IndexSettings, SearchIndex
+from simcse_kit.serve import service
 from simcse_kit.serve.app import create_app
 from simcse_kit.serve.engine import EncoderEngine
 from simcse_kit.serve.settings import ServeSettings
+from simcse_kit.utils.prompt_choice import PromptChoice
 
 TEXTS = ["A man plays guitar.", "Prices rose.", "It rains, and it rains.", "ü 漢字"]
 
@@ -29,6 +32,7 @@ class FakeIndex:
     """Notes what it is asked, and finds one text for each query."""
 
     broken = False
+    manifest = SimpleNamespace(encoder=SimpleNamespace(query_prompt=""))
 
     def __init__(self) -> None:
         self.asked: list[tuple[NDArray[np.float32], int, float | None]] = []
@@ -67,7 +71,7 @@ def index() -> FakeIndex:
 @pytest.fixture(scope="module")
 def client(engine: EncoderEngine, index: FakeIndex) -> Iterator[TestClient]:
     settings = ServeSettings("tiny", max_texts=8, max_tokens=200, max_bytes=20_000)
-    with TestClient(create_app(engine, settings, index, "")) as client:
+    with TestClient(create_app(engine, settings, index)) as client:
         yield client
 
 
@@ -221,7 +225,7 @@ def test_searches_give_vectors_of_unit_length_to_the_index(
 def test_searches_equal_those_of_the_index(engine: EncoderEngine) -> None:
     documents = [Document(text, metadata={"page": page}) for page, text in enumerate(TEXTS)]
     index = SearchIndex.build(engine.encoder, documents)
-    with TestClient(create_app(engine, ServeSettings("tiny"), index, "")) as client:
+    with TestClient(create_app(engine, ServeSettings("tiny"), index)) as client:
         for options in ({}, {"hybrid": True}, {"hybrid": True, "top_k": 2, "threshold": -1.0}):
             answer = client.post("/v1/search", json={"query": "Prices rose.", **options}).json()
             (expected,) = index.search(["Prices rose."], **options)
@@ -248,6 +252,21 @@ def test_searches_equal_those_of_the_index(engine: EncoderEngine) -> None:
 def test_bad_searches_are_refused(client: TestClient, body: Any, message: str) -> None:
     answer = client.post("/v1/search", json=body)
     assert (answer.status_code, message in answer.text) == (400, True), answer.text
+
+
+def test_a_replaced_index_is_searched_with_its_own_prompt(
+    engine: EncoderEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_REFRESH_EVERY", 0.0)
+    index = SearchIndex.build(engine.encoder, TEXTS, tmp_path)
+    with TestClient(create_app(engine, ServeSettings("tiny"), index)) as client:
+        for prompt in ("", "It rains: "):
+            settings = IndexSettings(prompts=PromptChoice((prompt, "")), overwrite=True)
+            replaced = SearchIndex.build(engine.encoder, TEXTS, tmp_path, settings)
+            answer = client.post("/v1/search", json={"query": "Prices rose.", "top_k": 4}).json()
+            (expected,) = replaced.search(["Prices rose."], 4)
+            found = [hit["cosine"] for hit in answer["data"][0]["hits"]]
+            np.testing.assert_allclose(found, [hit.cosine for hit in expected], atol=1e-6)
 
 
 def test_a_damaged_index_is_reported_without_its_folder(engine: EncoderEngine) -> None:

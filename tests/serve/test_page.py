@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ HOSTILE = [
 
 class HostileIndex:
     """An index of hostile texts, which finds all of them, and refuses to find 50."""
+
+    manifest = SimpleNamespace(encoder=SimpleNamespace(query_prompt=""))
 
     def __len__(self) -> int:
         return len(HOSTILE)
