@@ -45,15 +45,16 @@ class Rounds:
     Args:
         folder: Folder of the index.
         seed: Seed of the changes and of the moments of the kills.
+        engine: Search engine.
         precision: Number format of the vectors.
     """
 
-    def __init__(self, folder: Path, seed: str, precision: str):
+    def __init__(self, folder: Path, seed: str, engine: str, precision: str):
         from simcse_kit import SentenceEncoder
 
         self.folder = folder
         self.draw = random.Random(seed)
-        self.precision = precision
+        self.engine, self.precision = engine, precision
         self.encoder = SentenceEncoder.load("mini", device="cpu")
         self.documents: Documents = {}
         self.exists = False
@@ -80,7 +81,9 @@ class Rounds:
         if kind.startswith("index add") or kind == "index remove":
             both = {**self.documents, **added}
             return "index add", lambda: SearchIndex.load(self.folder, self.encoder).add(rows), both
-        settings = IndexSettings(precision=self.precision, overwrite=self.exists)
+        settings = IndexSettings(
+            engine=self.engine, precision=self.precision, overwrite=self.exists
+        )
         build = lambda: SearchIndex.build(self.encoder, rows, self.folder, settings)  # noqa: E731
         return kind, build, added
 
@@ -89,7 +92,9 @@ class Rounds:
         from simcse_kit.search import SearchIndex
 
         kind, function, after = self.change()
-        reader = SearchIndex.load(self.folder, self.encoder) if self.exists else None
+        # A local Milvus database serves one process at a time, so it has no other reader.
+        read = self.exists and self.engine != "milvus"
+        reader = SearchIndex.load(self.folder, self.encoder) if read else None
         queries = self.draw.sample(sorted(self.documents.values()), min(3, len(self.documents)))
         found = reader.search(queries) if reader else []
         # The third time, the change may finish; its time and operations are then known better.
@@ -141,20 +146,28 @@ class Rounds:
 
     def _state(self) -> Documents | None:
         """Read the documents of the index, verify all files, and search for three of them."""
-        from simcse_kit.search import SearchIndex
         from simcse_kit.search.manifest import MANIFEST
 
         if not (self.folder / MANIFEST).exists():
             return None
+        seed = self.draw.random()
+        documents, wrong = in_child(lambda: self._read(random.Random(seed)))
+        self.wrong += wrong
+        return documents
+
+    def _read(self, draw: random.Random) -> tuple[Documents, list[str]]:
+        from simcse_kit.search import SearchIndex
+
+        wrong = []
         index = SearchIndex.load(self.folder, self.encoder)
         index.verify()
         texts = sorted(self.documents.values())
         hits = index.search([texts[0] if texts else "A dog."], len(index) or 1)[0]
-        for hit in self.draw.sample(hits, min(3, len(hits))):
+        for hit in draw.sample(hits, min(3, len(hits))):
             first = index.search([hit.text], 1)[0][0]
             if first.id != hit.id or first.cosine < 0.999:
-                self.wrong.append(f"{hit.id} is not found by its own text")
-        return {hit.id: hit.text for hit in hits}
+                wrong.append(f"{hit.id} is not found by its own text")
+        return {hit.id: hit.text for hit in hits}, wrong
 
     def _run(
         self, function: Callable[[], object], wait: float | None, last: int | None
@@ -203,30 +216,58 @@ class Rounds:
         return (time.monotonic() - at, int(counted)) if counted else None
 
 
+def in_child(function: Callable[[], Any]) -> Any:
+    """Return the result of a function that runs in a forked process, as JSON."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with os.fdopen(writing, "w") as pipe:
+                json.dump(function(), pipe)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        found = pipe.read()
+    os.waitpid(child, 0)
+    assert found, "the index cannot be read"
+    return json.loads(found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--engine", default="exact", choices=("exact", "faiss", "milvus"))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     import torch
 
     torch.set_num_threads(1)  # a forked process has no other threads
+    if given.engine == "faiss":
+        import faiss
+
+        faiss.omp_set_num_threads(1)
     began = time.monotonic()
     rows: list[dict[str, Any]] = []
-    for precision in ("fp32", "int8"):
+    precisions = ("fp32", "int8") if given.engine == "exact" else ("fp32",)
+    kills = given.kills // len(precisions)
+    for precision in precisions:
         with TemporaryDirectory() as place:
-            rounds = Rounds(Path(place, "index"), f"{given.seed} {precision}", precision)
+            seed = f"{given.seed} {precision}"
+            rounds = Rounds(Path(place, "index"), seed, given.engine, precision)
             lasts: dict[str, tuple[float, int]] = {}
-            while rounds.counts["kills"] < given.kills // 2:
-                rounds.round(lasts, given.kills // 2)
+            while rounds.counts["kills"] < kills:
+                rounds.round(lasts, kills)
                 if rounds.wrong:
                     break
                 if rounds.draw.random() < 0.1:  # a new index
                     for path in sorted(rounds.folder.rglob("*"), reverse=True):
                         path.rmdir() if path.is_dir() else path.unlink()
                     rounds.documents, rounds.exists = {}, False
-            rows.append({"precision": precision, **rounds.counts, "wrong": rounds.wrong})
+            names = {"engine": given.engine, "precision": precision}
+            rows.append({**names, **rounds.counts, "wrong": rounds.wrong})
             print(json.dumps(rows[-1]), flush=True)
     totals = {
         "kills": sum(row["kills"] for row in rows),

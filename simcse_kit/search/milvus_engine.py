@@ -34,6 +34,8 @@ _MOST = 16_384
 """Largest number of results of a search in Milvus."""
 
 _BATCH_ROWS = 1000
+_NO_COLLECTION = 100
+"""Code of Milvus for a collection that does not exist."""
 
 
 class MilvusEngine(Engine):
@@ -158,13 +160,7 @@ class MilvusEngine(Engine):
         """The client, whose collection is loaded at the first search."""
         client = _client(self.settings["uri"], self.folder.parent)
         with _reported(self.settings["uri"]):
-            name = self.settings["collection"]
-            if not client.has_collection(name):
-                raise ConfigError(
-                    f"Milvus has no collection {name}, which the index names; connect to the "
-                    "server that it was built with, or build it again with --overwrite"
-                )
-            client.load_collection(name)
+            client.load_collection(self.settings["collection"])
         return client
 
     def _condition(self) -> str:
@@ -210,6 +206,12 @@ def _reported(uri: str | None, expression: str | None = None) -> Iterator[None]:
     try:
         yield
     except error_type as error:
+        if error.code == _NO_COLLECTION:
+            raise ConfigError(
+                "the collection of the index is not in Milvus any more: the index was built again, "
+                "or the collection was dropped; open the index again, and if that fails, build it "
+                "again with --overwrite"
+            ) from None
         message = " ".join(str(getattr(error, "message", error)).split())
         if expression is not None:
             raise ConfigError(

@@ -334,6 +334,10 @@ def test_milvus_finds_what_exact_search_finds_and_filters(
         encoder, ["a dog"], tmp_path / "copy", IndexSettings(engine="milvus", overwrite=True)
     )
     assert found(replaced, 9)[0][0][0] == "1"
+    with pytest.raises(ConfigError, match="was built again.*open the index again"):
+        copy.search(["a dog"])
+    copy.refresh()
+    assert found(copy, 9) == found(replaced, 9)
     with pytest.raises(DataError, match="no document"):
         index.remove(["none"])
 
