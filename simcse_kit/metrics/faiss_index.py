@@ -18,7 +18,7 @@ HNSW_ROWS = 4_000_000
 """Largest number of rows for which an HNSW graph is chosen."""
 
 _RECALL = 0.97
-_EFFORT, _MOST_EFFORT = 64, 1024
+_EFFORT, _MOST_EFFORT = 32, 1024
 # Numbers of training vectors per cell and per code word, within the limits of faiss (39 to 256).
 _TRAINING_ROWS = 64
 # Rounding can change the order of neighbors with nearly equal scores.
@@ -175,7 +175,7 @@ class FaissIndex:
         return scores, rows
 
     def tune(self) -> float:
-        """Measure recall@10, and double the effort until it is 0.97 or the effort is 1024.
+        """Measure recall@10, and raise the effort by half until it is 0.97 or the effort is 1024.
 
         Returns:
             The recall; see :func:`recall_measure`.
@@ -183,7 +183,7 @@ class FaissIndex:
         recall_of = recall_measure(self._source)
         recall = recall_of(self.search)
         while recall < _RECALL and self.effort < _MOST_EFFORT:
-            self.effort *= 2
+            self.effort = min(-(-3 * self.effort // 2), _MOST_EFFORT)
             recall = recall_of(self.search)
         return recall
 
