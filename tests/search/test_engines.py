@@ -334,7 +334,7 @@ def test_milvus_finds_what_exact_search_finds_and_filters(
         encoder, ["a dog"], tmp_path / "copy", IndexSettings(engine="milvus", overwrite=True)
     )
     assert found(replaced, 9)[0][0][0] == "1"
-    with pytest.raises(ConfigError, match="was built again.*open the index again"):
+    with pytest.raises(ConfigError, match=r"was built again.*open the index again"):
         copy.search(["a dog"])
     copy.refresh()
     assert found(copy, 9) == found(replaced, 9)
