@@ -153,12 +153,15 @@ class _Marking:
         characters = 0
         digesting = task(digest_block, 3)
         starts = row_blocks(rows, lambda texts: sum(map(len, texts)), self._bounds)
-        submitted = ((first, block, self._rules.level) for first, block in starts)
-        for (first, block, _), (digests, found, keys) in in_order(digesting.remote, submitted):
-            again, length = self._ray.get(found)
+        started = (
+            ((first, len(block)), digesting.remote(first, block, self._rules.level))
+            for first, block in starts
+        )
+        for (first, length), (digests, found, keys) in in_order(started):
+            again, more = self._ray.get(found)
             repeated.append(again)
-            characters += length
-            blocks.append(_Block(first, len(block), digests, keys))
+            characters += more
+            blocks.append(_Block(first, length, digests, keys))
         if not blocks:
             return bytearray()
         count = blocks[-1].first + blocks[-1].rows
@@ -171,7 +174,7 @@ class _Marking:
     def _without_equal(
         self, blocks: Sequence[_Block], repeated: list[NDArray[np.int64]], count: int, bar: Any
     ) -> NDArray[np.bool_]:
-        parts = max(2, self._cpus, -(-count // self._bounds.digests))
+        parts = self._partitions(count, self._bounds.digests)
         pieces = self._spread([block.digests for block in blocks], "normal", parts)
         for block in blocks:
             block.digests = None
@@ -193,10 +196,9 @@ class _Marking:
     ) -> None:
         """Set the near duplicates of earlier rows that are kept to False."""
         threshold = self._rules.threshold
-        bands = BandKeys(threshold).bands
-        # A task with one result returns it without a list.
-        parts = max(1 if bands > 1 else 2, -(-int(kept.sum()) // self._bounds.places))
-        signing = task(sign_block, bands * parts)
+        places = int(kept.sum()) * BandKeys(threshold).bands
+        parts = self._partitions(places, self._bounds.places)
+        signing = task(sign_block, parts)
         signed = [
             signing.remote(
                 block.keys,
@@ -226,7 +228,7 @@ class _Marking:
             apart = self._spread(
                 [pairs for pairs, _, _ in found],
                 "row",
-                max(2, self._cpus, total // self._bounds.places),
+                self._partitions(total, self._bounds.places),
             )
             compared = [comparing.remote(texts, threshold, most, *part) for part in apart]
             near = distinct_pairs(np.concatenate([near, *self._results(compared, bar)]))
@@ -240,6 +242,11 @@ class _Marking:
         kept[removed] = False
         if removed.any():
             self._summary.leave_out(near_reason(threshold), int(removed.sum()))
+
+    def _partitions(self, records: int, each: int) -> int:
+        """Return the number of partitions; all CPUs are used, and each partition is bounded."""
+        # With one partition, Ray would return the only result of a task without a list.
+        return max(2, self._cpus, -(-records // each))
 
     def _spread(self, records: Sequence[Any], field: str, parts: int) -> list[tuple[Any, ...]]:
         """Split the records of each reference, and give the pieces of each partition."""

@@ -26,6 +26,8 @@ from simcse_kit.data.prepare.normalize import normal_key
 
 __all__ = ["digest_block", "duplicates_of", "pairs_in", "sign_block", "similar"]
 
+_BAND = np.uint64(0x9E3779B97F4A7C15)
+
 TextBlock = tuple[int, int, Any]
 """Number of the first row, number of rows, and a reference to their normal keys."""
 
@@ -60,21 +62,18 @@ def duplicates_of(*pieces: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray
 def sign_block(
     keys: pa.Array, first: int, kept: NDArray[np.bool_], threshold: float, parts: int
 ) -> list[NDArray[np.void]]:
-    """Place the kept rows of a block in buckets: ``parts`` partitions of each band."""
+    """Place the kept rows of a block in the buckets of all bands, in ``parts`` partitions."""
     band_keys = BandKeys(threshold)
     places = np.flatnonzero(kept)
-    signed = [
-        band_keys.of(keys.take(pa.array(places[start : start + BATCH])).to_pylist())
-        for start in range(0, len(places), BATCH)
-    ]
-    found: list[NDArray[np.void]] = []
-    for band in range(band_keys.bands):
-        records = np.empty(len(places), dtype=PLACES)
-        records["row"] = first + places
-        if signed:
-            records["key"] = np.concatenate([each[:, band] for each in signed])
-        found += parts_of(records, "key", parts)
-    return found
+    records = np.empty((band_keys.bands, len(places)), dtype=PLACES)
+    records["row"] = first + places
+    for start in range(0, len(places), BATCH):
+        some = slice(start, start + BATCH)
+        texts = keys.take(pa.array(places[some])).to_pylist()
+        records["key"][:, some] = band_keys.of(texts).T
+    # Equal keys of different bands are different buckets.
+    records["key"] += np.arange(band_keys.bands, dtype=np.uint64)[:, None] * _BAND
+    return parts_of(records.ravel(), "key", parts)
 
 
 def pairs_in(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from simcse_kit.cluster.connection import connected
 from simcse_kit.cluster.dedupe import Bounds, row_blocks
@@ -70,10 +69,10 @@ def _search(index: LeakIndex, rows: Iterable[Row]) -> Iterator[tuple[Row, list[l
     finding = task(_hits)
     blocks = row_blocks(rows, lambda row: sum(map(len, row[2])), _BOUNDS)
 
-    def submit(_: int, block: Sequence[Row]) -> Any:
-        return finding.remote(shared, [texts for _, _, texts in block])
-
-    for (_, block), reference in in_order(submit, blocks):
+    started = (
+        (block, finding.remote(shared, [texts for _, _, texts in block])) for _, block in blocks
+    )
+    for block, reference in in_order(started):
         found = ray.get(reference)
         for place, row in enumerate(block):
             yield row, found.get(place) or [[] for _ in row[2]]

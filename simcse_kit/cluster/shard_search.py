@@ -57,7 +57,6 @@ class ShardSearch:
         if not 1 <= k <= len(keys):
             raise ConfigError(f"the best {k} of {len(keys)} vectors; allowed: 1 to {len(keys)}")
         ray = import_module("ray")
-        searching = task(top_k)
         scores = np.empty((len(queries), k), dtype=np.float32)
         rows = np.empty((len(queries), k), dtype=np.int64)
         with (
@@ -66,15 +65,12 @@ class ShardSearch:
         ):
             self._place(ray, keys)
 
-            def submit(start: int) -> list[Any]:
-                part = ray.put(queries[start : start + QUERIES])
-                return [
-                    searching.remote(part, shard, min(k, count)) for _, count, shard in self._shards
-                ]
-
             # With many shards, the tasks of a few tiles of queries occupy all workers.
-            starts = ((start,) for start in range(0, len(queries), QUERIES))
-            for (start,), found in in_order(submit, starts):
+            started = (
+                (start, self._search(ray.put(queries[start : start + QUERIES]), k))
+                for start in range(0, len(queries), QUERIES)
+            )
+            for start, found in in_order(started):
                 best = merged(
                     [
                         (values, first + places)
@@ -88,6 +84,11 @@ class ShardSearch:
                 scores[start:end], rows[start:end] = best
                 bar.update(len(best[0]))
         return scores, rows
+
+    def _search(self, queries: Any, k: int) -> list[Any]:
+        """Start the tasks that compare a tile of queries with each shard."""
+        searching = task(top_k)
+        return [searching.remote(queries, shard, min(k, count)) for _, count, shard in self._shards]
 
     def _place(self, ray: Any, keys: NDArray[np.float32]) -> None:
         """Put the shards of keys into the object store, unless they are there."""

@@ -37,7 +37,7 @@ def failures(what: str) -> Iterator[None]:
         if isinstance(error.cause, FileNotFoundError):
             raise DataError("vanished while it was read", file=error.cause.filename) from None
         raise
-    except (ray.exceptions.RayError, ConnectionError) as error:
+    except ray.exceptions.RayError as error:
         reason = str(error).strip().partition("\n")[0]
         raise SimcseError(
             f"{what}: the cluster failed ({type(error).__name__}: {reason}); nothing was written; "
@@ -51,27 +51,27 @@ def task(function: Callable[..., Any], returns: int = 1) -> Any:
 
 
 def in_order(
-    submit: Callable[..., Any], items: Iterable[tuple[Any, ...]], *, ahead: int | None = None
-) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Start a task for each item, and yield items and what ``submit`` returned, in order.
+    started: Iterable[tuple[Any, Any]], *, ahead: int | None = None
+) -> Iterator[tuple[Any, Any]]:
+    """Yield what ``started`` yields once the tasks have ended, in order.
 
     Args:
-        submit: Function that starts a task and returns its reference, or a list of references of
-            which the first shows that the task has ended.
-        items: Arguments of the tasks. They are read only as fast as the tasks end.
+        started: Generator that starts a task for each pair it yields: anything that is needed with
+            the result, and the reference of the result, or a list of references of which the first
+            shows that the task has ended. It advances only as fast as the tasks end.
         ahead: Largest number of tasks that have not ended; None for two more than twice the CPUs.
     """
     ray = import_module("ray")
     limit = ahead or 2 + 2 * int(ray.cluster_resources().get("CPU", 1))
-    waiting: deque[tuple[tuple[Any, ...], Any]] = deque()
+    waiting: deque[tuple[Any, Any]] = deque()
 
-    def ended() -> tuple[tuple[Any, ...], Any]:
-        item, found = waiting.popleft()
+    def ended() -> tuple[Any, Any]:
+        kept, found = waiting.popleft()
         ray.wait([found[0] if isinstance(found, list) else found], fetch_local=False)
-        return item, found
+        return kept, found
 
-    for item in items:
-        waiting.append((item, submit(*item)))
+    for pair in started:
+        waiting.append(pair)
         if len(waiting) >= limit:
             yield ended()
     while waiting:
