@@ -72,7 +72,7 @@ def check_leak_command(
 
     check_distinct({"--matches": matches, "--remove": remove})
     known_device(device)
-    address = parse_engine(engine)
+    cluster = parse_engine(engine)
     for name in model or ():
         check_model(name)
     sets = load_tasks(against, data)
@@ -80,7 +80,7 @@ def check_leak_command(
     if len(train) == 1 and train[0].upper() in map(str.upper, TASKS):
         if matches or remove:
             raise ConfigError("--matches and --remove are for training files, not for graded pairs")
-        if address is not None:
+        if cluster is not None:
             raise ConfigError(
                 f"--engine {engine} is for training files; search graded pairs with --engine local"
             )
@@ -93,13 +93,13 @@ def check_leak_command(
             on_bad_row=cast("Any", on_bad_row),
         )
         written = LeakFiles(matches, remove, overwrite)
-        if address is None:
+        if cluster is None:
             report = search_files(train, sets, options, written, threshold=least)
         else:
             from simcse_kit.cluster.leaks import check_leaks_on_ray
 
             report = check_leaks_on_ray(
-                train, sets, options, written, threshold=least, address=address
+                train, sets, options, written, threshold=least, engine=cluster
             )
     document = report.to_json()
     scores = score_models(model or (), sets, report.found, device=device)

@@ -125,15 +125,15 @@ def dedupe_command(
     from simcse_kit.cluster.connection import parse_engine
     from simcse_kit.data.prepare.dedupe import DuplicateRules, remove_duplicates
 
-    address = parse_engine(engine)
+    cluster = parse_engine(engine)
     options = _options(columns, format, on_bad_row)
     rules = DuplicateRules(cast("Any", level), threshold, cast("Any", by))
-    if address is None:
+    if cluster is None:
         summary = remove_duplicates(file, output, options, rules, overwrite=overwrite)
     else:
         from simcse_kit.cluster.dedupe import dedupe_on_ray
 
-        summary = dedupe_on_ray(file, output, options, rules, address=address, overwrite=overwrite)
+        summary = dedupe_on_ray(file, output, options, rules, engine=cluster, overwrite=overwrite)
     _show(summary, as_json)
 
 

@@ -108,8 +108,8 @@ def mine_command(
         prompts=PromptChoice.of(prompt, prompt_name),
     )
     known_device(device)
-    address = parse_engine(engine)
-    if address is not None and search != "exact":
+    cluster = parse_engine(engine)
+    if cluster is not None and search != "exact":
         raise ConfigError(
             f"--search {search} runs on one machine; give --search exact, or --engine local"
         )
@@ -127,11 +127,11 @@ def mine_command(
 
         encoder = SentenceEncoder.load(model, device=device)
     with ExitStack() as stack:
-        if address is not None:
+        if cluster is not None:
             from simcse_kit.cluster.connection import connected
             from simcse_kit.cluster.shard_search import ShardSearch
 
-            stack.enter_context(connected(address))
+            stack.enter_context(connected(cluster))
             mining = replace(mining, nearest=ShardSearch())
         summary = mine(
             encoder, rows, output, mining, candidates=more, overwrite=overwrite, progress=True

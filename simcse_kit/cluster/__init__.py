@@ -1,1 +1,1 @@
-"""Work on a Ray cluster, with the same results as on one machine."""
+"""Work on a cluster of Ray: encoding, removal of duplicates, leak checks and mining."""

@@ -1,230 +1,153 @@
-"""Connections to Ray: a local one inside this program, or a cluster by its address."""
+"""Connection to a cluster of Ray, or to workers of Ray on this machine."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import os
-import signal
 import socket
-import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from importlib import import_module
 from typing import Any
 
-import simcse_kit
+from simcse_kit import __version__
 from simcse_kit.errors import ConfigError, MissingExtraError
 
-__all__ = ["ClusterInfo", "connected", "package_version", "parse_engine"]
+__all__ = ["ClusterInfo", "connected", "parse_engine"]
 
-# Seconds in which a cluster must accept a connection, and in which its workers must start.
-_ANSWER, _START = 5.0, 120.0
-# First bytes of every connection over HTTP/2, on which gRPC builds: the greeting and an empty
-# SETTINGS frame (RFC 9113, section 3.4). The fourth byte of the answer is the type SETTINGS.
-_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-_SETTINGS = 4
-# Groups of more cores encode hardly faster, and each group holds a model.
-_MOST_THREADS = 4
+_ANSWERS_WITHIN = 5.0  # seconds
+# Ray takes 30 % of the memory by default. More objects are spilled to disk.
+_LOCAL_STORE = 1_000_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ClusterInfo:
-    """A connected cluster, and how work is divided in it.
+    """Size of a connected cluster.
 
     Attributes:
-        address: Address of the cluster; empty for the one inside this program.
-        nodes: Number of its machines.
-        cpus: Number of its CPU cores.
-        gpus: Number of its GPUs.
-        workers: Number of processes that share the work.
-        threads: Number of CPU cores for each of them.
+        nodes: Number of machines.
+        cpus: Number of CPUs that tasks can use.
+        gpus: Number of GPUs.
     """
 
-    address: str
     nodes: int
     cpus: int
     gpus: int
-    workers: int
-    threads: int
 
 
 def parse_engine(text: str) -> str | None:
-    """Read the value of the option ``--engine``.
-
-    Args:
-        text: ``local``, ``ray`` or ``ray:HOST:PORT``.
+    """Check the option ``--engine``.
 
     Returns:
-        None for the local engine; for Ray the address of the cluster, which is empty for the one
-        inside this program.
+        None for ``local``; otherwise the text, for :func:`connected`.
 
     Raises:
-        ConfigError: The value is none of these.
+        ConfigError: The text has another form.
 
     Examples:
-        >>> parse_engine("local")
-        >>> parse_engine("ray")
-        ''
         >>> parse_engine("ray:10.0.0.1:6379")
-        '10.0.0.1:6379'
+        'ray:10.0.0.1:6379'
+        >>> parse_engine("local")
     """
     if text == "local":
         return None
-    name, separator, address = text.partition(":")
-    host, _, port = address.rpartition(":")
-    is_address = host and "/" not in host and port.isdecimal() and 0 < int(port) < 65536
-    if name != "ray" or (separator and not is_address):
+    name, colon, address = text.partition(":")
+    if name != "ray" or (colon and not address):
         raise ConfigError(
-            f"--engine {text} is unknown; allowed: local, ray (on this machine) or ray:HOST:PORT "
-            "(the address that `ray start --head` prints, such as ray:10.0.0.1:6379)"
+            f"--engine is {text!r}; allowed: local, ray, or ray:ADDRESS, such as ray:10.0.0.1:6379"
         )
-    return address
+    return text
 
 
 @contextmanager
-def connected(address: str | None = None, workers: int | None = None) -> Iterator[ClusterInfo]:
-    """Connect to Ray inside a ``with`` block.
-
-    A connection that exists before the block is used and stays open. Inside the block SIGTERM ends
-    the program in the same way as ``sys.exit``, so that no process of Ray is left.
+def connected(engine: str = "ray", workers: int | None = None) -> Iterator[ClusterInfo]:
+    """Connect to a cluster; use the present connection if there is one.
 
     Args:
-        address: ``HOST:PORT`` of a cluster; None or empty to start Ray on this machine.
-        workers: Number of processes that share the work; None for one per GPU, or for one per
-            group of cores.
+        engine: ``ray`` for workers on this machine, which end afterwards, or ``ray:ADDRESS``.
+        workers: Number of workers on this machine; None for one for each CPU.
 
     Raises:
+        ConfigError: No cluster answers, or its workers have another version of the package.
         MissingExtraError: Ray is not installed.
-        ConfigError: No cluster answers within a few seconds, or its machines do not run this
-            version of the package.
     """
-    if workers is not None and workers < 1:
-        raise ConfigError(f"--workers {workers}: it must be 1 or more")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        import ray
+        ray = import_module("ray")
     except ImportError:
         raise MissingExtraError("--engine ray", "ray") from None
-
     if ray.is_initialized():
-        yield _described(ray, address or "", workers)
+        yield _info(ray)
         return
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
+    address = engine.partition(":")[2]
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address:
+        _check_answer(address)
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(f"--engine {engine}: no connection ({reason})") from None
+    else:
+        ray.init(
+            address="local",
+            num_cpus=workers,
+            include_dashboard=False,
+            object_store_memory=_LOCAL_STORE,
+            **quiet,
+        )
     try:
-        _start(ray, address, workers)
-        if on_main_thread:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        info = _described(ray, address or "", workers)
         if address:
-            _check_versions(ray)
-        yield info
+            _check_versions(ray, engine)
+        yield _info(ray)
     finally:
         ray.shutdown()
-        if on_main_thread:
-            signal.signal(signal.SIGTERM, before)
 
 
-def _start(ray: Any, address: str | None, workers: int | None) -> None:
-    quiet = {"logging_level": logging.CRITICAL, "log_to_driver": False}
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    if not address:
-        cores = max(_own_cores(), workers or 1)
-        ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
-        return
-    remedy = "give the address that `ray start --head` prints"
-    _check_answer(address, remedy)
-    try:
-        ray.init(address=address, **quiet)
-    except (RuntimeError, ConnectionError, ValueError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"--engine ray:{address}: the cluster cannot be used ({reason}); {remedy}, and use its "
-            "versions of Ray and Python"
-        ) from None
-
-
-def _check_answer(address: str, remedy: str) -> None:
-    """Check that a gRPC server answers, because Ray itself tries for two minutes."""
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), _ANSWER) as connection:
-            connection.sendall(_GREETING)
-            answer = connection.recv(9)
-    except OSError as error:
-        reason = error.strerror or str(error) or "no answer"
-    else:
-        if answer[3:4] == bytes([_SETTINGS]):
-            return
-        reason = "the server is not that of a cluster"
-    raise ConfigError(f"--engine ray:{address}: no cluster answers there ({reason}); {remedy}")
-
-
-def _described(ray: Any, address: str, workers: int | None) -> ClusterInfo:
-    total = ray.cluster_resources()
-    cpus, gpus = int(total.get("CPU", 0)), int(total.get("GPU", 0))
-    threads = max(1, min(_MOST_THREADS, cpus // 2))
-    if workers is not None:
-        threads = max(1, cpus // workers)
-        if workers > max(cpus, gpus):
-            raise ConfigError(
-                f"--workers {workers}: the cluster has {cpus} CPU cores and {gpus} GPUs; give "
-                f"--workers {max(cpus, gpus, 1)} or fewer"
-            )
-    elif gpus:
-        threads = max(1, min(threads, cpus // gpus))
+def _info(ray: Any) -> ClusterInfo:
+    resources = ray.cluster_resources()
     nodes = sum(node["Alive"] for node in ray.nodes())
-    return ClusterInfo(address, nodes, cpus, gpus, workers or gpus or cpus // threads, threads)
+    return ClusterInfo(nodes, int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
 
 
-def _check_versions(ray: Any) -> None:
-    """Check that each machine of the cluster runs this version of the package."""
-    from ray.exceptions import GetTimeoutError, RayError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+def _check_answer(address: str) -> None:
+    """Check that something listens at an address, since Ray itself waits for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host:  # a name such as auto
+        return
+    with suppress(OSError, ValueError, OverflowError):
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN).close()
+        return
+    raise ConfigError(
+        f"--engine ray:{address}: no cluster answers; compare the address with that of `ray "
+        "status` on the cluster, or use workers of this machine with --engine ray"
+    )
 
-    own = package_version()
-    asked = ray.remote(num_cpus=0, max_retries=0)(package_version)
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    answers = [
-        asked.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+
+def _check_versions(ray: Any, engine: str) -> None:
+    """Check that each machine of the cluster has the version of the package of this process."""
+    strategies = import_module("ray.util.scheduling_strategies")
+    asking = ray.remote(_version)
+    asked = [
+        asking.options(
+            num_cpus=0,
+            scheduling_strategy=strategies.NodeAffinitySchedulingStrategy(
+                node["NodeID"], soft=False
+            ),
         ).remote()
-        for node in nodes
+        for node in ray.nodes()
+        if node["Alive"]
     ]
-    for node, answer in zip(nodes, answers, strict=True):
-        try:
-            found = ray.get(answer, timeout=_START)
-        except GetTimeoutError:
-            found = f"no answer within {_START:.0f} seconds"
-        except RayError as error:
-            found = str(error).strip().splitlines()[-1]
-        except ImportError as error:
-            found = str(error)
-        if found != own:
-            raise ConfigError(
-                f"the machine {node['NodeManagerAddress']} of the cluster does not run version "
-                f"{own} of simcse-kit, as this program does ({found}); install the same version "
-                "on all machines"
-            )
-
-
-def package_version() -> str:
-    """Return the version of the package, with a checksum of its source."""
-    digest = hashlib.sha256()
-    root = Path(simcse_kit.__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(path.read_bytes())
-    return f"{simcse_kit.__version__} ({digest.hexdigest()[:12]})"
-
-
-def _own_cores() -> int:
     try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on all systems
-        return os.cpu_count() or 1
+        versions = set(ray.get(asked))
+    except ray.exceptions.RayTaskError as error:
+        versions = {f"none ({error.cause})"}
+    if versions != {__version__}:
+        raise ConfigError(
+            f"--engine {engine}: the workers have version {', '.join(sorted(versions))} of "
+            f"simcse-kit, and this process has {__version__}; install the same version everywhere"
+        )
+
+
+def _version() -> str:
+    return __version__

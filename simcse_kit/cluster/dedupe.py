@@ -76,7 +76,7 @@ def dedupe_on_ray(
     options: ReadOptions = DEFAULTS,
     rules: DuplicateRules = RULES,
     *,
-    address: str | None = None,
+    engine: str = "ray",
     bounds: Bounds = BOUNDS,
     overwrite: bool = False,
 ) -> Summary:
@@ -87,7 +87,7 @@ def dedupe_on_ray(
         output: The file to write.
         options: Options of reading.
         rules: Rules for duplicates.
-        address: ``HOST:PORT`` of a cluster; None or empty to start Ray on this machine.
+        engine: ``ray`` for a cluster on this machine, which ends afterwards, or ``ray:ADDRESS``.
         bounds: Bounds on the data of one task.
         overwrite: Whether an existing ``output`` may be replaced.
 
@@ -99,7 +99,7 @@ def dedupe_on_ray(
     """
 
     def mark(rows: Iterable[tuple[str, ...]], rules: DuplicateRules, summary: Summary) -> bytearray:
-        with connected(address), failures(str(file)):
+        with connected(engine), failures(str(file)):
             return _Marking(rules, bounds, summary).marks(rows)
 
     return remove_duplicates(file, output, options, rules, mark=mark, overwrite=overwrite)

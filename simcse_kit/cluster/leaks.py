@@ -32,7 +32,7 @@ def check_leaks_on_ray(
     written: LeakFiles | None = None,
     *,
     threshold: float | None = 0.8,
-    address: str | None = None,
+    engine: str = "ray",
 ) -> LeakReport:
     """Search training files for evaluation sentences, as the local ``check_leaks``.
 
@@ -45,7 +45,7 @@ def check_leaks_on_ray(
         options: Options of reading.
         written: Files to write; None writes none.
         threshold: Smallest similarity of near matches; None to search only for equal texts.
-        address: ``HOST:PORT`` of a cluster; None or empty to start Ray on this machine.
+        engine: ``ray`` for a cluster on this machine, which ends afterwards, or ``ray:ADDRESS``.
 
     Raises:
         ConfigError: An argument is not allowed, or no cluster answers.
@@ -55,7 +55,7 @@ def check_leaks_on_ray(
     """
 
     def search(index: LeakIndex, rows: Iterable[Row]) -> Iterator[tuple[Row, list[list[Hit]]]]:
-        with connected(address), failures("search for leaks"):
+        with connected(engine), failures("search for leaks"):
             yield from _search(index, rows)
 
     return search_files(
