@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from simcse_kit.cli import results
-from simcse_kit.cli.options import DeviceName
+from simcse_kit.cli.options import DeviceName, Engine
 from simcse_kit.utils.output_paths import check_distinct
 
 __all__ = ["check_leak_command"]
@@ -55,13 +55,15 @@ def check_leak_command(
         str, typer.Option(metavar="error|skip", help="Stop at a bad row, or skip and count it.")
     ] = "error",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    engine: Engine = "local",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Search training files for the sentences of evaluation sets."""
+    from simcse_kit.cluster.connection import parse_engine
     from simcse_kit.data.read_options import ReadOptions
     from simcse_kit.encoder.device import known_device
     from simcse_kit.errors import ConfigError
-    from simcse_kit.evaluation.contamination.check import check_leaks, check_pairs
+    from simcse_kit.evaluation.contamination.check import LeakFiles, check_pairs, search_files
     from simcse_kit.evaluation.contamination.scores import render_clean_scores, score_models
     from simcse_kit.evaluation.models import check_model
     from simcse_kit.evaluation.tasks.load import load_tasks
@@ -70,6 +72,7 @@ def check_leak_command(
 
     check_distinct({"--matches": matches, "--remove": remove})
     known_device(device)
+    cluster = parse_engine(engine)
     for name in model or ():
         check_model(name)
     sets = load_tasks(against, data)
@@ -77,22 +80,27 @@ def check_leak_command(
     if len(train) == 1 and train[0].upper() in map(str.upper, TASKS):
         if matches or remove:
             raise ConfigError("--matches and --remove are for training files, not for graded pairs")
+        if cluster is not None:
+            raise ConfigError(
+                f"--engine {engine} is for training files; search graded pairs with --engine local"
+            )
         ((name, pairs),) = load_tasks(train, data).items()
         report = check_pairs(name, pairs, sets, threshold=least)
     else:
-        report = check_leaks(
-            train,
-            sets,
-            threshold=least,
-            options=ReadOptions(
-                columns=None if columns is None else columns.split(","),
-                format=cast("Any", format),
-                on_bad_row=cast("Any", on_bad_row),
-            ),
-            matches=matches,
-            clean=remove,
-            overwrite=overwrite,
+        options = ReadOptions(
+            columns=None if columns is None else columns.split(","),
+            format=cast("Any", format),
+            on_bad_row=cast("Any", on_bad_row),
         )
+        written = LeakFiles(matches, remove, overwrite)
+        if cluster is None:
+            report = search_files(train, sets, options, written, threshold=least)
+        else:
+            from simcse_kit.cluster.leaks import check_leaks_on_ray
+
+            report = check_leaks_on_ray(
+                train, sets, options, written, threshold=least, engine=cluster
+            )
     document = report.to_json()
     scores = score_models(model or (), sets, report.found, device=device)
     if scores:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from simcse_kit.cli.options import Engine
+
 if TYPE_CHECKING:
     from simcse_kit.data.prepare.output import Summary
     from simcse_kit.data.read_options import ReadOptions
@@ -116,23 +118,23 @@ def dedupe_command(
     format: InputFormat = None,
     on_bad_row: OnBadRow = "error",
     overwrite: Overwrite = False,
+    engine: Engine = "local",
     as_json: AsJson = False,
 ) -> None:
     """Write FILE without duplicates, keeping the first row of each."""
-    from simcse_kit.data.prepare.dedupe import dedupe
+    from simcse_kit.cluster.connection import parse_engine
+    from simcse_kit.data.prepare.dedupe import DuplicateRules, remove_duplicates
 
-    _show(
-        dedupe(
-            file,
-            output,
-            _options(columns, format, on_bad_row),
-            level=cast("Any", level),
-            threshold=threshold,
-            by=cast("Any", by),
-            overwrite=overwrite,
-        ),
-        as_json,
-    )
+    cluster = parse_engine(engine)
+    options = _options(columns, format, on_bad_row)
+    rules = DuplicateRules(cast("Any", level), threshold, cast("Any", by))
+    if cluster is None:
+        summary = remove_duplicates(file, output, options, rules, overwrite=overwrite)
+    else:
+        from simcse_kit.cluster.dedupe import dedupe_on_ray
+
+        summary = dedupe_on_ray(file, output, options, rules, engine=cluster, overwrite=overwrite)
+    _show(summary, as_json)
 
 
 def split_command(

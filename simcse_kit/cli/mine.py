@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Annotated, Any, cast
 
 import typer
 
-from simcse_kit.cli.options import DeviceName, PromptNames
+from simcse_kit.cli.options import DeviceName, Engine, PromptNames
 from simcse_kit.utils.process import collection_paused
 
 __all__ = ["mine_command"]
@@ -73,10 +75,12 @@ def mine_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing output.")
     ] = False,
+    engine: Engine = "local",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Find hard negatives (and hard positives) for FILE with an encoder."""
     with collection_paused(keep=True):
+        from simcse_kit.cluster.connection import parse_engine
         from simcse_kit.data.bad_rows import ReadReport
         from simcse_kit.data.lines import read_lines
         from simcse_kit.data.prepare.mine import mine, read_anchors
@@ -84,6 +88,7 @@ def mine_command(
         from simcse_kit.data.prepare.output import check_output
         from simcse_kit.data.read_options import ReadOptions
         from simcse_kit.encoder.device import known_device
+        from simcse_kit.errors import ConfigError
         from simcse_kit.metrics.search import require_faiss
         from simcse_kit.utils.prompt_choice import PromptChoice
 
@@ -103,6 +108,11 @@ def mine_command(
         prompts=PromptChoice.of(prompt, prompt_name),
     )
     known_device(device)
+    cluster = parse_engine(engine)
+    if cluster is not None and search != "exact":
+        raise ConfigError(
+            f"--search {search} runs on one machine; give --search exact, or --engine local"
+        )
     # Problems with files are reported before a model is loaded.
     check_output(output, overwrite=overwrite, columns=3)
     if mining.search == "faiss":
@@ -116,8 +126,15 @@ def mine_command(
         from simcse_kit.encoder.encoder import SentenceEncoder
 
         encoder = SentenceEncoder.load(model, device=device)
-    summary = mine(
-        encoder, rows, output, mining, candidates=more, overwrite=overwrite, progress=True
-    )
+    with ExitStack() as stack:
+        if cluster is not None:
+            from simcse_kit.cluster.connection import connected
+            from simcse_kit.cluster.shard_search import ShardSearch
+
+            stack.enter_context(connected(cluster))
+            mining = replace(mining, nearest=ShardSearch())
+        summary = mine(
+            encoder, rows, output, mining, candidates=more, overwrite=overwrite, progress=True
+        )
     summary.take(report)
     typer.echo(json.dumps(summary.to_json()) if as_json else summary.text())

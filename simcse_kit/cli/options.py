@@ -17,6 +17,7 @@ __all__ = [
     "BatchSize",
     "ConfigFile",
     "DeviceName",
+    "Engine",
     "LearningRate",
     "Method",
     "Model",
@@ -46,6 +47,10 @@ ConfigFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="A run.toml, which overrides the preset.")
 ]
 BatchSize = Annotated[int | None, typer.Option(help="Rows per step.")]
+Engine = Annotated[
+    str,
+    typer.Option(metavar="local|ray[:ADDRESS]", help="ray: a cluster, or workers of this machine."),
+]
 LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
 Settings = Annotated[
     list[str] | None,

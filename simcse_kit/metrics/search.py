@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from simcse_kit.errors import ConfigError, MissingExtraError
 from simcse_kit.utils.progress import progress_bar
 
-__all__ = ["Found", "approximate_top_k", "gpu_of", "require_faiss", "top_k"]
+__all__ = ["KEYS", "QUERIES", "Found", "approximate_top_k", "gpu_of", "require_faiss", "top_k"]
 
 logger = logging.getLogger(__name__)
 
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Scores and row numbers, ``(n, k)`` each, with the highest score first."""
 
-_QUERIES, _KEYS = 1024, 16_384
+QUERIES, KEYS = 1024, 16_384
+"""Numbers of queries and keys that are compared at a time."""
 # With this many training keys per cell, k-means finds cells as good as with all keys.
 _KEYS_A_CELL = 64
 
@@ -30,7 +31,7 @@ def top_k(
     keys: NDArray[np.float32],
     k: int,
     *,
-    tile: tuple[int, int] = (_QUERIES, _KEYS),
+    tile: tuple[int, int] = (QUERIES, KEYS),
     progress: bool = False,
     gpu: torch.device | None = None,
 ) -> Found:

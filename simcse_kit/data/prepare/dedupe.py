@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,10 +18,46 @@ from simcse_kit.data.read_options import DEFAULTS, ReadOptions
 from simcse_kit.data.records import Records, reading_progress
 from simcse_kit.errors import ConfigError, DataError
 
-__all__ = ["Level", "dedupe"]
+__all__ = [
+    "DuplicateRules",
+    "Level",
+    "Marker",
+    "dedupe",
+    "digest",
+    "mark_rows",
+    "remove_duplicates",
+]
+
+EXACT = "exact duplicates"
+NORMAL = "duplicates up to case, punctuation and spacing"
 
 Level = Literal["exact", "normal", "near"]
 """Similarity of rows that count as duplicates; each level includes the ones before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateRules:
+    """Rules for duplicates, as the arguments of :func:`dedupe`.
+
+    Raises:
+        ConfigError: A value is not allowed.
+    """
+
+    level: Level = "normal"
+    threshold: float = 0.8
+    by: Literal["row", "anchor"] = "row"
+
+    def __post_init__(self) -> None:
+        if self.level not in get_args(Level):
+            raise ConfigError(f"level is {self.level!r}; allowed: {', '.join(get_args(Level))}")
+        if self.by not in ("row", "anchor"):
+            raise ConfigError(f"by is {self.by!r}; allowed: row, anchor")
+        if not LEAST_THRESHOLD <= self.threshold <= 1:
+            raise ConfigError(f"threshold is {self.threshold}; allowed: {LEAST_THRESHOLD} to 1")
+
+
+Marker = Callable[[Iterable[tuple[str, ...]], DuplicateRules, Summary], bytearray]
+"""Function that marks rows with 1 to keep them or 0, and counts the others in a summary."""
 
 
 def dedupe(
@@ -62,12 +99,21 @@ def dedupe(
         >>> summary.rows, summary.left_out
         (2, {'duplicates up to case, punctuation and spacing': 1})
     """
-    if level not in get_args(Level):
-        raise ConfigError(f"level is {level!r}; allowed: {', '.join(get_args(Level))}")
-    if by not in ("row", "anchor"):
-        raise ConfigError(f"by is {by!r}; allowed: row, anchor")
-    if not LEAST_THRESHOLD <= threshold <= 1:
-        raise ConfigError(f"threshold is {threshold}; allowed: {LEAST_THRESHOLD} to 1")
+    return remove_duplicates(
+        file, output, options, DuplicateRules(level, threshold, by), overwrite=overwrite
+    )
+
+
+def remove_duplicates(
+    file: str | Path,
+    output: str | Path,
+    options: ReadOptions,
+    rules: DuplicateRules,
+    *,
+    mark: Marker | None = None,
+    overwrite: bool = False,
+) -> Summary:
+    """Write the rows of a file that ``mark`` keeps; by default as :func:`dedupe`."""
     check_output(output, overwrite=overwrite)
     report = ReadReport()
     with reading_progress([file, file]) as on_bytes:
@@ -75,16 +121,14 @@ def dedupe(
         columns = first.text_columns()
         target = check_output(output, overwrite=overwrite, columns=len(first.columns))
         summary = Summary(str(target))
-        seen = _Seen(level, threshold, summary)
-        kept = bytearray()
-        for _, _, texts in first.with_texts(columns):
-            summary.read += 1
-            kept.append(seen.is_new(texts if by == "row" else texts[:1]))
+        compared = slice(None) if rules.by == "row" else slice(1)
+        rows = (texts[compared] for _, _, texts in first.with_texts(columns))
+        kept = (mark or mark_rows)(rows, rules, summary)
+        summary.read = len(kept)
         if not summary.read:
             skipped = report.summary()
             why = f"no row is left; skipped {skipped}" if skipped else "no row under the header"
             raise DataError(why, file=file)
-        seen.remove_near(kept)
         second = Records(file, options, on_bytes=on_bytes)
         with writing(target, second.columns, header=second.header) as writer:
             at = 0
@@ -97,6 +141,16 @@ def dedupe(
         summary.rows = writer.rows
     summary.take(report)
     return summary
+
+
+def mark_rows(
+    rows: Iterable[tuple[str, ...]], rules: DuplicateRules, summary: Summary
+) -> bytearray:
+    """Mark the first row of each group of duplicates with 1 and the others with 0."""
+    seen = _Seen(rules.level, rules.threshold, summary)
+    kept = bytearray(map(seen.is_new, rows))
+    seen.remove_near(kept)
+    return kept
 
 
 class _Seen:
@@ -112,13 +166,13 @@ class _Seen:
     def is_new(self, texts: Sequence[str]) -> bool:
         """Check whether a row is new up to the level ``normal``, and remember it."""
         if not _add(texts, self._exact):
-            self._summary.leave_out("exact duplicates")
+            self._summary.leave_out(EXACT)
             return False
         if self._level == "exact":
             return True
         keys = tuple(map(normal_key, texts))
         if not _add(keys, self._normal):
-            self._summary.leave_out("duplicates up to case, punctuation and spacing")
+            self._summary.leave_out(NORMAL)
             return False
         if self._level == "near":
             self._near.add(keys)
@@ -126,21 +180,31 @@ class _Seen:
 
     def remove_near(self, kept: bytearray) -> None:
         """Set the near duplicates among the kept rows to 0."""
-        if self._level != "near":
+        if self._level != "near" or not kept:
             return
         keep = self._near.keep()
         places = np.flatnonzero(np.frombuffer(bytes(kept), dtype=np.uint8))
         for place in places[~keep].tolist():
             kept[place] = 0
         if len(keep) > keep.sum():
-            what = f"near duplicates ({self._near.threshold:g})"
+            what = near_reason(self._near.threshold)
             self._summary.leave_out(what, int(len(keep) - keep.sum()))
+
+
+def near_reason(threshold: float) -> str:
+    """Return the name under which near duplicates are counted."""
+    return f"near duplicates ({threshold:g})"
+
+
+def digest(texts: Sequence[str]) -> bytes:
+    """Return 16 bytes that differ for different texts."""
+    return hashlib.blake2b("\0".join(texts).encode(), digest_size=16).digest()
 
 
 def _add(texts: Sequence[str], seen: set[bytes]) -> bool:
     """Add a digest of texts to ``seen``; return whether it was new."""
-    digest = hashlib.blake2b("\0".join(texts).encode(), digest_size=16).digest()
-    if digest in seen:
+    found = digest(texts)
+    if found in seen:
         return False
-    seen.add(digest)
+    seen.add(found)
     return True

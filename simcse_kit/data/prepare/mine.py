@@ -166,7 +166,7 @@ def mine(
     ranking = Ranking(
         vectors[: len(anchors)],
         vectors[len(anchors) :],
-        search=mining.search,
+        mining=mining,
         figures=summary.figures,
         progress=progress,
         gpu=gpu_of(encoder),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NearDuplicates", "bands_for", "jaccard", "shingles"]
+__all__ = ["BandKeys", "NearDuplicates", "alike", "bands_for", "jaccard", "shingles"]
 
 SHINGLE = 4
 LEAST_THRESHOLD = 0.5
@@ -23,7 +23,8 @@ LEAST_THRESHOLD = 0.5
 
 _MISSED = 1e-3
 _HASHES = 256
-_BATCH = 2000
+BATCH = 2000
+"""Number of rows whose band keys are computed together: their hashes fit the cache."""
 
 
 def shingles(text: str) -> frozenset[str]:
@@ -57,80 +58,43 @@ def bands_for(threshold: float) -> tuple[int, int]:
     return found
 
 
-class NearDuplicates:
-    """Rows of normal keys, of which :meth:`keep` finds the near duplicates.
+def alike(texts: Sequence[str], others: Sequence[str], threshold: float) -> bool:
+    """Check whether every text of a row is similar to its counterpart in another row."""
+    return len(texts) == len(others) and all(
+        jaccard(text, each) >= threshold for text, each in zip(texts, others, strict=True)
+    )
 
-    Memory: the texts, and 8 bytes for each band of each row.
+
+class BandKeys:
+    """Computation of the band keys of rows; rows that share a key of a band are candidates.
 
     Args:
-        threshold: Smallest Jaccard similarity of near duplicates, 0.5 to 1. Every text of a row
-            must be that similar to its counterpart.
+        threshold: Smallest Jaccard similarity of near duplicates, 0.5 to 1.
+
+    Attributes:
+        bands: Number of keys of a row.
     """
 
     def __init__(self, threshold: float):
-        self.threshold = threshold
-        self._bands, self._size = bands_for(threshold)
+        self.bands, self._size = bands_for(threshold)
         rng = np.random.default_rng(20_240_101)
-        hashes = self._bands * self._size
+        hashes = self.bands * self._size
         self._factors = rng.integers(0, 1 << 31, hashes, dtype=np.uint32) * np.uint32(2) + 1
         self._shifts = rng.integers(0, 1 << 32, hashes, dtype=np.uint32)
         self._places = rng.integers(0, 1 << 63, SHINGLE + 1, dtype=np.uint64) * np.uint64(2) + 1
         self._mixers = rng.integers(0, 1 << 63, self._size, dtype=np.uint64) * np.uint64(2) + 1
-        self._rows: list[tuple[str, ...]] = []
-        self._signed: list[NDArray[np.uint64]] = []
-        self._waiting = 0
 
-    def add(self, texts: tuple[str, ...]) -> None:
-        """Add a row."""
-        self._rows.append(texts)
-        self._waiting += 1
-        if self._waiting == _BATCH:
-            self._sign()
-
-    def keep(self) -> NDArray[np.bool_]:
-        """Return a ``(rows,)`` mask, False for near duplicates of an earlier row that is kept."""
-        self._sign()
-        kept = np.ones(len(self._rows), dtype=np.bool_)
-        if not self._rows:
-            return kept
-        signed = np.concatenate(self._signed)
-        # Only buckets of two or more rows can hold duplicates.
-        shared: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for band in range(self._bands):
-            _, bucket, sizes = np.unique(signed[:, band], return_inverse=True, return_counts=True)
-            for row in np.flatnonzero(sizes[bucket] > 1).tolist():
-                shared[row].append((band, int(bucket[row])))
-        staying: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for row in sorted(shared):
-            candidates = dict.fromkeys(each for key in shared[row] for each in staying[key])
-            if any(self._alike(row, other) for other in candidates):
-                kept[row] = False
-                continue
-            for key in shared[row]:
-                staying[key].append(row)
-        return kept
-
-    def _alike(self, row: int, other: int) -> bool:
-        texts, others = self._rows[row], self._rows[other]
-        return len(texts) == len(others) and all(
-            jaccard(text, each) >= self.threshold for text, each in zip(texts, others, strict=True)
-        )
-
-    def _sign(self) -> None:
-        """Compute the band keys of the rows added since the last call."""
-        if not self._waiting:
-            return
-        rows = self._rows[-self._waiting :]
-        self._waiting = 0
+    def of(self, rows: Sequence[Sequence[str]]) -> NDArray[np.uint64]:
+        """Return the ``(rows, bands)`` keys; a few thousand rows at a time stay in the cache."""
         values, starts = self._hashed(rows)
         least = np.empty((len(rows), len(self._factors)), dtype=np.uint32)
         for number, (factor, shift) in enumerate(zip(self._factors, self._shifts, strict=True)):
             least[:, number] = np.minimum.reduceat(values * factor + shift, starts)
-        wide = least.reshape(len(rows), self._bands, self._size).astype(np.uint64)
-        self._signed.append(_mixed((wide * self._mixers).sum(axis=2, dtype=np.uint64)))
+        wide = least.reshape(len(rows), self.bands, self._size).astype(np.uint64)
+        return _mixed((wide * self._mixers).sum(axis=2, dtype=np.uint64))
 
     def _hashed(
-        self, rows: Sequence[tuple[str, ...]]
+        self, rows: Sequence[Sequence[str]]
     ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """Hash the shingles of all rows, end to end, and give the place where each row begins.
 
@@ -153,6 +117,61 @@ class NearDuplicates:
             lengths - SHINGLE + 1, np.cumsum([0, *(len(row) for row in rows)])[:-1]
         )
         return hashed, np.cumsum([0, *counts.tolist()])[:-1]
+
+
+class NearDuplicates:
+    """Rows of normal keys, of which :meth:`keep` finds the near duplicates.
+
+    Memory: the texts, and 8 bytes for each band of each row.
+
+    Args:
+        threshold: Smallest Jaccard similarity of near duplicates, 0.5 to 1. Every text of a row
+            must be that similar to its counterpart.
+    """
+
+    def __init__(self, threshold: float):
+        self.threshold = threshold
+        self._keys = BandKeys(threshold)
+        self._rows: list[tuple[str, ...]] = []
+        self._signed: list[NDArray[np.uint64]] = []
+        self._waiting = 0
+
+    def add(self, texts: tuple[str, ...]) -> None:
+        """Add a row."""
+        self._rows.append(texts)
+        self._waiting += 1
+        if self._waiting == BATCH:
+            self._sign()
+
+    def keep(self) -> NDArray[np.bool_]:
+        """Return a ``(rows,)`` mask, False for near duplicates of an earlier row that is kept."""
+        self._sign()
+        kept = np.ones(len(self._rows), dtype=np.bool_)
+        if not self._rows:
+            return kept
+        signed = np.concatenate(self._signed)
+        # Only buckets of two or more rows can hold duplicates.
+        shared: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for band in range(self._keys.bands):
+            _, bucket, sizes = np.unique(signed[:, band], return_inverse=True, return_counts=True)
+            for row in np.flatnonzero(sizes[bucket] > 1).tolist():
+                shared[row].append((band, int(bucket[row])))
+        staying: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for row in sorted(shared):
+            candidates = dict.fromkeys(each for key in shared[row] for each in staying[key])
+            own = self._rows[row]
+            if any(alike(own, self._rows[other], self.threshold) for other in candidates):
+                kept[row] = False
+                continue
+            for key in shared[row]:
+                staying[key].append(row)
+        return kept
+
+    def _sign(self) -> None:
+        """Compute the band keys of the rows added since the last call."""
+        if self._waiting:
+            self._signed.append(self._keys.of(self._rows[-self._waiting :]))
+            self._waiting = 0
 
 
 def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:

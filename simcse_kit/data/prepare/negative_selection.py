@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,6 +43,8 @@ class Mining:
         positive_rank: Last rank of the positive of a single text.
         search: ``exact``, or ``faiss``, which is approximate.
         seed: Seed of random picks.
+        nearest: Function of an exact search, with the arguments and results of
+            :func:`~simcse_kit.metrics.search.top_k`.
         prompts: Prompts in place of those of the encoder. Of pairs, the anchors are queries and the
             candidates documents; single texts are neither.
 
@@ -63,6 +65,7 @@ class Mining:
     search: Literal["exact", "faiss"] = "exact"
     seed: int = 0
     prompts: PromptChoice = DEFAULT_PROMPTS
+    nearest: Callable[..., Found] = top_k
 
     def __post_init__(self) -> None:
         first, last = self.ranks
@@ -155,7 +158,7 @@ class Ranking:
     Args:
         queries: ``(n, d)`` unit vectors.
         keys: ``(m, d)`` unit vectors.
-        search: ``exact``, or ``faiss``, which is approximate.
+        mining: Rules, of which ``search`` and ``nearest`` are used.
         figures: Dict that receives the recall of an approximate search.
         progress: Whether to show a progress bar on a terminal.
         gpu: GPU for an exact search; None for the CPU.
@@ -166,7 +169,7 @@ class Ranking:
         queries: NDArray[np.float32],
         keys: NDArray[np.float32],
         *,
-        search: Literal["exact", "faiss"],
+        mining: Mining,
         figures: dict[str, Any],
         progress: bool = False,
         gpu: torch.device | None = None,
@@ -174,7 +177,8 @@ class Ranking:
         self._gpu = gpu
         self._queries = queries
         self._keys = keys
-        self._approximate = search == "faiss"
+        self._approximate = mining.search == "faiss"
+        self._nearest = mining.nearest
         self._figures = figures
         self._progress = progress
         self._found: dict[int, Found] = {}
@@ -202,7 +206,7 @@ class Ranking:
             alike[depth.bit_length()].append(number)
         for members in alike.values():
             k = max(short[number] for number in members)
-            scores, places = top_k(
+            scores, places = self._nearest(
                 self._queries[members], self._keys, k, progress=self._progress, gpu=self._gpu
             )
             for at, number in enumerate(members):

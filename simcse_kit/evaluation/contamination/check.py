@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,33 +14,21 @@ from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.records import Records, reading_progress
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.contamination.index import KINDS, Hit, LeakIndex
+from simcse_kit.evaluation.contamination.tally import SetLeak, Tally
 from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.utils.tables import Table, render_text
 
-__all__ = ["LeakReport", "SetLeak", "check_leaks", "check_pairs"]
+__all__ = [
+    "LeakFiles",
+    "LeakReport",
+    "LeakSearch",
+    "SetLeak",
+    "check_leaks",
+    "check_pairs",
+    "search_files",
+]
 
 _COLUMNS = ("file", "line", "text", "set", "sentence", "kind", "similarity")
-
-
-@dataclass(frozen=True)
-class SetLeak:
-    """What training text contains of one evaluation set.
-
-    Attributes:
-        sentences: number of distinct sentences of the set.
-        matched: number of them that were found, by the strictest kind of match.
-        pairs: number of graded pairs of the set.
-        touched: number of pairs with a sentence that was found.
-        whole: number of pairs whose two sentences were found.
-        in_one_row: number of pairs whose two sentences were found in the same training row.
-    """
-
-    sentences: int
-    matched: dict[str, int]
-    pairs: int
-    touched: int
-    whole: int
-    in_one_row: int
 
 
 @dataclass
@@ -94,60 +81,26 @@ class LeakReport:
         return "\n".join(lines)
 
 
-class _Tally:
-    """Counts of matches over training rows."""
+@dataclass(frozen=True)
+class LeakFiles:
+    """Files that a search of training files writes.
 
-    def __init__(self, sets: Mapping[str, Sequence[PairSet]], index: LeakIndex):
-        self._index = index
-        self._sets = sets
-        self._kind: dict[int, str] = {}
-        # Pairs of sentence numbers that occur in the same training row.
-        self._together: set[tuple[int, int]] = set()
-        self._number = {text: number for number, text in enumerate(index.sentences)}
-        self.matched_rows = 0
+    Args:
+        matches: .tsv, .csv or .jsonl file for file and line of each match; None for no such file.
+        clean: file for the training file without the rows that match; None for no such file.
+        overwrite: replace existing files.
+    """
 
-    def add(self, hits: Sequence[Sequence[Hit]]) -> None:
-        """Count a training row by the matches of each of its texts."""
-        if not any(hits):
-            return
-        self.matched_rows += 1
-        for hit in (hit for each in hits for hit in each):
-            known = self._kind.get(hit.sentence)
-            if known is None or KINDS.index(hit.kind) < KINDS.index(known):
-                self._kind[hit.sentence] = hit.kind
-        for at, first in enumerate(hits):
-            for second in hits[at + 1 :]:
-                self._together.update(
-                    (min(a.sentence, b.sentence), max(a.sentence, b.sentence))
-                    for a in first
-                    for b in second
-                )
+    matches: str | Path | None = None
+    clean: str | Path | None = None
+    overwrite: bool = False
 
-    def leaks(self) -> dict[str, SetLeak]:
-        return {name: self._leak(name, parts) for name, parts in self._sets.items()}
 
-    def found(self) -> dict[str, list[str]]:
-        return {
-            name: [self._index.sentences[n] for n in sorted(numbers) if n in self._kind]
-            for name, numbers in self._index.sets.items()
-        }
+Row = tuple[int, dict[str, Any], tuple[str, ...]]
+"""Line, record and texts of a training row."""
 
-    def _leak(self, name: str, parts: Sequence[PairSet]) -> SetLeak:
-        numbers = self._index.sets[name]
-        kinds = Counter(self._kind[number] for number in numbers if number in self._kind)
-        pairs = [
-            (self._number[one], self._number[two])
-            for part in parts
-            for one, two in zip(part.sentences1, part.sentences2, strict=True)
-        ]
-        return SetLeak(
-            sentences=len(numbers),
-            matched={kind: kinds[kind] for kind in KINDS},
-            pairs=len(pairs),
-            touched=sum(one in self._kind or two in self._kind for one, two in pairs),
-            whole=sum(one in self._kind and two in self._kind for one, two in pairs),
-            in_one_row=sum((min(pair), max(pair)) in self._together for pair in pairs),
-        )
+LeakSearch = Callable[[LeakIndex, Iterable[Row]], Iterator[tuple[Row, list[list[Hit]]]]]
+"""Function that yields all rows, in order, with the hits of each text."""
 
 
 def check_leaks(
@@ -177,6 +130,21 @@ def check_leaks(
         ConfigError: an argument is wrong, or ``clean`` is given for several files.
         DataError: a file cannot be read.
     """
+    written = LeakFiles(matches, clean, overwrite)
+    return search_files(files, sets, options or ReadOptions(), written, threshold=threshold)
+
+
+def search_files(
+    files: Sequence[str | Path],
+    sets: Mapping[str, Sequence[PairSet]],
+    options: ReadOptions,
+    written: LeakFiles,
+    *,
+    threshold: float | None = 0.8,
+    search: LeakSearch | None = None,
+) -> LeakReport:
+    """Search training files with ``search``; by default as :func:`check_leaks`."""
+    matches, clean, overwrite = written.matches, written.clean, written.overwrite
     if clean is not None and len(files) != 1:
         raise ConfigError(
             f"a cleaned file is made of one training file, not of {len(files)}; give one file"
@@ -186,9 +154,8 @@ def check_leaks(
         found_in = check_output(matches, overwrite=overwrite, columns=len(_COLUMNS))
     if clean is not None:
         check_output(clean, overwrite=overwrite)
-    options = options or ReadOptions()
     index = LeakIndex(_texts(sets), threshold)
-    tally = _Tally(sets, index)
+    tally = Tally(sets, index)
     report = ReadReport()
     rows = kept = 0
     with ExitStack() as stack:
@@ -203,9 +170,9 @@ def check_leaks(
                 keeper = stack.enter_context(
                     writing(target, records.columns, header=records.header)
                 )
-            for line, record, texts in records.with_texts(chosen):
+            found = (search or _one_by_one)(index, records.with_texts(chosen))
+            for (line, record, texts), hits in found:
                 rows += 1
-                hits = [index.find(text) for text in texts]
                 tally.add(hits)
                 if note is not None:
                     for row in _noted(str(file), line, texts, hits, index):
@@ -243,7 +210,7 @@ def check_pairs(
         threshold: as for :func:`check_leaks`.
     """
     index = LeakIndex(_texts(sets), threshold)
-    tally = _Tally(sets, index)
+    tally = Tally(sets, index)
     rows = 0
     for part in pairs:
         for one, two in zip(part.sentences1, part.sentences2, strict=True):
@@ -257,6 +224,11 @@ def check_pairs(
         threshold=threshold,
         found=tally.found(),
     )
+
+
+def _one_by_one(index: LeakIndex, rows: Iterable[Row]) -> Iterator[tuple[Row, list[list[Hit]]]]:
+    for row in rows:
+        yield row, [index.find(text) for text in row[2]]
 
 
 def _texts(sets: Mapping[str, Sequence[PairSet]]) -> dict[str, list[str]]:
