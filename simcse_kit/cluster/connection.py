@@ -85,7 +85,7 @@ def connected(engine: str = "ray", workers: int | None = None) -> Iterator[Clust
         _check_answer(address)
         try:
             ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
             reason = str(error).strip().partition("\n")[0]
             raise ConfigError(f"--engine {engine}: no connection ({reason})") from None
     else:
