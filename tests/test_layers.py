@@ -19,7 +19,7 @@ FILES = {
 }
 # A part imports itself and the parts before it; the parts on one line do not know each other.
 LAYERS = "errors|registry|utils|config|config_files|losses|metrics|encoder data".split("|")
-LAYERS += "methods bulk integrations|evaluation|training search|serve|cli".split("|")
+LAYERS += "methods bulk integrations|evaluation|training search cluster|serve|cli".split("|")
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer.split()}
 # One file a paper, one file a command: they know only these.
 SHARED = {"methods": ["common", "__init__"], "cli": ["__init__", "options", "results", "streams"]}

@@ -1,0 +1,1 @@
+"""Work on a cluster of Ray: encoding, removal of duplicates, leak checks and mining."""
