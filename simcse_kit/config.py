@@ -108,8 +108,10 @@ class DataSection(ConfigSection):
     )
     scale: list[float] | None = Field(
         None,
-        description="lowest and highest score that a pair could have, for data with scores; unset: "
-        "found from the scores",
+        description="lowest and highest possible score of a pair; unset: found from the scores",
+    )
+    stream: str | int | None = Field(
+        None, description="read train shard by shard, with at most this on the disk, such as 20GB"
     )
     documents: int = Field(
         0,

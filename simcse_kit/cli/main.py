@@ -25,6 +25,7 @@ from simcse_kit.cli import (
     index,
     info,
     mine,
+    plan,
     postprocess,
     push,
     search,
@@ -83,6 +84,7 @@ index_app.command("remove")(index.index_remove_command)
 index_app.command("info")(index.index_info_command)
 app.add_typer(index_app, name="index")
 app.command("search")(search.search_command)
+app.command("plan")(plan.plan_command)
 app.command("methods")(catalogue.methods_command)
 app.command("presets")(catalogue.presets_command)
 

@@ -120,6 +120,11 @@ class Corpus(Sequence[Example]):
 
         return Dataset.from_file(str(self.path))
 
+    @property
+    def sampled(self) -> range:
+        """Rows from which samples are drawn: all, unless reading far ones is slow."""
+        return range(len(self))
+
     def __len__(self) -> int:
         return self.report.rows
 

@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from operator import eq
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.registry import closest
 from simcse_kit.utils.files import replacement
 
-__all__ = ["is_remote", "local_file", "local_files", "open_split"]
+__all__ = ["RemoteFile", "is_remote", "local_file", "local_files", "open_split", "remote_files"]
 
 logger = logging.getLogger(__name__)
 
@@ -159,31 +160,80 @@ def _usual_names(columns: Sequence[str]) -> list[str]:
     return ["anchor", "positive", *(f"negative_{place}" for place in range(1, len(columns) - 1))]
 
 
-def _copies(address: str) -> list[Path]:
-    """Copy a file, or the files of a folder, from an fsspec file system."""
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on a file system of fsspec.
+
+    Attributes:
+        address: Address that was given, or that of the folder with the name of the file.
+        system: The file system.
+        info: What the file system knows: name, size, and perhaps time and checksum.
+    """
+
+    address: str
+    system: Any
+    info: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Size in bytes; 0 if the file system does not know it."""
+        return int(self.info.get("size") or 0)
+
+    @property
+    def version(self) -> str:
+        """Text that changes when the file does, as far as the file system knows it."""
+        return f"{self.address}{sorted(self.info.items(), key=str)}"
+
+    def fetch(self, folder: Path) -> Path:
+        """Copy the file into a folder, and return the path of the copy.
+
+        Raises:
+            DataError: The file is missing or cannot be read.
+        """
+        target = folder / Path(self.info["name"]).name
+        with replacement(target, remedy=_REMEDY) as temporary, _readable(self.address):
+            self.system.get_file(self.info["name"], str(temporary))
+        return target
+
+
+def remote_files(address: str) -> list[RemoteFile]:
+    """List a file, or the files of a folder with a supported suffix, sorted by name.
+
+    Args:
+        address: Address or local path.
+
+    Raises:
+        ConfigError: The address is wrong, or the package of its file system is not installed.
+        DataError: The file or folder is missing or cannot be read, or holds no data.
+    """
     system, path = _file_system(address)
     with _readable(address):
         found = system.info(path)
-        if found["type"] == "directory":
-            entries = sorted(system.ls(path, detail=True), key=lambda entry: str(entry["name"]))
-            infos = [entry for entry in entries if _is_data(entry)]
-        else:
-            infos = [found]
+        entries = [] if found["type"] != "directory" else system.ls(path, detail=True)
+    if found["type"] != "directory":
+        format_of(address)
+        return [RemoteFile(address, system, found)]
+    entries = sorted(entries, key=lambda entry: str(entry["name"]))
+    infos = [entry for entry in entries if _is_data(entry)]
     if not infos:
         raise DataError(
             f"the folder has no file with one of these suffixes: {SUFFIXES_IN_WORDS} (subfolders "
             "are not searched)",
             file=address,
         )
-    if found["type"] != "directory":
-        format_of(address)
+    folder = address.rstrip("/")
+    return [RemoteFile(f"{folder}/{Path(info['name']).name}", system, info) for info in infos]
+
+
+def _copies(address: str) -> list[Path]:
+    """Copy a file, or the files of a folder, from an fsspec file system."""
     copies = []
-    for info in infos:
+    for file in remote_files(address):
+        info = file.info
         # Size, time and checksum, as far as the file system knows them.
         target = _place(f"{address}{sorted(info.items(), key=str)}", Path(info["name"]).name)
         if not target.exists():
-            with replacement(target, remedy=_REMEDY) as temporary, _readable(address):
-                system.get_file(info["name"], str(temporary))
+            file.fetch(target.parent)
         logger.info("%s: copied to %s", info["name"], target)
         copies.append(target)
     return copies

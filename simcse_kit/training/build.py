@@ -226,8 +226,8 @@ def _collator(plan: RunPlan, method: Method, max_length: int, targets: Targets |
 
 def _sample(plan: RunPlan, collator: Collator) -> Batch:
     """Collate rows from the whole corpus, at equal distances, as one batch."""
-    distance = max(1, len(plan.rows) // _SAMPLED)
-    numbers = range(0, len(plan.rows), distance)[:_SAMPLED]
+    count = min(len(plan.rows), len(plan.corpus.sampled))
+    numbers = range(0, count, max(1, count // _SAMPLED))[:_SAMPLED]
     return Batch(**collator(plan.rows.__getitems__(numbers)))
 
 

@@ -11,6 +11,7 @@ from simcse_kit.data.graded import assumed_scale
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.readers import Kind, file_kind
 from simcse_kit.data.remote import is_remote
+from simcse_kit.data.streamed import StreamedCorpus
 from simcse_kit.errors import DataError
 from simcse_kit.methods.common.config import MethodConfig
 
@@ -40,6 +41,8 @@ def first_kind(data: DataSection) -> Kind | None:
     Raises:
         ConfigError, DataError: the data is not on this machine and cannot be copied.
     """
+    if data.stream is not None:
+        return StreamedCorpus.first_kind(data.train, read_options(data))
     try:
         return file_kind(find_files(data.train)[0], read_options(data))
     except DataError:

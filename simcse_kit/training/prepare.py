@@ -29,15 +29,11 @@ from simcse_kit.training.arguments import check_reporting, training_arguments
 from simcse_kit.training.batching.chunking import check_chunking
 from simcse_kit.training.batching.subset import RowSubset, drawn_one_by_one, rows_digest, split_rows
 from simcse_kit.training.column_prompts import column_prompts
-from simcse_kit.training.data_defaults import read_options, with_method, with_scale
+from simcse_kit.training.data_defaults import with_method, with_scale
 from simcse_kit.training.devices import resolve_precision, run_device
+from simcse_kit.training.open_corpus import check_data_settings, open_corpus
 from simcse_kit.training.plan import RunPlan, StartOptions
-from simcse_kit.training.row_order import (
-    check_weights,
-    draws_by_file,
-    row_order,
-    unused_sampling,
-)
+from simcse_kit.training.row_order import row_order, unused_sampling
 from simcse_kit.training.selection import BOTH, LOSS, SELECTIONS, SPEARMAN
 from simcse_kit.training.state.output_dir import check_output
 from simcse_kit.training.state.resume import check_resumable
@@ -98,9 +94,7 @@ def prepare(config: RunConfig, start: StartOptions, processes: int = 1) -> RunPl
     folder = check_output(output, resume=start.resume, overwrite=start.overwrite)
     _check_models(config, options)
     dev = None if config.evaluation.dev is None else DevSet.load(config.evaluation.dev)
-    corpus = Corpus.build(
-        config.data.train, read_options(config.data), count_files=draws_by_file(config.data)
-    )
+    corpus = open_corpus(config.data)
     data = DataSpec(corpus.kind, corpus.negatives)
     column_prompts(config.data, data)  # refuses unknown columns
     _check_corpus(corpus, data, method, options, config.training.batch_size)
@@ -150,9 +144,7 @@ def _check_settings(
     check_trainer_keys(config.trainer, schedule=config.training.schedule)
     check_reporting(config.training.report_to)
     check_chunking(method, options, config.training, processes)
-    if not config.data.train:
-        raise ConfigError("no training data: name files or folders, such as data/sentences.txt")
-    check_weights(config.data)
+    check_data_settings(config)
     if config.training.merge_adapter and config.model.lora is None:
         raise ConfigError(
             "training.merge_adapter (--merge) merges the adapter of model.lora, and none is set; "
@@ -194,7 +186,7 @@ def _check_corpus(
             f"{len(corpus)} rows; use --batch-size {len(corpus)} or less, or more data"
         )
     check_batch(method, options, data, batch_size)
-    rows = corpus.rows(some(range(len(corpus)), ROWS))
+    rows = corpus.rows(some(corpus.sampled, ROWS))
     check_distinct([row.texts for row in rows], corpus.kind, method, batch_size)
 
 

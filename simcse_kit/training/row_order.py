@@ -8,10 +8,12 @@ from itertools import accumulate, pairwise
 from simcse_kit.config import DataSection, RunConfig
 from simcse_kit.data.corpus import Corpus
 from simcse_kit.data.find import find_files
+from simcse_kit.data.streamed import WINDOW, StreamedCorpus
 from simcse_kit.errors import ConfigError
 from simcse_kit.training.batching.distinct import DistinctBatches
 from simcse_kit.training.batching.files_order import FilesOrder
 from simcse_kit.training.batching.order import EpochOrder, ShuffledOrder
+from simcse_kit.training.batching.shard_order import ShardOrder
 from simcse_kit.training.batching.subset import RowSubset
 
 __all__ = ["check_weights", "draws_by_file", "row_order", "unused_sampling"]
@@ -61,6 +63,8 @@ def row_order(config: RunConfig, corpus: Corpus, rows: RowSubset) -> EpochOrder:
     """
     data, seed, batch_size = config.data, config.training.seed, config.training.batch_size
     order: EpochOrder = ShuffledOrder(len(rows), seed)
+    if isinstance(corpus, StreamedCorpus):
+        order = ShardOrder(corpus.shard_rows, window=WINDOW, seed=seed)
     if draws_by_file(data):
         files = _entries(data, corpus, rows)
         equal = data.sampling == "round_robin"

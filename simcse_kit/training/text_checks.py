@@ -160,7 +160,7 @@ def check_vocabulary(plan: RunPlan, encoder: SentenceEncoder, max_length: int) -
             the sample have the same token ids.
     """
     allow = plan.config.data.allow_unknown
-    rows = [row.texts for row in plan.corpus.rows(some(range(len(plan.corpus)), SAMPLE))]
+    rows = [row.texts for row in plan.corpus.rows(some(plan.corpus.sampled, SAMPLE))]
     texts = list(dict.fromkeys(text for row in rows for text in row))
     remedy = "--allow-unknown (data.allow_unknown = true)"
     check_known(encoder, texts, what="the training text", allow=allow, remedy=remedy)

@@ -76,6 +76,8 @@ class Processes:
         there are fewer GPUs than processes, they share the GPUs, which NCCL refuses, and gloo sums
         the tensors through the host. (Several GPUs are not tested.)
 
+        A group that exists already, such as that of Ray Train, is used and kept.
+
         Args:
             patience: timeout of collective operations. A process that ended is noticed at once.
 
@@ -93,8 +95,12 @@ class Processes:
         from torch import distributed
 
         group = cls(rank, size)
-        with group._listening():
-            distributed.init_process_group(backend, timeout=patience, rank=rank, world_size=size)
+        given = distributed.is_initialized()
+        if not given:
+            with group._listening():
+                distributed.init_process_group(
+                    backend, timeout=patience, rank=rank, world_size=size
+                )
         kept = {name: os.environ.pop(name) for name in _VARIABLES if name in os.environ}
         last = None
         try:
@@ -107,7 +113,8 @@ class Processes:
             # a thread needs to release a tensor: a deadlock. So the last tensor is kept here, and
             # the threads get time to release the others.
             time.sleep(_LEAVE)
-            distributed.destroy_process_group()
+            if not given:
+                distributed.destroy_process_group()
             del last
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:

@@ -30,8 +30,9 @@ COMMANDS = {
     "index add": "{index} {mined} --text sent0",
     "search": "{index} one",
 }
-# `train` is tested with the settings of training, and `serve` does not end.
-OTHERS = {"train", "serve"}
+# `train` is tested with the settings of training, `serve` does not end, and the devices of `plan`
+# are those of other machines.
+OTHERS = {"train", "serve", "plan"}
 
 
 def test_every_command_with_the_option_is_tested_here() -> None:

@@ -145,6 +145,8 @@ COMMANDS = {
     "index info": "index info {index}",
     "search": "search {index} {said}",
     "search --json": "search {index} {said} --json",
+    "plan": "plan --sentences 1e6 --model {model}",
+    "plan --json": "plan --sentences 1e6 --model {model} --json",
     "nli": "data nli {nli} --output {out}.tsv",
     "qa": "data qa {qa} --output {out}.tsv",
     # Refusals and usage errors.

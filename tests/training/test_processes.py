@@ -216,6 +216,27 @@ def test_where_one_is_killed_the_others_end_and_the_run_goes_on(
             process.communicate()
 
 
+# As Ray Train does, the group exists before the package needs one.
+GIVEN = """
+from datetime import timedelta
+import torch
+from torch import distributed
+from simcse_kit.utils.distributed import Processes
+distributed.init_process_group("gloo")
+for _ in range(2):
+    with Processes.joined(patience=timedelta(minutes=1)) as processes:
+        print(processes.all_reduce_sum(torch.ones(1)).item())
+print(distributed.is_initialized())
+distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.long
+def test_a_group_that_exists_already_is_used_and_kept(tmp_path: Path) -> None:
+    running = together(2, tmp_path, program=["-c", GIVEN])
+    assert printed_by(running) == ["2.0\n2.0\nTrue\n"] * 2, (tmp_path / "0.log").read_text()
+
+
 # ------------------------------------------------------------------ parts
 
 

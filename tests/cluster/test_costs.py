@@ -1,0 +1,117 @@
+"""The cost model of a plan, and the table of measured rates."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from simcse_kit.cluster.costs import STEPS, Machines, Text, estimate, index_bytes
+from simcse_kit.cluster.rates import RATED, Rate, Rates, Shape, devices, measured_rates, shape_of
+from simcse_kit.encoder.folder.resolve import EMBEDDED
+from simcse_kit.errors import ModelError
+
+REPOSITORY = Path(__file__).parents[2]
+TEXT = Text(1_000_000, 20.0, 100.0)
+SHAPE = Shape("6x384x1536", 384, 20_000_000)
+ONE = Machines("cpu", 4, 1, 4, 10**12, 1e9)
+GPUS = Machines("H100", 8, 2, 16, 10**12, 1e9)
+RATES = Rates(
+    [
+        Rate("tokenize", "cpu", 10_000, "here"),
+        Rate("dedupe", "cpu", 50_000, "here", bytes=50.0),
+        *(
+            Rate(step, name, 1_000, "here", tokens=10.0)
+            for step in ("encode", "train")
+            for name in ("cpu", "H100")
+        ),
+        *(Rate("search", name, 1e12, "here") for name in ("cpu", "H100")),
+    ]
+)
+
+
+def test_times_grow_with_the_text_and_shrink_with_the_devices() -> None:
+    found = estimate("encode", TEXT, SHAPE, ONE, RATES)
+    assert found.seconds == pytest.approx(3.5 + 2 * 1_000_000 / 1_000 / 4)
+    assert found.parts["tokenizing"] == pytest.approx(1_000_000 / 10_000 / 4)
+    more = estimate("encode", replace(TEXT, sentences=2_000_000), SHAPE, ONE, RATES)
+    assert more.seconds == pytest.approx(2 * (found.seconds - 3.5) + 3.5)
+    eight = estimate("encode", TEXT, SHAPE, replace(ONE, devices=8, cores=8), RATES)
+    assert eight.seconds == pytest.approx((found.seconds - 3.5) / 2 + 3.5)
+
+
+def test_the_slowest_part_is_the_bottleneck() -> None:
+    assert estimate("encode", TEXT, SHAPE, GPUS, RATES).bottleneck == "computing"
+    fast = RATES.replaced([Rate("encode", "H100", 1e9, "there")])
+    assert estimate("encode", TEXT, SHAPE, GPUS, fast).bottleneck == "tokenizing"
+    slow_network = replace(GPUS, network=1e3)
+    assert estimate("encode", TEXT, SHAPE, slow_network, fast).bottleneck == "network"
+    assert estimate("train", TEXT, SHAPE, slow_network, RATES).bottleneck == "network"
+    many = replace(TEXT, sentences=10**9)
+    assert estimate("mine", many, SHAPE, replace(GPUS, memory=10**14), RATES).bottleneck == "search"
+    assert estimate("mine", many, SHAPE, replace(GPUS, memory=10**9), RATES).bottleneck == "memory"
+
+
+def test_one_machine_has_no_traffic_and_deduplicates_on_one_core() -> None:
+    found = estimate("dedupe", TEXT, SHAPE, ONE, RATES)
+    assert found.network == 0
+    assert found.seconds == pytest.approx(0.4 + 2 * 1_000_000 / 50_000)
+    several = estimate("dedupe", TEXT, SHAPE, GPUS, RATES)
+    assert several.parts["computing"] == pytest.approx(2 * 1_000_000 / 50_000 / 32)
+    assert several.network > 0
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_rate_that_is_missing_gives_no_time(step: str) -> None:
+    found = estimate(step, TEXT, SHAPE, GPUS, Rates([]))
+    assert (found.seconds, found.machine_hours) == (None, None)
+    assert found.bottleneck == "not measured"
+    assert set(found.missing) <= set(RATED)
+    assert found.missing
+
+
+def test_rates_are_those_of_their_result_files() -> None:
+    """A renewed measurement must renew the table as well."""
+    bench = json.loads((REPOSITORY / "evaluation/speed/results.json").read_text())["tasks"]
+    for task, shape in {
+        "encode-mini-varied": "4x256x1024",
+        "encode-minilm-varied": "6x384x1536",
+        "encode-bertbase-varied": "12x768x3072",
+    }.items():
+        rate = measured_rates().find("encode", "cpu", shape)
+        assert rate is not None
+        measured = bench[task]["variants"]["ours"]["sentences_per_second"]
+        assert rate.per_second == pytest.approx(measured / 2, rel=0.01)
+        assert rate.tokens == bench[task]["settings"]["tokens"]["mean"]
+    for step in ("tokenize", "dedupe", "dedupe-near"):
+        runs = json.loads((REPOSITORY / "evaluation/speed/scale/plan.json").read_text())["runs"]
+        rate = measured_rates().find(step, "cpu", "")
+        assert rate is not None
+        measured = [run["rates"][step] for run in runs if step in run["rates"]]
+        assert rate.per_second in {round(each["per_second"]) for each in measured}
+
+
+def test_every_rate_names_a_known_device_and_a_source_that_exists() -> None:
+    for step in RATED:
+        for device in devices():
+            for shape in ("4x256x1024", "6x256x1024", "6x384x1536", "12x768x3072"):
+                rate = measured_rates().find(step, device, shape)
+                if rate is None or rate.source.endswith("no result file"):
+                    continue
+                assert (REPOSITORY / rate.source.partition(",")[0]).is_file(), rate
+
+
+def test_an_index_takes_the_memory_of_its_vectors_links_and_codes() -> None:
+    assert index_bytes(10**9, 384)["exact"] == 1536e9
+    assert index_bytes(10**9, 384)["HNSW"] == 1792e9
+    assert 96e9 < index_bytes(10**9, 384)["IVF-PQ"] < 110e9
+
+
+def test_shapes_are_read_without_the_weights(tmp_path: Path, tiny_encoder_dir: Path) -> None:
+    assert shape_of(EMBEDDED["small"]).key == "6x256x1024"
+    assert shape_of(tiny_encoder_dir).dim == 32
+    (tmp_path / "config.json").write_text('{"model_type": "static"}')
+    with pytest.raises(ModelError, match="needs a transformer"):
+        shape_of(tmp_path)

@@ -1,0 +1,119 @@
+"""Training rows in shards on an object store, with a bounded part on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from simcse_kit.data.read_options import ReadOptions
+from simcse_kit.data.streamed import WINDOW, StreamedCorpus
+from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.training.batching.shard_order import ShardOrder
+
+SHARDS, ROWS = 8, 40
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMCSE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    system = fsspec.filesystem("memory")
+    for shard in range(SHARDS):
+        put(f"/bucket/{shard}.parquet", [f"row {shard} {row} of the text" for row in range(ROWS)])
+    yield "memory://bucket"
+    system.rm("/bucket", recursive=True)
+
+
+def put(path: str, texts: list[str]) -> None:
+    with fsspec.filesystem("memory").open(path, "wb") as file:
+        pq.write_table(pa.table({"text": texts}), file)
+
+
+def limit_of() -> int:
+    with pytest.raises(ConfigError, match=r"data.stream is ") as caught:
+        StreamedCorpus(["memory://bucket"], ReadOptions(), limit=100)
+    return int(str(caught.value).partition("give ")[2].partition(" or")[0].replace(",", ""))
+
+
+def test_rows_are_those_of_the_shards_and_the_disk_holds_a_bounded_part(bucket: str) -> None:
+    StreamedCorpus([bucket], ReadOptions(), limit=10**6)  # counts the rows
+    limit = limit_of()
+    corpus = StreamedCorpus([bucket], ReadOptions(), limit=limit)
+    assert len(corpus) == SHARDS * ROWS
+    most = 0
+    for index in ShardOrder(corpus.shard_rows, window=WINDOW, seed=3).visits(0):
+        (row,) = corpus.rows([index])
+        assert row.texts == (f"row {index // ROWS} {index % ROWS} of the text",)
+        most = max(most, corpus.local_bytes)
+    assert 0 < most <= limit
+    assert [row.texts[0] for row in corpus.rows([-1, 0])] == [
+        f"row {SHARDS - 1} {ROWS - 1} of the text",
+        "row 0 0 of the text",
+    ]
+    assert sum(1 for _ in corpus.texts()) == len(corpus)
+    with pytest.raises(IndexError):
+        corpus.rows([len(corpus)])
+
+
+def test_a_shard_that_vanishes_or_changes_is_named(bucket: str) -> None:
+    corpus = StreamedCorpus([bucket], ReadOptions(), limit=10**6)
+    fsspec.filesystem("memory").rm("/bucket/3.parquet")
+    with pytest.raises(DataError, match=r"^memory://bucket/3.parquet: no such file"):
+        corpus.rows([3 * ROWS])
+    put("/bucket/3.parquet", ["other text"] * ROWS)
+    with pytest.raises(DataError, match=r"^memory://bucket/3.parquet: has changed since"):
+        corpus.rows([3 * ROWS])
+    assert corpus.rows([0])[0].texts == ("row 0 0 of the text",)
+
+
+def test_shards_of_different_kinds_are_refused(bucket: str) -> None:
+    with fsspec.filesystem("memory").open("/bucket/9.csv", "w") as file:
+        file.write("sent0,sent1\na cat,a dog\n")
+    with pytest.raises(DataError, match=r"9.csv: holds pairs but memory://bucket/0.parquet holds"):
+        StreamedCorpus([bucket], ReadOptions(), limit=10**6)
+
+
+def test_a_limit_below_one_shard_is_refused(bucket: str) -> None:
+    with pytest.raises(ConfigError, match=r"0.parquet alone takes .* write smaller shards"):
+        StreamedCorpus([bucket], ReadOptions(), limit=10)
+
+
+def test_an_empty_folder_is_refused() -> None:
+    with pytest.raises(DataError, match="no such file or folder"):
+        StreamedCorpus(["memory://nothing"], ReadOptions(), limit=10)
+
+
+def test_folders_of_killed_processes_are_removed(bucket: str) -> None:
+    corpus = StreamedCorpus([bucket], ReadOptions(), limit=10**6)
+    folder = corpus.path
+    host = folder.name.partition(".")[0]
+    dead = folder.with_name(f"{host}.999999999.x")
+    dead.mkdir()
+    StreamedCorpus([bucket], ReadOptions(), limit=10**6)
+    assert folder.exists()
+    assert not dead.exists()
+
+
+@pytest.mark.parametrize("sizes", [[5], [1, 1, 1], [3, 7, 2, 9, 4, 1, 6]])
+def test_an_epoch_has_every_row_once_from_few_shards_at_a_time(sizes: list[int]) -> None:
+    order = ShardOrder(sizes, window=2, seed=7)
+    first, second = list(order.visits(0)), list(order.visits(1))
+    assert sorted(first) == list(range(sum(sizes)))
+    assert sorted(second) == list(range(sum(sizes), 2 * sum(sizes)))
+    assert list(order.visits(0)) == first
+    owners = [shard for shard, size in enumerate(sizes) for _ in range(size)]
+    seen: list[int] = []
+    for row in first:
+        if owners[row] not in seen:
+            seen.append(owners[row])
+    for at in range(0, len(seen), 2):
+        places = [n for n, row in enumerate(first) if owners[row] in seen[at : at + 2]]
+        assert places[-1] - places[0] == len(places) - 1
