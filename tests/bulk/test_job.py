@@ -98,6 +98,7 @@ def test_numbers_of_jsonl_read_back_to_the_same_float32(tmp_path: Path) -> None:
     assert read(path)[1].tobytes() == wild.tobytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FORMAT_NAMES)
 @pytest.mark.parametrize("killed_at", [0, 1, 4])
 def test_a_killed_job_goes_on_and_gives_the_same_bytes(

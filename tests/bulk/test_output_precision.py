@@ -42,6 +42,7 @@ def run(
     return BulkJob(encoder, spec, EncodeOptions(**options), chunk=10).run(iter(texts))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FORMAT_NAMES)
 @pytest.mark.parametrize("precision", get_args(OutputPrecision))
 def test_each_format_holds_vectors_of_every_precision(

@@ -447,6 +447,7 @@ def test_presets(simcse: Simcse) -> None:
 # ------------------------------------------------------------------ compare-methods
 
 
+@pytest.mark.long
 def test_compare_methods_prints_the_table(
     simcse: Simcse,
     tiny_encoder_dir: Path,

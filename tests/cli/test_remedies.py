@@ -111,6 +111,7 @@ def run(simcse: Simcse, command: str, files: dict[str, Path], found: tuple[str, 
     return simcse(*shlex.split(command.format(*found, **files)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_the_remedy_of_an_error_helps(case: str, simcse: Simcse, files: dict[str, Path]) -> None:
     refused, pattern, remedy = CASES[case]

@@ -265,6 +265,7 @@ def test_the_interpreter_adds_nothing_at_its_end(redirections: str, tmp_path: Pa
 # ---------------------------------------------------------------- what can be known beforehand
 
 
+@pytest.mark.long
 @linux
 @pytest.mark.parametrize("command", ["eval", "compare"])
 def test_places_are_checked_before_any_model_is_opened(

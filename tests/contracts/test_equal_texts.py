@@ -169,6 +169,7 @@ def test_equal_texts_are_no_negatives(encoder: SentenceEncoder, name: str, kind:
         check(build(encoder, name), kind, case, partners=name not in EQUAL_ONLY)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("in_batch", [True, False])
 @pytest.mark.parametrize("name", ["moco", "esimcse", "prototypical"])
 def test_equal_texts_in_the_queue_are_no_negatives(
@@ -180,6 +181,7 @@ def test_equal_texts_in_the_queue_are_no_negatives(
             check(build(encoder, name, **options), kind, case, queued=True, partners=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", OBJECTIVE_CALLS)
 @pytest.mark.parametrize("kind", ["texts", "pairs", "triplets"])
 def test_equal_texts_are_no_negatives_of_an_objective(

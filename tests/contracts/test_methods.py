@@ -201,6 +201,7 @@ def test_order_of_the_batch_does_not_matter(make: Make, name: str, kind: str) ->
     torch.testing.assert_close(method(**shuffled).loss, method(**batch).loss, rtol=0, atol=2e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_state_dict_holds_the_whole_method(make: Make, name: str, kind: str) -> None:
     first = make(name)
@@ -216,6 +217,7 @@ def test_state_dict_holds_the_whole_method(make: Make, name: str, kind: str) -> 
     assert not after.equal(before)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "kind"), TRAINED_CASES)
 def test_overfits_eight_sentences(make: Make, name: str, kind: str) -> None:
     method = make(name)

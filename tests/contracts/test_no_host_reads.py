@@ -118,6 +118,7 @@ def train(method: Method, output: MethodOutput) -> None:
         assert not isinstance(value, Tensor) or value.dim() == 0, name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "kind", "options"), CASES, ids=map(identity, CASES))
 def test_a_step_reads_nothing(
     tiny_encoder_dir: Path, name: str, kind: str, options: dict[str, Any]
@@ -129,6 +130,7 @@ def test_a_step_reads_nothing(
     assert all(weight.grad is not None for weight in method.encoder.parameters())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "kind", "options"), CHUNKED, ids=map(identity, CHUNKED))
 def test_a_step_in_chunks_reads_nothing(
     tiny_encoder_dir: Path, name: str, kind: str, options: dict[str, Any]
@@ -245,6 +247,7 @@ def test_equal_texts_are_excluded_without_reads(costly: Callable[[], None]) -> N
 # ---------------------------------------------------------------- InfoNCE in strips
 
 
+@pytest.mark.long
 def test_large_batches_need_few_operators_and_little_memory() -> None:
     rows, dim = 65_536, 384
     assert strip_width(rows, rows, dim, META) == 1024  # 256 MB of float32

@@ -61,6 +61,7 @@ def test_poolings_of_several_layers_know_the_new_number(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kind",
     ["bert", "mpnet", "distilbert", "deberta-v2", "modernbert", "gpt2", "qwen3", "gemma3_text"],

@@ -135,6 +135,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_vectors_are_equal_or_refused(
     build: Callable[..., Built], case: str, tmp_path: Path

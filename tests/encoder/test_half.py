@@ -49,6 +49,7 @@ def mini() -> SentenceEncoder:
     return SentenceEncoder.load("mini")
 
 
+@pytest.mark.long
 @both
 @pytest.mark.parametrize("pooling", ["mean", "cls_before_pooler", "first_last_mean", "max"])
 def test_vectors_are_close_to_float32(precision: Precision, pooling: str) -> None:
@@ -61,6 +62,7 @@ def test_vectors_are_close_to_float32(precision: Precision, pooling: str) -> Non
     np.testing.assert_array_equal(mini.encode(TEXTS), exact)
 
 
+@pytest.mark.long
 @both
 @pytest.mark.parametrize("kind", ["bert", "mpnet", "modernbert", "qwen3", "t5", "albert"])
 def test_families(made: Callable[..., Path], precision: Precision, kind: str) -> None:

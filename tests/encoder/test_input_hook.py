@@ -30,6 +30,7 @@ def by_row(states: Tensor, rows: Tensor) -> Tensor:
 WAYS = [Batching(packed=True), *(Batching(packed=False, unpacked=way) for way in Unpacked)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FAMILIES)
 def test_packed_equals_unpacked(family: Callable[[str], Path], name: str) -> None:
     encoder = SentenceEncoder.load(family(name), pooling="mean")

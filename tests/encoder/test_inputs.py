@@ -276,6 +276,7 @@ SETTINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["bert", "mpnet", "modernbert"])
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_settings(family: Callable[[str], Path], name: str, setting: str) -> None:

@@ -38,6 +38,7 @@ def refused(folder: Any, **arguments: Any) -> str:
 # ---------------------------------------------------------------- plain models
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families_load_with_their_vectors(
     family: Family, name: str, caplog: pytest.LogCaptureFixture

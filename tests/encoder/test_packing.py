@@ -118,6 +118,7 @@ def test_packed_vectors_and_gradients_equal_padded_ones(family: str) -> None:
     torch.testing.assert_close(padded(backbone, "mean"), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize(
     "family", ["bert", "mpnet", "distilbert", "electra", "modernbert", "llama"]

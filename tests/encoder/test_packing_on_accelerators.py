@@ -91,6 +91,7 @@ def test_vectors_and_gradients_equal_padded_ones(family: str) -> None:
         torch.testing.assert_close(own, gradient, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("indexed")
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("family", ["roberta", "mpnet", "distilbert", "modernbert", "llama"])
@@ -407,6 +408,7 @@ def remembered(lengths: list[int]) -> tuple[Tensor, Tensor]:
     return ids.to(META), remember_lengths(mask.to(META), np.array(lengths))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("on_meta")
 @pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize("family", ["bert", "roberta", "mpnet", "distilbert", "electra"])

@@ -44,6 +44,7 @@ CALLS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("default", [None, "query"])
 @pytest.mark.parametrize("include", [True, False])
 @pytest.mark.parametrize(

@@ -347,6 +347,7 @@ def test_queueing_a_batch_reads_nothing_from_the_device(
     assert sum(copies.values()) == 1, copies  # the order of the rows
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("pooling", ["mean", "cls_before_pooler", "last_two_mean"])
 def test_a_whole_encoding_batch_reads_nothing_from_the_device(

@@ -137,6 +137,7 @@ def test_a_maximum_length_is_kept(model2vec: Path, tmp_path: Path) -> None:
     assert SentenceEncoder.load(tmp_path / "short").max_length == 3
 
 
+@pytest.mark.long
 def test_static_embeddings_can_be_trained(saved: Any, tmp_path: Path) -> None:
     folder, _ = saved()
     pairs = [(f"A {word} is here.", f"Here is a {word}.") for word in "cat dog bird cow".split()]

@@ -35,6 +35,7 @@ def sklearns(data: Data, c: float, column: int) -> LogisticRegression:
     return LogisticRegression(C=c, tol=1e-9, max_iter=100_000).fit(x[rows], y[rows])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("classes", "scale"), [(2, 1.0), (2, 20.0), (3, 1.0), (6, 1.0)])
 def test_every_fit_has_the_weights_of_scikit_learns(classes: int, scale: float) -> None:
     data = problem(classes, scale=scale)

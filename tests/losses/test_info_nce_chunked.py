@@ -155,6 +155,7 @@ def test_large_batches_go_in_strips(symmetric: bool, repeat: bool) -> None:
     same(strips, matrix, inputs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("repeat", [False, True])
 def test_no_matrix_of_logits_is_ever_made(monkeypatch: pytest.MonkeyPatch, repeat: bool) -> None:
     monkeypatch.setattr(SameText, "most_cells", 1 << 10)

@@ -84,6 +84,7 @@ def test_other_errors_pass(tmp_path: Path) -> None:
         failing(plan(tmp_path, "mps"), "MPS backend out of memory")
 
 
+@pytest.mark.long
 def test_checkpoints_survive_and_can_be_continued(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,7 @@ def test_a_student_learns_the_vectors_of_its_teacher(
     assert "| Teachers | " in (result.output / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_the_vectors_are_computed_once(
     distil: Any, dev_file: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_killed_run_continues_to_the_same_bytes(
     assert verify_resume(config, folder, kills=1).different == []
 
 
+@pytest.mark.long
 def test_chunks_give_the_same_steps(distil: Any) -> None:
     runs = []
     for name, more in (("whole", {}), ("chunks", {"chunk_tokens": 40})):

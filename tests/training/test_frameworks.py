@@ -151,6 +151,7 @@ def test_bad_input_is_refused_before_weights_are_loaded(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.long
 def test_both_encoders_are_saved_and_an_earlier_one_does_not_stay(
     make_config: MakeConfig, trained: Trained
 ) -> None:

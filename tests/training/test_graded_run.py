@@ -72,6 +72,7 @@ def test_a_graded_file_picks_the_method_and_records_it(
     assert check(load_config(file=file)) is None  # type: ignore[func-returns-value]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", ["cosent", "angle", "cosine_regression"])
 def test_every_objective_learns_the_order_of_the_scores(
     tiny_encoder_dir: Path, tmp_path: Path, objective: str

@@ -35,6 +35,7 @@ def interrupt(config: RunConfig, monkeypatch: pytest.MonkeyPatch, share: float) 
             train(config)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_resumed_equals_uninterrupted(
     name: str, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch

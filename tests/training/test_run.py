@@ -128,6 +128,7 @@ def test_dev_pairs_choose_the_checkpoint(make_config: MakeConfig, dev_file: Path
     assert "Spearman on dev" in (result.output / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("select", "name", "lowest"),
     [
@@ -192,6 +193,7 @@ def test_a_run_toml_repeats_the_run(make_config: MakeConfig) -> None:
     assert same_weights(first.output / "model.safetensors", second.output / "model.safetensors")
 
 
+@pytest.mark.long
 def test_the_seed_decides(make_config: MakeConfig, plain_run: Path) -> None:
     for seed in (42, 2):
         other = train(make_config({"training": {"seed": seed}}, name=f"seed-{seed}")).output

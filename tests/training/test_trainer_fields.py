@@ -106,6 +106,7 @@ def test_a_key_is_refused_before_anything_is_touched(
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("key", "chunk_tokens"), [("gradient_checkpointing", None), ("activation_checkpointing", 40)]
 )
