@@ -72,6 +72,8 @@ def connected(engine: str = "ray", workers: int | None = None) -> Iterator[Clust
         MissingExtraError: Ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # The messages of Ray's core go to standard error.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         ray = import_module("ray")
     except ImportError:
