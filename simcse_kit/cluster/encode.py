@@ -217,6 +217,7 @@ class RayJob(BulkJob):
             loading=run.loading | {"device": run.pool.device},
             fingerprint=fingerprint(self._encoder.source),
             source=run.source,
+            rows=self._rows,
             first_rows=first[0] if first else ranges[0].rows,
             output=replace(self._output, path=self._output.path.absolute()),
             options=self._options,

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from simcse_kit.bulk.finalize import CONTINUE
 from simcse_kit.bulk.output import OutputSpec
 from simcse_kit.bulk.row_ranges import RangeReader
 from simcse_kit.bulk.shard_encoder import (
@@ -27,7 +28,7 @@ from simcse_kit.encoder.encode_options import EncodeOptions
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.folder.fingerprint import fingerprint
 from simcse_kit.encoder.token_counts import TokenCounts
-from simcse_kit.errors import ConfigError, DataError, SimcseError
+from simcse_kit.errors import ConfigError, DataError, MissingExtraError, SimcseError
 from simcse_kit.utils.process import keep_few_kernels
 
 __all__ = ["EncodeWork", "Outcome", "RowRange", "ShardWorker"]
@@ -65,6 +66,7 @@ class EncodeWork:
         loading: Further arguments of ``SentenceEncoder.load``.
         fingerprint: Fingerprint of the model of the process that started the job.
         source: Path of the text.
+        rows: Number of rows of the text.
         first_rows: Number of rows of the first shard.
         output: Destination of the vectors.
         options: How sentences become vectors, with the text of the prompt.
@@ -76,6 +78,7 @@ class EncodeWork:
     loading: dict[str, Any]
     fingerprint: str
     source: str
+    rows: int
     first_rows: int
     output: OutputSpec
     options: EncodeOptions
@@ -151,17 +154,22 @@ class ShardWorker:
             )
         # A name of temporary files, which the next run removes.
         path = folder / f".{rows.number:016x}.tmp"
-        with path.open("ab") as file:
-            file.write(b".")
-            attempts = file.tell()
+        try:
+            with path.open("ab") as file:
+                file.write(b".")
+                attempts = file.tell()
+        except OSError as error:
+            raise ConfigError(f"{folder} cannot be written: {error.strerror}; {CONTINUE}") from None
         if attempts > _ATTEMPTS:
             raise SimcseError(
                 f"rows {rows.first_row + 1:,} to {rows.first_row + rows.rows:,}: {_ATTEMPTS} "
                 "workers ended while they encoded them, probably because the memory was used up; "
                 "finished shards are kept; continue with fewer --workers"
             )
-        yield
-        path.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
     def _prepared(self) -> ShardEncoder:
         """Load the encoder, and calibrate it as the local engine does."""
@@ -180,7 +188,7 @@ class ShardWorker:
         shards = ShardEncoder(encoder, work.output, options, chunk=work.chunk)
 
         def beginning() -> list[str]:
-            first = self._reader.read(0, CALIBRATION)
+            first = self._reader.read(0, min(CALIBRATION, work.rows))
             return next(grouped(first, CALIBRATION, SHARD_CHARACTERS), [])
 
         shards.find_ranges(beginning)
@@ -203,8 +211,10 @@ class ShardWorker:
 
     def _shown(self, error: Exception) -> SimcseError:
         """Return an error that the user can fix; raise any other one again."""
+        if isinstance(error, MissingExtraError):  # which cannot be unpickled
+            return SimcseError(str(error))
         if isinstance(error, SimcseError):
-            return type(error)(str(error)) if isinstance(error, DataError) else error
+            return error
         text = str(error).lower()
         if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
             return SimcseError(
