@@ -1,7 +1,6 @@
 """Kill workers and the command of `simcse encode --engine ray`, and compare with the local engine.
 
-    python evaluation/reliability/ray_kills.py --sentences 200000 --kills 10 \
-        --json evaluation/reliability/ray-kills.json
+    python evaluation/reliability/ray_kills.py --sentences 200000 --kills 10 --json FILE
 
 The local engine encodes the text first. Then Ray encodes it with two workers. At random moments
 after the first shards, one worker at a time is killed (SIGKILL), and once, after half of the kills,
@@ -48,7 +47,7 @@ def start(arguments: list[str], log: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=log.open("a"),
         text=True,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "RAY_worker_niceness": "0"},
     )
 
 

@@ -124,7 +124,7 @@ def encode_command(
     check_distinct({"INPUT": None if source == "-" else source, "--output": output})
     # int8 runs on CPUs only.
     device = "cpu" if precision == "int8" and device == "auto" else device
-    loading = {"pooling": pooling, "trust_remote_code": trust_remote_code}
+    loading: dict[str, Any] = {"pooling": pooling, "trust_remote_code": trust_remote_code}
     if cluster is not None:
         check_file(source)
     keep_few_kernels()
@@ -139,7 +139,7 @@ def encode_command(
     with ExitStack() as stack:
         run = None
         if cluster is not None:
-            from simcse_kit.cluster.encode import RayJob, ray_run
+            from simcse_kit.cluster.encode import RayJob, RayResult, ray_run
 
             run = stack.enter_context(ray_run(cluster, source, model, loading, device, workers))
         processes = stack.enter_context(Processes.joined(patience=_PATIENCE))
@@ -179,7 +179,7 @@ def encode_command(
         kind = "" if output_precision == "float32" else f" in {output_precision}"
         typer.echo(f"{done.rows:,} vectors of {done.dim} dimensions{kind}{before}: {output}")
         typer.echo(f"verified, SHA-256 {done.sha256}")
-        if run is not None and done.workers:
+        if run is not None and isinstance(done, RayResult) and done.workers:
             typer.echo(
                 f"workers {done.workers}, start-up {done.startup_seconds:.1f} s, then "
                 f"{done.rows_per_second:,.0f} vectors per second"

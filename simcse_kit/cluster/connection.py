@@ -121,8 +121,8 @@ def _check_answer(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN).close()
         return
     raise ConfigError(
-        f"--engine ray:{address}: no cluster answers; start one with `ray start --head --port "
-        "6379`, or use workers of this machine with --engine ray"
+        f"--engine ray:{address}: no cluster answers; compare the address with that of `ray "
+        "status` on the cluster, or use workers of this machine with --engine ray"
     )
 
 

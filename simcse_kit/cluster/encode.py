@@ -6,7 +6,7 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -263,7 +263,9 @@ class RayJob(BulkJob):
             time.sleep(0.1)
 
 
-def _outcomes(ranges: list[RowRange], work: EncodeWork, pool: Pool) -> Iterator[Outcome]:
+def _outcomes(
+    ranges: list[RowRange], work: EncodeWork, pool: Pool
+) -> Generator[Outcome, None, None]:
     """Yield the outcomes of ranges as they end, from a pool of workers of Ray Data.
 
     Ray Data restarts workers that were killed, and gives their ranges to others.

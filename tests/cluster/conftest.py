@@ -14,6 +14,7 @@ def cluster() -> Iterator[str]:
     """Start a cluster on this machine, and return its address."""
     ray = pytest.importorskip("ray")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (the name that Ray reads)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray opens files and sockets that it does not close.

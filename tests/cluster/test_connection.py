@@ -34,7 +34,7 @@ def test_an_address_where_no_cluster_answers_is_refused(form: str) -> None:
         closed.bind(("127.0.0.1", 0))
         address = form.format(port=closed.getsockname()[1])
     with (
-        pytest.raises(ConfigError, match="no cluster answers; start one"),
+        pytest.raises(ConfigError, match="no cluster answers; compare"),
         connected(f"ray:{address}"),
     ):
         pass

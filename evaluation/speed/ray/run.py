@@ -1,7 +1,6 @@
 """Throughput of `simcse encode --engine ray` after start-up, against the local engine.
 
-    python evaluation/speed/ray/run.py --sentences 200000 --rounds 3 \
-        --json evaluation/speed/ray/results.json
+    python evaluation/speed/ray/run.py --sentences 200000 --rounds 3 --json FILE
 
 Each round runs three jobs one after the other, in another order each time: the local engine with
 two threads, Ray with two workers of one thread, and Ray with one worker of one thread on one core.
@@ -50,7 +49,12 @@ print(json.dumps({"startup_seconds": ready - began,
 
 
 def run(arguments: list[str], cores: list[int], threads: int) -> dict[str, Any]:
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": str(threads)}
+    environment = os.environ | {
+        "PYTHONPATH": str(REPOSITORY),
+        "OMP_NUM_THREADS": str(threads),
+        # By default Ray gives its workers a lower priority than other processes.
+        "RAY_worker_niceness": "0",
+    }
     done = subprocess.run(
         [sys.executable, *arguments],
         stdout=subprocess.PIPE,

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from simcse_kit.data.prepare.dedupe import dedupe
+from simcse_kit.data.prepare.dedupe import (
+    DuplicateRules,
+    dedupe,
+    mark_rows,
+    remove_duplicates,
+)
 from simcse_kit.data.prepare.minhash import NearDuplicates, bands_for, jaccard
+from simcse_kit.data.prepare.output import Summary
 from simcse_kit.data.prepare.split import parse_parts, split
-from simcse_kit.data.read_options import ReadOptions
+from simcse_kit.data.read_options import DEFAULTS, ReadOptions
 from simcse_kit.errors import ConfigError, DataError
 from tests.small_data import sentences
 
@@ -256,3 +263,17 @@ def test_bad_rows_are_skipped_the_same_way_twice(tmp_path: Path) -> None:
 def test_parts_of_counts_and_shares() -> None:
     assert parse_parts("10, 20") == (10, 20)
     assert parse_parts("0.1,0") == (0.1, 0.0)
+
+
+def test_a_file_that_vanishes_while_rows_are_compared_leaves_no_output(tmp_path: Path) -> None:
+    source = tmp_path / "in.txt"
+    source.write_text("one\ntwo\n", encoding="utf-8")
+
+    def mark(rows: Iterable[tuple[str, ...]], rules: DuplicateRules, summary: Summary) -> bytearray:
+        kept = mark_rows(rows, rules, summary)
+        source.unlink()
+        return kept
+
+    with pytest.raises(DataError, match=r"in\.txt: no such file"):
+        remove_duplicates(source, tmp_path / "out.txt", DEFAULTS, DuplicateRules(), mark=mark)
+    assert list(tmp_path.iterdir()) == []
