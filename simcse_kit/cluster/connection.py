@@ -86,24 +86,39 @@ def connected(engine: str = "ray", workers: int | None = None) -> Iterator[Clust
     if address:
         _check_answer(address)
         try:
-            ray.init(address=address, **quiet)
+            with _core_silenced():
+                ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise ConfigError(f"--engine {engine}: no connection ({reason})") from None
     else:
-        ray.init(
-            address="local",
-            num_cpus=workers,
-            include_dashboard=False,
-            object_store_memory=_LOCAL_STORE,
-            **quiet,
-        )
+        with _core_silenced():
+            ray.init(
+                address="local",
+                num_cpus=workers,
+                include_dashboard=False,
+                object_store_memory=_LOCAL_STORE,
+                **quiet,
+            )
     try:
         if address:
             _check_versions(ray, engine)
         yield _info(ray)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _core_silenced() -> Iterator[None]:
+    """Drop standard error inside the block, to which Ray's core writes its level of messages."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _info(ray: Any) -> ClusterInfo:
