@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
 
-import numpy as np
-from numpy.typing import NDArray
-
-from simcse_kit.bulk.finalize import CONTINUE, finalize, remove_files
+from simcse_kit.bulk.finalize import finalize, remove_files
 from simcse_kit.bulk.formats import FORMATS
 from simcse_kit.bulk.job_lock import REMEDY, job_locked, others_at_work
 from simcse_kit.bulk.output import OutputSpec
-from simcse_kit.bulk.ranges import ranges_of_job
 from simcse_kit.bulk.settings import job_settings
+from simcse_kit.bulk.shard_encoder import (
+    CALIBRATION,
+    SHARD_CHARACTERS,
+    ShardEncoder,
+    TextShard,
+)
 from simcse_kit.bulk.shard_log import JOB, Shard, ShardLog, text_checksum
 from simcse_kit.encoder.batch_plan import grouped
 from simcse_kit.encoder.encode_options import EncodeOptions, check_dimensions
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.encoder.prompts import chosen_prompt
-from simcse_kit.encoder.stream import CHUNK, stream_vectors
+from simcse_kit.encoder.stream import CHUNK
 from simcse_kit.encoder.token_counts import TokenCounts
-from simcse_kit.errors import ConfigError, ModelError, SimcseError
-from simcse_kit.metrics.vector_precision import needs_ranges, quantize_vectors, vector_dtype
+from simcse_kit.errors import ConfigError, SimcseError
+from simcse_kit.metrics.vector_precision import vector_dtype
 from simcse_kit.utils.distributed import ALONE, Processes
-from simcse_kit.utils.files import free_bytes, replacement, sha256_of
+from simcse_kit.utils.files import free_bytes
 
 __all__ = ["BulkJob", "BulkResult"]
 
 logger = logging.getLogger(__name__)
-
-# Sentences may be a million characters long; a shard also ends after this number of characters.
-_SHARD_CHARACTERS = 64_000_000
-# Number of sentences from which the ranges of int8 vectors are found.
-_CALIBRATION = 4096
 
 
 @dataclass(frozen=True)
@@ -61,21 +58,6 @@ class BulkResult:
     complete: bool
     sha256: str
     tokens: dict[str, int]
-
-
-@dataclass(frozen=True)
-class _TextShard:
-    """The sentences of one shard.
-
-    Attributes:
-        number: Number of the shard, from 0.
-        first_row: Row of the first sentence in the whole output, from 0.
-        texts: The sentences.
-    """
-
-    number: int
-    first_row: int
-    texts: list[str]
 
 
 class BulkJob:
@@ -141,7 +123,6 @@ class BulkJob:
         prompt = chosen_prompt(encoder, options.prompt, options.prompt_name)
         self._options = replace(options, prompt=prompt, prompt_name=None)
         self._dim = options.dimensions(encoder)
-        self._ranges: NDArray[np.float32] | None = None
         self._chunk = chunk
         self._overwrite = overwrite
         self._processes = processes
@@ -234,23 +215,41 @@ class BulkJob:
             )
 
     def _compute(self, sentences: Iterable[str], left: int | None) -> None:
-        """Compute and write the missing shards of this part."""
-        sentences = self._calibrated(iter(sentences))
-        stream = stream_vectors(
-            self._encoder,
-            ((shard, shard.texts) for shard in self._missing(sentences)),
-            self._options,
-            chunk=self._chunk,
+        """Compute, write and log the missing shards of this part."""
+        shards = ShardEncoder(self._encoder, self._output, self._options, chunk=self._chunk)
+        sentences = iter(sentences)
+        first: list[str] = []
+
+        def beginning() -> list[str]:
+            first.extend(next(grouped(sentences, CALIBRATION, SHARD_CHARACTERS), []))
+            return first
+
+        shards.find_ranges(beginning)
+        entries = shards.encode(
+            self._missing(chain(first, sentences), shards.calibrate),
             total=None if left is None else left // self._output.part[1],
             counts=self._tokens,
         )
-        for shard, first in stream:
-            self._write(shard, chain([first], (vectors for _, vectors in stream)))
+        for entry in entries:
+            self._add(entry)
 
-    def _missing(self, sentences: Iterable[str]) -> Iterator[_TextShard]:
-        """Read all sentences, and yield the shards that this part has to compute."""
+    def _add(self, entry: Shard) -> None:
+        """Log a shard that is on disk."""
+        self._log.add(entry)
+        self._computed += entry.rows
+
+    def _missing(
+        self, sentences: Iterable[str], skipped_first: Callable[[list[str]], object]
+    ) -> Iterator[TextShard]:
+        """Read all sentences, and yield the shards that this part has to compute.
+
+        Args:
+            sentences: All sentences.
+            skipped_first: Function that gets the sentences of the first shard, if this part does
+                not compute it.
+        """
         mine, parts = self._output.part
-        lists = grouped(sentences, self._output.shard_rows, _SHARD_CHARACTERS)
+        lists = grouped(sentences, self._output.shard_rows, SHARD_CHARACTERS)
         for number, texts in enumerate(lists):
             first_row, self._rows, self._shards = self._rows, self._rows + len(texts), number + 1
             finished = self._finished.get(number)
@@ -261,55 +260,6 @@ class BulkJob:
                     "start over with --overwrite"
                 )
             if finished is None and number % parts == mine - 1:
-                yield _TextShard(number, first_row, texts)
-            elif number == 0 and self._options.precision == "int8":
-                # The ranges of int8 come from the first sentences that an encoder sees. They must
-                # be the first of the text in every process, or shards would differ.
-                self._encode_first(texts)
-
-    def _calibrated(self, sentences: Iterator[str]) -> Iterator[str]:
-        """Find the ranges of int8 vectors from the first sentences, and return all sentences."""
-        if not needs_ranges(self._output.precision):
-            return sentences
-        first = next(grouped(sentences, _CALIBRATION, _SHARD_CHARACTERS), [])
-
-        def sample() -> NDArray[np.float32]:
-            options = replace(self._options, progress=False)
-            parts = stream_vectors(self._encoder, [(None, first)], options)
-            return np.concatenate([np.empty((0, self._dim), np.float32), *(v for _, v in parts)])
-
-        if self._options.precision == "int8":
-            self._encode_first(first[: self._output.shard_rows])
-        self._ranges = ranges_of_job(self._output, self._dim, sample)
-        return chain(first, sentences)
-
-    def _encode_first(self, texts: list[str]) -> None:
-        """Encode the first sentences of the text, from which the int8 layers take their ranges."""
-        first = texts[: self._chunk]
-        self._encoder.encode(first, precision="int8", prompt=self._options.prompt)
-
-    def _write(self, shard: _TextShard, vectors: Iterator[np.ndarray]) -> None:
-        """Write and log a shard, whose vectors are the next ones of ``vectors``."""
-        name = f"part-{shard.number:06d}{self._format.suffix}"
-        rows, precision = len(shard.texts), self._output.precision
-        with replacement(self._output.folder / name, remedy=CONTINUE) as path:
-            with self._format.writer(path, rows, vector_dtype(precision, self._dim)) as write:
-                row = 0
-                while row < rows:
-                    part = next(vectors)
-                    self._check_finite(part, shard.first_row + row)
-                    texts = shard.texts[row : row + len(part)]
-                    write(texts, quantize_vectors(part, precision, self._ranges))
-                    row += len(part)
-            size, digest = path.stat().st_size, sha256_of(path)
-        self._log.add(Shard(shard.number, name, rows, size, text_checksum(shard.texts), digest))
-        self._computed += rows
-
-    def _check_finite(self, vectors: np.ndarray, row: int) -> None:
-        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if len(bad):
-            raise ModelError(
-                f"the vector of sentence {row + int(bad[0]) + 1:,} is not finite: the weights of "
-                f"{self._encoder.source} contain NaN, or this precision is not supported for the "
-                "model; load another model, or take --precision fp32"
-            )
+                yield TextShard(number, first_row, texts)
+            elif number == 0:
+                skipped_first(texts)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated, Any, cast
 
 import typer
 
-from simcse_kit.cli.options import DeviceName, Prompt, PromptName
+from simcse_kit.cli.options import DeviceName, Engine, Prompt, PromptName
+from simcse_kit.data.files import check_file
+from simcse_kit.data.lines import STDIN
 from simcse_kit.errors import ConfigError
+from simcse_kit.utils.distributed import launched
 from simcse_kit.utils.output_paths import check_distinct, check_file_place, check_folder_place
 from simcse_kit.utils.process import collection_paused, keep_few_kernels
 
@@ -60,6 +64,11 @@ def encode_command(
     shards: Annotated[
         str | None, typer.Option(metavar="i/n", help="Compute part i of n, into one folder.")
     ] = None,
+    engine: Engine = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Workers of --engine ray. [one for each GPU, or for four CPUs]"),
+    ] = None,
     prompt: Prompt = None,
     prompt_name: PromptName = None,
     dimensions: Annotated[
@@ -97,8 +106,13 @@ def encode_command(
     """Write one vector per line of INPUT, in the order of the lines.
 
     After an interruption the same command continues the job: finished shards are not computed
-    again, and the output is verified at the end. Under torchrun several processes share the work.
+    again, and the output is verified at the end. Under torchrun several processes share the work,
+    and with --engine ray the workers of a cluster.
     """
+    from simcse_kit.cluster.connection import parse_engine
+
+    cluster = parse_engine(engine)
+    _check_engine(cluster, source=source, shards=shards, workers=workers)
     from simcse_kit.bulk.output import SHARD_ROWS, OutputSpec
 
     rows = SHARD_ROWS if shard_rows is None else shard_rows
@@ -108,7 +122,11 @@ def encode_command(
 
     (check_file_place if spec.one_file else check_folder_place)(spec.path, "--output")
     check_distinct({"INPUT": None if source == "-" else source, "--output": output})
-    text = TextSource(source)
+    # int8 runs on CPUs only.
+    device = "cpu" if precision == "int8" and device == "auto" else device
+    loading: dict[str, Any] = {"pooling": pooling, "trust_remote_code": trust_remote_code}
+    if cluster is not None:
+        check_file(source)
     keep_few_kernels()
     with collection_paused(keep=True):
         from simcse_kit import SentenceEncoder
@@ -118,16 +136,19 @@ def encode_command(
         from simcse_kit.encoder.unknown_text import check_known
         from simcse_kit.utils.distributed import Processes
 
-    with Processes.joined(patience=_PATIENCE) as processes:
+    with ExitStack() as stack:
+        run = None
+        if cluster is not None:
+            from simcse_kit.cluster.encode import RayJob, RayResult, ray_run
+
+            run = stack.enter_context(ray_run(cluster, source, model, loading, device, workers))
+        processes = stack.enter_context(Processes.joined(patience=_PATIENCE))
+        text = TextSource(source)
         if processes.size > 1 and text.is_stdin:
             raise ConfigError("standard input cannot be read by several processes; give a file")
         with collection_paused(keep=True):
             encoder = SentenceEncoder.load(
-                model,
-                pooling=pooling,
-                trust_remote_code=trust_remote_code,
-                # int8 runs on CPUs only.
-                device="cpu" if precision == "int8" and device == "auto" else device,
+                model, device=device if run is None else "cpu", **loading
             )
         allow, remedy = allow_unknown, "--allow-unknown"
         check_known(encoder, text.sample, what=text.name, allow=allow, remedy=remedy)
@@ -141,13 +162,11 @@ def encode_command(
             precision=cast("Any", precision),  # checked by EncodeOptions
             progress=processes.first,
         )
-        job = BulkJob(
-            encoder,
-            spec,
-            options,
-            chunk=CHUNK if chunk is None else chunk,
-            overwrite=overwrite,
-            processes=processes,
+        held = CHUNK if chunk is None else chunk
+        job = (
+            BulkJob(encoder, spec, options, chunk=held, overwrite=overwrite, processes=processes)
+            if run is None
+            else RayJob(encoder, spec, options, run, chunk=held, overwrite=overwrite)
         )
         done = job.run(text, total=text.total, text_bytes=text.text_bytes)
         if not processes.first:
@@ -160,10 +179,39 @@ def encode_command(
         kind = "" if output_precision == "float32" else f" in {output_precision}"
         typer.echo(f"{done.rows:,} vectors of {done.dim} dimensions{kind}{before}: {output}")
         typer.echo(f"verified, SHA-256 {done.sha256}")
+        if run is not None and isinstance(done, RayResult) and done.workers:
+            typer.echo(
+                f"workers {done.workers}, start-up {done.startup_seconds:.1f} s, then "
+                f"{done.rows_per_second:,.0f} vectors per second"
+            )
     else:
         typer.echo(
             f"part {shards} is done ({done.computed:,} vectors computed now); {output} has "
             f"{done.rows:,}, and is complete when the other parts are"
+        )
+
+
+def _check_engine(
+    cluster: str | None, *, source: str, shards: str | None, workers: int | None
+) -> None:
+    """Refuse options that do not fit the engine."""
+    if cluster is None:
+        if workers is not None:
+            raise ConfigError("--workers is for --engine ray; leave it out, or give --engine ray")
+        return
+    if shards is not None:
+        raise ConfigError(
+            f"--shards is for separate jobs, and --engine {cluster} already divides the work; "
+            "leave one of them out"
+        )
+    if source == STDIN:
+        raise ConfigError(
+            f"--engine {cluster} cannot read standard input, which only one process has; give a "
+            "file, or --engine local"
+        )
+    if launched()[1] > 1:
+        raise ConfigError(
+            f"--engine {cluster} starts its own workers; run the command without torchrun"
         )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -72,6 +74,8 @@ def connected(engine: str = "ray", workers: int | None = None) -> Iterator[Clust
         MissingExtraError: Ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # The messages of Ray's core go to standard error.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         ray = import_module("ray")
     except ImportError:
@@ -79,29 +83,64 @@ def connected(engine: str = "ray", workers: int | None = None) -> Iterator[Clust
     if ray.is_initialized():
         yield _info(ray)
         return
+    # No option stops messages about workers that died, which Ray prints to standard output.
+    import_module("ray._private.worker")._worker_logs_enabled = False
     address = engine.partition(":")[2]
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
         _check_answer(address)
         try:
-            ray.init(address=address, **quiet)
+            with _core_silenced():
+                ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
             reason = str(error).strip().partition("\n")[0]
             raise ConfigError(f"--engine {engine}: no connection ({reason})") from None
     else:
-        ray.init(
-            address="local",
-            num_cpus=workers,
-            include_dashboard=False,
-            object_store_memory=_LOCAL_STORE,
-            **quiet,
-        )
+        with _core_silenced():
+            ray.init(
+                address="local",
+                num_cpus=workers,
+                include_dashboard=False,
+                object_store_memory=_LOCAL_STORE,
+                **quiet,
+            )
     try:
         if address:
             _check_versions(ray, engine)
-        yield _info(ray)
+        with _ended_by_sigterm():
+            yield _info(ray)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM leave the block; Ray's core would print its stack and abort the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@contextmanager
+def _core_silenced() -> Iterator[None]:
+    """Drop standard error inside the block, to which Ray's core writes its level of messages."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _info(ray: Any) -> ClusterInfo:

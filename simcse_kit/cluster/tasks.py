@@ -14,11 +14,12 @@ __all__ = ["failures", "in_order", "task"]
 
 
 @contextmanager
-def failures(what: str) -> Iterator[None]:
+def failures(what: str, *, kept: str = "nothing was written") -> Iterator[None]:
     """Turn the failures of a cluster into errors of one line.
 
     Args:
         what: Work that failed, for the message.
+        kept: What happened to the output, for the message.
 
     Raises:
         SimcseError: A worker lacked memory, or the cluster stopped.
@@ -28,8 +29,8 @@ def failures(what: str) -> Iterator[None]:
         yield
     except ray.exceptions.OutOfMemoryError:
         raise SimcseError(
-            f"{what}: a worker ran out of memory, also when it was tried again; nothing was "
-            "written; start fewer workers on each machine, or use machines with more memory"
+            f"{what}: a worker ran out of memory, also when it was tried again; {kept}; "
+            "start fewer workers on each machine, or use machines with more memory"
         ) from None
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, SimcseError):
@@ -40,7 +41,7 @@ def failures(what: str) -> Iterator[None]:
     except ray.exceptions.RayError as error:
         reason = str(error).strip().partition("\n")[0]
         raise SimcseError(
-            f"{what}: the cluster failed ({type(error).__name__}: {reason}); nothing was written; "
+            f"{what}: the cluster failed ({type(error).__name__}: {reason}); {kept}; "
             "look at `ray status` and try again"
         ) from None
 

@@ -290,7 +290,7 @@ def test_folders_of_others_are_left_alone(
 def test_long_sentences_end_a_shard(
     encoder: SentenceEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "_SHARD_CHARACTERS", 30)
+    monkeypatch.setattr(jobs, "SHARD_CHARACTERS", 30)
     run(encoder, tmp_path / "v", ["a cat" * 4] * 6)
     manifest = json.loads((tmp_path / "v" / "manifest.json").read_text())
     assert [shard["rows"] for shard in manifest["shards"]] == [2, 2, 2]

@@ -46,22 +46,6 @@ SKIP = ReadOptions(on_bad_row="skip")
 PAIRS = ReadOptions(columns=["sent0", "sent1"], on_bad_row="skip")
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (the name that Ray reads)
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200_000_000,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    yield
-    ray.shutdown()
-
-
 def lines(count: int, seed: int = 0) -> list[str]:
     """Lines with equal, normally equal and near lines, and many that are near each other."""
     rng = random.Random(seed)
