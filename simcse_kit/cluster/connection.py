@@ -84,7 +84,8 @@ def connected(engine: str = "ray", workers: int | None = None) -> Iterator[Clust
         yield _info(ray)
         return
     # No option stops messages about workers that died, which Ray prints to standard output.
-    import_module("ray._private.worker")._worker_logs_enabled = False
+    worker: Any = import_module("ray._private.worker")
+    worker._worker_logs_enabled = False
     address = engine.partition(":")[2]
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
