@@ -68,8 +68,9 @@ def measure(
     per_second = len(some) / _seconds(encode, some, clock)
     tokens = _mean_tokens(encoder, some)
     rates.append(Rate("encode", device, per_second, _SOURCE, tokens=tokens))
-    for step, level in (("dedupe", "normal"), ("dedupe-near", "near")):
-        per_second = len(texts) / _dedupe_seconds(texts, level)  # type: ignore[arg-type]
+    levels: dict[str, Level] = {"dedupe": "normal", "dedupe-near": "near"}
+    for step, level in levels.items():
+        per_second = len(texts) / _dedupe_seconds(texts, level)
         rates.append(Rate(step, "cpu", per_second, _SOURCE, bytes=size))
     return rates
 
@@ -88,11 +89,9 @@ def _dedupe_seconds(texts: list[str], level: Level) -> float:
     with TemporaryDirectory() as folder:
         file = Path(folder, "in.txt")
         file.write_text("".join(f"{line}\n" for line in texts), encoding="utf-8")
-        return _seconds(lambda _: _dedupe(file, level), texts)
-
-
-def _dedupe(file: Path, level: Level) -> None:
-    dedupe(file, file.with_name("out.txt"), level=level)
+        began = time.process_time()
+        dedupe(file, Path(folder, "out.txt"), level=level)
+        return time.process_time() - began
 
 
 def _mean_tokens(encoder: SentenceEncoder, texts: list[str]) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from math import prod
 from pathlib import Path
 
 from simcse_kit.errors import ConfigError, ModelError
@@ -139,7 +140,7 @@ def shape_of(folder: Path) -> Shape:
         folder: A model folder with config.json.
 
     Raises:
-        ModelError: The folder has no configuration with these sizes, or no weights.
+        ModelError: The folder has no configuration with these sizes, or damaged weights.
 
     Examples:
         >>> from simcse_kit.encoder.folder.resolve import resolve_model
@@ -157,8 +158,21 @@ def shape_of(folder: Path) -> Shape:
             f"{folder} has no config.json with the number of layers and the hidden and "
             "intermediate sizes; a plan needs a transformer"
         ) from error
-    sizes = [path.stat().st_size for path in folder.glob("*.safetensors")]
-    return Shape(f"{layers}x{hidden}x{inner}", hidden, sum(sizes) // 4)
+    return Shape(f"{layers}x{hidden}x{inner}", hidden, _parameters(folder))
+
+
+def _parameters(folder: Path) -> int:
+    """Count the parameters in the headers of the weight files of a folder."""
+    from safetensors import SafetensorError, safe_open
+
+    count = 0
+    for file in folder.glob("*.safetensors"):
+        try:
+            with safe_open(file, "numpy") as weights:
+                count += sum(prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise ModelError(f"{file} cannot be read ({error}); copy the model again") from None
+    return count
 
 
 def check_device(name: str) -> None:
