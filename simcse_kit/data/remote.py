@@ -180,6 +180,11 @@ class RemoteFile:
         return int(self.info.get("size") or 0)
 
     @property
+    def file_name(self) -> str:
+        """Name without folders."""
+        return Path(self.info["name"]).name
+
+    @property
     def version(self) -> str:
         """Text that changes when the file does, as far as the file system knows it."""
         return f"{self.address}{sorted(self.info.items(), key=str)}"
@@ -190,7 +195,7 @@ class RemoteFile:
         Raises:
             DataError: The file is missing or cannot be read.
         """
-        target = folder / Path(self.info["name"]).name
+        target = folder / self.file_name
         with replacement(target, remedy=_REMEDY) as temporary, _readable(self.address):
             self.system.get_file(self.info["name"], str(temporary))
         return target
@@ -231,7 +236,7 @@ def _copies(address: str) -> list[Path]:
     for file in remote_files(address):
         info = file.info
         # Size, time and checksum, as far as the file system knows them.
-        target = _place(f"{address}{sorted(info.items(), key=str)}", Path(info["name"]).name)
+        target = _place(f"{address}{sorted(info.items(), key=str)}", file.file_name)
         if not target.exists():
             file.fetch(target.parent)
         logger.info("%s: copied to %s", info["name"], target)

@@ -14,6 +14,7 @@ import weakref
 from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 from simcse_kit.data.bad_rows import ReadReport
 from simcse_kit.data.corpus import Corpus
 from simcse_kit.data.corpus_cache import cache_folder, make_private
+from simcse_kit.data.fetch_ahead import FetchAhead
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.readers import Example, Kind, file_kind
 from simcse_kit.data.remote import remote_files
@@ -62,7 +64,7 @@ class _Shard:
 
 
 class StreamedCorpus(Corpus):
-    """Rows of remote files, which are fetched when a row of them is needed.
+    """Rows of remote files, which are fetched when a row of them is needed, or before.
 
     The first use reads every shard once, to count its rows; the numbers are kept in the cache. Of
     the shards that are on the disk, those that were used least recently make room for others.
@@ -98,6 +100,7 @@ class StreamedCorpus(Corpus):
         self._folder = folder
         self._open: OrderedDict[int, Corpus] = OrderedDict()
         self._shards: list[_Shard] = []
+        self._ahead = FetchAhead(self._files, folder / "ahead", 0)
         self._shards = self._facts(parent)
         self._check_kinds()
         # Any shards can follow each other; one more is copied before its rows are written.
@@ -108,6 +111,7 @@ class StreamedCorpus(Corpus):
                 f"data.stream is {limit:,} bytes but {WINDOW + 1} shards need {needed:,}; give "
                 f"{needed:,} or more, or write smaller shards"
             )
+        self._ahead = FetchAhead(self._files, folder / "ahead", limit - needed)
         report = ReadReport(sum(self.shard_rows))
         for shard in self._shards:
             report.skipped = dict(Counter(report.skipped) + Counter(shard.skipped))
@@ -146,8 +150,20 @@ class StreamedCorpus(Corpus):
 
     @property
     def local_bytes(self) -> int:
-        """Number of bytes that the open shards take on the disk."""
-        return sum(file.stat().st_size for file in self._folder.rglob("*") if file.is_file())
+        """Number of bytes on the disk."""
+        total = 0
+        for path in self._folder.rglob("*"):
+            with suppress(FileNotFoundError):  # a copy that has just got its name
+                total += path.stat().st_size if path.is_file() else 0
+        return total
+
+    def expect(self, shards: Sequence[int]) -> None:
+        """Fetch shards in the background that will be read next, as far as there is room.
+
+        Args:
+            shards: Their numbers from 0, the next one first.
+        """
+        self._ahead.expect([shard for shard in shards if shard not in self._open])
 
     def rows(self, indices: Sequence[int]) -> list[Example]:
         """Return the rows with the numbers ``indices``, in this order, after fetching their shards.
@@ -202,7 +218,7 @@ class StreamedCorpus(Corpus):
     def _built(self, number: int) -> Corpus:
         folder = self._folder / str(number)
         folder.mkdir(exist_ok=True)
-        file = self._files[number].fetch(folder)
+        file = self._ahead.take(number, folder)
         try:
             return Corpus.build(file, self._options, cache_dir=folder)
         finally:

@@ -64,7 +64,7 @@ def row_order(config: RunConfig, corpus: Corpus, rows: RowSubset) -> EpochOrder:
     data, seed, batch_size = config.data, config.training.seed, config.training.batch_size
     order: EpochOrder = ShuffledOrder(len(rows), seed)
     if isinstance(corpus, StreamedCorpus):
-        order = ShardOrder(corpus.shard_rows, window=WINDOW, seed=seed)
+        order = ShardOrder(corpus.shard_rows, window=WINDOW, seed=seed, expect=corpus.expect)
     if draws_by_file(data):
         files = _entries(data, corpus, rows)
         equal = data.sampling == "round_robin"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import fsspec
@@ -11,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from simcse_kit.data.read_options import ReadOptions
+from simcse_kit.data.remote import RemoteFile, remote_files
 from simcse_kit.data.streamed import WINDOW, StreamedCorpus
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.training.batching.shard_order import ShardOrder
@@ -61,6 +65,67 @@ def test_rows_are_those_of_the_shards_and_the_disk_holds_a_bounded_part(bucket: 
     assert sum(1 for _ in corpus.texts()) == len(corpus)
     with pytest.raises(IndexError):
         corpus.rows([len(corpus)])
+
+
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """Record the names of files that are fetched from now on, and whether training waits."""
+    found: list[tuple[str, bool]] = []
+    fetch = RemoteFile.fetch
+
+    def recorded(file: RemoteFile, folder: Path) -> Path:
+        found.append((file.file_name, threading.current_thread() is threading.main_thread()))
+        return fetch(file, folder)
+
+    monkeypatch.setattr(RemoteFile, "fetch", recorded)
+    return found
+
+
+def settled(corpus: StreamedCorpus) -> None:
+    """Wait for the copies in the background."""
+    until = time.monotonic() + 30
+    while not all(copy.done() for copy in corpus._ahead._copies.values()):
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("room", [0, 0.5, 10])
+def test_with_more_room_the_next_shards_are_fetched_before_they_are_needed(
+    room: float, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    StreamedCorpus([bucket], ReadOptions(), limit=10**6)  # counts the rows
+    sizes = [file.size for file in remote_files(bucket)]
+    limit = limit_of() + int(room * WINDOW * max(sizes))
+    corpus = StreamedCorpus([bucket], ReadOptions(), limit=limit)
+    files = fetched(monkeypatch)
+    order = ShardOrder(corpus.shard_rows, window=WINDOW, seed=3, expect=corpus.expect)
+    most = 0
+    for step, index in enumerate(chain(order.visits(0), order.visits(1))):
+        (row,) = corpus.rows([index % len(corpus)])
+        shard = index % len(corpus) // ROWS
+        assert row.texts == (f"row {shard} {index % ROWS} of the text",)
+        if step % ROWS == 0:
+            settled(corpus)
+        most = max(most, corpus.local_bytes)
+    assert most <= limit
+    ahead = sum(not waits for _, waits in files)
+    if room == 10:
+        # Those of the first window may be begun by either.
+        assert all(not waits for _, waits in files[WINDOW:])
+    assert (ahead > 0) == (room > 0)
+
+
+def test_a_copy_that_fails_in_the_background_is_an_error_when_it_is_needed(bucket: str) -> None:
+    corpus = StreamedCorpus([bucket], ReadOptions(), limit=10**6)
+    fsspec.filesystem("memory").rm("/bucket/3.parquet")
+    corpus.expect([3, 4, 5])
+    settled(corpus)
+    corpus.expect([4])
+    assert set(corpus._ahead._copies) == {4}
+    corpus.expect([4, 3])
+    settled(corpus)
+    assert corpus.rows([4 * ROWS])[0].texts == ("row 4 0 of the text",)
+    with pytest.raises(DataError, match=r"^memory://bucket/3.parquet: no such file"):
+        corpus.rows([3 * ROWS])
 
 
 def test_a_shard_that_vanishes_or_changes_is_named(bucket: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 
 from simcse_kit.training.batching.order import EpochOrder, permutation_keys, permuted
@@ -20,26 +20,43 @@ class ShardOrder(EpochOrder):
         shard_rows: number of rows of each shard.
         window: number of shards whose rows are shuffled together.
         seed: seed of the run.
+        expect: function that is called with the numbers of the shards of this window and the next
+            one, whenever a window begins.
 
     Examples:
         >>> list(ShardOrder([2, 3, 2], window=2, seed=1).visits(0))
         [2, 4, 0, 1, 3, 5, 6]
     """
 
-    def __init__(self, shard_rows: Sequence[int], *, window: int, seed: int):
+    def __init__(
+        self,
+        shard_rows: Sequence[int],
+        *,
+        window: int,
+        seed: int,
+        expect: Callable[[Sequence[int]], None] | None = None,
+    ):
         super().__init__(sum(shard_rows))
         self._sizes = list(shard_rows)
         self._starts = [0, *accumulate(shard_rows)]
         self._window = window
         self._seed = seed
+        self._expect = expect
+
+    def _shards(self, epoch: int) -> list[int]:
+        """Return the shards in the order of an epoch."""
+        keys, count = permutation_keys(self._seed, epoch), len(self._sizes)
+        return [permuted(place, count, keys) for place in range(count)]
 
     def visits(self, epoch: int) -> Iterator[int]:
         """Yield the indices of an epoch."""
         before = epoch * self.rows
-        count = len(self._sizes)
-        keys = permutation_keys(self._seed, epoch)
-        shards = [permuted(place, count, keys) for place in range(count)]
-        for at in range(0, count, self._window):
+        shards = self._shards(epoch)
+        following = shards + self._shards(epoch + 1)
+        for at in range(0, len(shards), self._window):
+            if self._expect is not None:
+                end = min(at + self._window, len(shards))
+                self._expect(following[at : end + self._window])
             rows = [
                 range(self._starts[n], self._starts[n + 1]) for n in shards[at : at + self._window]
             ]
