@@ -39,6 +39,28 @@ class DataError(SimcseError):
         super().__init__(f"{where}: {message}" if where else message)
 
 
+class ColumnsError(DataError):
+    """The columns of an input file are not recognised.
+
+    Args:
+        message: what is wrong and what to do about it.
+        header: names of the columns, or the first row, for other messages.
+        file: the file, which precedes the message.
+        line: the line in the file, counted from 1.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        header: str = "",
+        *,
+        file: str | Path | None = None,
+        line: int | None = None,
+    ):
+        super().__init__(message, file=file, line=line)
+        self.header = header
+
+
 class MissingExtraError(SimcseError):
     """A feature needs an optional package.
 

@@ -12,7 +12,6 @@ from typing import Annotated, Any, cast
 import typer
 
 from simcse_kit.cli.options import DeviceName, Engine, Prompt, PromptName
-from simcse_kit.data.files import check_file
 from simcse_kit.data.lines import STDIN
 from simcse_kit.errors import ConfigError
 from simcse_kit.utils.distributed import launched
@@ -28,7 +27,11 @@ _PATIENCE = timedelta(days=7)
 def encode_command(
     model: Annotated[str, typer.Argument(help="Bundled name, folder, or Hub name.")],
     source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="Text file, one sentence per line; - for stdin.")
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="File or folder of sentences, address, or name of a data set; - for stdin.",
+        ),
     ],
     output: Annotated[
         str,
@@ -37,6 +40,10 @@ def encode_command(
             help=".npy, .safetensors, .parquet or .jsonl; or a folder of shards.",
         ),
     ],
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Column of the sentences. [default: recognised]"),
+    ] = None,
     format: Annotated[
         str | None,
         typer.Option(
@@ -103,7 +110,9 @@ def encode_command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Write one vector per line of INPUT, in the order of the lines.
+    """Write one vector per sentence of INPUT, in the order of the rows.
+
+    INPUT has one sentence per line, or one per row of .csv, .tsv, .jsonl, .json or .parquet files.
 
     After an interruption the same command continues the job: finished shards are not computed
     again, and the output is verified at the end. Under torchrun several processes share the work,
@@ -118,6 +127,7 @@ def encode_command(
     rows = SHARD_ROWS if shard_rows is None else shard_rows
     spec = OutputSpec.of(output, format=format, shard_rows=rows, part=_part(shards))
     spec = spec.in_precision(output_precision, ranges)
+    from simcse_kit.bulk.sentence_files import sentence_files
     from simcse_kit.bulk.text_source import TextSource
 
     (check_file_place if spec.one_file else check_folder_place)(spec.path, "--output")
@@ -125,8 +135,9 @@ def encode_command(
     # int8 runs on CPUs only.
     device = "cpu" if precision == "int8" and device == "auto" else device
     loading: dict[str, Any] = {"pooling": pooling, "trust_remote_code": trust_remote_code}
-    if cluster is not None:
-        check_file(source)
+    column = None if columns is None else _one_column(columns)
+    if source != STDIN:
+        sentence_files(source, column)  # reports a missing file before anything is loaded
     keep_few_kernels()
     with collection_paused(keep=True):
         from simcse_kit import SentenceEncoder
@@ -139,11 +150,12 @@ def encode_command(
     with ExitStack() as stack:
         run = None
         if cluster is not None:
-            from simcse_kit.cluster.encode import RayJob, RayResult, ray_run
+            from simcse_kit.cluster.encode import RayJob, RayResult
+            from simcse_kit.cluster.pool import ray_run
 
-            run = stack.enter_context(ray_run(cluster, source, model, loading, device, workers))
+            run = stack.enter_context(ray_run(cluster, model, loading, device, workers))
         processes = stack.enter_context(Processes.joined(patience=_PATIENCE))
-        text = TextSource(source)
+        text = TextSource(source, column)
         if processes.size > 1 and text.is_stdin:
             raise ConfigError("standard input cannot be read by several processes; give a file")
         with collection_paused(keep=True):
@@ -166,7 +178,7 @@ def encode_command(
         job = (
             BulkJob(encoder, spec, options, chunk=held, overwrite=overwrite, processes=processes)
             if run is None
-            else RayJob(encoder, spec, options, run, chunk=held, overwrite=overwrite)
+            else RayJob(encoder, spec, options, run, text, chunk=held, overwrite=overwrite)
         )
         done = job.run(text, total=text.total, text_bytes=text.text_bytes)
         if not processes.first:
@@ -213,6 +225,14 @@ def _check_engine(
         raise ConfigError(
             f"--engine {cluster} starts its own workers; run the command without torchrun"
         )
+
+
+def _one_column(columns: str) -> list[str]:
+    if not columns or "," in columns:
+        raise ConfigError(
+            f"--columns {columns!r}: each vector belongs to one text; give the name of one column"
+        )
+    return [columns]
 
 
 def _part(shards: str | None) -> tuple[int, int]:

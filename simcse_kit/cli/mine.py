@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from simcse_kit.cli.options import DeviceName, Engine, PromptNames
 from simcse_kit.utils.process import collection_paused
+
+if TYPE_CHECKING:
+    from simcse_kit.data.prepare.text_vectors import UnitEncoder
 
 __all__ = ["mine_command"]
 
@@ -125,16 +128,18 @@ def mine_command(
     with collection_paused(keep=True):
         from simcse_kit.encoder.encoder import SentenceEncoder
 
-        encoder = SentenceEncoder.load(model, device=device)
+        encoder = SentenceEncoder.load(model, device="cpu" if cluster else device)
     with ExitStack() as stack:
+        by: UnitEncoder = encoder
         if cluster is not None:
-            from simcse_kit.cluster.connection import connected
+            from simcse_kit.cluster.pool import ray_run
             from simcse_kit.cluster.shard_search import ShardSearch
+            from simcse_kit.cluster.vectors import ClusterEncoder
 
-            stack.enter_context(connected(cluster))
+            by = ClusterEncoder(encoder, stack.enter_context(ray_run(cluster, model, {}, device)))
             mining = replace(mining, nearest=ShardSearch())
         summary = mine(
-            encoder, rows, output, mining, candidates=more, overwrite=overwrite, progress=True
+            by, rows, output, mining, candidates=more, overwrite=overwrite, progress=True
         )
     summary.take(report)
     typer.echo(json.dumps(summary.to_json()) if as_json else summary.text())

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from simcse_kit.bulk.finalize import CONTINUE
 from simcse_kit.bulk.output import OutputSpec
-from simcse_kit.bulk.row_ranges import RangeReader
+from simcse_kit.bulk.row_ranges import RangeReader, RangeStart
+from simcse_kit.bulk.sentence_files import SentenceFile
 from simcse_kit.bulk.shard_encoder import (
     CALIBRATION,
     SHARD_CHARACTERS,
@@ -23,19 +20,19 @@ from simcse_kit.bulk.shard_encoder import (
     TextShard,
 )
 from simcse_kit.bulk.shard_log import JOB, Shard, text_checksum
+from simcse_kit.cluster.worker_model import WorkerModel, shown_error, worker_name
 from simcse_kit.encoder.batch_plan import grouped
 from simcse_kit.encoder.encode_options import EncodeOptions
-from simcse_kit.encoder.encoder import SentenceEncoder
-from simcse_kit.encoder.folder.fingerprint import fingerprint
 from simcse_kit.encoder.token_counts import TokenCounts
-from simcse_kit.errors import ConfigError, DataError, MissingExtraError, SimcseError
-from simcse_kit.utils.process import keep_few_kernels
+from simcse_kit.errors import ConfigError, DataError, SimcseError
 
 __all__ = ["EncodeWork", "Outcome", "RowRange", "ShardWorker"]
 
 # Ranges at which that many workers ended, one after the other, end the job.
 _ATTEMPTS = 8
-_NO_MEMORY = ("out of memory", "can't allocate memory", "bad allocation", "std::bad_alloc")
+_LESS_MEMORY = (
+    "finished shards are kept; continue with a smaller --chunk, --batch-size or number of --workers"
+)
 
 
 @dataclass(frozen=True)
@@ -46,14 +43,14 @@ class RowRange:
         number: Number of the shard, from 0.
         first_row: Number of the first row, from 0.
         rows: Number of rows.
-        start: Byte at which the first row begins in the decompressed text.
+        start: Where the first row begins in the files.
         text: SHA-256 of the sentences.
     """
 
     number: int
     first_row: int
     rows: int
-    start: int
+    start: RangeStart
     text: str
 
 
@@ -62,28 +59,22 @@ class EncodeWork:
     """What a worker needs for any shard of a job.
 
     Attributes:
-        model: Folder, or name, of the encoder.
-        loading: Further arguments of ``SentenceEncoder.load``.
-        fingerprint: Fingerprint of the model of the process that started the job.
-        source: Path of the text.
-        rows: Number of rows of the text.
+        model: The encoder.
+        files: Files of the sentences.
+        rows: Number of sentences.
         first_rows: Number of rows of the first shard.
         output: Destination of the vectors.
         options: How sentences become vectors, with the text of the prompt.
         chunk: Maximum number of sentences held at a time.
-        threads: Number of threads of a worker.
     """
 
-    model: str
-    loading: dict[str, Any]
-    fingerprint: str
-    source: str
+    model: WorkerModel
+    files: Sequence[SentenceFile]
     rows: int
     first_rows: int
     output: OutputSpec
     options: EncodeOptions
     chunk: int
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -119,13 +110,13 @@ class ShardWorker:
 
     def __init__(self, work: EncodeWork):
         self._work = work
-        self._reader = RangeReader(work.source)
-        self._worker = f"{socket.gethostname()}, process {os.getpid()}"
+        self._reader = RangeReader(work.files)
+        self._worker = worker_name()
         self._shards: ShardEncoder | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Encode the range in the column ``range``; the column ``outcome`` has the result."""
-        rows: RowRange = pickle.loads(batch["range"][0])
+        """Encode the range in the column ``item``; the column ``result`` has the outcome."""
+        rows: RowRange = pickle.loads(batch["item"][0])
         counts, began = TokenCounts(), time.time()
         entry = failure = None
         try:
@@ -135,9 +126,9 @@ class ShardWorker:
                     began = time.time()
                 entry = self._encode(self._shards, rows, counts)
         except Exception as error:
-            failure = self._shown(error)
+            failure = shown_error(error, _LESS_MEMORY)
         outcome = Outcome(self._worker, entry, counts, began, time.time(), failure)
-        return {"outcome": [pickle.dumps(outcome)]}
+        return {"result": [pickle.dumps(outcome)]}
 
     @contextmanager
     def _attempt(self, rows: RowRange) -> Iterator[None]:
@@ -174,26 +165,17 @@ class ShardWorker:
     def _prepared(self) -> ShardEncoder:
         """Load the encoder, and calibrate it as the local engine does."""
         work = self._work
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        keep_few_kernels()
-        torch.set_num_threads(work.threads)
-        encoder = SentenceEncoder.load(work.model, **work.loading)
-        assert encoder.source is not None
-        if fingerprint(encoder.source) != work.fingerprint:
-            raise ConfigError(
-                f"the model {work.model} on {self._worker} has other files than on the machine of "
-                "this command; copy the same folder to all machines, or name a revision of the Hub"
-            )
+        encoder = work.model.load()
         options = replace(work.options, progress=False)
         shards = ShardEncoder(encoder, work.output, options, chunk=work.chunk)
 
         def beginning() -> list[str]:
-            first = self._reader.read(0, min(CALIBRATION, work.rows))
+            first = self._reader.read((0, 0), min(CALIBRATION, work.rows))
             return next(grouped(first, CALIBRATION, SHARD_CHARACTERS), [])
 
         shards.find_ranges(beginning)
         if options.precision == "int8":
-            shards.calibrate(self._reader.read(0, work.first_rows))
+            shards.calibrate(self._reader.read((0, 0), work.first_rows))
         return shards
 
     def _encode(self, shards: ShardEncoder, rows: RowRange, counts: TokenCounts) -> Shard:
@@ -203,22 +185,8 @@ class ShardWorker:
                 f"rows {rows.first_row + 1:,} to {rows.first_row + rows.rows:,} differ on "
                 f"{self._worker} from those that this command read; do not change the file while "
                 "it is encoded, and give all machines the same file",
-                file=self._work.source,
+                file=self._work.files[rows.start[0]].name,
             )
         shard = TextShard(rows.number, rows.first_row, texts)
         (entry,) = shards.encode([shard], total=None, counts=counts)
         return entry
-
-    def _shown(self, error: Exception) -> SimcseError:
-        """Return an error that the user can fix; raise any other one again."""
-        if isinstance(error, MissingExtraError):  # which cannot be unpickled
-            return SimcseError(str(error))
-        if isinstance(error, SimcseError):
-            return error
-        text = str(error).lower()
-        if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
-            return SimcseError(
-                f"{self._worker} ran out of memory; finished shards are kept; continue with a "
-                "smaller --chunk, --batch-size or number of --workers"
-            )
-        raise error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from simcse_kit.data.bad_rows import shorten
 from simcse_kit.data.graded import SCORE_NAMES, graded_columns, graded_remedy, is_number
-from simcse_kit.errors import ConfigError, DataError
+from simcse_kit.errors import ColumnsError, ConfigError, DataError
 from simcse_kit.registry import closest
 
 __all__ = [
@@ -178,7 +178,8 @@ def choose_columns(
     for names in _WITH_NEGATIVES if negatives else _SINGLE + _PAIRS:
         if fixed == set(names) and "" not in present:
             return (*names, *negatives)
-    raise DataError(_unrecognised(header, lists=lists), file=file, line=line)
+    message = _unrecognised(header, lists=lists)
+    raise ColumnsError(message, _shown(header), file=file, line=line)
 
 
 def _unrecognised(header: Sequence[str], *, lists: bool) -> str:

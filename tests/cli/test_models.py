@@ -56,5 +56,5 @@ def test_commands_take_static_embeddings(simcse: Simcse, pairs: Path, tmp_path: 
     assert (done.code, json.loads(done.out)["architecture"]) == (0, "StaticBackbone")
     done = simcse("eval", folder, "--tasks", pairs)
     assert done.code == 0, done.err
-    done = simcse("encode", folder, pairs, "--output", tmp_path / "vectors.npy")
+    done = simcse("encode", folder, pairs, "--columns", "1", "--output", tmp_path / "vectors.npy")
     assert done.code == 0, done.err

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,17 +19,21 @@ import pytest
 
 from simcse_kit.cluster.dedupe import Bounds, dedupe_on_ray
 from simcse_kit.cluster.leaks import check_leaks_on_ray
+from simcse_kit.cluster.pool import ray_run
 from simcse_kit.cluster.shard_search import ShardSearch
 from simcse_kit.cluster.tasks import failures, in_order, task
+from simcse_kit.cluster.vectors import ClusterEncoder
 from simcse_kit.data.prepare.dedupe import DuplicateRules, remove_duplicates
 from simcse_kit.data.prepare.mine import Anchors, mine
 from simcse_kit.data.prepare.negative_selection import Mining
 from simcse_kit.data.prepare.output import Summary
 from simcse_kit.data.read_options import ReadOptions
+from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError, DataError, MissingExtraError, SimcseError
 from simcse_kit.evaluation.contamination.check import LeakFiles, search_files
 from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.metrics.search import top_k
+from simcse_kit.utils.prompt_choice import has_role_prompts
 from tests.cli.conftest import Simcse, simcse
 
 __all__ = ["simcse"]
@@ -231,6 +236,29 @@ def test_mined_rows_are_those_of_the_local_search(tmp_path: Path) -> None:
             mine(Hashed(), rows, output, replace(mining, nearest=nearest), candidates=texts[120:])
             written.append(output.read_bytes())
         assert written[0] == written[1]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_encode_as_this_process_does(tiny_encoder_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_encoder_dir, tmp_path / "model")
+    encoder = SentenceEncoder.load(folder, device="cpu")
+    encoder.prompts = {"query": "cat ", "document": "dog "}
+    texts = [each for each in lines(100) if each] * 2
+    with ray_run("ray", str(folder), {}) as run:
+        cluster = ClusterEncoder(encoder, run, piece=30)
+        for found, expected in (
+            (cluster.encode(texts, normalize=True), encoder.encode(texts, normalize=True)),
+            (cluster.encode(texts[:5]), encoder.encode(texts[:5])),
+            (cluster.encode(texts, prompt="the "), encoder.encode(texts, prompt="the ")),
+            (cluster.encode_query(texts), encoder.encode_query(texts)),
+            (cluster.encode_document(texts), encoder.encode_document(texts)),
+        ):
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+        assert has_role_prompts(cluster)
+        (folder / "more.json").write_text("{}")
+        encoder = SentenceEncoder.load(tiny_encoder_dir, device="cpu")
+        with pytest.raises(ConfigError, match="has other files than on the machine of this"):
+            ClusterEncoder(encoder, run, piece=30).encode(texts)
 
 
 @pytest.mark.usefixtures("cluster")

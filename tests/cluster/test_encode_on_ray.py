@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from simcse_kit.bulk.output import OutputSpec
 from simcse_kit.bulk.text_source import TextSource
-from simcse_kit.cluster.encode import RayJob, ray_run
+from simcse_kit.cluster.encode import RayJob
+from simcse_kit.cluster.pool import ray_run
 from simcse_kit.encoder.encode_options import EncodeOptions
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
@@ -110,6 +112,22 @@ def test_compressed_text_and_int8_vectors_in_one_file(
     assert abs(ints[0] - ints[1]).max() <= 1
 
 
+def test_files_at_an_address_are_read_by_the_workers(
+    simcse: Simcse, tiny_encoder_dir: Path, text: Path, tmp_path: Path
+) -> None:
+    store, texts = tmp_path / "store", sentences(ROWS)
+    store.mkdir()
+    pq.write_table(pa.table({"title": texts[:130]}), store / "1.parquet")
+    with (store / "2.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"title": text, "year": 1}) + "\n" for text in texts[130:])
+    local, cluster = tmp_path / "local", tmp_path / "ray"
+    encode(simcse, tiny_encoder_dir, text, f"{local}/")
+    arguments = ("encode", tiny_encoder_dir, f"file://{store}", "--columns", "title", *SHARD)
+    done = simcse(*arguments, "--output", f"{cluster}/", "--engine", "ray")
+    assert done.code == 0, done.err
+    same(local, cluster)
+
+
 def workers() -> list[Any]:
     """The processes of the workers of the cluster of this process."""
     found = psutil.Process().children(recursive=True)
@@ -142,21 +160,35 @@ def test_a_worker_that_is_killed_loses_nothing(
     same(local, cluster)
 
 
-def test_a_command_that_is_killed_continues(
-    simcse: Simcse, tiny_encoder_dir: Path, text: Path, tmp_path: Path, cluster: str
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_command_that_is_ended_continues(
+    number: signal.Signals,
+    code: int,
+    simcse: Simcse,
+    tiny_encoder_dir: Path,
+    text: Path,
+    tmp_path: Path,
+    cluster: str,
 ) -> None:
     local, output = tmp_path / "local", tmp_path / "ray"
     command = ["-m", "simcse_kit", "encode", str(tiny_encoder_dir), str(text), *SHARD]
     command += ["--output", f"{output}/", "--engine", f"ray:{cluster}"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    running = subprocess.Popen([sys.executable, *command], env=environment)
+    running = subprocess.Popen(
+        [sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True
+    )
     try:
         while not list(output.glob("part-*")):
             assert running.poll() is None
             time.sleep(0.02)
+        running.send_signal(number)
+        _, printed = running.communicate(timeout=60)
     finally:
         running.kill()
-        running.wait()
+    assert running.returncode == code
+    assert "Traceback" not in printed
     done = encode(simcse, tiny_encoder_dir, text, f"{output}/", "--engine", "ray", "--json")
     assert json.loads(done.out)["complete"]
     encode(simcse, tiny_encoder_dir, text, f"{local}/")
@@ -196,8 +228,9 @@ def test_a_worker_with_another_model_ends_the_job_and_writes_nothing(
     shutil.copytree(other, tmp_path / "changed")
     (tmp_path / "changed" / "more.json").write_text("{}")
     encoder = SentenceEncoder.load(tiny_encoder_dir, device="cpu")
-    with ray_run("ray", str(text), str(tmp_path / "changed"), {}) as run:
-        job = RayJob(encoder, OutputSpec.of(f"{tmp_path}/out/"), EncodeOptions(), run, chunk=100)
+    source, spec = TextSource(str(text)), OutputSpec.of(f"{tmp_path}/out/")
+    with ray_run("ray", str(tmp_path / "changed"), {}) as run:
+        job = RayJob(encoder, spec, EncodeOptions(), run, source, chunk=100)
         with pytest.raises(ConfigError, match="has other files than on the machine of this"):
-            job.run(TextSource(str(text)))
+            job.run(source)
     assert not (tmp_path / "out").exists()

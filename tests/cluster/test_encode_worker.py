@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,11 +12,14 @@ import pytest
 import torch
 
 from simcse_kit.bulk.output import OutputSpec
-from simcse_kit.bulk.row_ranges import RangeReader, range_starts
+from simcse_kit.bulk.row_ranges import RangeStart, range_starts
+from simcse_kit.bulk.sentence_files import SentenceFile
 from simcse_kit.bulk.shard_log import JOB, Shard, text_checksum
 from simcse_kit.cluster.connection import ClusterInfo
-from simcse_kit.cluster.encode import Pool, pool_of, speed_of
+from simcse_kit.cluster.encode import speed_of
 from simcse_kit.cluster.encode_worker import EncodeWork, Outcome, RowRange, ShardWorker
+from simcse_kit.cluster.pool import Pool, pool_of
+from simcse_kit.cluster.worker_model import WorkerModel
 from simcse_kit.encoder.encode_options import EncodeOptions
 from simcse_kit.encoder.folder.fingerprint import fingerprint
 from simcse_kit.encoder.token_counts import TokenCounts
@@ -27,21 +29,6 @@ from tests.small_data import sentences
 
 __all__ = ["simcse"]
 
-TEXTS = ["ein Kätzchen", "two", "  drei ", "四"]
-
-
-@pytest.mark.parametrize("name", ["in.txt", "in.txt.bz2"])
-def test_ranges_are_read_in_any_order(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    content = b"\xef\xbb\xbf" + "\r\n".join(TEXTS).encode()
-    path.write_bytes(content if name == "in.txt" else bz2.compress(content))
-    starts = range_starts(str(path), range(4))
-    reader = RangeReader(str(path))
-    expected = [text.strip() for text in TEXTS]
-    for first in (0, 2, 1, 3, 0):
-        assert reader.read(starts[first], 2) == expected[first : first + 2]
-    reader.close()
-
 
 @pytest.fixture
 def work(tiny_encoder_dir: Path, tmp_path: Path) -> EncodeWork:
@@ -50,29 +37,28 @@ def work(tiny_encoder_dir: Path, tmp_path: Path) -> EncodeWork:
     text = tmp_path / "in.txt"
     text.write_text("\n".join(sentences(20)), encoding="utf-8")
     return EncodeWork(
-        model=str(tiny_encoder_dir),
-        loading={"device": "cpu"},
-        fingerprint=fingerprint(tiny_encoder_dir),
-        source=str(text),
+        model=WorkerModel(
+            str(tiny_encoder_dir), {"device": "cpu"}, fingerprint(tiny_encoder_dir), threads=1
+        ),
+        files=[SentenceFile(str(text))],
         rows=20,
         first_rows=10,
         output=OutputSpec.of(f"{tmp_path}/out/"),
         options=EncodeOptions(),
         chunk=5,
-        threads=1,
     )
 
 
-def outcome(work: EncodeWork, start: int) -> Outcome:
-    """The outcome of rows 10 to 19, which begin at byte ``start``."""
+def outcome(work: EncodeWork, start: RangeStart) -> Outcome:
+    """The outcome of rows 10 to 19, which begin at ``start``."""
     rows = RowRange(1, 10, 10, start, text_checksum(sentences(20)[10:]))
-    (found,) = ShardWorker(work)({"range": [pickle.dumps(rows)]})["outcome"]
+    (found,) = ShardWorker(work)({"item": [pickle.dumps(rows)]})["result"]
     return cast("Outcome", pickle.loads(found))
 
 
 @pytest.mark.usefixtures("_threads")
 def test_a_range_becomes_a_shard(work: EncodeWork) -> None:
-    found = outcome(work, *range_starts(work.source, [10]))
+    found = outcome(work, *range_starts(work.files, [20], [10]))
     assert found.error is None
     assert found.entry is not None
     assert (found.entry.shard, found.entry.file, found.entry.rows) == (1, "part-000001.npy", 10)
@@ -102,8 +88,8 @@ def _threads() -> Iterator[None]:
 def test_errors_come_back_as_outcomes_and_leave_no_shard(
     case: str, kind: type[Exception], message: str, work: EncodeWork
 ) -> None:
-    folder, text = work.output.folder, Path(work.source)
-    (start,) = range_starts(work.source, [10])
+    folder, text = work.output.folder, Path(work.files[0].name)
+    (start,) = range_starts(work.files, [20], [10])
     if case == "other text":
         text.write_text(text.read_text().replace("cat", "cow").replace("the", "thy"))
     elif case == "no text":
@@ -111,7 +97,7 @@ def test_errors_come_back_as_outcomes_and_leave_no_shard(
     elif case == "no folder":
         (folder / JOB).unlink()
     elif case == "other model":
-        work = replace(work, fingerprint="0")
+        work = replace(work, model=replace(work.model, fingerprint="0"))
     else:
         (folder / f".{1:016x}.tmp").write_bytes(b"." * 8)
     error = outcome(work, start).error
