@@ -175,7 +175,8 @@ def test_a_command_that_is_ended_continues(
     local, output = tmp_path / "local", tmp_path / "ray"
     command = ["-m", "simcse_kit", "encode", str(tiny_encoder_dir), str(text), *SHARD]
     command += ["--output", f"{output}/", "--engine", f"ray:{cluster}"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
     running = subprocess.Popen(
         [sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True
     )
