@@ -40,7 +40,7 @@ def range_starts(
     for number, (file, count) in enumerate(zip(files, file_rows, strict=True)):
         end = first + count
         wanted = [row - first for row in rows[bisect_left(rows, first) : bisect_left(rows, end)]]
-        if wanted and file.has_lines():
+        if wanted and file.has_lines:
             wanted = _bytes_before(file.local(), wanted)
         starts += ((number, start) for start in wanted)
         first = end
@@ -108,7 +108,7 @@ class RangeReader:
         if self._reader is None or number != self._number:
             self.close()
             file = self._files[number]
-            self._reader = _LineReader(file.local()) if file.has_lines() else _RecordReader(file)
+            self._reader = _LineReader(file.local()) if file.has_lines else _RecordReader(file)
             self._number = number
         return self._reader
 

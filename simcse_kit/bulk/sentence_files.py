@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from simcse_kit.data.find import find_files
 from simcse_kit.data.lines import read_lines
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.readers import read_texts
-from simcse_kit.data.remote import is_remote, local_file, remote_files
+from simcse_kit.data.remote import is_data_set, is_remote, local_file, remote_files
 from simcse_kit.errors import ColumnsError, DataError
 
 __all__ = ["SentenceFile", "sentence_files"]
@@ -23,11 +23,11 @@ class SentenceFile:
 
     Attributes:
         name: Path; or address or name of a data set, see :mod:`~simcse_kit.data.remote`.
-        columns: Name of the column of sentences, as the only item; None recognises it.
+        column: Name of the column of sentences; None recognises it.
     """
 
     name: str
-    columns: Sequence[str] | None = None
+    column: str | None = None
 
     def local(self) -> Path:
         """Return the path of the file, after copying it into the cache if it is remote.
@@ -43,10 +43,12 @@ class SentenceFile:
             return self
         return replace(self, name=str(Path(self.name).absolute()))
 
+    @property
     def has_lines(self) -> bool:
-        """Check whether each line is a sentence, as in all files without another known suffix."""
-        path = self.local()
-        return suffix_of(path) is None or format_of(path) == "txt"
+        """Whether each line is a sentence, as in all files without another known suffix."""
+        if is_data_set(self.name):
+            return False
+        return suffix_of(self.name) is None or format_of(self.name) == "txt"
 
     def read(self) -> Iterator[str]:
         """Read the sentences, stripped of surrounding whitespace.
@@ -61,19 +63,21 @@ class SentenceFile:
             >>> with TemporaryDirectory() as folder:
             ...     path = Path(folder, "titles.jsonl")
             ...     _ = path.write_text('{"title": "A cat sat.", "year": 1998}\\n')
-            ...     list(SentenceFile(str(path), ["title"]).read())
+            ...     list(SentenceFile(str(path), "title").read())
             ['A cat sat.']
         """
         path = self.local()
-        if self.has_lines():
-            if self.columns is not None:
+        if self.has_lines:
+            if self.column is not None:
                 raise DataError(
-                    f"a file of lines has no columns; leave out --columns {self.columns[0]}",
+                    f"a file of lines has no columns; leave out --columns {self.column}",
                     file=path,
                 )
             return read_lines(path)
         try:
-            kind, rows = read_texts(path, ReadOptions(columns=self.columns))
+            kind, rows = read_texts(
+                path, ReadOptions(columns=None if self.column is None else [self.column])
+            )
         except ColumnsError as error:
             table = format_of(path) in ("csv", "tsv")
             position = " (without a header line its position, such as 0)" if table else ""
@@ -93,24 +97,25 @@ class SentenceFile:
         return (text for (text,) in rows)
 
 
-def sentence_files(source: str, columns: Sequence[str] | None = None) -> list[SentenceFile]:
+def sentence_files(source: str, column: str | None = None) -> list[SentenceFile]:
     """List the files of a source.
 
     Args:
         source: File of any suffix; folder or address of a folder, which means its files with a
             supported suffix, sorted by name; address of a file; or name of a data set.
-        columns: Name of the column of sentences, as the only item; None recognises it.
+        column: Name of the column of sentences; None recognises it.
 
     Raises:
         ConfigError: The name or address is wrong, or the package of its file system is not
             installed.
         DataError: A file is missing, or a folder holds no data.
     """
-    if is_remote(source):
-        files = source.startswith("hf:") and not source.startswith("hf://")
-        names = [source] if files else [file.address for file in remote_files(source)]
+    if is_data_set(source):
+        names = [source]
+    elif is_remote(source):
+        names = [file.address for file in remote_files(source)]
     elif Path(source).is_dir():
         names = [str(path) for path in find_files(source)]
     else:
         names = [str(check_file(source))]
-    return [SentenceFile(name, columns) for name in names]
+    return [SentenceFile(name, column) for name in names]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain, islice
 
 from simcse_kit.bulk.sentence_files import SentenceFile, sentence_files
@@ -22,7 +22,7 @@ class TextSource:
     Args:
         source: File, folder, address or name of a data set, see
             :func:`~simcse_kit.bulk.sentence_files.sentence_files`; or ``-`` for standard input.
-        columns: Name of the column of sentences, as the only item; None recognises it.
+        column: Name of the column of sentences; None recognises it.
 
     Attributes:
         is_stdin: Whether the text comes from standard input.
@@ -38,15 +38,15 @@ class TextSource:
         DataError: The text cannot be read, or a row of it is bad.
     """
 
-    def __init__(self, source: str, columns: Sequence[str] | None = None):
+    def __init__(self, source: str, column: str | None = None):
         self.is_stdin = source == STDIN
         self.name = shown(source)
         self.files: list[SentenceFile] = []
         self.file_rows: list[int] = []
         if self.is_stdin:
-            if columns is not None:
+            if column is not None:
                 raise DataError(
-                    f"standard input has no columns; leave out --columns {columns[0]}",
+                    f"standard input has no columns; leave out --columns {column}",
                     file=self.name,
                 )
             lines = read_lines(source)
@@ -55,7 +55,7 @@ class TextSource:
             self.sample, self.total, self.text_bytes = beginning, None, 0
         else:
             self._lines = None
-            self.files = sentence_files(source, columns)
+            self.files = sentence_files(source, column)
             sample = TextSample(self._counted())
             self.sample, self.total = sample.items, sample.seen
             self.text_bytes = sum(file.local().stat().st_size for file in self.files)

@@ -135,9 +135,12 @@ def encode_command(
     # int8 runs on CPUs only.
     device = "cpu" if precision == "int8" and device == "auto" else device
     loading: dict[str, Any] = {"pooling": pooling, "trust_remote_code": trust_remote_code}
-    column = None if columns is None else _one_column(columns)
+    if columns is not None and (not columns or "," in columns):
+        raise ConfigError(
+            f"--columns {columns!r}: each vector belongs to one text; give the name of one column"
+        )
     if source != STDIN:
-        sentence_files(source, column)  # reports a missing file before anything is loaded
+        sentence_files(source, columns)  # reports a missing file before anything is loaded
     keep_few_kernels()
     with collection_paused(keep=True):
         from simcse_kit import SentenceEncoder
@@ -155,7 +158,7 @@ def encode_command(
 
             run = stack.enter_context(ray_run(cluster, model, loading, device, workers))
         processes = stack.enter_context(Processes.joined(patience=_PATIENCE))
-        text = TextSource(source, column)
+        text = TextSource(source, columns)
         if processes.size > 1 and text.is_stdin:
             raise ConfigError("standard input cannot be read by several processes; give a file")
         with collection_paused(keep=True):
@@ -225,14 +228,6 @@ def _check_engine(
         raise ConfigError(
             f"--engine {cluster} starts its own workers; run the command without torchrun"
         )
-
-
-def _one_column(columns: str) -> list[str]:
-    if not columns or "," in columns:
-        raise ConfigError(
-            f"--columns {columns!r}: each vector belongs to one text; give the name of one column"
-        )
-    return [columns]
 
 
 def _part(shards: str | None) -> tuple[int, int]:

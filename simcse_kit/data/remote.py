@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from operator import eq
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,15 @@ from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.registry import closest
 from simcse_kit.utils.files import replacement
 
-__all__ = ["RemoteFile", "is_remote", "local_file", "local_files", "open_split", "remote_files"]
+__all__ = [
+    "RemoteFile",
+    "is_data_set",
+    "is_remote",
+    "local_file",
+    "local_files",
+    "open_split",
+    "remote_files",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +48,11 @@ _DATA_SET = re.compile(r"hf:([^#]+?)(?::(\w[^:#/\[]*(?:\[[^\]]*\])?))?(?:#(.+))?
 def is_remote(name: str | Path) -> bool:
     """Check whether a name is an address or the name of a data set, and not a path."""
     return isinstance(name, str) and _REMOTE.match(name) is not None
+
+
+def is_data_set(name: str | Path) -> bool:
+    """Check whether a name is that of a data set of the Hub."""
+    return isinstance(name, str) and name.startswith("hf:") and not name.startswith("hf://")
 
 
 def local_file(name: str | Path) -> Path:
@@ -77,7 +91,7 @@ def local_files(name: str) -> list[Path]:
             installed, or the cache cannot be written.
         DataError: The data is missing or cannot be read, or a column is missing.
     """
-    if name.startswith("hf:") and not name.startswith("hf://"):
+    if is_data_set(name):
         return [_data_set(name)]
     return _copies(name)
 
@@ -239,9 +253,14 @@ def _copies(address: str) -> list[Path]:
         target = _place(f"{address}{sorted(info.items(), key=str)}", file.file_name)
         if not target.exists():
             file.fetch(target.parent)
-        logger.info("%s: copied to %s", info["name"], target)
+        _say_once(info["name"], target)
         copies.append(target)
     return copies
+
+
+@cache
+def _say_once(name: str, target: Path) -> None:
+    logger.info("%s: copied to %s", name, target)
 
 
 def _is_data(entry: dict[str, Any]) -> bool:

@@ -105,7 +105,7 @@ def test_ranges_cross_the_files_of_a_folder(
 def test_a_column_is_named(tmp_path: Path) -> None:
     path = tmp_path / "pairs.tsv"
     path.write_text("left\tright\na cat\ta dog\na car\ta bus\n", encoding="utf-8")
-    assert list(TextSource(str(path), ["right"])) == ["a dog", "a bus"]
+    assert list(TextSource(str(path), "right")) == ["a dog", "a bus"]
 
 
 def test_addresses_are_files_or_folders() -> None:
@@ -129,24 +129,29 @@ def test_addresses_are_files_or_folders() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "columns", "message"),
+    ("name", "content", "column", "message"),
     [
         ("a.csv", b"sent0,sent1\na,b\n", None, "a.csv: holds pairs, and each vector belongs to"),
         ("a.jsonl", b'{"text": 3}\n', None, "a.jsonl:1: "),
         ("a.jsonl", b'{"text": " "}\n', None, "a.jsonl:1: "),
-        ("a.csv", b"title,body\na,b\n", ["text"], "a.csv:1: no column 'text'; the columns are"),
+        ("a.csv", b"title,body\na,b\n", "text", "a.csv:1: no column 'text'; the columns are"),
         ("a.csv", b"title,body\na,b\n", None, "which one holds the sentences; name it with"),
         ("a.tsv", b"3.5\ta cat\ta dog\n", None, "without a header line its position"),
-        ("a.jsonl", b'{"id": "1", "title": "a"}\n', None, "a.jsonl:1: the columns 'id,title' do not"),
-        ("a.txt", b"a cat\n", ["text"], "leave out --columns text"),
+        (
+            "a.jsonl",
+            b'{"id": "1", "title": "a"}\n',
+            None,
+            "a.jsonl:1: the columns 'id,title' do not",
+        ),
+        ("a.txt", b"a cat\n", "text", "leave out --columns text"),
         ("a.txt", b"a cat\n\na dog\n", None, "a.txt:2: "),
         ("a.jsonl", b"", None, "a.jsonl: the file is empty"),
     ],
 )
 def test_files_without_a_sentence_per_row_are_refused(
-    name: str, content: bytes, columns: list[str] | None, message: str, tmp_path: Path
+    name: str, content: bytes, column: str | None, message: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as error:
-        TextSource(str(tmp_path / name), columns)
+        TextSource(str(tmp_path / name), column)
     assert message in str(error.value)
