@@ -8,10 +8,11 @@ from pathlib import Path
 
 from simcse_kit.data.files import check_file, format_of, suffix_of
 from simcse_kit.data.find import find_files
+from simcse_kit.data.hub_data import is_data_set
 from simcse_kit.data.lines import read_lines
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.readers import read_texts
-from simcse_kit.data.remote import is_data_set, is_remote, local_file, remote_files
+from simcse_kit.data.remote import is_remote, local_file, remote_files
 from simcse_kit.errors import ColumnsError, DataError
 
 __all__ = ["SentenceFile", "sentence_files"]

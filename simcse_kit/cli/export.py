@@ -47,6 +47,7 @@ def export_command(
 ) -> None:
     """Export MODEL as one graph for ONNX Runtime or OpenVINO, verified against torch."""
     from simcse_kit.data.lines import read_lines
+    from simcse_kit.data.remote import local_file
     from simcse_kit.encoder.encoder import SentenceEncoder
     from simcse_kit.encoder.export.export import check_format, export_encoder
     from simcse_kit.evaluation.dev_set import DevSet
@@ -66,7 +67,7 @@ def export_command(
         output,
         format=format,
         int8=int8,
-        calibration=None if calibration is None else read_lines(calibration),
+        calibration=None if calibration is None else read_lines(local_file(calibration)),
         overwrite=overwrite,
         source=model,
     )

@@ -90,6 +90,7 @@ def mine_command(
         from simcse_kit.data.prepare.negative_selection import Mining, parse_ranks
         from simcse_kit.data.prepare.output import check_output
         from simcse_kit.data.read_options import ReadOptions
+        from simcse_kit.data.remote import local_paths
         from simcse_kit.encoder.device import known_device
         from simcse_kit.errors import ConfigError
         from simcse_kit.metrics.search import require_faiss
@@ -124,7 +125,7 @@ def mine_command(
     options = ReadOptions(columns=None if columns is None else columns.split(","), on_bad_row=skip)
     report = ReadReport()
     rows = read_anchors(file, options, report=report)
-    more = [text for path in pool or () for text in read_lines(path, on_bad_row=skip)]
+    more = [text for path in local_paths(pool or ()) for text in read_lines(path, on_bad_row=skip)]
     with collection_paused(keep=True):
         from simcse_kit.encoder.encoder import SentenceEncoder
 

@@ -63,9 +63,10 @@ def search_command(
 
         require_hybrid()
     from simcse_kit.data.lines import read_lines
+    from simcse_kit.data.remote import local_file
     from simcse_kit.utils.progress import progress_bar
 
-    more = [] if queries_file is None else list(read_lines(queries_file))
+    more = [] if queries_file is None else list(read_lines(local_file(queries_file)))
     index = open_index(folder, model, device)
     asked = [*given, *more]
     with progress_bar(len(asked), desc="searching", delay=2) as bar:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from simcse_kit.cluster.rates import Rate
 from simcse_kit.data.lines import read_lines
 from simcse_kit.data.prepare.dedupe import Level, dedupe
+from simcse_kit.data.remote import local_file
 
 if TYPE_CHECKING:
     from simcse_kit.encoder.encoder import SentenceEncoder
@@ -33,7 +34,7 @@ def first_lines(file: str | Path) -> list[str]:
     Raises:
         DataError: The file cannot be read, or a line is bad.
     """
-    return list(islice(read_lines(file), LINES))
+    return list(islice(read_lines(local_file(file)), LINES))
 
 
 def measure(

@@ -19,17 +19,22 @@ from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.utils.files import checksum_of, sha256_of
 
 __all__ = [
+    "COPY_REMEDY",
     "FORMAT_VERSION",
     "CorpusManifest",
     "cache_folder",
     "cache_key",
     "check_private",
+    "copy_place",
     "is_own_file",
     "make_private",
 ]
 
 FORMAT_VERSION = 1
 """Part of every key; raise it whenever the same text would give other rows."""
+
+COPY_REMEDY = "set SIMCSE_CACHE to a folder of your own"
+"""Advice if the cache cannot be written."""
 
 # Windows has no owners of this kind.
 _USER = os.getuid() if hasattr(os, "getuid") else None
@@ -200,3 +205,12 @@ def is_own_file(path: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISREG(status.st_mode) and (_USER is None or status.st_uid in _TRUSTED)
+
+
+def copy_place(version: str, name: str) -> Path:
+    """Return the path of a copy in the cache, whose folder depends on the version of the data."""
+    parent = cache_folder(name="remote")
+    make_private(parent, remedy=COPY_REMEDY)
+    folder = parent / hashlib.sha256(version.encode()).hexdigest()[:20]
+    make_private(folder, remedy=COPY_REMEDY)
+    return folder / name

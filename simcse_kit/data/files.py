@@ -16,6 +16,7 @@ __all__ = [
     "FileFormat",
     "cause_of",
     "check_file",
+    "first_line",
     "format_of",
     "suffix_of",
 ]
@@ -109,3 +110,9 @@ def check_file(path: str | Path) -> Path:
 def cause_of(error: Exception) -> str:
     """Describe an error of the operating system for a message."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def first_line(error: Exception) -> str:
+    """Describe an error of any kind by its type and the first line of its message."""
+    text = (str(error).strip().split("\n")[0] or "no reason given").rstrip(".")
+    return f"{type(error).__name__}: {text}"

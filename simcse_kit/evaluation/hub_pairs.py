@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from simcse_kit.data.remote import open_split
+from simcse_kit.data.hub_data import open_split
 from simcse_kit.errors import DataError
 from simcse_kit.evaluation.pair_set import PairSet
 from simcse_kit.evaluation.tasks.files import tidy

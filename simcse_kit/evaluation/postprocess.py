@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from simcse_kit.data.readers import read_all_texts
+from simcse_kit.data.remote import local_file
 from simcse_kit.encoder.dense import Dense
 from simcse_kit.encoder.encoder import SentenceEncoder
 from simcse_kit.errors import ConfigError
@@ -59,14 +60,14 @@ def read_trials(post: str, fit: str) -> Trials:
 
     Args:
         post: such as ``"standardize,whitening(k=256)"``.
-        fit: path of a file of any kind that training reads.
+        fit: path or address of a file of any kind that training reads.
 
     Raises:
         ConfigError: a map is unknown, or the list has another form.
         DataError: the file cannot be read, or a row of it is bad.
     """
     calls = parse_postprocesses(post)
-    return Trials(calls, list(dict.fromkeys(read_all_texts(fit))))
+    return Trials(calls, list(dict.fromkeys(read_all_texts(local_file(fit)))))
 
 
 def parse_postprocesses(text: str) -> dict[str, Call]:

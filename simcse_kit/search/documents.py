@@ -12,6 +12,7 @@ from typing import Any
 from simcse_kit.data.lines import OnBytes, shown
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.records import Records, reading_progress
+from simcse_kit.data.remote import local_paths
 from simcse_kit.errors import DataError
 from simcse_kit.utils.json import plain
 
@@ -82,8 +83,9 @@ def read_documents(
         ...     [(document.id, document.text) for document in read_documents([path], id="key")]
         [('d1', 'A dog runs.')]
     """
-    with reading_progress(files) as on_bytes:
-        for file in files:
+    paths = local_paths(files)
+    with reading_progress(paths) as on_bytes:
+        for file in paths:
             records, column, named = _opened(file, text, id, on_bytes)
             for line, record, texts in records.with_texts((column,)):
                 rest = {key: record[key] for key in record if key not in (column, named)}
@@ -102,7 +104,7 @@ def check_documents(files: Sequence[str | Path], *, text: str | None, id: str | 
     Raises:
         DataError: A file cannot be read, or a column is missing.
     """
-    for file in files:
+    for file in local_paths(files):
         _opened(file, text, id)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,55 @@ def test_a_wrong_scale_is_one_line(
     done = simcse("eval", "mini", "--tasks", write_records(tmp_path), *arguments)
     assert done.code == 2
     assert message in done.err.splitlines()[-1]
+
+
+COMMANDS = {
+    "dedupe": "data dedupe {pairs} --output {out}.csv",
+    "split": "data split {pairs} --dev-test 5,5 --output {out}",
+    "nli": "data nli {nli} --output {out}.csv",
+    "qa": "data qa {pairs} --question sent0 --answer sent1 --output {out}.csv",
+    "mine": "data mine {texts} --pool {texts} --model {model} --output {out}.csv --factor 1 "
+    "--positive-score -1 --min-score -0.9",
+    "check-leak": "data check-leak {texts} --against {graded} --matches {out}.tsv",
+    "encode": "encode {model} {texts} --output {out}.npy",
+    "index": "index build {model} {texts} --output {out}",
+    "postprocess": "postprocess {model} --post standardize --fit {texts} --output {out}",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_address_is_read_like_a_file(
+    name: str, store: Any, tmp_path: Path, tiny_encoder_dir: Path, simcse: Simcse
+) -> None:
+    texts = sentences(40)
+    files = {
+        "texts.txt": "".join(f"{text}\n" for text in texts),
+        "pairs.csv": "sent0,sent1\n" + "".join(f"{a},{b}\n" for a, b in pairwise(texts)),
+        "nli.csv": "premise,hypothesis,label\n"
+        + "".join(f"{texts[n // 2]},{texts[n + 1]},{n % 2 * 2}\n" for n in range(30)),
+        "graded.tsv": "".join(f"{n}\t{texts[n]}\t{texts[-n]}\n" for n in range(6)),
+    }
+    local = tmp_path / "local"
+    local.mkdir()
+    for file, text in files.items():
+        (local / file).write_text(text, encoding="utf-8")
+        store.pipe(f"/bucket/{file}", text.encode())
+    outputs: list[Any] = []
+    for place in (str(local), "memory://bucket"):
+        words = {Path(file).stem: f"{place}/{file}" for file in files}
+        output = tmp_path / f"out-{len(outputs)}"
+        command = COMMANDS[name].format(**words, model=tiny_encoder_dir, out=output)
+        done = simcse(*command.split())
+        assert done.code == 0, done.err
+        found = [path for path in tmp_path.rglob("*") if str(path).startswith(str(output))]
+        outputs.append(
+            {
+                str(path).removeprefix(str(output)): path.read_bytes()
+                for path in found
+                if path.is_file() and path.suffix in (".csv", ".tsv", ".npy")
+            }
+        )
+    if name == "check-leak":  # whose first column names the copy
+        outputs = [[row.split(b"\t")[1:] for row in each[".tsv"].splitlines()] for each in outputs]
+    assert outputs[0] == outputs[1]
+    assert outputs[0] or name in ("index", "postprocess")

@@ -94,6 +94,7 @@ def ours(options: argparse.Namespace, output: Path) -> tuple[str, int]:
                     "evaluation.held_out": 0,
                     "evaluation.trace_every": 0,
                     "training.warmup_ratio": WARMUP,
+                    "method.teacher_weights": options.teacher_weight,
                 },
             )
 
@@ -220,6 +221,7 @@ def main() -> None:
     parser.add_argument("--summarise", action="store_true", help="print the table of all rows")
     parser.add_argument("--arm", choices=tuple(ARMS), default="ours")
     parser.add_argument("--teacher", action="append", help="minilm (default), or a folder")
+    parser.add_argument("--teacher-weight", action="append", type=float, help="one per teacher")
     parser.add_argument("--student", default="mini", help="a bundled name, or a folder")
     parser.add_argument("--minutes", type=float, default=120.0, help="CPU time of all threads")
     parser.add_argument("--steps", type=int, help="steps of training, in place of --minutes")

@@ -16,6 +16,7 @@ from simcse_kit.data.prepare.normalize import normal_key
 from simcse_kit.data.prepare.output import Summary, check_output, writing
 from simcse_kit.data.read_options import DEFAULTS, ReadOptions
 from simcse_kit.data.records import Records, reading_progress
+from simcse_kit.data.remote import local_file
 from simcse_kit.errors import ConfigError, DataError
 
 __all__ = [
@@ -115,6 +116,7 @@ def remove_duplicates(
 ) -> Summary:
     """Write the rows of a file that ``mark`` keeps; by default as :func:`dedupe`."""
     check_output(output, overwrite=overwrite)
+    file = local_file(file)
     report = ReadReport()
     with reading_progress([file, file]) as on_bytes:
         first = Records(file, options, report=report, on_bytes=on_bytes)

@@ -19,6 +19,7 @@ from simcse_kit.data.prepare.text_vectors import UnitEncoder, vectors_of
 from simcse_kit.data.read_options import DEFAULTS, ReadOptions
 from simcse_kit.data.readers import read_texts
 from simcse_kit.data.records import reading_progress
+from simcse_kit.data.remote import local_file
 from simcse_kit.errors import DataError
 from simcse_kit.metrics.search import gpu_of, require_faiss
 
@@ -82,6 +83,7 @@ def read_anchors(
     report = ReadReport() if report is None else report
     anchors: list[str] = []
     positives: list[str] = []
+    file = local_file(file)
     with reading_progress([file]) as on_bytes:
         kind, texts = read_texts(file, options, report=report, on_bytes=on_bytes)
         if kind == "labelled":

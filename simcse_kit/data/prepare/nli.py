@@ -14,6 +14,7 @@ from simcse_kit.data.prepare.normalize import normal_key
 from simcse_kit.data.prepare.output import Summary, check_output, writing
 from simcse_kit.data.read_options import DEFAULTS, ReadOptions
 from simcse_kit.data.records import Records, reading_progress
+from simcse_kit.data.remote import local_paths
 from simcse_kit.errors import ConfigError, DataError
 
 __all__ = ["NliColumns", "nli_triplets", "parse_labels"]
@@ -151,6 +152,7 @@ def nli_triplets(
     named = [name for name in astuple(columns)[:3] if name is not None]
     options = replace(options, header=options.header and not are_positions(named))
     premises: dict[str, _Hypotheses] = {}
+    files = local_paths(files)
     with reading_progress(files) as on_bytes:
         for file in files:
             records = Records(file, options, report=report, on_bytes=on_bytes)

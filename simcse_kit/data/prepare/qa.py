@@ -13,6 +13,7 @@ from simcse_kit.data.prepare.normalize import normal_key
 from simcse_kit.data.prepare.output import Summary, check_output, writing
 from simcse_kit.data.read_options import DEFAULTS, ReadOptions
 from simcse_kit.data.records import Records, reading_progress
+from simcse_kit.data.remote import local_file
 from simcse_kit.errors import DataError
 
 __all__ = ["qa_pairs"]
@@ -65,6 +66,7 @@ def qa_pairs(
     named = [name for name in (question, answer) if name is not None]
     options = replace(options, header=options.header and not are_positions(named))
     seen: set[tuple[str, str]] = set()
+    file = local_file(file)
     with reading_progress([file]) as on_bytes:
         records = Records(file, options, report=report, on_bytes=on_bytes)
         first = records.column(question, _QUESTION, what="question", flag="--question")

@@ -18,6 +18,7 @@ from simcse_kit.data.prepare.normalize import letters_key
 from simcse_kit.data.prepare.output import Summary, check_output, writing
 from simcse_kit.data.read_options import DEFAULTS, ReadOptions
 from simcse_kit.data.records import Records, reading_progress
+from simcse_kit.data.remote import local_file
 from simcse_kit.errors import ConfigError, DataError
 
 __all__ = ["PARTS", "Keys", "assign", "components", "key_of", "parse_parts", "rows_of", "split"]
@@ -204,7 +205,7 @@ def split(
     if by not in ("anchor", "texts"):
         raise ConfigError(f"by is {by!r}; allowed: anchor, texts")
     sizes = parse_parts(dev_test)
-    folder = Path(output)
+    file, folder = local_file(file), Path(output)
     report = ReadReport()
     first = Records(file, options, report=report)
     targets = _targets(folder, _suffix(first), sizes, overwrite)

@@ -12,6 +12,7 @@ from simcse_kit.data.bad_rows import ReadReport
 from simcse_kit.data.prepare.output import check_output, writing
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.records import Records, reading_progress
+from simcse_kit.data.remote import local_paths
 from simcse_kit.errors import ConfigError
 from simcse_kit.evaluation.contamination.index import KINDS, Hit, LeakIndex
 from simcse_kit.evaluation.contamination.tally import SetLeak, Tally
@@ -145,6 +146,7 @@ def search_files(
 ) -> LeakReport:
     """Search training files with ``search``; by default as :func:`check_leaks`."""
     matches, clean, overwrite = written.matches, written.clean, written.overwrite
+    files = local_paths(files)
     if clean is not None and len(files) != 1:
         raise ConfigError(
             f"a cleaned file is made of one training file, not of {len(files)}; give one file"
