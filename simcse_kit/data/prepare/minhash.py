@@ -9,7 +9,7 @@ pair below the threshold is removed.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
@@ -122,7 +122,8 @@ class BandKeys:
 class NearDuplicates:
     """Rows of normal keys, of which :meth:`keep` finds the near duplicates.
 
-    Memory: the texts, and 8 bytes for each band of each row.
+    Memory: the texts, 8 bytes for each band of each row, and 14 bytes for each band in which a row
+    is not alone.
 
     Args:
         threshold: Smallest Jaccard similarity of near duplicates, 0.5 to 1. Every text of a row
@@ -147,24 +148,13 @@ class NearDuplicates:
         """Return a ``(rows,)`` mask, False for near duplicates of an earlier row that is kept."""
         self._sign()
         kept = np.ones(len(self._rows), dtype=np.bool_)
-        if not self._rows:
-            return kept
-        signed = np.concatenate(self._signed)
-        # Only buckets of two or more rows can hold duplicates.
-        shared: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for band in range(self._keys.bands):
-            _, bucket, sizes = np.unique(signed[:, band], return_inverse=True, return_counts=True)
-            for row in np.flatnonzero(sizes[bucket] > 1).tolist():
-                shared[row].append((band, int(bucket[row])))
-        staying: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for row in sorted(shared):
-            candidates = dict.fromkeys(each for key in shared[row] for each in staying[key])
+        buckets = _Buckets(self._signed)
+        for row in buckets.rows.tolist():
             own = self._rows[row]
-            if any(alike(own, self._rows[other], self.threshold) for other in candidates):
+            if any(alike(own, self._rows[n], self.threshold) for n in buckets.candidates(row)):
                 kept[row] = False
-                continue
-            for key in shared[row]:
-                staying[key].append(row)
+            else:
+                buckets.put(row)
         return kept
 
     def _sign(self) -> None:
@@ -172,6 +162,70 @@ class NearDuplicates:
         if self._waiting:
             self._signed.append(self._keys.of(self._rows[-self._waiting :]))
             self._waiting = 0
+
+
+class _Buckets:
+    """Rows that share a band key, in arrays of numbers.
+
+    Only buckets of two or more rows are held. An entry is a row in a bucket; the entries of a row
+    follow each other.
+
+    Args:
+        signed: Parts of the ``(rows, bands)`` band keys.
+
+    Attributes:
+        rows: The rows with an entry, in ascending order.
+    """
+
+    def __init__(self, signed: Sequence[NDArray[np.uint64]]):
+        count = sum(map(len, signed))
+        bands = signed[0].shape[1] if signed else 0
+        found = []
+        buckets = 0
+        for band in range(bands):
+            keys = np.concatenate([part[:, band] for part in signed])
+            _, bucket, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+            shared = sizes > 1
+            rows = np.flatnonzero(shared[bucket]).astype(np.int32)
+            numbers = buckets + np.cumsum(shared) - 1
+            found.append((rows, numbers[bucket[rows]].astype(np.int32)))
+            buckets += int(shared.sum())
+        entries = np.zeros(count + 1, dtype=np.int64)
+        for rows, _ in found:
+            entries[rows + 1] += 1
+        self.rows = np.flatnonzero(entries[1:])
+        self._starts = np.cumsum(entries)
+        self._bucket = np.empty(int(self._starts[-1]), dtype=np.int32)
+        places = self._starts[:-1].copy()
+        while found:
+            rows, numbers = found.pop()
+            self._bucket[places[rows]] = numbers
+            places[rows] += 1
+        self._row = array("i")
+        rows = np.repeat(np.arange(count, dtype=np.int32), entries[1:])
+        self._row.frombytes(rows.view(np.uint8).data)
+        # Last entry of each bucket, and the entry before each entry; -1 if there is none.
+        none = array("i" if len(self._bucket) < 2**31 else "q", [-1])
+        self._last = none * buckets
+        self._before = none * len(self._bucket)
+
+    def candidates(self, row: int) -> list[int]:
+        """Return the rows that were put into the buckets of a row."""
+        found: dict[int, None] = {}
+        for bucket in self._bucket[self._starts[row] : self._starts[row + 1]].tolist():
+            entry = self._last[bucket]
+            while entry >= 0:
+                found[self._row[entry]] = None
+                entry = self._before[entry]
+        return list(found)
+
+    def put(self, row: int) -> None:
+        """Put a row into its buckets."""
+        start = int(self._starts[row])
+        buckets = self._bucket[start : self._starts[row + 1]].tolist()
+        for entry, bucket in enumerate(buckets, start):
+            self._before[entry] = self._last[bucket]
+            self._last[bucket] = entry
 
 
 def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:

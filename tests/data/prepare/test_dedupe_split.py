@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
@@ -127,6 +128,22 @@ def test_near_duplicates_are_those_of_brute_force() -> None:
         expected += [text] * new
     assert near.keep().tolist() == mask
     assert 100 < sum(mask) < 300
+
+
+def test_rows_with_many_near_duplicates_take_little_memory() -> None:
+    rng = random.Random(1)
+    near = NearDuplicates(0.8)
+    for _ in range(200):
+        text = "".join(rng.choices("abcdefghij", k=60))
+        for number in range(10):
+            near.add((f"{text}{number}",))
+    tracemalloc.start()
+    kept = near.keep()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept.sum() == 200
+    bands, _ = bands_for(0.8)
+    assert peak < 40 * bands * 2000
 
 
 def test_every_text_of_a_row_must_be_near() -> None:
