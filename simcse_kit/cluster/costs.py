@@ -24,6 +24,9 @@ _START_OF_ENCODERS = 3.5
 # Bytes of memory per row of the local engine of `simcse data dedupe`, in addition to the text for
 # the level near: evaluation/speed/scale/plan.json.
 _ROW_BYTES = {"dedupe": 220, "dedupe-near": 900}
+# Growth of the time of a row with each tenfold of the rows beyond 100,000: keys are sorted, and
+# tables leave the caches (100,000 to 1,000,000 rows of the same file).
+_GROWTH = {"dedupe": 0.0, "dedupe-near": 0.12}
 # Bytes of a digest that deduplication exchanges for each row and level, with its row number.
 _DIGEST = 24
 
@@ -169,6 +172,8 @@ class _Work:
         text, machines = self.text, self.machines
         workers = 1 if machines.one else machines.cores * machines.machines
         parts, rates, missing = self._parts({"computing": (step, "cpu", workers)})
+        if machines.one and "computing" in parts:
+            parts["computing"] *= 1 + _GROWTH[step] * max(0.0, math.log10(text.sentences / 1e5))
         levels = 3 if step == "dedupe-near" else 2
         moved = text.sentences * (text.bytes + levels * _DIGEST) / machines.machines
         held = text.sentences * (_ROW_BYTES[step] + (text.bytes if levels == 3 else 0))
