@@ -23,7 +23,7 @@ _START = {"dedupe": 0.4, "dedupe-near": 0.4}
 _START_OF_ENCODERS = 3.5
 # Bytes of memory per row of the local engine of `simcse data dedupe`, in addition to the text for
 # the level near: evaluation/speed/scale/plan.json.
-_ROW_BYTES = {"dedupe": 220, "dedupe-near": 900}
+_ROW_BYTES = {"dedupe": 220, "dedupe-near": 700}
 # Growth of the time of a row with each tenfold of the rows beyond 100,000: keys are sorted, and
 # tables leave the caches (100,000 to 1,000,000 rows of the same file).
 _GROWTH = {"dedupe": 0.0, "dedupe-near": 0.12}

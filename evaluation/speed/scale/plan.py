@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("text", type=Path)
     parser.add_argument("--sizes", default="100000")
     parser.add_argument("--model", default="mini")
+    parser.add_argument("--name", default="mixed sentences", help="description of the text")
     parser.add_argument("--steps", default=",".join(STEPS))
     given = parser.parse_args()
     steps = given.steps.split(",")
@@ -87,6 +88,7 @@ def main() -> None:
                     "sentences": size,
                     "step": step,
                     "model": given.model,
+                    "text": given.name,
                     "predicted_seconds": round(predicted, 2),
                     **found,
                     "predicted_over_cpu": round(predicted / found["cpu_seconds"], 3),
@@ -95,9 +97,9 @@ def main() -> None:
                     "rates": rates,
                 }
                 print({key: value for key, value in entry.items() if key != "rates"}, flush=True)
-                same = ("sentences", "step", "model")
+                same = ("sentences", "step", "model", "text")
                 runs = [r for r in runs if [r[k] for k in same] != [entry[k] for k in same]]
-                runs = sorted([*runs, entry], key=lambda r: (r["step"], r["sentences"]))
+                runs = sorted([*runs, entry], key=lambda r: (r["step"], r["text"], r["sentences"]))
                 path.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
 
 
