@@ -14,7 +14,7 @@ import weakref
 from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -26,7 +26,7 @@ from simcse_kit.data.corpus_cache import cache_folder, make_private
 from simcse_kit.data.fetch_ahead import FetchAhead
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.readers import Example, Kind, file_kind
-from simcse_kit.data.remote import remote_files
+from simcse_kit.data.remote import RemoteFile, remote_files
 from simcse_kit.errors import ConfigError, DataError
 from simcse_kit.utils.files import write_atomic
 from simcse_kit.utils.progress import progress_bar
@@ -40,6 +40,7 @@ WINDOW = 4
 
 _HOST = re.sub(r"\W", "-", socket.gethostname())
 _REMEDY = "set SIMCSE_CACHE to a folder of your own"
+_FACTS = 2  # version of the stored facts
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class _Shard:
         bytes: Size of the rows on the local disk.
         fingerprint: Hex key made from the content and the reading options.
         skipped: Number of skipped rows by reason.
+        first_skipped: Place of the first skipped row by reason.
     """
 
     kind: Kind
@@ -61,6 +63,7 @@ class _Shard:
     bytes: int
     fingerprint: str
     skipped: dict[str, int]
+    first_skipped: dict[str, str]
 
 
 class StreamedCorpus(Corpus):
@@ -115,6 +118,7 @@ class StreamedCorpus(Corpus):
         report = ReadReport(sum(self.shard_rows))
         for shard in self._shards:
             report.skipped = dict(Counter(report.skipped) + Counter(shard.skipped))
+            report.first_skipped = shard.first_skipped | report.first_skipped
         if report.skipped:
             logger.warning("%d rows are used; skipped %s", report.rows, report.summary())
         together = ":".join(shard.fingerprint for shard in self._shards)
@@ -136,7 +140,9 @@ class StreamedCorpus(Corpus):
         """
         file = remote_files(addresses[0])[0]
         with tempfile.TemporaryDirectory() as folder:
-            return file_kind(file.fetch(Path(folder)), options)
+            path = file.fetch(Path(folder))
+            with _named(path, file):
+                return file_kind(path, options)
 
     @property
     def shard_rows(self) -> list[int]:
@@ -220,7 +226,8 @@ class StreamedCorpus(Corpus):
         folder.mkdir(exist_ok=True)
         file = self._ahead.take(number, folder)
         try:
-            return Corpus.build(file, self._options, cache_dir=folder)
+            with _named(file, self._files[number]):
+                return Corpus.build(file, self._options, cache_dir=folder, tell_skipped=False)
         finally:
             file.unlink()
 
@@ -232,7 +239,9 @@ class StreamedCorpus(Corpus):
     def _facts(self, parent: Path) -> list[_Shard]:
         """Read every shard once, unless that was done before."""
         versions = [file.version for file in self._files]
-        key = hashlib.sha256(json.dumps([versions, repr(self._options)]).encode()).hexdigest()
+        key = hashlib.sha256(
+            json.dumps([_FACTS, versions, repr(self._options)]).encode()
+        ).hexdigest()
         path = parent / f"{key[:40]}.json"
         if path.exists():
             return [_Shard(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
@@ -246,10 +255,14 @@ class StreamedCorpus(Corpus):
                         f"data.stream is {self._limit:,} bytes but {file.address} alone takes "
                         f"{file.size + size:,} on the disk; give more, or write smaller shards"
                     )
-                kind, rows, skipped = corpus.kind, len(corpus), dict(corpus.report.skipped)
-                shards.append(
-                    _Shard(kind, rows, corpus.negatives, size, corpus.fingerprint, skipped)
-                )
+                skipped = corpus.report.skipped
+                # The copy of the file, which they name, has been removed.
+                places = {
+                    reason: f"{file.address}:{place.rpartition(':')[2]}"
+                    for reason, place in corpus.report.first_skipped.items()
+                }
+                facts = corpus.negatives, size, corpus.fingerprint, skipped, places
+                shards.append(_Shard(corpus.kind, len(corpus), *facts))
                 self._close()
                 bar.update()
         write_atomic(path, json.dumps([asdict(shard) for shard in shards]), remedy=_REMEDY)
@@ -267,6 +280,15 @@ class StreamedCorpus(Corpus):
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError("a streamed corpus cannot be sent to another process")
+
+
+@contextmanager
+def _named(copy: Path, file: RemoteFile) -> Iterator[None]:
+    """Name the address in errors about a copy, which vanishes."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(str(error).replace(str(copy), file.address)) from None
 
 
 def _remove_abandoned(parent: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import threading
 import time
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import fsspec
@@ -13,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from simcse_kit.data.fetch_ahead import FetchAhead
 from simcse_kit.data.read_options import ReadOptions
 from simcse_kit.data.remote import RemoteFile, remote_files
 from simcse_kit.data.streamed import WINDOW, StreamedCorpus
@@ -63,8 +66,9 @@ def test_rows_are_those_of_the_shards_and_the_disk_holds_a_bounded_part(bucket: 
         "row 0 0 of the text",
     ]
     assert sum(1 for _ in corpus.texts()) == len(corpus)
-    with pytest.raises(IndexError):
-        corpus.rows([len(corpus)])
+    for outside in (len(corpus), -len(corpus) - 1):
+        with pytest.raises(IndexError):
+            corpus.rows([outside])
 
 
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
@@ -114,6 +118,87 @@ def test_with_more_room_the_next_shards_are_fetched_before_they_are_needed(
     assert (ahead > 0) == (room > 0)
 
 
+def test_the_smallest_limit_keeps_the_last_four_shards(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    StreamedCorpus([bucket], ReadOptions(), limit=10**6)  # counts the rows
+    corpus = StreamedCorpus([bucket], ReadOptions(), limit=limit_of())
+    files = fetched(monkeypatch)
+    for shard in (0, 1, 2, 3, 0, 4, 0, 3):
+        corpus.rows([shard * ROWS])
+    assert [int(name[0]) for name, _ in files] == [0, 1, 2, 3, 4]
+    assert not list(corpus.path.rglob("*.parquet"))
+
+
+def test_shards_that_are_on_the_disk_are_not_fetched_again(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = StreamedCorpus([bucket], ReadOptions(), limit=10**6)
+    files = fetched(monkeypatch)
+    corpus.rows([3 * ROWS])
+    corpus.expect([3, 4])
+    settled(corpus)
+    corpus.rows([4 * ROWS])
+    settled(corpus)
+    assert [name[0] for name, _ in files] == ["3", "4"]
+
+
+def test_copies_that_are_given_up_leave_the_disk(bucket: str) -> None:
+    corpus = StreamedCorpus([bucket], ReadOptions(), limit=10**6)
+    corpus.expect([3, 4])
+    settled(corpus)
+    assert corpus.local_bytes > 0
+    corpus.expect([])
+    assert corpus.local_bytes == 0
+
+
+def test_files_of_unknown_size_are_not_fetched_before_they_are_needed(
+    bucket: str, tmp_path: Path
+) -> None:
+    (known, *_) = remote_files(bucket)
+    unknown = RemoteFile(known.address, known.system, {**known.info, "size": None})
+    for file, copies in ((known, 1), (unknown, 0)):
+        ahead = FetchAhead([file], tmp_path, 10**6)
+        ahead.expect([0])
+        assert len(ahead._copies) == copies
+        assert ahead.take(0, tmp_path).read_bytes()
+
+
+def test_the_folder_of_a_corpus_vanishes_with_it(bucket: str) -> None:
+    corpus = StreamedCorpus([bucket], ReadOptions(), limit=10**6)
+    folder = corpus.path
+    assert folder.exists()
+    del corpus
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_rows_are_counted_again_for_other_files_and_other_options(
+    bucket: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    skip = ReadOptions(on_bad_row="skip")
+    first = StreamedCorpus([bucket], skip, limit=10**6)
+    put("/bucket/3.parquet", ["one row", " "])
+    put("/bucket/5.parquet", ["one row", " ", " "])
+    second = StreamedCorpus([bucket], skip, limit=10**6)
+    assert len(second) == (SHARDS - 2) * ROWS + 2
+    assert second.fingerprint != first.fingerprint
+    assert second.rows([3 * ROWS])[0].texts == ("one row",)
+    said = "242 rows are used; skipped 3 x blank anchor (first: memory://bucket/3.parquet:2)"
+    assert caplog.messages == [said]
+    with pytest.raises(DataError, match=r"^memory://bucket/3\.parquet:2: ") as caught:
+        StreamedCorpus([bucket], ReadOptions(), limit=10**6)
+    assert "cache" not in str(caught.value)
+
+
+def test_rows_with_most_negatives_may_be_in_any_shard(tmp_path: Path) -> None:
+    for number, negatives in enumerate(([], ["a car", "a bus"], ["a car"])):
+        row = {"anchor": "a cat", "positive": "a dog", "negatives": negatives or ["a tree"]}
+        (tmp_path / f"{number}.jsonl").write_text(json.dumps(row) + "\n")
+    corpus = StreamedCorpus([str(tmp_path)], ReadOptions(), limit=10**6)
+    assert corpus.negatives == 2
+
+
 def test_a_copy_that_fails_in_the_background_is_an_error_when_it_is_needed(bucket: str) -> None:
     corpus = StreamedCorpus([bucket], ReadOptions(), limit=10**6)
     fsspec.filesystem("memory").rm("/bucket/3.parquet")
@@ -126,6 +211,10 @@ def test_a_copy_that_fails_in_the_background_is_an_error_when_it_is_needed(bucke
     assert corpus.rows([4 * ROWS])[0].texts == ("row 4 0 of the text",)
     with pytest.raises(DataError, match=r"^memory://bucket/3.parquet: no such file"):
         corpus.rows([3 * ROWS])
+    corpus.expect([3])
+    settled(corpus)
+    put("/bucket/3.parquet", [f"row 3 {row} of the text" for row in range(ROWS)])
+    assert corpus.rows([3 * ROWS])[0].texts == ("row 3 0 of the text",)
 
 
 def test_a_shard_that_vanishes_or_changes_is_named(bucket: str) -> None:
@@ -182,3 +271,25 @@ def test_an_epoch_has_every_row_once_from_few_shards_at_a_time(sizes: list[int])
     for at in range(0, len(seen), 2):
         places = [n for n, row in enumerate(first) if owners[row] in seen[at : at + 2]]
         assert places[-1] - places[0] == len(places) - 1
+
+
+def test_each_epoch_and_each_seed_has_another_order_of_shards_and_of_rows() -> None:
+    for sizes in ([1] * 12, [12]):
+        first, second = (
+            [row % 12 for row in ShardOrder(sizes, window=1, seed=7).visits(epoch)]
+            for epoch in (0, 1)
+        )
+        other = list(ShardOrder(sizes, window=1, seed=8).visits(0))
+        assert first != second
+        assert first != other
+
+
+def test_a_window_expects_its_shards_and_those_of_the_next_one() -> None:
+    windows: list[list[int]] = []
+    order = ShardOrder([3] * 5, window=2, seed=7, expect=lambda shards: windows.append([*shards]))
+    read = [row % 15 // 3 for epoch in (0, 1) for row in order.visits(epoch)]
+    own = [set(read[at:end]) for at, end in ((0, 6), (6, 12), (12, 15), (15, 21), (21, 27))]
+    for at, (shards, following) in enumerate(pairwise(own)):
+        assert set(windows[at][: len(shards)]) == shards
+        assert set(windows[at][len(shards) :]) >= following
+        assert len(windows[at]) <= 2 * 2
