@@ -105,7 +105,8 @@ def estimate(step: str, text: Text, shape: Shape, machines: Machines, rates: Rat
     """Estimate the cost of one step.
 
     The time is the start-up and the longest of the parts, which overlap; tokenizing and computing
-    on the same CPU cores are added, as are training and the exchange of gradients.
+    on the same CPU cores are added, as are encoding and search, and training and the exchange of
+    gradients.
 
     Args:
         step: One of :data:`STEPS`.
@@ -195,7 +196,7 @@ class _Work:
         held = 4.0 * self.shape.dim * text.sentences / machines.machines
         moved = text.sentences * (text.bytes + 4.0 * self.shape.dim)
         return self._estimate(
-            "mine", parts, missing, rates, network=moved, memory=held, added=("search",)
+            "mine", parts, missing, rates, network=moved, memory=held, added=("computing", "search")
         )
 
     def train(self) -> Estimate:
@@ -210,7 +211,8 @@ class _Work:
         # A ring of all machines passes every gradient almost twice.
         share = 2 * (machines.machines - 1) / machines.machines
         moved = steps * share * 4.0 * self.shape.parameters
-        return self._estimate("train", parts, missing, rates, network=moved, added=("network",))
+        added = ("computing", "network")
+        return self._estimate("train", parts, missing, rates, network=moved, added=added)
 
     def _encoding(self) -> tuple[dict[str, float], tuple[Rate, ...], tuple[str, ...]]:
         machines = self.machines

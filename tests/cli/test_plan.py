@@ -41,6 +41,34 @@ def test_a_device_that_was_not_measured_gets_a_time_from_a_rate(simcse: Simcse) 
     assert "given with --rate" in again.out
 
 
+@pytest.mark.parametrize(
+    ("rate", "time"),
+    [("9270", "90 min"), ("192.9", "3 d"), ("1", "579 d"), ("0.1", "15.9 y")],
+)
+def test_times_are_shown_in_the_largest_unit_of_which_there_are_two(
+    rate: str, time: str, simcse: Simcse
+) -> None:
+    command = ["plan", "--sentences", "1e8", "--device", "A100x2", "--step", "encode"]
+    done = simcse(*command, "--rate", f"encode={rate}")
+    (line,) = (line for line in done.out.splitlines() if line.startswith("encode  "))
+    assert line.split()[1:3] == time.split()
+
+
+def test_machines_share_cores_and_have_a_network_in_bits(simcse: Simcse) -> None:
+    options = ["--device", "cpux64", "--machines", "4", "--network", "8", "--json"]
+    facts = json.loads(simcse("plan", "--sentences", "50", *options).out)
+    assert (facts["machines"]["cores"], facts["machines"]["network"]) == (16, 1e9)
+    assert sorted({row["sentences"] for row in facts["scales"]}) == [5, 50]
+
+
+def test_tokenizing_has_the_rate_of_a_core_beside_a_gpu(simcse: Simcse) -> None:
+    options = ["--device", "H100", "--rate", "tokenize=5", "--rate", "encode=7", "--json"]
+    facts = json.loads(simcse("plan", "--sentences", "1e6", "--step", "encode", *options).out)
+    rates = facts["steps"]["encode"]["rates"]
+    found = {(rate["step"], rate["device"], rate["per_second"]) for rate in rates}
+    assert found == {("tokenize", "cpu", 5), ("encode", "H100", 7)}
+
+
 @pytest.mark.long
 def test_rates_are_measured_with_the_lines_of_a_file(
     simcse: Simcse, texts: Path, tiny_encoder_dir: Path
@@ -52,12 +80,22 @@ def test_rates_are_measured_with_the_lines_of_a_file(
     sources = {rate["source"] for step in facts["steps"].values() for rate in step["rates"]}
     assert sources == {"measured now on this machine"}
     assert facts["text"]["tokens"] != 24
+    own = ["--tokens", "30", "--characters", "40", "--rate", "encode=5"]
+    done = simcse("plan", "--sentences", "1000", "--step", "encode", *options, *own)
+    facts = json.loads(done.out)
+    assert (facts["text"]["tokens"], facts["text"]["bytes"]) == (30, 40)
+    rates = {rate["step"]: rate["source"] for rate in facts["steps"]["encode"]["rates"]}
+    assert rates == {
+        "tokenize": "measured now on this machine",
+        "encode": "given with --rate",
+    }
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--sentences", "-1"], "--sentences is '-1'; give a number from 1 to 1e15, such as 1e9"),
+        (["--sentences", "2e15"], "give a number from 1 to 1e15"),
         (["--sentences", "1e400"], "give a number from 1 to 1e15"),
         (["--sentences", "abc"], "--sentences is 'abc'; give a number"),
         (["--sentences", "nan"], "give a number from 1 to 1e15"),

@@ -1,14 +1,19 @@
-"""The cost model of a plan, and the table of measured rates."""
+"""The cost model of a plan, the table of measured rates, and new measurements."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from simcse_kit import SentenceEncoder
+from simcse_kit.cluster import measure
 from simcse_kit.cluster.costs import STEPS, Machines, Text, estimate, index_bytes
 from simcse_kit.cluster.rates import RATED, Rate, Rates, Shape, devices, measured_rates, shape_of
 from simcse_kit.encoder.folder.resolve import EMBEDDED
@@ -64,6 +69,45 @@ def test_one_machine_has_no_traffic_and_deduplicates_on_one_core() -> None:
     assert several.network > 0
 
 
+@pytest.mark.parametrize(
+    ("step", "memory", "network"),
+    [
+        ("encode", 0, 100 + 4 * 384),
+        ("dedupe", 220, 100 + 2 * 24),
+        ("dedupe-near", 900 + 100, 100 + 3 * 24),
+        # Every machine receives all vectors, to which it compares those that it holds.
+        ("mine", 4 * 384, 2 * (100 + 4 * 384)),
+    ],
+)
+def test_two_machines_share_memory_and_traffic(step: str, memory: int, network: int) -> None:
+    found = estimate(step, TEXT, SHAPE, GPUS, RATES)
+    assert found.memory == memory * TEXT.sentences / 2
+    assert found.network == network * TEXT.sentences / 2
+
+
+def test_a_search_multiplies_and_adds_for_each_dimension_of_each_pair() -> None:
+    found = estimate("mine", TEXT, SHAPE, GPUS, RATES)
+    search = 2 * 384 * 1e6 * 1e6 / 1e12 / 8
+    assert found.parts["search"] == pytest.approx(search)
+    # It begins when all sentences are encoded.
+    assert found.seconds == pytest.approx(3.5 + 2 * 1_000_000 / 1_000 / 8 + search)
+
+
+def test_machines_exchange_the_gradients_of_every_step() -> None:
+    found = estimate("train", TEXT, SHAPE, replace(GPUS, machines=4), RATES)
+    steps = 1954  # of 64 sentences on each of 8 devices
+    assert found.network == steps * 2 * 3 / 4 * 4 * SHAPE.parameters
+    computing = 2 * 1_000_000 / 1_000 / 8
+    assert found.seconds == pytest.approx(3.5 + computing + found.network / 1e9)
+    assert found.machine_hours == pytest.approx(found.seconds / 3600 * 4)
+
+
+def test_an_own_rate_replaces_those_of_all_encoders() -> None:
+    table = Rates([Rate(step, "cpu", 1, "a", shape="x") for step in ("encode", "train")])
+    found = table.replaced([Rate("encode", "cpu", 2, "b")])
+    assert [found.find(step, "cpu", "x").source for step in ("encode", "train")] == ["b", "a"]
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_rate_that_is_missing_gives_no_time(step: str) -> None:
     found = estimate(step, TEXT, SHAPE, GPUS, Rates([]))
@@ -116,6 +160,77 @@ def test_shapes_are_read_without_the_weights(tmp_path: Path, tiny_encoder_dir: P
     # The weights are stored in fp16, so their number is not the size divided by four.
     assert shape_of(EMBEDDED["small"]) == Shape("6x256x1024", 256, counted)
     assert shape_of(tiny_encoder_dir).dim == 32
-    (tmp_path / "config.json").write_text('{"model_type": "static"}')
-    with pytest.raises(ModelError, match="needs a transformer"):
+    for config in ('{"model_type": "static"}', "{", "[]"):
+        (tmp_path / "config.json").write_text(config)
+        with pytest.raises(ModelError, match="needs a transformer"):
+            shape_of(tmp_path)
+    (tmp_path / "config.json").write_bytes((tiny_encoder_dir / "config.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ModelError, match="copy the model again"):
         shape_of(tmp_path)
+
+
+def test_duplicates_are_measured_with_as_many_lines_as_the_time_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[int] = []
+
+    def spent(texts: Sequence[str], level: str) -> float:
+        assert level == "near"
+        tried.append(len(texts))
+        return len(texts) / 1000
+
+    monkeypatch.setattr(measure, "_dedupe_seconds", spent)
+    lines = ["a"] * 100_000
+    assert measure._dedupe_rate(lines, "near", 5) == 1000
+    assert measure._dedupe_rate(lines, "near", 1000) == 1000
+    assert tried == [20_000, 20_000, 80_000, 100_000]
+
+
+def test_near_duplicates_are_measured_at_their_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dedupe(file: Path, _: Path, *, level: str) -> None:
+        assert file.read_text(encoding="utf-8") == "a cat\na dög\n"
+        levels.append(level)
+
+    levels: list[str] = []
+    monkeypatch.setattr(measure, "dedupe", dedupe)
+    measure._dedupe_seconds(["a cat", "a dög"], "near")
+    assert levels == ["near"]
+
+
+@pytest.mark.parametrize(
+    ("device", "clock"), [("cpu", time.process_time), ("H100", time.perf_counter)]
+)
+def test_a_gpu_is_measured_by_the_clock_and_a_core_by_its_own_time(
+    device: str, clock: Callable[[], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks: list[Callable[[], float]] = []
+
+    def seconds(_: Any, texts: list[str], clock: Callable[[], float] = time.process_time) -> float:
+        clocks.append(clock)
+        return len(texts) / 500
+
+    monkeypatch.setattr(measure, "_seconds", seconds)
+    monkeypatch.setattr(measure, "_dedupe_rate", lambda *_: 7.0)
+    encoder: Any = SimpleNamespace(
+        tokenize=lambda texts: ([[0] * 4 for _ in texts], 0), encode=lambda *_, **__: None
+    )
+    rates = measure.measure(encoder, ["a cat"] * 1000, device=device, seconds=1)
+    assert clocks == [time.process_time, clock, clock]
+    assert [(rate.step, rate.device, rate.per_second) for rate in rates] == [
+        ("tokenize", "cpu", 500),
+        ("encode", device, 500),
+        ("dedupe", "cpu", 7),
+        ("dedupe-near", "cpu", 7),
+    ]
+    assert [(rate.tokens, rate.bytes) for rate in rates] == [(4, 0), (4, 0), (0, 6), (0, 6)]
+
+
+def test_the_first_lines_are_measured_in_bytes_with_their_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "in.txt"
+    path.write_text("é\nab\nfurther lines\n", encoding="utf-8")
+    monkeypatch.setattr(measure, "LINES", 2)
+    lines = measure.first_lines(path)
+    assert (lines, measure.mean_bytes(lines)) == (["é", "ab"], 3)
