@@ -71,7 +71,7 @@ class Corpus(Sequence[Example]):
         *,
         cache_dir: str | Path | None = None,
         count_files: bool = False,
-        tell_skipped: bool = True,
+        log_skipped: bool = True,
     ) -> Corpus:
         """Read files into a corpus, or find it in the cache.
 
@@ -82,7 +82,7 @@ class Corpus(Sequence[Example]):
                 ~/.cache/simcse_kit.
             count_files: Whether ``report.file_rows`` is needed, which the cache of earlier versions
                 does not have.
-            tell_skipped: Whether a warning tells which rows are skipped.
+            log_skipped: Whether skipped rows are counted in a warning.
 
         Raises:
             DataError: A file is missing, empty or malformed; the files are of different kinds; no
@@ -109,7 +109,7 @@ class Corpus(Sequence[Example]):
         if manifest is None or (count_files and not manifest.file_rows):
             manifest = _write(arrow, files, kind, states, options)
         report = manifest.report(files)
-        if report.skipped and tell_skipped:
+        if report.skipped and log_skipped:
             logger.warning("%d rows are used; skipped %s", report.rows, report.summary())
         return cls(
             arrow, fingerprint=key, kind=manifest.kind, negatives=manifest.negatives, report=report

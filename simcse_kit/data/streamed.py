@@ -227,7 +227,7 @@ class StreamedCorpus(Corpus):
         file = self._ahead.take(number, folder)
         try:
             with _named(file, self._files[number]):
-                return Corpus.build(file, self._options, cache_dir=folder, tell_skipped=False)
+                return Corpus.build(file, self._options, cache_dir=folder, log_skipped=False)
         finally:
             file.unlink()
 

@@ -61,7 +61,7 @@ def test_machines_share_cores_and_have_a_network_in_bits(simcse: Simcse) -> None
     assert sorted({row["sentences"] for row in facts["scales"]}) == [5, 50]
 
 
-def test_tokenizing_has_the_rate_of_a_core_beside_a_gpu(simcse: Simcse) -> None:
+def test_with_a_gpu_tokenizing_has_the_rate_of_a_core(simcse: Simcse) -> None:
     options = ["--device", "H100", "--rate", "tokenize=5", "--rate", "encode=7", "--json"]
     facts = json.loads(simcse("plan", "--sentences", "1e6", "--step", "encode", *options).out)
     rates = facts["steps"]["encode"]["rates"]

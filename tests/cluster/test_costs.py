@@ -74,7 +74,7 @@ def test_one_machine_has_no_traffic_and_deduplicates_on_one_core() -> None:
     [
         ("encode", 0, 100 + 4 * 384),
         ("dedupe", 220, 100 + 2 * 24),
-        ("dedupe-near", 900 + 100, 100 + 3 * 24),
+        ("dedupe-near", 700 + 100, 100 + 3 * 24),
         # Every machine receives all vectors, to which it compares those that it holds.
         ("mine", 4 * 384, 2 * (100 + 4 * 384)),
     ],
