@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simcse_kit.bulk.row_ranges import RangeReader, range_starts
+from simcse_kit.bulk.sentence_files import SentenceFile
 from simcse_kit.bulk.text_source import TextSource
 from simcse_kit.errors import DataError
 
@@ -100,6 +102,54 @@ def test_ranges_cross_the_files_of_a_folder(
     for row, start in pieces:
         assert reader.read(start, shard) == texts[row : row + shard]
     reader.close()
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+def test_a_byte_order_mark_inside_a_file_is_text(name: str, tmp_path: Path) -> None:
+    texts = ["\ufeffone", "\ufefftwo", "three"]
+    content = "\n".join(texts).encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    source = TextSource(str(path))
+    expected = ["one", "\ufefftwo", "three"]
+    assert list(source) == expected
+    starts = range_starts(source.files, source.file_rows, range(3))
+    reader = RangeReader(source.files)
+    for row in range(3):
+        assert reader.read(starts[row], 3) == expected[row:]
+    reader.close()
+
+
+def test_a_file_that_was_damaged_after_it_was_counted_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress(lines([f"sentence {row}" for row in range(999)])))
+    source = TextSource(str(path))
+    path.write_bytes(path.read_bytes()[:-99])
+    with pytest.raises(DataError, match=r"a\.txt\.gz: "):
+        range_starts(source.files, source.file_rows, [998])
+    reader = RangeReader(source.files)
+    with pytest.raises(DataError, match=r"a\.txt\.gz: "):
+        reader.read((0, 0), 999)
+    reader.close()
+
+
+def test_the_names_of_local_files_alone_become_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert SentenceFile("a.csv", "text").absolute() == SentenceFile(f"{tmp_path}/a.csv", "text")
+    for name in ("memory://bucket/a.txt", "hf:owner/name:train"):
+        assert SentenceFile(name).absolute() == SentenceFile(name)
+
+
+def test_standard_input_has_lines_and_no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"sentence {row}" for row in range(2000)]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(texts).encode())))
+    source = TextSource("-")
+    assert (source.total, source.sample) == (None, texts[:1024])
+    assert list(source) == texts
+    with pytest.raises(DataError, match="leave out --columns text"):
+        TextSource("-", "text")
 
 
 def test_a_column_is_named(tmp_path: Path) -> None:

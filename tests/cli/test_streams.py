@@ -17,6 +17,7 @@ import pytest
 from simcse_kit import SentenceEncoder
 from simcse_kit.cli.main import app, main
 from simcse_kit.cli.streams import OutputError, guarded
+from simcse_kit.cluster.connection import connected
 from simcse_kit.search import Document, SearchIndex
 from simcse_kit.utils.locks import output_locked
 from simcse_kit.utils.printable import one_line, visible
@@ -179,6 +180,27 @@ def test_nothing_hostile_reaches_the_terminal(
     if name == "eval":
         page = Path(f"{said['out']}/report.md").read_text(encoding="utf-8")
         assert harmless(page)
+
+
+@pytest.mark.long
+@linux
+@pytest.mark.filterwarnings("default")  # Ray opens files and sockets that it does not close.
+def test_nothing_hostile_comes_from_the_workers_of_a_cluster(
+    simcse: Simcse, hostile: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    said = {key: str(path) for key, path in hostile.items()}
+    Path(f"{said['out']}-bad.tsv").write_text("3.5\tone sentence\n", encoding="utf-8")
+    commands = [COMMANDS[name] for name in ("encode", "encode --json", "dedupe", "check-leak")]
+    bad = ["data dedupe {out}-bad.tsv --output {out}.csv", "encode {model} {qa} --output {out}/"]
+    with connected("ray", 2):
+        for command in [*commands, *bad]:
+            done = simcse(*(word.format(**said) for word in command.split(" ")), "--engine", "ray")
+            assert done.code == (2 if command in bad else 0), done.err
+            assert "Traceback" not in done.err
+            assert harmless(done.out), ascii(done.out)
+            assert harmless(done.err.replace("\r\n", "\n")), ascii(done.err)
 
 
 def test_every_command_is_tried() -> None:

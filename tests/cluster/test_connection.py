@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from simcse_kit.cluster.connection import connected, parse_engine
+from simcse_kit import __version__
+from simcse_kit.cluster.connection import ClusterInfo, connected, parse_engine
 from simcse_kit.errors import ConfigError, MissingExtraError
 
 
@@ -38,3 +44,96 @@ def test_an_address_where_no_cluster_answers_is_refused(form: str) -> None:
         connected(f"ray:{address}"),
     ):
         pass
+
+
+class PretendedRay(SimpleNamespace):
+    """Ray with one machine, whose workers have a version of the package."""
+
+    def __init__(self, version: str = __version__):
+        super().__init__(
+            calls=[],
+            is_initialized=lambda: False,
+            init=self.start,
+            shutdown=lambda: self.calls.append("shutdown"),
+            cluster_resources=lambda: {"CPU": 3.0},
+            nodes=lambda: [{"Alive": True, "NodeID": "a"}, {"Alive": False, "NodeID": "b"}],
+            remote=lambda _: self,
+            options=lambda **_: SimpleNamespace(remote=lambda: version),
+            get=list,
+            exceptions=SimpleNamespace(RayTaskError=ZeroDivisionError),
+        )
+
+    def start(self, **options: Any) -> None:
+        os.write(2, b"noise of the core")
+        self.calls.append(options)
+
+
+def pretend(ray: PretendedRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda *_, **__: None)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray._private.worker", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", strategies)
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> PretendedRay:
+    pretended = PretendedRay()
+    pretend(pretended, monkeypatch)
+    return pretended
+
+
+def test_workers_of_this_machine_end_with_the_block(
+    ray: PretendedRay, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyError), connected("ray", 3) as cluster:  # noqa: PT012
+        assert cluster == ClusterInfo(nodes=1, cpus=3, gpus=0)
+        assert ray.calls[0]["num_cpus"] == 3
+        os.write(2, b"words of the command")
+        raise KeyError
+    assert ray.calls[1:] == ["shutdown"]
+    assert capfd.readouterr().err == "words of the command"
+
+
+@pytest.mark.usefixtures("ray")
+def test_sigterm_leaves_the_block_and_has_its_former_handler_afterwards() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught, connected():
+        signal.raise_signal(signal.SIGTERM)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An address at which something listens."""
+    host = str(request.param)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        server = socket.create_server((host, 0), family=family)
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    with server:
+        yield (
+            f"[{host}]:{server.getsockname()[1]}"
+            if ":" in host
+            else (f"{host}:{server.getsockname()[1]}")
+        )
+
+
+def test_a_cluster_with_another_version_of_the_package_is_refused(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = PretendedRay()
+    pretend(same, monkeypatch)
+    with connected(f"ray:{address}") as cluster:
+        assert cluster.cpus == 3
+    other = PretendedRay("0.0.1")
+    pretend(other, monkeypatch)
+    with (
+        pytest.raises(ConfigError, match=r"the workers have version 0\.0\.1 of simcse-kit"),
+        connected(f"ray:{address}"),
+    ):
+        pass
+    for each in (same, other):
+        assert each.calls[0]["address"] == address
+        assert each.calls[1:] == ["shutdown"]

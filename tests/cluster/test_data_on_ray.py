@@ -125,6 +125,15 @@ def test_the_rows_that_stay_are_those_of_the_local_engine(
 
 
 @pytest.mark.usefixtures("cluster")
+def test_one_cpu_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
+    source, here, there = write(tmp_path, "txt"), tmp_path / "a.txt", tmp_path / "b.txt"
+    remove_duplicates(source, here, SKIP, DuplicateRules("near", 0.8))
+    dedupe_on_ray(source, there, SKIP, DuplicateRules("near", 0.8))
+    assert there.read_bytes() == here.read_bytes()
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_worker_that_dies_changes_nothing(tmp_path: Path) -> None:
     source, here, there = write(tmp_path, "txt"), tmp_path / "a.txt", tmp_path / "b.txt"
     rules = DuplicateRules("near", 0.8)
@@ -192,6 +201,15 @@ def test_leaks_and_the_files_of_a_search_are_those_of_the_local_engine(tmp_path:
         search(files[:1], sets, SKIP, LeakFiles(clean=clean))
         cleaned.append(clean.read_bytes())
     assert cleaned[0] == cleaned[1]
+    pairs, reports = [write(tmp_path, "jsonl")], []
+    for search in (search_files, check_leaks_on_ray):
+        # Of most rows the first text alone is found; the second has its words backwards.
+        matches = LeakFiles(matches=tmp_path / f"{search.__name__}.tsv")
+        reports.append(search(pairs, sets, PAIRS, matches, threshold=0.9))
+    assert reports[0] == reports[1]
+    assert reports[0].matched_rows > 50
+    names = ("search_files.tsv", "check_leaks_on_ray.tsv")
+    assert len({(tmp_path / name).read_bytes() for name in names}) == 1
 
 
 @pytest.mark.usefixtures("cluster")
@@ -208,6 +226,10 @@ def test_a_search_in_shards_is_the_local_search_with_ties_in_order() -> None:
         np.testing.assert_allclose(scores, expected, atol=1e-6)
     with pytest.raises(ConfigError, match="allowed: 1 to 40000"):
         search(queries, keys, 40_001)
+    # Other keys take the place of the former ones; their last shard has 5, less than 20.
+    fewer = keys[1 : 16_384 + 6]
+    _, rows = search(queries[:300], fewer, 20)
+    np.testing.assert_array_equal(rows, top_k(queries[:300], fewer, 20)[1])
 
 
 class Hashed:

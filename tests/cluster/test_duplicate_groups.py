@@ -1,4 +1,4 @@
-"""Groups of duplicates in one partition: the decisions are those of one pass over all rows."""
+"""Blocks of rows, and groups of duplicates in one partition: decisions as in one pass over all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simcse_kit.cluster.dedupe import Bounds, row_blocks
 from simcse_kit.cluster.duplicate_groups import (
     DIGESTS,
     PAIRS,
@@ -24,6 +25,13 @@ from simcse_kit.cluster.duplicate_groups import (
 )
 
 numbers = st.integers(0, 3)
+
+
+def test_a_block_has_a_bounded_number_of_rows_and_of_characters() -> None:
+    rows = ["aa", "b", "c", "dddddd", "e", "f", "g", "h"]
+    bounds = Bounds(block_rows=3, block_characters=4)
+    expected = [(0, ["aa", "b", "c"]), (3, ["dddddd"]), (4, ["e", "f", "g"]), (7, ["h"])]
+    assert list(row_blocks(rows, len, bounds)) == expected
 
 
 @given(st.lists(st.tuples(numbers, numbers), max_size=20))
@@ -102,6 +110,7 @@ def test_a_row_is_unknown_as_long_as_a_near_row_before_it_is() -> None:
     assert list(states(3, chain, np.array([0]))) == [UNKNOWN] * 3
     # Row 4 is kept, so its near duplicate is removed, whatever the state of row 0.
     assert states(6, [*chain, (0, 5), (4, 5)], np.array([0]))[5] == REMOVED
+    assert states(6, [(3, 5), (4, 5)], np.array([4]))[5] == REMOVED
     assert list(states(3, chain, np.array([], dtype=np.int64))) == [1, REMOVED, 1]
 
 
