@@ -168,10 +168,11 @@ def test_a_command_that_is_ended_continues(
     code: int,
     simcse: Simcse,
     tiny_encoder_dir: Path,
-    text: Path,
     tmp_path: Path,
     cluster: str,
 ) -> None:
+    text = tmp_path / "in.txt"  # long enough that the job does not end before the signal
+    text.write_text("\n".join(sentences(3000)) + "\n", encoding="utf-8")
     local, output = tmp_path / "local", tmp_path / "ray"
     command = ["-m", "simcse_kit", "encode", str(tiny_encoder_dir), str(text), *SHARD]
     command += ["--output", f"{output}/", "--engine", f"ray:{cluster}"]
@@ -193,7 +194,9 @@ def test_a_command_that_is_ended_continues(
     done = encode(simcse, tiny_encoder_dir, text, f"{output}/", "--engine", "ray", "--json")
     assert json.loads(done.out)["complete"]
     encode(simcse, tiny_encoder_dir, text, f"{local}/")
-    same(local, output)
+    np.testing.assert_allclose(vectors(local), vectors(output), rtol=0, atol=1e-6)
+    assert len(list(output.glob("part-*"))) == 120
+    assert not list(output.glob(".*"))
 
 
 @pytest.mark.parametrize(
