@@ -42,6 +42,11 @@ pytestmark = [
 
 ROWS = 400
 SHARD = ["--shard-rows", "25"]
+# A shell lets its background jobs, and so these tests, ignore SIGINT.
+RESET = """import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +184,7 @@ def test_a_command_that_is_ended_continues(
     places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
     running = subprocess.Popen(
-        [sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", RESET, *command], env=environment, stderr=subprocess.PIPE, text=True
     )
     try:
         while not list(output.glob("part-*")):
