@@ -68,3 +68,14 @@ def chromium() -> Iterator[Any]:
         )
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def store() -> Iterator[Any]:
+    """Yield an object store in memory, empty before and after the test."""
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    yield system
+    system.store.clear()

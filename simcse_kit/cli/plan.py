@@ -220,7 +220,7 @@ def _show(
         for found in last
     ]
     say(render_text(Table.of_text(heads, rows)))
-    say("memory and network: of each machine\n")
+    say("memory and network: of each machine; memory of mine: of the machine where it runs\n")
     disk = ", ".join(f"{name} {_size(size)}" for name, size in _disk(text, shape).items())
     index = index_bytes(text.sentences, shape.dim).items()
     say(f"disk: {disk}")

@@ -83,7 +83,7 @@ class Estimate:
         bottleneck: The part that takes longest, or ``memory`` if the memory does not suffice.
         parts: Seconds of each part.
         machine_hours: Wall time multiplied by the number of machines; None if unknown.
-        memory: Bytes that each machine must hold in memory.
+        memory: Bytes that a machine must hold in memory; of mining, that of the command.
         network: Bytes that each machine sends and receives.
         missing: Kinds of work whose rate was not measured.
         rates: The rates that were used.
@@ -193,8 +193,10 @@ class _Work:
             products = 2.0 * self.shape.dim * float(text.sentences) ** 2
             parts["search"] = products / rate.per_second / machines.devices
             rates = (*rates, rate)
-        held = 4.0 * self.shape.dim * text.sentences / machines.machines
-        moved = text.sentences * (text.bytes + 4.0 * self.shape.dim)
+        # The machine of the command holds all vectors. Each one gets its part of the text, and all
+        # vectors as queries.
+        held = 4.0 * self.shape.dim * text.sentences
+        moved = text.sentences * (text.bytes / machines.machines + 4.0 * self.shape.dim)
         return self._estimate(
             "mine", parts, missing, rates, network=moved, memory=held, added=("computing", "search")
         )

@@ -8,8 +8,8 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -158,24 +158,19 @@ def test_a_column_is_named(tmp_path: Path) -> None:
     assert list(TextSource(str(path), "right")) == ["a dog", "a bus"]
 
 
-def test_addresses_are_files_or_folders() -> None:
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    try:
-        system.pipe("/bucket/one.jsonl", records(["a cat"]))
-        system.pipe("/bucket/two.txt", lines(["a dog", "a car"]))
-        assert list(TextSource("memory://bucket/two.txt")) == ["a dog", "a car"]
-        folder = TextSource("memory://bucket")
-        assert list(folder) == ["a cat", "a dog", "a car"]
-        assert [file.name for file in folder.files] == [
-            "memory://bucket/one.jsonl",
-            "memory://bucket/two.txt",
-        ]
-        system.rm("/bucket/one.jsonl")
-        with pytest.raises(DataError, match=r"memory://bucket/one\.jsonl: no such file"):
-            list(folder)
-    finally:
-        system.store.clear()
+def test_addresses_are_files_or_folders(store: Any) -> None:
+    store.pipe("/bucket/one.jsonl", records(["a cat"]))
+    store.pipe("/bucket/two.txt", lines(["a dog", "a car"]))
+    assert list(TextSource("memory://bucket/two.txt")) == ["a dog", "a car"]
+    folder = TextSource("memory://bucket")
+    assert list(folder) == ["a cat", "a dog", "a car"]
+    assert [file.name for file in folder.files] == [
+        "memory://bucket/one.jsonl",
+        "memory://bucket/two.txt",
+    ]
+    store.rm("/bucket/one.jsonl")
+    with pytest.raises(DataError, match=r"memory://bucket/one\.jsonl: no such file"):
+        list(folder)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
 from tests.cli.conftest import Simcse
@@ -20,15 +18,6 @@ RECORDS = [
     {"text1": "a dog ran", "text2": "a dog sings", "label": 5},
     {"text1": "red bird", "text2": "river music", "label": 1},
 ]
-
-
-@pytest.fixture
-def store() -> Iterator[Any]:
-    """An object store in memory."""
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    yield system
-    system.store.clear()
 
 
 @pytest.mark.long

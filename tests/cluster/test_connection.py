@@ -46,7 +46,7 @@ def test_an_address_where_no_cluster_answers_is_refused(form: str) -> None:
         pass
 
 
-class PretendedRay(SimpleNamespace):
+class FakeRay(SimpleNamespace):
     """Ray with one machine, whose workers have a version of the package."""
 
     def __init__(self, version: str = __version__):
@@ -68,7 +68,7 @@ class PretendedRay(SimpleNamespace):
         self.calls.append(options)
 
 
-def pretend(ray: PretendedRay, monkeypatch: pytest.MonkeyPatch) -> None:
+def install(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
     strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda *_, **__: None)
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setitem(sys.modules, "ray._private.worker", SimpleNamespace())
@@ -76,14 +76,14 @@ def pretend(ray: PretendedRay, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> PretendedRay:
-    pretended = PretendedRay()
-    pretend(pretended, monkeypatch)
-    return pretended
+def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    fake = FakeRay()
+    install(fake, monkeypatch)
+    return fake
 
 
 def test_workers_of_this_machine_end_with_the_block(
-    ray: PretendedRay, capfd: pytest.CaptureFixture[str]
+    ray: FakeRay, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(KeyError), connected("ray", 3) as cluster:  # noqa: PT012
         assert cluster == ClusterInfo(nodes=1, cpus=3, gpus=0)
@@ -113,22 +113,18 @@ def address(request: pytest.FixtureRequest) -> Iterator[str]:
     except OSError:
         pytest.skip(f"this machine has no {host}")
     with server:
-        yield (
-            f"[{host}]:{server.getsockname()[1]}"
-            if ":" in host
-            else (f"{host}:{server.getsockname()[1]}")
-        )
+        yield f"{f'[{host}]' if ':' in host else host}:{server.getsockname()[1]}"
 
 
 def test_a_cluster_with_another_version_of_the_package_is_refused(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    same = PretendedRay()
-    pretend(same, monkeypatch)
+    same = FakeRay()
+    install(same, monkeypatch)
     with connected(f"ray:{address}") as cluster:
         assert cluster.cpus == 3
-    other = PretendedRay("0.0.1")
-    pretend(other, monkeypatch)
+    other = FakeRay("0.0.1")
+    install(other, monkeypatch)
     with (
         pytest.raises(ConfigError, match=r"the workers have version 0\.0\.1 of simcse-kit"),
         connected(f"ray:{address}"),

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -29,15 +27,6 @@ GRADED = "5\ta\tb\n2\tc\td\n0\te\tf\n"
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMCSE_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def store() -> Iterator[Any]:
-    """An object store in memory."""
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    yield system
-    system.store.clear()
 
 
 def put_parquet(store: Any, path: str, rows: list[dict[str, Any]]) -> None:

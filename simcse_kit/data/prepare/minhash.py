@@ -209,15 +209,15 @@ class _Buckets:
         self._last = none * buckets
         self._before = none * len(self._bucket)
 
-    def candidates(self, row: int) -> list[int]:
+    def candidates(self, row: int) -> set[int]:
         """Return the rows that were put into the buckets of a row."""
-        found: dict[int, None] = {}
+        found: set[int] = set()
         for bucket in self._bucket[self._starts[row] : self._starts[row + 1]].tolist():
             entry = self._last[bucket]
             while entry >= 0:
-                found[self._row[entry]] = None
+                found.add(self._row[entry])
                 entry = self._before[entry]
-        return list(found)
+        return found
 
     def put(self, row: int) -> None:
         """Put a row into its buckets."""
